@@ -1,0 +1,23 @@
+"""Map the top-level folders to their import names; everything else is in pyproject.toml.
+
+`kernels`, `agents`, `envs` and `configs` stand beside `xlstm_rl/` in the tree but are imported as
+`xlstm_rl.kernels` and so on: their bare names belong to other packages.
+"""
+
+from setuptools import find_packages, setup
+
+FOLDERS = ("kernels", "agents", "envs", "configs")
+
+linked = tuple(f"xlstm_rl.{folder}" for folder in FOLDERS)
+packages = [
+    name
+    for name in find_packages(include=["xlstm_rl", "xlstm_rl.*"])
+    if not name.startswith(linked)
+]
+for folder in FOLDERS:
+    packages += [f"xlstm_rl.{name}" for name in find_packages(include=[folder, f"{folder}.*"])]
+
+setup(
+    packages=packages,
+    package_dir={f"xlstm_rl.{folder}": folder for folder in FOLDERS},
+)

@@ -1,0 +1,36 @@
+"""Reinforcement-learning agents whose policy memory is an xLSTM stack.
+
+The public names are imported on first use, so that `import xlstm_rl` stays light and
+`xlstm_rl.kernels` runs where only torch is installed.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "MemoryConfig": "xlstm_rl.memory",
+    "RecurrentPPO": "xlstm_rl.agents",
+    "evaluate": "xlstm_rl.evaluation",
+    "load_policy": "xlstm_rl.checkpoint",
+    "make_memory": "xlstm_rl.memory",
+}
+
+__version__ = "0.1.0"
+__all__ = [  # noqa: F822 - resolved by __getattr__
+    "MemoryConfig",
+    "RecurrentPPO",
+    "evaluate",
+    "load_policy",
+    "make_memory",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its home on first use."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'xlstm_rl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})
