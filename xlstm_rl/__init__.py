@@ -16,7 +16,7 @@ _HOMES = {
 }
 
 __version__ = "0.1.0"
-__all__ = [  # noqa: F822 - resolved by __getattr__
+__all__ = [
     "MemoryConfig",
     "RecurrentPPO",
     "evaluate",

@@ -1,0 +1,34 @@
+"""Configuration of the networks around the memory."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """Encoder and heads of a policy, and whether actor and critic share one memory."""
+
+    encoder_layers: int = 1
+    """Linear layers between the observation and the memory (0: one bare projection)."""
+
+    head_layers: int = 1
+    """Hidden layers of the action head and of the value head (0: one bare projection)."""
+
+    head_width: int = 64
+    """Width of the hidden layers in the heads."""
+
+    activation: Literal["tanh", "relu", "silu"] = "tanh"
+    """Activation of the encoder and of the heads."""
+
+    critic: Literal["shared", "separate"] = "shared"
+    """`shared`: one encoder and memory feed both heads. `separate`: the critic has its own."""
+
+    initial_log_std: float = 0.0
+    """Starting log standard deviation of Gaussian actions, in units of half the action range."""
+
+    def __post_init__(self) -> None:
+        for name in ("encoder_layers", "head_layers"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"policy.{name}={getattr(self, name)}: expected 0 or more")
+        if self.head_width < 1:
+            raise ValueError(f"policy.head_width={self.head_width}: expected 1 or more")
