@@ -1,5 +1,6 @@
 """Encoders: from an observation to the memory's input."""
 
+from itertools import pairwise
 from typing import Any
 
 import gymnasium
@@ -17,7 +18,7 @@ def make_mlp(sizes: list[int], activation: str) -> nn.Sequential:
     was measured by Andrychowicz et al. 2021 (arXiv:2006.05990).
     """
     layers: list[nn.Module] = []
-    for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
+    for fan_in, fan_out in pairwise(sizes):
         layers += [orthogonal(nn.Linear(fan_in, fan_out), 2.0**0.5), _ACTIVATIONS[activation]()]
     return nn.Sequential(*layers)
 

@@ -142,7 +142,7 @@ class Policy(nn.Module):
             ValueError: the state belongs to another policy or to another batch size.
         """
         memories = self.network.memories()
-        found = sorted(str(key) for key in state.keys())
+        found = sorted(map(str, state.keys()))
         if found != sorted(memories):
             raise ValueError(
                 f"state holds {found}, this policy's memories are {sorted(memories)}: pass the "
