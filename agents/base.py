@@ -13,17 +13,20 @@ from gymnasium.vector import VectorEnv
 from typing_extensions import Self
 
 from xlstm_rl.agents.config import TrainConfig
-from xlstm_rl.checkpoint import save_checkpoint
+from xlstm_rl.checkpoint import write_checkpoint
 from xlstm_rl.config import ConfigError, config_from_dict, config_to_dict
 from xlstm_rl.envs import make_vector_env
 from xlstm_rl.loggers import Logger, make_logger
 from xlstm_rl.normalization import RewardNormalizer
 from xlstm_rl.policy.policy import Policy
 from xlstm_rl.rollout import Collector, Rollout
-from xlstm_rl.run_folder import create_run_folder, prune_checkpoints, save_run_config, write_latest
+from xlstm_rl.run_folder import create_run_folder, new_checkpoint
 
 OnUpdate = Callable[[int, dict[str, float]], None]
 Section = Mapping[str, Any] | object | None
+
+CUSTOM_ENV = "custom"
+"""The `env.id` of a run whose environment was handed over as an object."""
 
 _RECENT_EPISODES = 100
 
@@ -211,10 +214,7 @@ class RecurrentAgent(ABC):
         """Make the run folder and the logger, once; without either, nothing is written."""
         wanted = self.config.logger.kind != "none" or self.config.run_dir is not None
         if self.run_dir is None and wanted:
-            config = self.config
-            name = f"{config.env.id.split('/')[-1]}-{config.memory.kind}-seed{config.seed}"
-            self.run_dir = create_run_folder(config.run_dir, name)
-            save_run_config(self.run_dir, config)
+            self.run_dir = self._create_run_folder(self.config.run_dir)
         if self.run_dir is not None and self._logger is None:
             self._logger = make_logger(
                 self.config.logger, self.run_dir, config_to_dict(self.config)
@@ -234,17 +234,23 @@ class RecurrentAgent(ABC):
         """
         path = Path(run_dir)
         if self.run_dir is None or path.resolve() != self.run_dir.resolve():
-            path = create_run_folder(str(path), path.name)
-            save_run_config(path, self.config)
+            self._create_run_folder(path)
         self._write(path)
         return path
 
-    def _write(self, run_dir: Path) -> None:
-        save_checkpoint(
-            run_dir / "checkpoints" / str(self.steps_done), self.policy, self.trainer_state()
+    def _create_run_folder(self, path: str | Path | None) -> Path:
+        config = self.config
+        return create_run_folder(
+            path,
+            config_to_dict(config),
+            env=config.env.id,
+            memory=config.memory.kind,
+            seed=config.seed,
         )
-        write_latest(run_dir, self.steps_done)
-        prune_checkpoints(run_dir, self.config.checkpoint.keep)
+
+    def _write(self, run_dir: Path) -> None:
+        with new_checkpoint(run_dir, self.steps_done, self.config.checkpoint.keep) as folder:
+            write_checkpoint(folder, self.policy, self.trainer_state())
 
     def trainer_state(self) -> dict[str, Any]:
         """Return what training needs beyond the policy, as plain values and tensors."""
@@ -282,11 +288,12 @@ def resolve_device(name: str) -> torch.device:
 
 def _env_section(environment: Any, section: Any) -> Any:
     """Merge an environment given as the first argument into the `env` section."""
-    if isinstance(environment, str):
-        if isinstance(section, Mapping) or section is None:
-            return {**(section or {}), "id": environment}
-        return {**config_to_dict(section), "id": environment}
+    values = dict(section) if isinstance(section, Mapping) else {}
+    if section is not None and not isinstance(section, Mapping):
+        values = config_to_dict(section)
+    if environment is None:
+        return values
+    values["id"] = environment if isinstance(environment, str) else CUSTOM_ENV
     if isinstance(environment, VectorEnv):
-        base = section if isinstance(section, Mapping) else {}
-        return {**base, "num_envs": environment.num_envs}
-    return section if section is not None else {}
+        values["num_envs"] = environment.num_envs
+    return values

@@ -5,9 +5,6 @@ statistics as safetensors, configuration and spaces as YAML. `trainer.pt` holds 
 needs beyond them and is readable with `weights_only=True`.
 """
 
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -37,34 +34,18 @@ _KEYS = {
 }
 
 
-def save_checkpoint(folder: Path, policy: Policy, trainer_state: dict[str, Any]) -> None:
-    """Write a checkpoint as a whole or not at all: a crash never leaves half of one.
+def write_checkpoint(folder: Path, policy: Policy, trainer_state: dict[str, Any]) -> None:
+    """Write the three files of a checkpoint into a folder.
 
     Args:
-        folder: where the checkpoint will stand; an older one there is replaced.
+        folder: an empty folder, such as `run_folder.new_checkpoint` hands out.
         policy: the policy.
         trainer_state: tensors and plain values, as `torch.load(weights_only=True)` accepts them.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder.parent))
-    try:
-        weights = {key: value.contiguous() for key, value in policy.state_dict().items()}
-        save_file(weights, unfinished / "policy.safetensors")
-        save_yaml(_description(policy), unfinished / "policy.yaml")
-        torch.save(trainer_state, unfinished / "trainer.pt")
-        if folder.exists():
-            shutil.rmtree(folder)
-        # mkdtemp makes folders that only their owner can read; a checkpoint is an ordinary one.
-        unfinished.chmod(0o777 & ~_umask())
-        unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    weights = {key: value.contiguous() for key, value in policy.state_dict().items()}
+    save_file(weights, folder / "policy.safetensors")
+    save_yaml(_description(policy), folder / "policy.yaml")
+    torch.save(trainer_state, folder / "trainer.pt")
 
 
 def _description(policy: Policy) -> dict[str, Any]:

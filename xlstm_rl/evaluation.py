@@ -71,12 +71,7 @@ def evaluate(
     count = 1 if video_dir is not None else min(episodes, _MAX_PARALLEL)
     envs = [_make(config, custom, video_dir) for _ in range(count)]
     try:
-        difference = same_spaces(
-            (policy.observation_space, policy.action_space),
-            (envs[0].observation_space, envs[0].action_space),
-        )
-        if difference is not None:
-            raise ConfigError(f"the policy does not fit the environment: {difference}")
+        _check_spaces(policy, envs[0])
         return _play(policy, envs, episodes, seed, deterministic)
     finally:
         for one in envs:
@@ -110,6 +105,16 @@ def _make(
         return make_env(config, custom)
     env = make_env(config, custom, render_mode="rgb_array")
     return gymnasium.wrappers.RecordVideo(env, str(video_dir), episode_trigger=lambda _: True)
+
+
+def _check_spaces(policy: Policy, env: gymnasium.Env[Any, Any]) -> None:
+    for kind in ("observation_space", "action_space"):
+        difference = same_spaces(getattr(policy, kind), getattr(env, kind))
+        if difference is not None:
+            raise ConfigError(
+                f"the policy does not fit this environment's {kind} (policy's against "
+                f"environment's): {difference}"
+            )
 
 
 def _play(
