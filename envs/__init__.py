@@ -1,4 +1,39 @@
-"""Gymnasium environments, wrappers and the construction of vector environments."""
+"""Gymnasium environments, wrappers and the construction of vector environments.
+
+Importing this package registers the `xlstm_rl/...` environments with Gymnasium.
+"""
 
 if __name__ != "xlstm_rl.envs":
     raise ImportError("this folder is the package xlstm_rl.envs: import it by that name")
+
+from xlstm_rl.envs.config import EnvConfig
+from xlstm_rl.envs.make import autoreset_mode, make_env, make_vector_env
+from xlstm_rl.envs.memory_chain import MemoryChain, MemoryChainVectorEnv
+from xlstm_rl.envs.no_velocity import CartPoleNoVelVectorEnv, NoVelocity
+from xlstm_rl.envs.registration import list_envs, register_envs
+from xlstm_rl.envs.spaces import (
+    check_supported_spaces,
+    describe_space,
+    same_spaces,
+    space_from_dict,
+    space_to_dict,
+)
+
+__all__ = [
+    "CartPoleNoVelVectorEnv",
+    "EnvConfig",
+    "MemoryChain",
+    "MemoryChainVectorEnv",
+    "NoVelocity",
+    "autoreset_mode",
+    "check_supported_spaces",
+    "describe_space",
+    "list_envs",
+    "make_env",
+    "make_vector_env",
+    "same_spaces",
+    "space_from_dict",
+    "space_to_dict",
+]
+
+register_envs()

@@ -1,6 +1,17 @@
-"""Running normalisation of observations and rewards."""
+"""Running normalisation of observations and rewards.
+
+Statistics stand still while a rollout is collected and are brought up to date between rollouts:
+the policy that acts and the policy that trains then see the same numbers.
+"""
 
 from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import torch
+from torch import Tensor, nn
+
+_EPSILON = 1e-8
 
 
 @dataclass(frozen=True)
@@ -8,7 +19,7 @@ class NormalizationConfig:
     """Which running statistics scale what the agent sees."""
 
     observation: bool = True
-    """Shift and scale observations to mean 0 and standard deviation 1."""
+    """Shift and scale Box observations to mean 0 and standard deviation 1."""
 
     reward: bool = True
     """Divide rewards by the running standard deviation of the discounted return."""
@@ -18,3 +29,141 @@ class NormalizationConfig:
 
     clip_reward: float = 10.0
     """Normalised rewards are clipped to plus and minus this."""
+
+    def __post_init__(self) -> None:
+        for name in ("clip_observation", "clip_reward"):
+            if not getattr(self, name) > 0.0:
+                raise ValueError(f"normalization.{name}={getattr(self, name)}: expected above 0")
+
+
+class RunningMoments(nn.Module):
+    """Mean and variance of a stream of vectors `[N, n]`, in float64.
+
+    Batches are merged by the parallel formula of Chan, Golub and LeVeque (1979), which is exact:
+    the order and the size of the batches do not matter beyond rounding.
+    """
+
+    mean: Tensor
+    var: Tensor
+    count: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(size, dtype=torch.float64))
+        self.register_buffer("var", torch.ones(size, dtype=torch.float64))
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+
+    @torch.no_grad()
+    def update(self, batch: Tensor) -> None:
+        """Merge vectors `[N, n]` into the statistics."""
+        if batch.shape[0] == 0:
+            return
+        batch = batch.double()
+        added = batch.shape[0]
+        total = self.count + added
+        delta = batch.mean(0) - self.mean
+        # Before the first batch the variance of 1 is a stand-in with no weight.
+        squares = self.var * self.count + batch.var(0, correction=0) * added
+        self.var.copy_((squares + delta.square() * (self.count * added / total)) / total)
+        self.mean += delta * (added / total)
+        self.count.copy_(total)
+
+
+class ObservationNormalizer(nn.Module):
+    """Turns observations of a space into the network's input.
+
+    Box observations become float32 vectors `[..., n]`, shifted and scaled by running statistics;
+    Discrete ones become indices from 0.
+    """
+
+    def __init__(self, space: gymnasium.Space[Any], config: NormalizationConfig) -> None:
+        super().__init__()
+        self.observation_shape = tuple(space.shape or ())
+        self.start = int(space.start) if isinstance(space, gymnasium.spaces.Discrete) else None
+        self.clip = config.clip_observation
+        size = 1
+        for n in self.observation_shape:
+            size *= n
+        self.moments = RunningMoments(size) if config.observation and self.start is None else None
+        self._shift_and_scale: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the network's input."""
+        return torch.float32 if self.start is None else torch.int64
+
+    def flatten(self, observation: Tensor) -> Tensor:
+        """Return raw observations `[..., *shape]` as vectors `[..., n]` (Discrete: `[...]`)."""
+        if self.start is not None:
+            return observation.long() - self.start
+        batch = observation.shape[: observation.ndim - len(self.observation_shape)]
+        return observation.to(torch.float32).reshape(*batch, -1)
+
+    def normalize(self, flat: Tensor) -> Tensor:
+        """Shift, scale and clip what `flatten` returned."""
+        if self.moments is None:
+            return flat
+        if self._shift_and_scale is None:
+            # Derived from the buffers once per update: three operations a step are saved.
+            scale = (self.moments.var + _EPSILON).rsqrt()
+            self._shift_and_scale = (
+                (-self.moments.mean * scale).float(),
+                scale.float(),
+            )
+        shift, scale32 = self._shift_and_scale
+        return torch.addcmul(shift, flat, scale32).clamp_(-self.clip, self.clip)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Return the network's input for raw observations `[..., *shape]`."""
+        return self.normalize(self.flatten(observation))
+
+    def update(self, flat: Tensor) -> None:
+        """Merge what `flatten` returned, `[N, n]`, into the statistics."""
+        if self.moments is not None:
+            self.moments.update(flat)
+            self._shift_and_scale = None
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "ObservationNormalizer":
+        self._shift_and_scale = None
+        super()._apply(fn, recurse)
+        return self
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._shift_and_scale = None
+        super()._load_from_state_dict(*args, **kwargs)
+
+
+class RewardNormalizer(nn.Module):
+    """Divides rewards by the running standard deviation of the discounted return.
+
+    The mean is left alone: shifting rewards would change which policy is best. Part of the
+    trainer's state, not of the policy's.
+    """
+
+    discounted_return: Tensor
+
+    def __init__(self, num_envs: int, gamma: float, config: NormalizationConfig) -> None:
+        super().__init__()
+        self.gamma = gamma
+        self.clip = config.clip_reward
+        self.moments = RunningMoments(1)
+        self.register_buffer("discounted_return", torch.zeros(num_envs, dtype=torch.float64))
+
+    def forward(self, reward: Tensor, done: Tensor, live: Tensor | None) -> Tensor:
+        """Merge a rollout's rewards into the statistics and return them scaled.
+
+        Args:
+            reward: `[B, T]`.
+            done: `[B, T]`, true at the last step of an episode.
+            live: `[B, T]`, false at dead autoreset steps, which do not count; None: all count.
+        """
+        carried = self.discounted_return
+        returns = torch.empty(reward.shape, dtype=torch.float64)
+        for t in range(reward.shape[1]):
+            carried = carried * self.gamma + reward[:, t]
+            returns[:, t] = carried
+            carried = carried.masked_fill(done[:, t], 0.0)
+        self.discounted_return.copy_(carried)
+        self.moments.update((returns.flatten() if live is None else returns[live]).unsqueeze(-1))
+        scale = (self.moments.var + _EPSILON).rsqrt().to(reward.dtype)
+        return (reward * scale).clamp(-self.clip, self.clip)

@@ -1,0 +1,196 @@
+"""Recurrent PPO: the algorithm from top to bottom."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from xlstm_rl.agents.base import RecurrentAgent
+from xlstm_rl.agents.config import PPOConfig
+from xlstm_rl.errors import NonFiniteLossError
+from xlstm_rl.policy.actor_critic import Leaves
+from xlstm_rl.returns import generalized_advantage
+from xlstm_rl.rollout import Rollout
+
+
+@dataclass
+class Sequences:
+    """Training sequences `[N, T]`: the time segments of a rollout, one under the other."""
+
+    observation: Tensor
+    action: Tensor
+    log_prob: Tensor
+    value: Tensor
+    advantage: Tensor
+    target: Tensor
+    reset: Tensor
+    live: Tensor | None
+    leaves: Leaves
+
+    def rows(self, index: Tensor) -> "Sequences":
+        """Return the sequences of a minibatch."""
+        return Sequences(
+            self.observation[index],
+            self.action[index],
+            self.log_prob[index],
+            self.value[index],
+            self.advantage[index],
+            self.target[index],
+            self.reset[index],
+            None if self.live is None else self.live[index],
+            tuple(leaf[index] for leaf in self.leaves),
+        )
+
+
+class RecurrentPPO(RecurrentAgent):
+    """Proximal policy optimisation on whole rollout sequences.
+
+    Schulman et al. 2017 (arXiv:1707.06347). Each minibatch is a set of sequences that start from
+    the memory state stored while acting and run through every episode border inside them; dead
+    autoreset steps carry no loss.
+    """
+
+    def update(self, rollout: Rollout, progress: float) -> dict[str, float]:
+        """Improve the policy on one rollout.
+
+        Args:
+            rollout: what the current policy just collected.
+            progress: the fraction of training that is done, for the schedules.
+
+        Raises:
+            NonFiniteLossError: a loss or gradient is not finite; the weights stay as they were
+                before the minibatch that produced it.
+        """
+        config = self.config.agent
+        learning_rate = config.learning_rate * linear(config.learning_rate_end, progress)
+        clip = config.clip * linear(config.clip_end, progress)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        sequences = self._sequences(rollout)
+        count = sequences.reset.shape[0]
+        logs: list[dict[str, Tensor]] = []
+        for _ in range(config.epochs):
+            order = torch.randperm(count, generator=self.shuffle_generator)
+            epoch = [
+                self._minibatch(sequences.rows(index.to(self.device)), clip)
+                for index in order.split(count // config.minibatches)
+            ]
+            logs += epoch
+            kl = torch.stack([log["approx_kl"] for log in epoch]).mean()
+            if config.target_kl is not None and kl > config.target_kl:
+                break
+        means = {f"loss/{key}": torch.stack([log[key] for log in logs]).mean() for key in logs[0]}
+        residual, target = sequences.target - sequences.value, sequences.target
+        if sequences.live is not None:
+            residual, target = residual[sequences.live], target[sequences.live]
+        return {
+            **{key: value.item() for key, value in means.items()},
+            "loss/explained_variance": (1 - residual.var() / (target.var() + 1e-8)).item(),
+            "loss/minibatches": float(len(logs)),
+            "schedule/learning_rate": learning_rate,
+            "schedule/clip": clip,
+        }
+
+    def _sequences(self, rollout: Rollout) -> Sequences:
+        config, data = self.config.agent, rollout.data
+        advantage, target = generalized_advantage(
+            data["reward"],
+            data["value"],
+            data["next_value"],
+            data["terminated"],
+            data["truncated"],
+            config.gamma,
+            config.gae_lambda,
+        )
+        segments = config.segments()
+
+        def cut(x: Tensor) -> Tensor:
+            # [B, T] -> [segments * B, T / segments], segment by segment as the states are.
+            return torch.cat(x.chunk(segments, 1)) if segments > 1 else x
+
+        return Sequences(
+            cut(data["observation"]),
+            cut(data["action"]),
+            cut(data["log_prob"]),
+            cut(data["value"]),
+            cut(advantage),
+            cut(target),
+            cut(data["reset"]),
+            None if rollout.all_live() else cut(data["live"]),
+            tuple(torch.cat(leaf) for leaf in zip(*rollout.segment_leaves, strict=True)),
+        )
+
+    def _minibatch(self, batch: Sequences, clip: float) -> dict[str, Tensor]:
+        """Take one gradient step on sequences `[N, T]`."""
+        config, network = self.config.agent, self.policy.network
+        reset = batch.reset if bool(batch.reset.any()) else None
+        params, value, _ = network(batch.observation, batch.leaves, reset)
+        log_prob, entropy = network.distribution.log_prob_and_entropy(params, batch.action)
+        loss, log = ppo_loss(batch, log_prob, entropy, value, clip, config)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        log["grad_norm"] = nn.utils.clip_grad_norm_(self.parameters, config.max_grad_norm)
+        self._refuse_non_finite(loss, log)
+        self.optimizer.step()
+        return log
+
+    def _refuse_non_finite(self, loss: Tensor, log: dict[str, Tensor]) -> None:
+        if bool(torch.isfinite(loss + log["grad_norm"])):
+            return
+        parts = {name: x.item() for name, x in log.items() if not torch.isfinite(x)}
+        raise NonFiniteLossError(
+            f"non-finite loss at step {self.steps_done}: "
+            + ", ".join(f"{name}={x}" for name, x in parts.items())
+            + "; the weights were left as they were. A smaller agent.learning_rate or "
+            "agent.max_grad_norm, or reward normalisation, usually helps"
+        )
+
+
+def ppo_loss(
+    batch: Sequences,
+    log_prob: Tensor,
+    entropy: Tensor,
+    value: Tensor,
+    clip: float,
+    config: PPOConfig,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return PPO's loss and its parts, averaged over the live steps of `[N, T]`.
+
+    With `r = exp(log_prob - old)`: `-min(r A, clamp(r, 1 - clip, 1 + clip) A)` (equation 7),
+    plus half the squared value error times `value_coef`, less the entropy times `entropy_coef`.
+    """
+    advantage = batch.advantage
+    if config.normalize_advantage:
+        live = advantage if batch.live is None else advantage[batch.live]
+        advantage = (advantage - live.mean()) / (live.std() + 1e-8)
+    log_ratio = log_prob - batch.log_prob
+    ratio = log_ratio.exp()
+    clipped = ratio.clamp(1.0 - clip, 1.0 + clip)
+    policy_loss = -live_mean(torch.minimum(ratio * advantage, clipped * advantage), batch.live)
+    error = (value - batch.target).square()
+    if config.value_clip is not None:
+        near = batch.value + (value - batch.value).clamp(-config.value_clip, config.value_clip)
+        error = torch.maximum(error, (near - batch.target).square())
+    value_loss = 0.5 * live_mean(error, batch.live)
+    mean_entropy = live_mean(entropy, batch.live)
+    loss = policy_loss + config.value_coef * value_loss - config.entropy_coef * mean_entropy
+    with torch.no_grad():
+        log = {
+            "policy": policy_loss.detach(),
+            "value": value_loss.detach(),
+            "entropy": mean_entropy.detach(),
+            # The estimator "k3": unbiased, never negative (Schulman 2020, "Approximating KL").
+            "approx_kl": live_mean(ratio - 1.0 - log_ratio, batch.live),
+            "clip_fraction": live_mean((clipped != ratio).float(), batch.live),
+        }
+    return loss, log
+
+
+def live_mean(x: Tensor, live: Tensor | None) -> Tensor:
+    """Return the mean over live steps; None: every step is live."""
+    return x.mean() if live is None else x[live].mean()
+
+
+def linear(end: float, progress: float) -> float:
+    """Return the factor of a schedule from 1 at the start to `end` at the end of training."""
+    return 1.0 + (end - 1.0) * min(progress, 1.0)

@@ -1,0 +1,240 @@
+"""From an EnvConfig to a single environment or to a vector of them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec, load_env_creator
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.wrappers import TimeLimit
+
+from xlstm_rl.envs.config import EnvConfig
+from xlstm_rl.envs.registration import find_spec
+
+AnyEnv = gym.Env[Any, Any]
+AnyVectorEnv = VectorEnv[Any, Any, Any]
+
+_AUTORESET = {
+    "same_step": AutoresetMode.SAME_STEP,
+    "next_step": AutoresetMode.NEXT_STEP,
+    "disabled": AutoresetMode.DISABLED,
+}
+
+
+def make_env(
+    config: EnvConfig,
+    env: str | Callable[..., AnyEnv] | AnyEnv | None = None,
+    render_mode: str | None = None,
+) -> AnyEnv:
+    """Make a single environment, as evaluation wants it.
+
+    Args:
+        config: What to make; `num_envs`, `vectorization` and `autoreset` do not matter here.
+        env: An id or a callable that makes an environment (it is called with `config.kwargs`), to
+            be taken instead of `config.id`; or a ready environment, returned as it is.
+        render_mode: As in gymnasium.make; a callable must take it as an argument.
+
+    Raises:
+        ValueError: The environment cannot be made; the message says why and what to do.
+    """
+    if isinstance(env, VectorEnv):
+        raise ValueError(
+            f"one single environment is needed, but {env} is a vector of them: "
+            "give an id or a callable that makes one"
+        )
+    if isinstance(env, gym.Env):
+        _check_render_mode(env, render_mode)
+        return env
+    return _single_maker(config, env, render_mode)()
+
+
+def make_vector_env(
+    config: EnvConfig, env: str | Callable[..., AnyEnv] | AnyVectorEnv | None = None
+) -> AnyVectorEnv:
+    """Make the vector environment that `config` describes. Seeds are given to its `reset`.
+
+    Args:
+        config: What to make and how.
+        env: An id or a callable that makes a single environment (it is called with
+            `config.kwargs`), to be taken instead of `config.id`; or a ready vector environment,
+            returned as it is. With `vectorization="async"` a callable is sent to the processes by
+            cloudpickle, so lambdas and closures will do.
+
+    Raises:
+        ValueError: The environment cannot be made so; the message says why and what to do.
+    """
+    if isinstance(env, VectorEnv):
+        autoreset_mode(env)
+        return env
+    maker = _single_maker(config, env)
+    wanted = None if config.autoreset == "auto" else _AUTORESET[config.autoreset]
+    native = _native_form(config, maker, wanted)
+    if native is not None:
+        return native
+    mode = wanted or AutoresetMode.SAME_STEP
+    if config.vectorization == "async":
+        return AsyncVectorEnv([maker] * config.num_envs, autoreset_mode=mode)
+    vector_env = SyncVectorEnv([maker] * config.num_envs, autoreset_mode=mode)
+    if len({id(single.unwrapped) for single in vector_env.envs}) < config.num_envs:
+        raise ValueError(
+            f"the callable {env!r} returned the same environment twice: "
+            "it must make a new one at every call"
+        )
+    return vector_env
+
+
+def autoreset_mode(vector_env: AnyVectorEnv) -> AutoresetMode:
+    """Return when the finished episodes of `vector_env` restart.
+
+    Raises:
+        ValueError: Its metadata does not say so.
+    """
+    value = (vector_env.metadata or {}).get("autoreset_mode")
+    try:
+        return AutoresetMode(value)
+    except ValueError:
+        raise ValueError(
+            f"metadata['autoreset_mode'] of {vector_env} is {value!r}: set it to the member of "
+            "gymnasium.vector.AutoresetMode that says when finished episodes restart "
+            f"({', '.join(mode.name for mode in AutoresetMode)}), for example "
+            "env.metadata = {**env.metadata, 'autoreset_mode': AutoresetMode.NEXT_STEP}"
+        ) from None
+
+
+@dataclass(frozen=True)
+class _SpecMaker:
+    """Makes one registered environment, also in a process that never ran the registration."""
+
+    spec: EnvSpec
+    kwargs: dict[str, Any]
+    max_episode_steps: int | None
+    render_mode: str | None
+
+    def __call__(self) -> AnyEnv:
+        kwargs = self.kwargs
+        if self.render_mode is not None:
+            kwargs = {**kwargs, "render_mode": self.render_mode}
+        with _clear_errors(self.spec.id):
+            return gym.make(self.spec, max_episode_steps=self.max_episode_steps, **kwargs)
+
+
+@dataclass(frozen=True)
+class _CallableMaker:
+    """Makes one environment by the user's callable."""
+
+    call: Callable[..., AnyEnv]
+    kwargs: dict[str, Any]
+    max_episode_steps: int | None
+    render_mode: str | None
+
+    def __call__(self) -> AnyEnv:
+        kwargs = self.kwargs
+        if self.render_mode is not None and _takes(self.call, "render_mode"):
+            kwargs = {**kwargs, "render_mode": self.render_mode}
+        with _clear_errors(repr(self.call)):
+            env = self.call(**kwargs)
+        if not isinstance(env, gym.Env):
+            raise ValueError(
+                f"the callable {self.call!r} returned {type(env).__name__}, expected a "
+                "gymnasium.Env; a ready vector environment is given as it is, without a callable"
+            )
+        _check_render_mode(env, self.render_mode)
+        return env if self.max_episode_steps is None else TimeLimit(env, self.max_episode_steps)
+
+
+def _single_maker(
+    config: EnvConfig,
+    env: str | Callable[..., AnyEnv] | AnyEnv | None,
+    render_mode: str | None = None,
+) -> _SpecMaker | _CallableMaker:
+    if isinstance(env, str):
+        config = replace(config, id=env)
+        env = None
+    rest = (config.kwargs, config.max_episode_steps, render_mode)
+    if env is None:
+        return _SpecMaker(find_spec(config.id), *rest)
+    if callable(env):
+        return _CallableMaker(env, *rest)
+    raise ValueError(
+        f"the environment is given as {type(env).__name__}, expected an id, a callable that makes "
+        "a gymnasium.Env, or a gymnasium.vector.VectorEnv"
+    )
+
+
+def _native_form(
+    config: EnvConfig, maker: _SpecMaker | _CallableMaker, wanted: AutoresetMode | None
+) -> AnyVectorEnv | None:
+    """The environment's own vector form where `config` asks for it or may have it, else None."""
+    if config.vectorization not in ("auto", "native"):
+        return None
+    must = config.vectorization == "native"
+    if isinstance(maker, _CallableMaker) or maker.spec.vector_entry_point is None:
+        if must:
+            name = "a callable" if isinstance(maker, _CallableMaker) else maker.spec.id
+            raise ValueError(
+                f"env.vectorization='native': {name} has no vector form of its own; "
+                "use 'auto', 'sync' or 'async'"
+            )
+        return None
+    kwargs = dict(maker.kwargs)
+    if maker.max_episode_steps is not None:
+        kwargs["max_episode_steps"] = maker.max_episode_steps
+    with _clear_errors(maker.spec.id):
+        entry_point = maker.spec.vector_entry_point
+        creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+        if wanted is not None and _takes(creator, "autoreset_mode"):
+            kwargs["autoreset_mode"] = wanted
+        elif wanted not in (None, _declared_mode(creator)):
+            if must:
+                raise ValueError(
+                    f"env.autoreset={config.autoreset!r}: the native form of {maker.spec.id} "
+                    "cannot do that; use autoreset 'auto', or vectorization 'sync' or 'async'"
+                )
+            return None
+        return gym.make_vec(
+            maker.spec, config.num_envs, vectorization_mode="vector_entry_point", **kwargs
+        )
+
+
+def _declared_mode(creator: Any) -> AutoresetMode | None:
+    mode: AutoresetMode | None = getattr(creator, "metadata", {}).get("autoreset_mode")
+    return mode
+
+
+def _takes(call: Callable[..., Any], name: str) -> bool:
+    """Whether `call` has an argument `name`, by name or through **kwargs."""
+    try:
+        parameters = inspect.signature(call).parameters
+    except ValueError:  # some built-in callables have no signature
+        return False
+    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+def _check_render_mode(env: AnyEnv, render_mode: str | None) -> None:
+    if render_mode is not None and env.render_mode != render_mode:
+        raise ValueError(
+            f"the environment {env} has render_mode {env.render_mode!r}, but {render_mode!r} is "
+            "needed: let the callable that makes it take an argument render_mode and pass it on"
+        )
+
+
+@contextmanager
+def _clear_errors(name: str) -> Iterator[None]:
+    """Say in one ValueError what is missing or wrong when an environment cannot be made."""
+    try:
+        yield
+    except (gym.error.DependencyNotInstalled, ModuleNotFoundError) as error:
+        box2d = "box2d" in str(error).lower()
+        remedy = 'install it with `pip install "xlstm_rl[box2d]"`' if box2d else str(error)
+        raise ValueError(f"{name} needs a package that is not installed: {remedy}") from error
+    except gym.error.Error as error:
+        raise ValueError(f"{name} cannot be made: {error}") from error
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise ValueError(f"{name} does not take one of the kwargs: {error}") from error

@@ -1,0 +1,1 @@
+"""The causal depthwise convolution in front of the cells."""

@@ -1,0 +1,1 @@
+"""The mLSTM: a matrix memory, its equations and their executions."""

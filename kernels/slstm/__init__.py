@@ -1,0 +1,1 @@
+"""The sLSTM: a scalar memory with memory mixing, its equations and their executions."""

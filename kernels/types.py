@@ -1,0 +1,28 @@
+"""The states of the memory cells and the few numbers that all executions share."""
+
+import math
+
+import torch
+from torch import Tensor
+
+MLSTMState = tuple[Tensor, Tensor, Tensor]
+"""``(C [B, H, K, V], n [B, H, K], m [B, H])``."""
+
+SLSTMState = tuple[Tensor, Tensor, Tensor, Tensor]
+"""``(h, c, n, m)``, each ``[B, H, D]``."""
+
+_HALVES = (torch.bfloat16, torch.float16)
+_EXP_BOUNDS = {
+    dtype: float(math.floor(-math.log(torch.finfo(dtype).tiny)))
+    for dtype in (torch.float32, torch.float64)
+}
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype that the cells compute in and keep their states in: float32 for the halves."""
+    return torch.float32 if dtype in _HALVES else dtype
+
+
+def exp_bound(dtype: torch.dtype) -> float:
+    """The largest ``x`` for which neither ``exp(x)`` nor ``exp(-x)`` leaves the normal numbers."""
+    return _EXP_BOUNDS[dtype]

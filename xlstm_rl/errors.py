@@ -1,0 +1,13 @@
+"""Errors that callers may want to tell apart."""
+
+
+class CheckpointError(ValueError):
+    """A run folder or checkpoint is missing, damaged, or was written by something else."""
+
+
+class TrainingError(RuntimeError):
+    """A training run cannot go on; what it saved before stays as it is."""
+
+
+class NonFiniteLossError(TrainingError):
+    """A loss or a gradient became NaN or infinite; the weights were not updated with it."""

@@ -1,0 +1,160 @@
+"""Evaluation of a policy on whole episodes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+
+from xlstm_rl.config import ConfigError
+from xlstm_rl.envs import make_env
+from xlstm_rl.envs.config import EnvConfig
+from xlstm_rl.envs.spaces import same_spaces
+from xlstm_rl.policy.policy import Policy
+
+_MAX_PARALLEL = 20
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """Returns and lengths of the evaluated episodes, in the order of their seeds."""
+
+    returns: list[float] = field(default_factory=list)
+    """Undiscounted sums of raw rewards."""
+
+    lengths: list[int] = field(default_factory=list)
+    """Steps."""
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return float(np.mean(self.returns))
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the returns over the episodes."""
+        return float(np.std(self.returns))
+
+
+def evaluate(
+    policy: Policy,
+    env: str | Callable[[], gymnasium.Env[Any, Any]] | EnvConfig | None = None,
+    episodes: int = 20,
+    seed: int = 0,
+    deterministic: bool = True,
+    video_dir: str | Path | None = None,
+) -> EvaluationResult:
+    """Run whole episodes and return what they scored.
+
+    Episode i is played in an environment reset with seed + i and with a fresh memory, so the
+    result does not depend on how many episodes run side by side. The policy's statistics stand
+    still, and its memory state is reset at every episode's start.
+
+    Args:
+        policy: the policy.
+        env: an id, a callable that makes one environment, its configuration, or None for the
+            one that the policy was trained on.
+        episodes: how many.
+        seed: of the first episode; with `deterministic=False` also of the samples.
+        deterministic: take the most probable action instead of a sample.
+        video_dir: where to write a video of every episode (needs the extra `video`).
+
+    Raises:
+        ConfigError: the environment is unknown, or its spaces are not the policy's.
+    """
+    if episodes < 1:
+        raise ConfigError(f"episodes={episodes}: expected 1 or more")
+    config, custom = _resolve(policy, env)
+    count = 1 if video_dir is not None else min(episodes, _MAX_PARALLEL)
+    envs = [_make(config, custom, video_dir) for _ in range(count)]
+    try:
+        _check_spaces(policy, envs[0])
+        return _play(policy, envs, episodes, seed, deterministic)
+    finally:
+        for one in envs:
+            one.close()
+
+
+def _resolve(
+    policy: Policy, env: str | Callable[[], gymnasium.Env[Any, Any]] | EnvConfig | None
+) -> tuple[EnvConfig, Callable[[], gymnasium.Env[Any, Any]] | None]:
+    if isinstance(env, EnvConfig):
+        return env, None
+    if isinstance(env, str):
+        trained = policy.env_config
+        # The arguments of the training environment mean nothing to another id.
+        return (trained if trained is not None and trained.id == env else EnvConfig(id=env)), None
+    if env is not None:
+        return EnvConfig(), env
+    if policy.env_config is None:
+        raise ConfigError(
+            "the policy was trained on an environment that was not made from an id: pass `env`"
+        )
+    return policy.env_config, None
+
+
+def _make(
+    config: EnvConfig,
+    custom: Callable[[], gymnasium.Env[Any, Any]] | None,
+    video_dir: str | Path | None,
+) -> gymnasium.Env[Any, Any]:
+    if video_dir is None:
+        return make_env(config, custom)
+    env = make_env(config, custom, render_mode="rgb_array")
+    return gymnasium.wrappers.RecordVideo(env, str(video_dir), episode_trigger=lambda _: True)
+
+
+def _check_spaces(policy: Policy, env: gymnasium.Env[Any, Any]) -> None:
+    for kind in ("observation_space", "action_space"):
+        difference = same_spaces(getattr(policy, kind), getattr(env, kind))
+        if difference is not None:
+            raise ConfigError(
+                f"the policy does not fit this environment's {kind} (policy's against "
+                f"environment's): {difference}"
+            )
+
+
+def _play(
+    policy: Policy,
+    envs: list[gymnasium.Env[Any, Any]],
+    episodes: int,
+    seed: int,
+    deterministic: bool,
+) -> EvaluationResult:
+    """Play the episodes in lockstep; an environment takes the next one when it is done."""
+    generator = torch.Generator(policy.device).manual_seed(seed)
+    returns, lengths = [0.0] * episodes, [0] * episodes
+    playing = list(range(len(envs)))
+    observations = [
+        env.reset(seed=seed + episode)[0] for env, episode in zip(envs, playing, strict=True)
+    ]
+    waiting = iter(range(len(envs), episodes))
+    state, reset = None, np.ones(len(envs), dtype=bool)
+    while playing:
+        actions, state = policy.act(np.stack(observations), state, reset, deterministic, generator)
+        reset = np.zeros(len(envs), dtype=bool)
+        left: list[int] = []
+        for row, env in enumerate(envs):
+            observation, reward, terminated, truncated, _ = env.step(actions[row])
+            returns[playing[row]] += float(reward)
+            lengths[playing[row]] += 1
+            observations[row] = observation
+            if not (terminated or truncated):
+                continue
+            following = next(waiting, None)
+            if following is None:
+                left.append(row)
+                continue
+            playing[row] = following
+            observations[row], _ = env.reset(seed=seed + following)
+            reset[row] = True
+        if left:
+            keep = [row for row in range(len(envs)) if row not in left]
+            envs = [envs[row] for row in keep]
+            playing = [playing[row] for row in keep]
+            observations = [observations[row] for row in keep]
+            state, reset = state[torch.tensor(keep, dtype=torch.long)], reset[keep]
+    return EvaluationResult(returns, lengths)

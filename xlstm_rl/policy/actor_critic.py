@@ -1,0 +1,139 @@
+"""The network: encoder, memory and heads, the same modules for acting and for training."""
+
+from typing import Any, Protocol
+
+import gymnasium
+import torch
+from torch import Tensor, nn
+
+from xlstm_rl.memory import Memory, MemoryConfig, make_memory
+from xlstm_rl.policy.config import PolicyConfig
+from xlstm_rl.policy.distributions import DiagonalGaussian, make_distribution
+from xlstm_rl.policy.encoders import make_encoder, make_mlp, orthogonal
+
+Leaves = tuple[Tensor, ...]
+
+
+class Trunk(nn.Module):
+    """Encoder and memory: observations in, features `[..., D]` out."""
+
+    def __init__(
+        self, space: gymnasium.Space[Any], memory: MemoryConfig, policy: PolicyConfig
+    ) -> None:
+        super().__init__()
+        self.encoder = make_encoder(space, memory.width, policy)
+        self.memory: Memory = make_memory(memory)
+
+
+class Head(nn.Module):
+    """Hidden layers and a last projection with a small gain, so that it starts near zero."""
+
+    def __init__(self, width: int, outputs: int, policy: PolicyConfig, gain: float) -> None:
+        super().__init__()
+        sizes = [width] + [policy.head_width] * policy.head_layers
+        self.hidden = make_mlp(sizes, policy.activation)
+        self.output = orthogonal(nn.Linear(sizes[-1], outputs), gain)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return `[..., outputs]` for features `[..., D]`."""
+        out: Tensor = self.output(self.hidden(features))
+        return out
+
+
+class _Run(Protocol):
+    def __call__(
+        self, memory: Memory, x: Tensor, leaves: Leaves, reset: Tensor | None
+    ) -> tuple[Tensor, Leaves]: ...
+
+
+def _run_sequence(
+    memory: Memory, x: Tensor, leaves: Leaves, reset: Tensor | None
+) -> tuple[Tensor, Leaves]:
+    return memory.forward_leaves(x, leaves, reset)
+
+
+def _run_step(
+    memory: Memory, x: Tensor, leaves: Leaves, reset: Tensor | None
+) -> tuple[Tensor, Leaves]:
+    return memory.step_leaves(x, leaves, reset)
+
+
+class ActorCritic(nn.Module):
+    """Action-distribution parameters and values, from observations and a memory state.
+
+    The memory state is a flat tuple of tensors with the batch first: those of the actor's memory
+    and, with `policy.critic="separate"`, those of the critic's behind them.
+    """
+
+    def __init__(
+        self,
+        observation_space: gymnasium.Space[Any],
+        action_space: gymnasium.Space[Any],
+        memory: MemoryConfig,
+        policy: PolicyConfig,
+    ) -> None:
+        super().__init__()
+        self.distribution = make_distribution(action_space)
+        self.actor = Trunk(observation_space, memory, policy)
+        self.critic = (
+            Trunk(observation_space, memory, policy) if policy.critic == "separate" else None
+        )
+        num_params = self.distribution.num_params
+        self.log_std: nn.Parameter | None = None
+        if isinstance(self.distribution, DiagonalGaussian):
+            num_params //= 2
+            self.log_std = nn.Parameter(torch.full((num_params,), policy.initial_log_std))
+        self.action_head = Head(memory.width, num_params, policy, gain=0.01)
+        self.value_head = Head(memory.width, 1, policy, gain=1.0)
+
+    def memories(self) -> dict[str, Memory]:
+        """Return the memories by name, in the order of their leaves in the state."""
+        found = {"actor": self.actor.memory}
+        return found if self.critic is None else {**found, "critic": self.critic.memory}
+
+    def initial_leaves(self, batch_size: int, device: torch.device | None = None) -> Leaves:
+        """Return the state of a fresh episode: all zeros."""
+        leaves: Leaves = ()
+        for memory in self.memories().values():
+            leaves += memory.initial_leaves(batch_size, device)
+        return leaves
+
+    def forward(
+        self, observation: Tensor, leaves: Leaves, reset: Tensor | None
+    ) -> tuple[Tensor, Tensor, Leaves]:
+        """Run whole sequences.
+
+        Args:
+            observation: `[B, T, ...]`, normalised.
+            leaves: the state before the first step.
+            reset: `[B, T]`, true where a step is the first of an episode; None: nowhere.
+
+        Returns:
+            Distribution parameters `[B, T, num_params]`, values `[B, T]` and the state after the
+            last step.
+        """
+        return self._evaluate(_run_sequence, observation, leaves, reset)
+
+    def step(
+        self, observation: Tensor, leaves: Leaves, reset: Tensor | None
+    ) -> tuple[Tensor, Tensor, Leaves]:
+        """Run one step: the same as `forward` without the time axis."""
+        return self._evaluate(_run_step, observation, leaves, reset)
+
+    def _evaluate(
+        self, run: _Run, observation: Tensor, leaves: Leaves, reset: Tensor | None
+    ) -> tuple[Tensor, Tensor, Leaves]:
+        split = len(self.actor.memory.state_keys)
+        features, after = run(
+            self.actor.memory, self.actor.encoder(observation), leaves[:split], reset
+        )
+        critic_features = features
+        if self.critic is not None:
+            critic_features, critic_after = run(
+                self.critic.memory, self.critic.encoder(observation), leaves[split:], reset
+            )
+            after += critic_after
+        params = self.action_head(features)
+        if self.log_std is not None:
+            params = torch.cat((params, self.log_std.expand_as(params)), -1)
+        return params, self.value_head(critic_features).squeeze(-1), after

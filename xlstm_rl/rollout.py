@@ -1,0 +1,236 @@
+"""Collects rollouts `[B, T]` from a vector environment with a recurrent policy."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+from tensordict import TensorDict
+from torch import Tensor
+
+from xlstm_rl.autoreset import Array, EpisodeStream, Transition
+from xlstm_rl.errors import TrainingError
+from xlstm_rl.policy.actor_critic import Leaves
+from xlstm_rl.policy.policy import Policy
+
+
+@dataclass
+class Rollout:
+    """T steps of B environments, episode borders inside."""
+
+    data: TensorDict
+    """Batch size `[B, T]`: `observation` (normalised, as the network saw it), `action`,
+    `log_prob`, `value`, `next_value`, `reward`, `terminated`, `truncated`, `reset`, `live`."""
+
+    segment_leaves: list[Leaves]
+    """The memory states, batch first, before the first step of each time segment."""
+
+    raw_observation: Tensor
+    """`[B, T, ...]`, flattened but not normalised: what the running statistics are fed with."""
+
+    episode_returns: list[float] = field(default_factory=list)
+    """Sums of raw rewards of the episodes that ended."""
+
+    episode_lengths: list[int] = field(default_factory=list)
+    """Their lengths in steps."""
+
+    def all_live(self) -> bool:
+        """Return whether no step is a dead autoreset step."""
+        return bool(self.data["live"].all())
+
+
+class Collector:
+    """Steps a policy through a vector environment, carrying its memory from rollout to rollout.
+
+    Each stored step is evaluated with the statistics, weights and memory state it was acted with,
+    so the stored log-probabilities are those of the policy that acted.
+    """
+
+    def __init__(
+        self,
+        env: VectorEnv[Any, Any, Any],
+        policy: Policy,
+        rollout_steps: int,
+        segment_steps: int,
+        seed: int,
+        generator: torch.Generator,
+    ) -> None:
+        self.policy = policy
+        self.rollout_steps = rollout_steps
+        self.segment_steps = segment_steps
+        self.generator = generator
+        self.steps_done = 0
+        self._stream = EpisodeStream(env)
+        self._num_envs = env.num_envs
+        self._leaves = policy.network.initial_leaves(env.num_envs, policy.device)
+        self._observation = self._stream.reset(seed)
+        self._reset = np.ones(env.num_envs, dtype=bool)
+        self._dead = np.zeros(env.num_envs, dtype=bool)
+        self._return = np.zeros(env.num_envs)
+        self._length = np.zeros(env.num_envs, dtype=np.int64)
+
+    @torch.no_grad()
+    def collect(self) -> Rollout:
+        """Collect `rollout_steps` steps of every environment.
+
+        Raises:
+            TrainingError: an observation or a reward is not finite.
+        """
+        network, distribution = self.policy.network, self.policy.network.distribution
+        buffers = _Buffers(self.policy, self.rollout_steps, self._num_envs)
+        segment_leaves: list[Leaves] = []
+        returns: list[float] = []
+        lengths: list[int] = []
+        final_values: list[tuple[int, Tensor, Tensor]] = []
+        for t in range(self.rollout_steps):
+            if t % self.segment_steps == 0:
+                segment_leaves.append(self._leaves)
+            flat, x = self._network_input(self._observation)
+            params, value, self._leaves = network.step(x, self._leaves, self._reset_tensor())
+            action = distribution.sample(params, self.generator)
+            buffers.write_decision(t, flat, x, params, value, action, self._reset, self._dead)
+            transition = self._stream.step(distribution.to_env(action).cpu().numpy())
+            buffers.write_outcome(t, transition)
+            if transition.final_observation is not None:
+                final_values.append(self._final_values(t, transition))
+            self._count_episodes(transition, returns, lengths)
+            self._observation = transition.observation
+            self._reset, self._dead = transition.reset, transition.dead
+        _, x = self._network_input(self._observation)
+        _, last_value, _ = network.step(x, self._leaves, self._reset_tensor())
+        self._check_finite(buffers)
+        self.steps_done += self.rollout_steps * self._num_envs
+        return Rollout(
+            buffers.to_tensordict(distribution, last_value, final_values),
+            segment_leaves,
+            buffers.raw.transpose(0, 1),
+            returns,
+            lengths,
+        )
+
+    def _network_input(self, observation: Array) -> tuple[Tensor, Tensor]:
+        normalizer = self.policy.normalizer
+        raw = torch.from_numpy(np.ascontiguousarray(observation)).to(self.policy.device)
+        flat = normalizer.flatten(raw)
+        return flat, normalizer.normalize(flat)
+
+    def _reset_tensor(self) -> Tensor | None:
+        # Most steps begin no episode anywhere; the memory's path without masks is cheaper.
+        if not self._reset.any():
+            return None
+        return torch.from_numpy(self._reset).to(self.policy.device)
+
+    def _final_values(self, t: int, transition: Transition) -> tuple[int, Tensor, Tensor]:
+        """Value final observations with the memory of the episode that they belong to."""
+        rows = torch.from_numpy(transition.final_rows).to(self.policy.device)
+        leaves = tuple(leaf[rows] for leaf in self._leaves)
+        assert transition.final_observation is not None
+        _, x = self._network_input(transition.final_observation)
+        _, value, _ = self.policy.network.step(x, leaves, None)
+        return t, rows, value
+
+    def _count_episodes(
+        self, transition: Transition, returns: list[float], lengths: list[int]
+    ) -> None:
+        self._return += transition.reward
+        self._length += ~self._dead
+        ended = transition.terminated | transition.truncated
+        if ended.any():
+            returns += self._return[ended].tolist()
+            lengths += self._length[ended].tolist()
+            self._return[ended] = 0.0
+            self._length[ended] = 0
+
+    def _check_finite(self, buffers: "_Buffers") -> None:
+        """Refuse NaN and infinities before they reach the statistics or the weights."""
+        steps = {"observation": buffers.raw.flatten(2), "reward": buffers.reward.unsqueeze(-1)}
+        for name, values in steps.items():
+            bad = ~torch.isfinite(values).all(-1)
+            if bad.any():
+                t, row = (int(i) for i in bad.nonzero()[0])
+                raise TrainingError(
+                    f"the environment returned a non-finite {name} in environment {row} at step "
+                    f"{self.steps_done + t * self._num_envs}: NaN or infinite values cannot be "
+                    "trained on; check the environment's rewards and observations"
+                )
+
+
+class _Buffers:
+    """Bare tensors `[T, B, ...]`, so that a step writes whole contiguous rows."""
+
+    def __init__(self, policy: Policy, steps: int, num_envs: int) -> None:
+        distribution, normalizer = policy.network.distribution, policy.normalizer
+        lead, device = (steps, num_envs), policy.device
+        self.raw = torch.empty(0)
+        self.observation = torch.empty(0)
+        self.params = torch.empty(*lead, distribution.num_params, device=device)
+        self.value = torch.empty(lead, device=device)
+        self.action = torch.empty(
+            *lead, *distribution.action_shape, dtype=distribution.action_dtype, device=device
+        )
+        self._lead, self._dtype, self._device = lead, normalizer.dtype, device
+        # What the environment answers arrives in host memory and moves once per rollout.
+        self.reward = torch.empty(lead)
+        self.flags = {
+            name: torch.empty(lead, dtype=torch.bool)
+            for name in ("terminated", "truncated", "reset", "dead")
+        }
+
+    def write_decision(
+        self,
+        t: int,
+        flat: Tensor,
+        x: Tensor,
+        params: Tensor,
+        value: Tensor,
+        action: Tensor,
+        reset: Array,
+        dead: Array,
+    ) -> None:
+        if t == 0:
+            shape = (*self._lead, *x.shape[1:])
+            self.raw = torch.empty(shape, dtype=flat.dtype, device=self._device)
+            self.observation = torch.empty(shape, dtype=x.dtype, device=self._device)
+        self.raw[t] = flat
+        self.observation[t] = x
+        self.params[t] = params
+        self.value[t] = value
+        self.action[t] = action
+        self.flags["reset"][t] = torch.from_numpy(reset)
+        self.flags["dead"][t] = torch.from_numpy(dead)
+
+    def write_outcome(self, t: int, transition: Transition) -> None:
+        self.reward[t] = torch.from_numpy(np.asarray(transition.reward, dtype=np.float32))
+        self.flags["terminated"][t] = torch.from_numpy(transition.terminated)
+        self.flags["truncated"][t] = torch.from_numpy(transition.truncated)
+
+    def to_tensordict(
+        self,
+        distribution: Any,
+        last_value: Tensor,
+        final_values: list[tuple[int, Tensor, Tensor]],
+    ) -> TensorDict:
+        # One pass over the whole rollout costs less than a log-probability at every step.
+        log_prob, _ = distribution.log_prob_and_entropy(self.params, self.action)
+        next_value = torch.cat((self.value[1:], last_value.unsqueeze(0)))
+        for t, rows, value in final_values:
+            next_value[t, rows] = value
+        flags = {name: flag.to(self._device) for name, flag in self.flags.items()}
+        columns = {
+            "observation": self.observation,
+            "action": self.action,
+            "log_prob": log_prob,
+            "value": self.value,
+            "next_value": next_value,
+            "reward": self.reward.to(self._device),
+            "terminated": flags["terminated"],
+            "truncated": flags["truncated"],
+            "reset": flags["reset"],
+            "live": ~flags["dead"],
+        }
+        steps, num_envs = self._lead
+        return TensorDict(
+            {name: column.transpose(0, 1).contiguous() for name, column in columns.items()},
+            batch_size=(num_envs, steps),
+        )
