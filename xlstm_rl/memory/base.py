@@ -1,0 +1,210 @@
+"""The three calls behind which every memory stands, and its state as a TensorDict or bare."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor, nn
+
+Leaves = tuple[Tensor, ...]
+StateKey = str | tuple[str, ...]
+
+
+class Memory(nn.Module, ABC):
+    """A memory that reads whole sequences [B, T, D] or single steps [B, D], with equal results.
+
+    `reset[b, t]` is true where step t is the first of an episode: the state before it is fresh,
+    that is all zeros. State is passed in and handed back, never kept here, never written into.
+
+    `forward` and `step` speak TensorDict; `forward_leaves` and `step_leaves` do the same with the
+    bare tensors of the state, in the order of `state_keys`, for loops in which building a
+    TensorDict at every step would cost more than the memory itself.
+
+    Args:
+        width: Size D of what goes in and comes out.
+        state_shapes: Key and shape of each state tensor, without the batch dimension.
+    """
+
+    def __init__(self, width: int, state_shapes: dict[StateKey, tuple[int, ...]]) -> None:
+        super().__init__()
+        self.width = width
+        self.state_keys: tuple[StateKey, ...] = tuple(state_shapes)
+        self.state_shapes: tuple[tuple[int, ...], ...] = tuple(state_shapes.values())
+
+    @abstractmethod
+    def _sequence(
+        self, x: Tensor, leaves: Leaves | None, reset: Tensor | None
+    ) -> tuple[Tensor, Leaves]:
+        """Run x [B, T, D]; the arguments are checked."""
+
+    @abstractmethod
+    def _step(
+        self, x: Tensor, leaves: Leaves | None, reset: Tensor | None
+    ) -> tuple[Tensor, Leaves]:
+        """Run x [B, D]; the arguments are checked."""
+
+    def forward(
+        self, x: Tensor, state: TensorDictBase | None = None, reset: Tensor | None = None
+    ) -> tuple[Tensor, TensorDict]:
+        """Run the memory over a sequence.
+
+        Args:
+            x: Inputs [B, T, D].
+            state: State before the first step, batch size [B]; None: fresh.
+            reset: bool [B, T], true at the first step of an episode; None: no resets.
+
+        Returns:
+            Outputs [B, T, D] and the state after the last step.
+
+        Raises:
+            ValueError: If a shape, a type or the keys of the state do not fit.
+        """
+        leaves = None if state is None else self.unpack_state(state)
+        y, leaves = self.forward_leaves(x, leaves, reset)
+        return y, self.pack_state(leaves, x.shape[0])
+
+    def step(
+        self, x: Tensor, state: TensorDictBase | None = None, reset: Tensor | None = None
+    ) -> tuple[Tensor, TensorDict]:
+        """Run the memory over one step: `forward` without the time dimension.
+
+        Args:
+            x: Inputs [B, D].
+            state: State before the step, batch size [B]; None: fresh.
+            reset: bool [B], true where the step is the first of an episode; None: nowhere.
+
+        Returns:
+            Outputs [B, D] and the state after the step.
+
+        Raises:
+            ValueError: If a shape, a type or the keys of the state do not fit.
+        """
+        leaves = None if state is None else self.unpack_state(state)
+        y, leaves = self.step_leaves(x, leaves, reset)
+        return y, self.pack_state(leaves, x.shape[0])
+
+    def forward_leaves(
+        self, x: Tensor, leaves: Leaves | None = None, reset: Tensor | None = None
+    ) -> tuple[Tensor, Leaves]:
+        """Do what `forward` does, with the state as bare tensors in the order of `state_keys`."""
+        if x.dim() != 3 or x.shape[2] != self.width or x.shape[1] == 0:
+            raise ValueError(
+                f"x has shape {list(x.shape)}, expected [B, T, {self.width}] with T >= 1; "
+                "for a single step [B, D] call step"
+            )
+        self._check_state_and_reset(x, leaves, reset)
+        return self._sequence(x, leaves, reset)
+
+    def step_leaves(
+        self, x: Tensor, leaves: Leaves | None = None, reset: Tensor | None = None
+    ) -> tuple[Tensor, Leaves]:
+        """Do what `step` does, with the state as bare tensors in the order of `state_keys`."""
+        if x.dim() != 2 or x.shape[1] != self.width:
+            raise ValueError(
+                f"x has shape {list(x.shape)}, expected [B, {self.width}]; "
+                "for a sequence [B, T, D] call the memory itself"
+            )
+        self._check_state_and_reset(x, leaves, reset)
+        return self._step(x, leaves, reset)
+
+    def initial_state(
+        self,
+        batch_size: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> TensorDict:
+        """Return a fresh state: zeros, batch size [batch_size].
+
+        Args:
+            batch_size: Number of environments B.
+            device: Where it lies; None: where the parameters lie.
+            dtype: Its type; None: that of the parameters.
+        """
+        return self.pack_state(self.initial_leaves(batch_size, device, dtype), batch_size)
+
+    def initial_leaves(
+        self,
+        batch_size: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Leaves:
+        """Return a fresh state as bare tensors in the order of `state_keys`."""
+        parameter = next(self.parameters())
+        device = parameter.device if device is None else device
+        dtype = parameter.dtype if dtype is None else dtype
+        return tuple(
+            torch.zeros(batch_size, *shape, device=device, dtype=dtype)
+            for shape in self.state_shapes
+        )
+
+    def pack_state(self, leaves: Leaves, batch_size: int | None = None) -> TensorDict:
+        """Build the TensorDict of a state from its bare tensors.
+
+        Args:
+            leaves: The tensors in the order of `state_keys`, batch first.
+            batch_size: B; needed only by memories without state, which have no tensor to tell it.
+
+        Raises:
+            ValueError: If there are too many or too few tensors, or their batch sizes differ.
+        """
+        self._check_leaf_count(leaves)
+        if batch_size is None:
+            if not leaves:
+                raise ValueError("a memory without state cannot tell its batch size; pass it")
+            batch_size = leaves[0].shape[0]
+        for key, leaf in zip(self.state_keys, leaves, strict=True):
+            if leaf.shape[0] != batch_size:
+                raise ValueError(f"state {key} has batch {leaf.shape[0]}, expected {batch_size}")
+        nested: dict[str, dict[str, Tensor] | Tensor] = {}
+        for key, leaf in zip(self.state_keys, leaves, strict=True):
+            if isinstance(key, str):
+                nested[key] = leaf
+            else:
+                group = nested.setdefault(key[0], {})
+                assert isinstance(group, dict)
+                group[key[1]] = leaf
+        return TensorDict(nested, batch_size=[batch_size])
+
+    def unpack_state(self, state: TensorDictBase) -> Leaves:
+        """Return the bare tensors of a state in the order of `state_keys`.
+
+        Raises:
+            ValueError: If the batch is not one-dimensional, or a key is missing or unknown.
+        """
+        if state.batch_dims != 1:
+            raise ValueError(
+                f"the state has batch size {list(state.batch_size)}, expected [B]; "
+                "index or reshape it so that the environments are its only batch dimension"
+            )
+        keys = set(state.keys(include_nested=True, leaves_only=True))
+        if keys != set(self.state_keys):
+            raise ValueError(
+                f"the state has the keys {sorted(map(str, keys))}, expected "
+                f"{sorted(map(str, self.state_keys))}; was it made by another memory?"
+            )
+        return tuple(state.get(key) for key in self.state_keys)
+
+    def _check_state_and_reset(
+        self, x: Tensor, leaves: Leaves | None, reset: Tensor | None
+    ) -> None:
+        if leaves is not None:
+            self._check_leaf_count(leaves)
+            for key, shape, leaf in zip(self.state_keys, self.state_shapes, leaves, strict=True):
+                if leaf.shape[0] != x.shape[0] or leaf.shape[1:] != shape:
+                    raise ValueError(
+                        f"state {key} has shape {list(leaf.shape)}, expected {[x.shape[0], *shape]}"
+                    )
+        if reset is not None:
+            if reset.shape != x.shape[:-1]:
+                raise ValueError(
+                    f"reset has shape {list(reset.shape)}, expected {list(x.shape[:-1])}"
+                )
+            if reset.dtype != torch.bool:
+                raise ValueError(f"reset has dtype {reset.dtype}, expected torch.bool")
+
+    def _check_leaf_count(self, leaves: Leaves) -> None:
+        if len(leaves) != len(self.state_keys):
+            raise ValueError(
+                f"the state has {len(leaves)} tensors, expected {len(self.state_keys)}: "
+                f"{list(self.state_keys)}"
+            )

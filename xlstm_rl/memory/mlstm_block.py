@@ -1,0 +1,124 @@
+"""The pre-up-projection block around an mLSTM cell."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from xlstm_rl.kernels import causal_conv1d, causal_conv1d_step, mlstm, mlstm_step
+from xlstm_rl.memory.base import Leaves
+from xlstm_rl.memory.config import MemoryConfig
+from xlstm_rl.memory.layers import (
+    NORM_EPS,
+    block_diagonal_linear,
+    conv_init_,
+    head_norm,
+    output_init_,
+    small_init_,
+)
+
+Convolve = Callable[..., tuple[Tensor, Tensor]]
+Cell = Callable[..., tuple[Tensor, tuple[Tensor, Tensor, Tensor]]]
+
+
+class MLSTMBlock(nn.Module):
+    """A residual block [..., D] -> [..., D] around an mLSTM cell (Beck et al. 2024, figure 11).
+
+    x is normed, projected up and split into u and a gate z; u passes a causal convolution and
+    SiLU to give c; q and k are block-diagonal projections of c, v of u; the gates i and f are
+    linear in [q, k, v]; `(norm(h) + skip * c) * silu(z)` is projected down and added to x.
+    """
+
+    def __init__(self, config: MemoryConfig, num_blocks: int) -> None:
+        super().__init__()
+        width, inner, heads = config.width, config.inner_width, config.num_heads
+        self.width, self.num_blocks, self.num_heads = width, num_blocks, heads
+        self.conv_window = config.conv_window
+        gate, backend = config.forget_gate, config.backend
+        self._convolve: Convolve = partial(causal_conv1d, backend=backend)
+        self._convolve_step: Convolve = partial(causal_conv1d_step, backend=backend)
+        self._cell: Cell = partial(
+            mlstm, chunk_size=config.chunk_size, forget_gate=gate, backend=backend
+        )
+        self._cell_step: Cell = partial(mlstm_step, forget_gate=gate, backend=backend)
+
+        self.norm = nn.LayerNorm(width, eps=NORM_EPS, bias=False)
+        self.up = nn.Linear(width, 2 * inner, bias=config.bias)
+        if self.conv_window:
+            self.conv_weight = nn.Parameter(torch.empty(inner, self.conv_window))
+            self.conv_bias = nn.Parameter(torch.empty(inner))
+        size = config.qkv_block_size
+        # q, k and v in one: [3 * blocks, from, to]
+        self.qkv_weight = nn.Parameter(torch.empty(3 * inner // size, size, size))
+        self.qkv_bias = nn.Parameter(torch.empty(3 * inner)) if config.bias else None
+        # i and f in one: the first H rows are i, the others f
+        self.gate_weight = nn.Parameter(torch.empty(2 * heads, 3 * inner))
+        self.gate_bias = nn.Parameter(torch.empty(2 * heads))
+        self.head_norm_weight = nn.Parameter(torch.empty(inner))
+        self.skip = nn.Parameter(torch.empty(inner))
+        self.down = nn.Linear(inner, width, bias=config.bias)
+        self.reset_parameters()
+
+        head = inner // heads
+        self.state_shapes: dict[str, tuple[int, ...]] = {}
+        if self.conv_window:
+            self.state_shapes["conv"] = (self.conv_window - 1, inner)
+        self.state_shapes |= {"C": (heads, head, head), "n": (heads, head), "m": (heads,)}
+
+    def reset_parameters(self) -> None:
+        """Draw fresh weights, as published: gates that look at nothing and remember long."""
+        self.norm.reset_parameters()
+        small_init_(self.up.weight, self.width)
+        small_init_(self.qkv_weight, self.width)
+        output_init_(self.down.weight, self.width, self.num_blocks)
+        if self.conv_window:
+            conv_init_(self.conv_weight, self.conv_bias)
+        for bias in (self.up.bias, self.qkv_bias, self.down.bias):
+            if bias is not None:
+                nn.init.zeros_(bias)
+        nn.init.zeros_(self.gate_weight)
+        with torch.no_grad():
+            self.gate_bias[: self.num_heads].normal_(std=0.1)
+            self.gate_bias[self.num_heads :] = torch.linspace(3.0, 6.0, self.num_heads)
+        nn.init.ones_(self.head_norm_weight)
+        nn.init.ones_(self.skip)
+
+    def forward(
+        self, x: Tensor, leaves: Leaves | None, reset: Tensor | None
+    ) -> tuple[Tensor, Leaves]:
+        """Run x [B, T, D] from the state `leaves` with reset [B, T]."""
+        return self._run(x, leaves, reset, self._convolve, self._cell)
+
+    def step(self, x: Tensor, leaves: Leaves | None, reset: Tensor | None) -> tuple[Tensor, Leaves]:
+        """Run x [B, D] from the state `leaves` with reset [B]."""
+        return self._run(x, leaves, reset, self._convolve_step, self._cell_step)
+
+    def _run(
+        self,
+        x: Tensor,
+        leaves: Leaves | None,
+        reset: Tensor | None,
+        convolve: Convolve,
+        cell: Cell,
+    ) -> tuple[Tensor, Leaves]:
+        """Do what a sequence and a step have in common: everything but the two kernels."""
+        lead, heads = x.shape[:-1], self.num_heads
+        u, z = self.up(self.norm(x)).chunk(2, -1)
+        conv_leaves: Leaves = ()
+        if self.conv_window:
+            old = None if leaves is None else leaves[0].to(u.dtype)
+            c, new = convolve(u, self.conv_weight, self.conv_bias, reset, old)
+            c, conv_leaves = F.silu(c), (new,)
+        else:
+            c = u
+        qkv = block_diagonal_linear(torch.cat([c, c, u], -1), self.qkv_weight)
+        if self.qkv_bias is not None:
+            qkv = qkv + self.qkv_bias
+        i, f = F.linear(qkv, self.gate_weight, self.gate_bias).chunk(2, -1)
+        q, k, v = qkv.view(*lead, 3, heads, -1).unbind(-3)
+        h, state = cell(q, k, v, i, f, reset, None if leaves is None else leaves[-3:])
+        h = (head_norm(h, self.head_norm_weight) + self.skip * c) * F.silu(z)
+        y = x + self.down(h)
+        return y, (*conv_leaves, *state)

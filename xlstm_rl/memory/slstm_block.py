@@ -1,0 +1,135 @@
+"""The post-up-projection block around an sLSTM cell."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from xlstm_rl.kernels import causal_conv1d, causal_conv1d_step, slstm, slstm_step
+from xlstm_rl.memory.base import Leaves
+from xlstm_rl.memory.config import MemoryConfig
+from xlstm_rl.memory.layers import (
+    NORM_EPS,
+    GatedFeedForward,
+    block_diagonal_linear,
+    conv_init_,
+    head_norm,
+    small_init_,
+)
+
+Convolve = Callable[..., tuple[Tensor, Tensor]]
+Cell = Callable[..., tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]]
+
+
+class SLSTMBlock(nn.Module):
+    """A residual block [..., D] -> [..., D] around an sLSTM cell (Beck et al. 2024, figure 10).
+
+    x is normed; i and f come from its causal convolution with SiLU, z and o from itself, each by
+    one matrix per head; the normed output of the cell is added to x, and after another norm so is
+    a gated feed-forward.
+    """
+
+    def __init__(self, config: MemoryConfig, num_blocks: int, block_index: int) -> None:
+        super().__init__()
+        width = config.width
+        heads = config.num_heads if config.slstm_num_heads is None else config.slstm_num_heads
+        window = config.conv_window
+        if config.slstm_conv_window is not None:
+            window = config.slstm_conv_window
+        self.width, self.num_heads, self.conv_window = width, heads, window
+        self.depth = block_index / (num_blocks - 1) if num_blocks > 1 else 0.0
+        gate, backend = config.forget_gate, config.backend
+        self._convolve: Convolve = partial(causal_conv1d, backend=backend)
+        self._convolve_step: Convolve = partial(causal_conv1d_step, backend=backend)
+        self._cell: Cell = partial(slstm, forget_gate=gate, backend=backend)
+        self._cell_step: Cell = partial(slstm_step, forget_gate=gate, backend=backend)
+
+        head = width // heads
+        self.norm = nn.LayerNorm(width, eps=NORM_EPS, bias=False)
+        if window:
+            self.conv_weight = nn.Parameter(torch.empty(width, window))
+            self.conv_bias = nn.Parameter(torch.empty(width))
+        # the gates in the order i, f, z, o, as the kernel has them
+        self.input_weight = nn.Parameter(torch.empty(4, heads, head, head))  # from, to
+        self.recurrent_weight = nn.Parameter(torch.empty(4, heads, head, head))  # from, to
+        self.gate_bias = nn.Parameter(torch.empty(4, heads, head))
+        self.head_norm_weight = nn.Parameter(torch.empty(width))
+        self.feed_forward_norm: nn.LayerNorm | None = None
+        self.feed_forward: GatedFeedForward | None = None
+        if config.feed_forward_width:
+            self.feed_forward_norm = nn.LayerNorm(width, eps=NORM_EPS, bias=False)
+            self.feed_forward = GatedFeedForward(
+                width,
+                config.feed_forward_width,
+                config.feed_forward_activation,
+                config.feed_forward_bias,
+                num_blocks,
+            )
+        self.reset_parameters()
+
+        self.state_shapes: dict[str, tuple[int, ...]] = {}
+        if window:
+            self.state_shapes["conv"] = (window - 1, width)
+        self.state_shapes |= {name: (heads, head) for name in ("h", "c", "n", "m")}
+
+    def reset_parameters(self) -> None:
+        """Draw fresh weights, as published: no memory mixing, forgetting from long to short."""
+        self.norm.reset_parameters()
+        if self.conv_window:
+            conv_init_(self.conv_weight, self.conv_bias)
+        small_init_(self.input_weight, self.width)
+        nn.init.zeros_(self.recurrent_weight)
+        nn.init.zeros_(self.gate_bias)
+        head = self.gate_bias.shape[-1]
+        ramp = torch.arange(head) / max(head - 1, 1)
+        with torch.no_grad():
+            self.gate_bias[1] = 5.0 - 12.0 * ramp ** (0.3 + 1.3 * self.depth)
+        nn.init.ones_(self.head_norm_weight)
+        if self.feed_forward is not None and self.feed_forward_norm is not None:
+            self.feed_forward_norm.reset_parameters()
+            self.feed_forward.reset_parameters()
+
+    def forward(
+        self, x: Tensor, leaves: Leaves | None, reset: Tensor | None
+    ) -> tuple[Tensor, Leaves]:
+        """Run x [B, T, D] from the state `leaves` with reset [B, T]."""
+        return self._run(x, leaves, reset, self._convolve, self._cell)
+
+    def step(self, x: Tensor, leaves: Leaves | None, reset: Tensor | None) -> tuple[Tensor, Leaves]:
+        """Run x [B, D] from the state `leaves` with reset [B]."""
+        return self._run(x, leaves, reset, self._convolve_step, self._cell_step)
+
+    def _run(
+        self,
+        x: Tensor,
+        leaves: Leaves | None,
+        reset: Tensor | None,
+        convolve: Convolve,
+        cell: Cell,
+    ) -> tuple[Tensor, Leaves]:
+        """Do what a sequence and a step have in common: everything but the two kernels."""
+        lead, heads = x.shape[:-1], self.num_heads
+        u = self.norm(x)
+        conv_leaves: Leaves = ()
+        if self.conv_window:
+            old = None if leaves is None else leaves[0].to(u.dtype)
+            c, new = convolve(u, self.conv_weight, self.conv_bias, reset, old)
+            c, conv_leaves = F.silu(c), (new,)
+        else:
+            c = u
+        gates = block_diagonal_linear(
+            torch.cat([c, c, u, u], -1), self.input_weight.flatten(0, 1)
+        ).view(*lead, 4, heads, -1)
+        h, state = cell(
+            gates,
+            self.recurrent_weight,
+            self.gate_bias,
+            reset,
+            None if leaves is None else leaves[-4:],
+        )
+        x = x + head_norm(h, self.head_norm_weight)
+        if self.feed_forward is not None and self.feed_forward_norm is not None:
+            x = x + self.feed_forward(self.feed_forward_norm(x))
+        return x, (*conv_leaves, *state)

@@ -1,0 +1,66 @@
+"""The xLSTM memory: mLSTM and sLSTM blocks in one residual stack."""
+
+from typing import cast
+
+from torch import Tensor, nn
+
+from xlstm_rl.memory.base import Leaves, Memory, StateKey
+from xlstm_rl.memory.config import MemoryConfig
+from xlstm_rl.memory.layers import NORM_EPS
+from xlstm_rl.memory.mlstm_block import MLSTMBlock
+from xlstm_rl.memory.slstm_block import SLSTMBlock
+
+
+class XLSTMStack(Memory):
+    """A stack of mLSTM and sLSTM blocks [B, T, D] -> [B, T, D] (Beck et al. 2024, section 2.4).
+
+    Its state has one nested entry per block: `("block_0", "C")` and so on.
+    """
+
+    def __init__(self, config: MemoryConfig) -> None:
+        types = config.block_types
+        blocks: list[MLSTMBlock | SLSTMBlock] = [
+            MLSTMBlock(config, len(types)) if letter == "m" else SLSTMBlock(config, len(types), i)
+            for i, letter in enumerate(types)
+        ]
+        shapes: dict[StateKey, tuple[int, ...]] = {
+            (f"block_{i}", name): shape
+            for i, block in enumerate(blocks)
+            for name, shape in block.state_shapes.items()
+        }
+        super().__init__(config.width, shapes)
+        self.config = config
+        self.blocks = nn.ModuleList(blocks)
+        self.norm: nn.LayerNorm | nn.Identity = nn.Identity()
+        if config.final_norm:
+            self.norm = nn.LayerNorm(config.width, eps=NORM_EPS, bias=False)
+        self._counts = [len(block.state_shapes) for block in blocks]
+
+    def _sequence(
+        self, x: Tensor, leaves: Leaves | None, reset: Tensor | None
+    ) -> tuple[Tensor, Leaves]:
+        new_leaves: Leaves = ()
+        for block, old in zip(self.blocks, self._per_block(leaves), strict=True):
+            x, new = block(x, old, reset)
+            new_leaves += new
+        return self.norm(x), new_leaves
+
+    def _step(
+        self, x: Tensor, leaves: Leaves | None, reset: Tensor | None
+    ) -> tuple[Tensor, Leaves]:
+        new_leaves: Leaves = ()
+        for block, old in zip(self.blocks, self._per_block(leaves), strict=True):
+            x, new = cast(MLSTMBlock | SLSTMBlock, block).step(x, old, reset)
+            new_leaves += new
+        return self.norm(x), new_leaves
+
+    def _per_block(self, leaves: Leaves | None) -> list[Leaves | None]:
+        """Cut the flat state into that of each block."""
+        if leaves is None:
+            return [None] * len(self._counts)
+        parts: list[Leaves | None] = []
+        start = 0
+        for count in self._counts:
+            parts.append(leaves[start : start + count])
+            start += count
+        return parts
