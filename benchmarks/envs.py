@@ -13,11 +13,13 @@ import time
 from statistics import median
 from typing import Any
 
+import gymnasium as gym
 from gymnasium.vector import VectorEnv
 
 from xlstm_rl.envs import EnvConfig, make_vector_env
+from xlstm_rl.envs.config import Vectorization
 
-FORMS = ("native", "sync", "async")
+FORMS: tuple[Vectorization, ...] = ("native", "sync", "async")
 IDS = (
     "xlstm_rl/CartPoleNoVel-v1",
     "xlstm_rl/MemoryChain-v0",
@@ -51,13 +53,13 @@ def main() -> None:
     )
     print(f"| {'steps per second':<26} | " + " | ".join(f"{form:>8}" for form in FORMS) + " |")
     for env_id in IDS:
-        forms = {}
-        for form in FORMS:
-            try:
-                forms[form] = make_vector_env(EnvConfig(env_id, args.num_envs, form))
-            except ValueError:  # has no native form
-                continue
-        rates: dict[str, list[float]] = {form: [] for form in forms}
+        has_native = gym.spec(env_id).vector_entry_point is not None
+        forms = {
+            form: make_vector_env(EnvConfig(env_id, args.num_envs, form))
+            for form in FORMS
+            if has_native or form != "native"
+        }
+        rates: dict[Vectorization, list[float]] = {form: [] for form in forms}
         for _ in range(args.repeats):
             for form, env in forms.items():
                 rates[form].append(steps_per_second(env, args.seconds))

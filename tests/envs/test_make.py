@@ -1,9 +1,11 @@
 import sys
+from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec, WrapperSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 
@@ -111,8 +113,34 @@ def test_a_mode_that_the_native_form_lacks_makes_auto_take_sync():
     assert autoreset_mode(env) is AutoresetMode.SAME_STEP
     env = make_vector_env(EnvConfig("CartPole-v1", num_envs=2, autoreset="next_step"))
     assert not isinstance(env, SyncVectorEnv)
-    with pytest.raises(ValueError, match="native form of CartPole-v1 cannot do that; use"):
+    with pytest.raises(
+        ValueError, match="CartPole-v1 has no vector form of its own with autoreset"
+    ):
         make_vector_env(EnvConfig("CartPole-v1", vectorization="native", autoreset="same_step"))
+
+
+def test_a_native_form_that_cannot_be_asked_for_a_mode_is_judged_by_its_own(monkeypatch):
+    def create(num_envs, **ignored):
+        return MemoryChainVectorEnv(num_envs, autoreset_mode="NextStep")
+
+    spec = EnvSpec("Ignoring-v0", entry_point=MemoryChain, vector_entry_point=create)
+    monkeypatch.setitem(gym.registry, "Ignoring-v0", spec)
+    config = EnvConfig("Ignoring-v0", num_envs=2, autoreset="same_step")
+    env = make_vector_env(config)
+    assert isinstance(env, SyncVectorEnv)
+    assert autoreset_mode(env) is AutoresetMode.SAME_STEP
+    assert isinstance(make_vector_env(replace(config, autoreset="next_step")), MemoryChainVectorEnv)
+    with pytest.raises(ValueError, match=r"Ignoring-v0 has no vector form .* autoreset"):
+        make_vector_env(replace(config, vectorization="native"))
+
+
+def test_registered_wrappers_are_kept_by_taking_the_sync_form(monkeypatch):
+    wrapper = WrapperSpec("ClipReward", "gymnasium.wrappers:ClipReward", {"max_reward": 0.5})
+    spec = replace(gym.spec("CartPole-v1"), id="Clipped-v0", additional_wrappers=(wrapper,))
+    monkeypatch.setitem(gym.registry, "Clipped-v0", spec)
+    env = make_vector_env(EnvConfig("Clipped-v0", num_envs=2))
+    env.reset(seed=0)
+    np.testing.assert_array_equal(step(env)[1], 0.5)
 
 
 @pytest.mark.parametrize("env", [None, Countdown])
