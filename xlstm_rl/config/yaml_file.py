@@ -8,7 +8,7 @@ forbids and PyYAML silently resolves to the last one.
 import re
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -29,8 +29,6 @@ _PLAIN_VALUES = (
 
 
 class _Loader(yaml.SafeLoader):
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
-
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
         for key, _ in node.value:
@@ -48,6 +46,8 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+# PyYAML's own rules for plain values are YAML 1.1's.
+_Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in _PLAIN_VALUES:
     for _class in (_Loader, _Dumper):
         _class.add_implicit_resolver(

@@ -1,0 +1,68 @@
+"""`xlstm-rl train`."""
+
+import dataclasses
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from xlstm_rl.agents import RecurrentAgent, TrainConfig, make_agent
+from xlstm_rl.cli.options import read_options, refusing_bad_input
+from xlstm_rl.config import find_config
+from xlstm_rl.config.fields import FLAG_ONLY
+from xlstm_rl.progress import TrainingProgress
+
+_INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class TrainOptions(TrainConfig):
+    """Train an agent and keep everything about the run in one folder.
+
+    Without options: recurrent PPO with an xLSTM memory on CartPole without velocities. An option
+    given here beats the one in --config, which beats the default.
+    """
+
+    # No --config means the library's own defaults, not some configuration's: so the same options
+    # mean the same run here and in Python, and another --env.id inherits no other task's tuning.
+    # A test keeps configs/cartpole_novel.yaml equal to those defaults.
+    config: str | None = field(default=None, metadata=FLAG_ONLY)
+    """A configuration's name (`xlstm-rl list configs`) or a YAML file."""
+
+
+def run(args: Sequence[str]) -> int:
+    """Train, and say where the run is and how to evaluate it."""
+    options = read_options(TrainOptions, args, "train", _config_file(args))
+    values = {one.name: getattr(options, one.name) for one in dataclasses.fields(TrainConfig)}
+    config = TrainConfig(**values)
+    with refusing_bad_input():
+        agent = make_agent(config)
+    try:
+        with TrainingProgress(config.total_steps) as progress:
+            agent.learn(on_update=progress.update)
+    except KeyboardInterrupt:
+        if agent.run_dir is not None:
+            agent.save(agent.run_dir)
+        print(f"interrupted; {_where(agent)}")
+        return _INTERRUPTED
+    finally:
+        agent.close()
+    print(_where(agent))
+    return 0
+
+
+def _config_file(args: Sequence[str]) -> Path | None:
+    """The file of the last `--config`, which is needed before the other options can be read."""
+    name = None
+    for word, following in zip(args, [*args[1:], None], strict=True):
+        if word.startswith("--config="):
+            name = word.partition("=")[2]
+        elif word == "--config":
+            name = following
+    return None if name is None or name.startswith("--") else find_config(name)
+
+
+def _where(agent: RecurrentAgent) -> str:
+    if agent.run_dir is None:
+        return "nothing was saved: --logger.kind none without --run-dir keeps no run folder"
+    return f"saved in {agent.run_dir}; next: xlstm-rl eval {shlex.quote(str(agent.run_dir))}"
