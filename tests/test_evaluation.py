@@ -12,7 +12,6 @@ from xlstm_rl.memory import MemoryConfig
 from xlstm_rl.normalization import NormalizationConfig
 from xlstm_rl.policy import Policy, PolicyConfig
 
-
 CARTPOLE = EnvConfig(id="xlstm_rl/CartPoleNoVel-v1")
 
 
@@ -105,7 +104,7 @@ def test_an_environment_of_other_spaces_is_refused() -> None:
     policy = _cartpole_policy()
     with pytest.raises(ConfigError, match=r"observation_space.*the shape differs: \(2,\).*\(4,\)"):
         evaluate(policy, "CartPole-v1")
-    with pytest.raises(ConfigError, match="action_space.*the n differs: 2 against 3"):
+    with pytest.raises(ConfigError, match=r"action_space.*the n differs: 2 against 3"):
         evaluate(
             _policy(observation=gymnasium.make("MountainCar-v0").observation_space),
             "MountainCar-v0",

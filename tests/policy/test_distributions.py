@@ -68,5 +68,5 @@ def test_discrete_actions_start_where_the_space_does() -> None:
 
 
 def test_other_spaces_are_refused() -> None:
-    with pytest.raises(ValueError, match="MultiBinary.*expected Discrete, or Box"):
+    with pytest.raises(ValueError, match=r"MultiBinary.*expected Discrete, or Box"):
         make_distribution(gymnasium.spaces.MultiBinary(3))
