@@ -4,7 +4,9 @@ from torch import Tensor
 
 from xlstm_rl.kernels import checks
 from xlstm_rl.kernels.conv1d import reference as conv1d_reference
+from xlstm_rl.kernels.mlstm import ops as mlstm_ops
 from xlstm_rl.kernels.mlstm import reference as mlstm_reference
+from xlstm_rl.kernels.mlstm import step as mlstm_fast_step
 from xlstm_rl.kernels.slstm import reference as slstm_reference
 from xlstm_rl.kernels.types import MLSTMState, SLSTMState
 
@@ -49,7 +51,8 @@ def mlstm(
     """
     checks.check_mlstm(q, k, v, i, f, reset, state, "BT")
     checks.check_chunk_size(chunk_size)
-    _pick(backend, forget_gate)
+    if _pick(backend, forget_gate) == "torch":
+        return mlstm_ops.mlstm(q, k, v, i, f, reset, state, chunk_size, forget_gate)
     return mlstm_reference.mlstm(q, k, v, i, f, reset, state, forget_gate)
 
 
@@ -85,7 +88,8 @@ def mlstm_step(
         RuntimeError: a backend that cannot run here.
     """
     checks.check_mlstm(q, k, v, i, f, reset, state, "B")
-    _pick(backend, forget_gate)
+    if _pick(backend, forget_gate) == "torch":
+        return mlstm_fast_step.mlstm_step(q, k, v, i, f, reset, state, forget_gate)
     return mlstm_reference.mlstm_step(q, k, v, i, f, reset, state, forget_gate)
 
 
