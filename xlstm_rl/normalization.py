@@ -91,7 +91,7 @@ class ObservationNormalizer(nn.Module):
         # Float32 copies derived from the moments: three operations a step are saved.
         self.register_buffer("shift", torch.zeros(size), persistent=False)
         self.register_buffer("scale", torch.ones(size), persistent=False)
-        self.register_load_state_dict_post_hook(lambda module, _: module._refresh())
+        self.register_load_state_dict_post_hook(lambda self, _: self._refresh())  # type: ignore[no-untyped-call]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -125,7 +125,7 @@ class ObservationNormalizer(nn.Module):
         if self.moments is not None:
             scale = (self.moments.var + _EPSILON).rsqrt()
             self.scale.copy_(scale)
-            self.shift.copy_ - self.moments.mean * scale
+            self.shift.copy_(-self.moments.mean * scale)
 
 
 class RewardNormalizer(nn.Module):

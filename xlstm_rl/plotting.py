@@ -5,13 +5,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from xlstm_rl.config import ConfigError, load_yaml
 from xlstm_rl.run_folder import CONFIG_FILE, METRICS_FILE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _FORMATS = (".png", ".svg", ".pdf")
 # What may differ between two runs of one experiment.
@@ -122,35 +125,19 @@ def plot_runs(runs: Sequence[str | Path], out: str | Path, metric: str = "episod
     path = Path(out)
     if path.suffix.lower() not in _FORMATS:
         raise ConfigError(f"--out {out}: expected a name that ends in {', '.join(_FORMATS)}")
-    groups = group_by_label([read_curve(run, metric) for run in runs])
+    curves = [read_curve(run, metric) for run in runs]
 
     # A Figure of its own needs no display and leaves pyplot's state alone.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.0, 4.3), layout="constrained")
     axes = figure.add_subplot()
-    for number, (label, curves) in enumerate(sorted(groups.items())):
-        color = f"C{number % 10}"
-        several = len(curves) > 1
-        for curve in curves:
-            axes.plot(
-                curve.steps,
-                curve.values,
-                color=color,
-                linewidth=0.8 if several else 1.6,
-                alpha=0.4 if several else 1.0,
-                label=None if several else label,
-            )
-        if several:
-            name = f"{label} (mean of {len(curves)})"
-            axes.plot(*mean_curve(curves), color=color, linewidth=2.0, label=name)
+    for number, (label, group) in enumerate(sorted(group_by_label(curves).items())):
+        _draw_group(axes, group, label, color=f"C{number % 10}")
+    tasks = {str(curve.experiment.get("env.id", "")) for curve in curves}
+    axes.set_title(tasks.pop() if len(tasks) == 1 else "")
     axes.set_xlabel("environment steps")
     axes.set_ylabel(metric.replace("/", " "))
-    tasks = {
-        str(c.experiment["env.id"]) for g in groups.values() for c in g if "env.id" in c.experiment
-    }
-    if len(tasks) == 1:
-        axes.set_title(*tasks)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
@@ -160,3 +147,13 @@ def plot_runs(runs: Sequence[str | Path], out: str | Path, metric: str = "episod
     except OSError as error:
         raise ConfigError(f"--out {out}: cannot be written: {error.strerror}") from None
     return path
+
+
+def _draw_group(axes: "Axes", curves: Sequence[Curve], label: str, color: str) -> None:
+    if len(curves) == 1:
+        axes.plot(curves[0].steps, curves[0].values, color=color, linewidth=1.6, label=label)
+        return
+    for curve in curves:
+        axes.plot(curve.steps, curve.values, color=color, linewidth=0.8, alpha=0.4)
+    name = f"{label} (mean of {len(curves)})"
+    axes.plot(*mean_curve(curves), color=color, linewidth=2.0, label=name)

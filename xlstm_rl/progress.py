@@ -34,14 +34,14 @@ class TrainingProgress:
         self._total = total_steps
         self._stream = sys.stderr if stream is None else stream
         self._interval = interval
-        self._first: tuple[float, int] | None = None
+        self._began = time.monotonic()
         self._printed = -math.inf
         self._latest: tuple[int, dict[str, float]] | None = None
         self._bar: Progress | None = None
         self._task = TaskID(0)
 
     def __enter__(self) -> Self:
-        self._first = (time.monotonic(), 0)
+        self._began = time.monotonic()
         if self._stream.isatty():
             self._bar = Progress(
                 BarColumn(bar_width=30),
@@ -81,8 +81,7 @@ class TrainingProgress:
 
     def _print(self, step: int, metrics: Mapping[str, float]) -> None:
         self._printed = time.monotonic()
-        began, at = self._first or (self._printed, step)
-        left = (self._printed - began) * (self._total - step) / max(1, step - at)
+        left = (self._printed - self._began) * (self._total - step) / max(1, step)
         share = f"{100 * step / self._total:3.0f}%"
         line = f"{share}  {describe(step, metrics)}  {_clock(max(0.0, left))} left"
         print(line, file=self._stream, flush=True)

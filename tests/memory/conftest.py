@@ -23,7 +23,7 @@ VARIANTS = {
         "round_to": 1,
         "conv_window": 3,
     },
-    "one tap": {"pattern": "ms", "conv_window": 1, "feed_forward_factor": 0.0},
+    "no feed-forward": {"pattern": "s", "feed_forward_factor": 0.0},
     "lstm": {"kind": "lstm"},
     "lstm of two layers": {"kind": "lstm", "num_blocks": 2},
     "gru": {"kind": "gru"},

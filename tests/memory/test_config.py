@@ -45,6 +45,7 @@ def test_patterns_are_repeated_to_the_number_of_blocks(
         ({"num_blocks": 0}, "num_blocks=0 must be"),
         ({"num_heads": True}, "num_heads=True must be"),
         ({"conv_window": -1}, "conv_window=-1 must be an integer of at least 0"),
+        ({"conv_window": 1}, "conv_window=1 sees the present step alone; use at least 2"),
         ({"expansion": 0.0}, r"expansion=0\.0"),
         ({"feed_forward_factor": float("nan")}, "feed_forward_factor=nan"),
         ({"forget_gate": "sigmoidal"}, "did you mean 'sigmoid'"),

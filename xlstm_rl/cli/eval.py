@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from xlstm_rl import evaluate, load_policy
 from xlstm_rl.cli.options import read_options, refusing_bad_input
@@ -30,7 +30,7 @@ class EvalOptions:
     The result is also written to eval.json in the run folder.
     """
 
-    run: Positional[str]
+    run: Annotated[Positional[str], arg(metavar="RUN")]
     """A run folder, or one checkpoint in it."""
 
     episodes: int = 20

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from xlstm_rl.cli.options import read_options
 from xlstm_rl.plotting import plot_runs
@@ -16,7 +17,7 @@ class PlotOptions:
     Runs that differ in nothing but their seed share a colour, and their mean is drawn thick.
     """
 
-    runs: Positional[tuple[str, ...]]
+    runs: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN...")]
     """Run folders."""
 
     out: str

@@ -53,12 +53,12 @@ def run(args: Sequence[str]) -> int:
 
 def _config_file(args: Sequence[str]) -> Path | None:
     """The file of the last `--config`, which is needed before the other options can be read."""
-    name = None
-    for word, following in zip(args, [*args[1:], None], strict=True):
+    name: str | None = None
+    for index, word in enumerate(args):
         if word.startswith("--config="):
             name = word.partition("=")[2]
         elif word == "--config":
-            name = following
+            name = args[index + 1] if index + 1 < len(args) else None
     return None if name is None or name.startswith("--") else find_config(name)
 
 
