@@ -4,6 +4,7 @@ from torch import Tensor
 
 from xlstm_rl.kernels import checks
 from xlstm_rl.kernels.conv1d import reference as conv1d_reference
+from xlstm_rl.kernels.conv1d import shifted as conv1d_shifted
 from xlstm_rl.kernels.mlstm import ops as mlstm_ops
 from xlstm_rl.kernels.mlstm import reference as mlstm_reference
 from xlstm_rl.kernels.mlstm import step as mlstm_fast_step
@@ -193,7 +194,8 @@ def causal_conv1d(
         RuntimeError: a backend that cannot run here.
     """
     checks.check_conv1d(x, weight, bias, reset, state, "BT")
-    _pick(backend)
+    if _pick(backend) == "torch":
+        return conv1d_shifted.causal_conv1d(x, weight, bias, reset, state)
     return conv1d_reference.causal_conv1d(x, weight, bias, reset, state)
 
 
@@ -223,7 +225,8 @@ def causal_conv1d_step(
         RuntimeError: a backend that cannot run here.
     """
     checks.check_conv1d(x, weight, bias, reset, state, "B")
-    _pick(backend)
+    if _pick(backend) == "torch":
+        return conv1d_shifted.causal_conv1d_step(x, weight, bias, reset, state)
     return conv1d_reference.causal_conv1d_step(x, weight, bias, reset, state)
 
 

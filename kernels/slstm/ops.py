@@ -62,8 +62,20 @@ def scan_op(
     n_0: Tensor | None,
     m_0: Tensor | None,
     forget_gate: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """``h``, the final h, c, n, m and the five tensors of :class:`Saved`."""
+) -> tuple[
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+]:
+    """``h``, the final h, c, n, m and the six tensors of :class:`Saved`."""
     state = None
     if h_0 is not None and c_0 is not None and n_0 is not None and m_0 is not None:
         state = (h_0, c_0, n_0, m_0)
@@ -88,10 +100,8 @@ def _(
     shapes = (
         *((B, H, D),) * 4,
         (T, H, B, 4, D),
-        (T, 5, H, B, D),
-        (T + 1, H, B, D),
-        (T + 1, 2, H, B, D),
-        (T, H, B, D),
+        *((T + 1, H, B, D),) * 3,
+        *((T, H, B, D),) * 2,
     )
     return x.new_empty((B, T, H, D)), *(x.new_empty(shape, dtype=dtype) for shape in shapes)
 
@@ -132,14 +142,14 @@ def _(
     dtype: torch.dtype,
     has_state: bool,
 ) -> list[Tensor]:
-    raw = saved[0]
-    T, H, B, _, D = raw.shape
+    gates = saved[0]
+    T, H, B, _, D = gates.shape
     grads = [
-        raw.new_empty((B, T, 4, H, D), dtype=dtype),
+        gates.new_empty((B, T, 4, H, D), dtype=dtype),
         R.new_empty(R.shape),
         b.new_empty(b.shape),
     ]
-    return grads + [raw.new_empty((B, H, D)) for _ in range(4 * has_state)]
+    return grads + [gates.new_empty((B, H, D)) for _ in range(4 * has_state)]
 
 
 def scan_backward_tensors(
