@@ -7,7 +7,9 @@ from xlstm_rl.kernels.conv1d import reference as conv1d_reference
 from xlstm_rl.kernels.mlstm import ops as mlstm_ops
 from xlstm_rl.kernels.mlstm import reference as mlstm_reference
 from xlstm_rl.kernels.mlstm import step as mlstm_fast_step
+from xlstm_rl.kernels.slstm import ops as slstm_ops
 from xlstm_rl.kernels.slstm import reference as slstm_reference
+from xlstm_rl.kernels.slstm import step as slstm_fast_step
 from xlstm_rl.kernels.types import MLSTMState, SLSTMState
 
 
@@ -126,7 +128,8 @@ def slstm(
         RuntimeError: a backend that cannot run here.
     """
     checks.check_slstm(x, R, b, reset, state, "BT")
-    _pick(backend, forget_gate)
+    if _pick(backend, forget_gate) == "torch":
+        return slstm_ops.slstm(x, R, b, reset, state, forget_gate)
     return slstm_reference.slstm(x, R, b, reset, state, forget_gate)
 
 
@@ -158,7 +161,8 @@ def slstm_step(
         RuntimeError: a backend that cannot run here.
     """
     checks.check_slstm(x, R, b, reset, state, "B")
-    _pick(backend, forget_gate)
+    if _pick(backend, forget_gate) == "torch":
+        return slstm_fast_step.slstm_step(x, R, b, reset, state, forget_gate)
     return slstm_reference.slstm_step(x, R, b, reset, state, forget_gate)
 
 
