@@ -15,7 +15,7 @@ class _RecurrentMemory(Memory):
 
     With resets the network runs from one step at which any row resets to the next. (One packed
     sequence of all episodes takes fewer steps in a row, but on the CPU it misses torch's fast
-    path: measured 1 to 4 times slower, unless almost every step has a reset.)
+    path: measured up to 6 times slower, unless almost every step has a reset.)
     """
 
     def __init__(
