@@ -3,6 +3,9 @@
 The folders at the top of the tree are imported as parts of `xlstm_rl` through a map in setup.py and
 through relative links. Both are easy to break without any test noticing, because tests run on the
 tree itself; so this builds the distributions in a copy and looks inside.
+
+Usage: check_distributions.py [CHECKOUT]    (CHECKOUT: whose git to ask about the links, if any;
+                                             the tree of this file by default)
 """
 
 import os
@@ -43,7 +46,8 @@ script.load()
 
 def main() -> None:
     """Run all checks; print what is wrong and exit with status 1 if anything is."""
-    problems = check_links() + check_bare_names()
+    checkout = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT
+    problems = check_links(checkout) + check_bare_names()
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
         shutil.copytree(ROOT, copy, symlinks=True, ignore=shutil.ignore_patterns(*NOT_COPIED))
@@ -70,16 +74,16 @@ def source_files() -> dict[str, str]:
     return found
 
 
-def check_links() -> list[str]:
+def check_links(checkout: Path) -> list[str]:
     """Return what is wrong with the links from the package to the folders."""
     problems = []
     for folder in FOLDERS:
         link = ROOT / "xlstm_rl" / folder
         if not link.is_symlink() or os.readlink(link) != f"../{folder}":
             problems.append(f"xlstm_rl/{folder} is not a link to ../{folder}")
-    if (ROOT / ".git").exists():
+    if (checkout / ".git").exists():
         names = [f"xlstm_rl/{folder}" for folder in FOLDERS]
-        listed = run("git", "-C", str(ROOT), "ls-files", "--stage", "--", *names).splitlines()
+        listed = run("git", "-C", str(checkout), "ls-files", "--stage", "--", *names).splitlines()
         committed = {line.split("\t")[1] for line in listed if line.startswith("120000 ")}
         problems += [
             f"git does not hold {name} as a link" for name in names if name not in committed
