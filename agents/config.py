@@ -129,7 +129,7 @@ class TrainConfig:
     """CPU threads torch may use; small networks are fastest with one. 0: torch's own choice."""
 
     run_dir: str | None = None
-    """Folder of the run, which must not exist yet; None: a new one under `runs/`."""
+    """Folder of the run, which must be new or empty; None: a new one under `runs/`."""
 
     env: EnvConfig = field(default_factory=EnvConfig)
     """The environment."""

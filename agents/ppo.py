@@ -73,7 +73,7 @@ class RecurrentPPO(RecurrentAgent):
             order = torch.randperm(count, generator=self.shuffle_generator)
             epoch = [
                 self._minibatch(sequences.rows(index.to(self.device)), clip)
-                for index in order.split(count // config.minibatches)
+                for index in order.view(config.minibatches, -1)
             ]
             logs += epoch
             kl = torch.stack([log["approx_kl"] for log in epoch]).mean()
@@ -128,7 +128,7 @@ class RecurrentPPO(RecurrentAgent):
         log_prob, entropy = network.distribution.log_prob_and_entropy(params, batch.action)
         loss, log = ppo_loss(batch, log_prob, entropy, value, clip, config)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         log["grad_norm"] = nn.utils.clip_grad_norm_(self.parameters, config.max_grad_norm)
         self._refuse_non_finite(loss, log)
         self.optimizer.step()

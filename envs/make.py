@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -73,14 +73,24 @@ def make_vector_env(
         return env
     maker = _single_maker(config, env)
     wanted = None if config.autoreset == "auto" else _AUTORESET[config.autoreset]
-    native = _native_form(config, maker, wanted)
-    if native is not None:
-        return native
+    if config.vectorization in ("auto", "native"):
+        native = _native_form(maker, config.num_envs, wanted)
+        if native is not None:
+            return native
+        if config.vectorization == "native":
+            name = maker.spec.id if isinstance(maker, _SpecMaker) else "a callable"
+            mode_text = f" with autoreset {config.autoreset!r}" if wanted else ""
+            raise ValueError(
+                f"env.vectorization='native': {name} has no vector form of its own{mode_text}; "
+                "use 'auto', 'sync' or 'async'"
+            )
+    makers = [maker] * config.num_envs
     mode = wanted or AutoresetMode.SAME_STEP
     if config.vectorization == "async":
-        return AsyncVectorEnv([maker] * config.num_envs, autoreset_mode=mode)
-    vector_env = SyncVectorEnv([maker] * config.num_envs, autoreset_mode=mode)
+        return AsyncVectorEnv(makers, autoreset_mode=mode)
+    vector_env = SyncVectorEnv(makers, autoreset_mode=mode)
     if len({id(single.unwrapped) for single in vector_env.envs}) < config.num_envs:
+        vector_env.close()
         raise ValueError(
             f"the callable {env!r} returned the same environment twice: "
             "it must make a new one at every call"
@@ -134,7 +144,11 @@ class _CallableMaker:
 
     def __call__(self) -> AnyEnv:
         kwargs = self.kwargs
-        if self.render_mode is not None and _takes(self.call, "render_mode"):
+        parameters = _parameters(self.call)
+        if self.render_mode is not None and (
+            "render_mode" in parameters
+            or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+        ):
             kwargs = {**kwargs, "render_mode": self.render_mode}
         with _clear_errors(repr(self.call)):
             env = self.call(**kwargs)
@@ -167,52 +181,35 @@ def _single_maker(
 
 
 def _native_form(
-    config: EnvConfig, maker: _SpecMaker | _CallableMaker, wanted: AutoresetMode | None
+    maker: _SpecMaker | _CallableMaker, num_envs: int, wanted: AutoresetMode | None
 ) -> AnyVectorEnv | None:
-    """The environment's own vector form where `config` asks for it or may have it, else None."""
-    if config.vectorization not in ("auto", "native"):
+    """The environment's own vector form; None if there is none that restarts as `wanted`."""
+    if isinstance(maker, _CallableMaker):
         return None
-    must = config.vectorization == "native"
-    if isinstance(maker, _CallableMaker) or maker.spec.vector_entry_point is None:
-        if must:
-            name = "a callable" if isinstance(maker, _CallableMaker) else maker.spec.id
-            raise ValueError(
-                f"env.vectorization='native': {name} has no vector form of its own; "
-                "use 'auto', 'sync' or 'async'"
-            )
+    entry_point = maker.spec.vector_entry_point
+    if entry_point is None or maker.spec.additional_wrappers:  # those wrap single environments
         return None
     kwargs = dict(maker.kwargs)
     if maker.max_episode_steps is not None:
         kwargs["max_episode_steps"] = maker.max_episode_steps
     with _clear_errors(maker.spec.id):
-        entry_point = maker.spec.vector_entry_point
         creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
-        if wanted is not None and _takes(creator, "autoreset_mode"):
+        if wanted is not None and "autoreset_mode" in _parameters(creator):
             kwargs["autoreset_mode"] = wanted
-        elif wanted not in (None, _declared_mode(creator)):
-            if must:
-                raise ValueError(
-                    f"env.autoreset={config.autoreset!r}: the native form of {maker.spec.id} "
-                    "cannot do that; use autoreset 'auto', or vectorization 'sync' or 'async'"
-                )
-            return None
-        return gym.make_vec(
-            maker.spec, config.num_envs, vectorization_mode="vector_entry_point", **kwargs
+        native = gym.make_vec(
+            maker.spec, num_envs, vectorization_mode="vector_entry_point", **kwargs
         )
+    if wanted in (None, autoreset_mode(native)):
+        return native
+    native.close()
+    return None
 
 
-def _declared_mode(creator: Any) -> AutoresetMode | None:
-    mode: AutoresetMode | None = getattr(creator, "metadata", {}).get("autoreset_mode")
-    return mode
-
-
-def _takes(call: Callable[..., Any], name: str) -> bool:
-    """Whether `call` has an argument `name`, by name or through **kwargs."""
+def _parameters(call: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     try:
-        parameters = inspect.signature(call).parameters
+        return inspect.signature(call).parameters
     except ValueError:  # some built-in callables have no signature
-        return False
-    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        return {}
 
 
 def _check_render_mode(env: AnyEnv, render_mode: str | None) -> None:

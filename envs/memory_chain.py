@@ -128,7 +128,8 @@ class MemoryChainVectorEnv(BatchedVectorEnv):
         self._query[mask] = self.np_random.integers(self.bits, size=count)
 
     def _advance(self, actions: Array) -> tuple[Array, npt.NDArray[np.bool_]]:
-        if not self.action_space.contains(actions):
+        # By hand, because action_space.contains takes longer than the step itself.
+        if actions.shape != (self.num_envs,) or actions.min() < 0 or actions.max() > 1:
             raise ValueError(f"the actions are {actions!r}, expected {self.num_envs} of 0 or 1")
         terminated = self._elapsed > self.length
         right = actions == self._context[self._rows, self._query]

@@ -43,39 +43,30 @@ class NoVelocity(gym.ObservationWrapper[Array, Any, Array], RecordConstructorArg
     def __init__(self, env: gym.Env[Array, Any], velocities: Sequence[int]) -> None:
         RecordConstructorArgs.__init__(self, velocities=velocities)
         gym.ObservationWrapper.__init__(self, env)
-        self.observation_space = drop_components(env.observation_space, velocities)
-        self._kept = kept_components(env.observation_space, velocities)
+        self.observation_space, self._kept = drop_components(env.observation_space, velocities)
 
     def observation(self, observation: Array) -> Array:
         """Return what is kept of `observation [D]`, a new array."""
         return observation[self._kept]
 
 
-def kept_components(space: gym.Space[Any], dropped: Sequence[int]) -> npt.NDArray[np.intp]:
-    """Return the indices that are left of a vector space without `dropped`.
+def drop_components(
+    space: gym.Space[Any], dropped: Sequence[int]
+) -> tuple[spaces.Box, npt.NDArray[np.intp]]:
+    """Return a vector space without the components `dropped`, and the indices that are left.
 
     Raises:
         ValueError: The space is no vector, an index is outside of it, or nothing is left.
     """
     if not isinstance(space, spaces.Box) or len(space.shape) != 1:
-        raise ValueError(f"the observation space is {space}, expected a Box of one dimension")
+        raise ValueError(f"the observation space is {space}: expected a Box of one dimension")
     size = space.shape[0]
-    outside = [index for index in dropped if not 0 <= index < size]
-    if outside:
-        raise ValueError(f"components {outside} are not in an observation of size {size}")
+    if any(not 0 <= index < size for index in dropped):
+        raise ValueError(f"components {list(dropped)} to remove: expected indices below {size}")
     kept = np.setdiff1d(np.arange(size), np.asarray(dropped, dtype=np.intp))
     if kept.size == 0:
-        raise ValueError(
-            f"removing {list(dropped)} leaves nothing of an observation of size {size}"
-        )
-    return kept
-
-
-def drop_components(space: gym.Space[Any], dropped: Sequence[int]) -> spaces.Box:
-    """Return the Box `space` without the components `dropped`; errors as `kept_components`."""
-    kept = kept_components(space, dropped)
-    assert isinstance(space, spaces.Box)  # for the type checker: kept_components refuses others
-    return spaces.Box(space.low[kept], space.high[kept], dtype=space.dtype.type)
+        raise ValueError(f"removing components {list(dropped)} leaves nothing of the observation")
+    return spaces.Box(space.low[kept], space.high[kept], dtype=space.dtype.type), kept
 
 
 def make_cart_pole(**kwargs: Any) -> NoVelocity:
@@ -133,16 +124,17 @@ class CartPoleNoVelVectorEnv(BatchedVectorEnv):
         self._physics: Any = CartPoleVectorEnv(
             num_envs=num_envs, render_mode=render_mode, sutton_barto_reward=sutton_barto_reward
         )
-        full_space = self._physics.single_observation_space
+        space, self._kept = drop_components(
+            self._physics.single_observation_space, CART_POLE_VELOCITIES
+        )
         super().__init__(
             num_envs,
-            drop_components(full_space, CART_POLE_VELOCITIES),
+            space,
             spaces.Discrete(2),
             max_episode_steps,
             autoreset_mode,
             render_mode,
         )
-        self._kept = kept_components(full_space, CART_POLE_VELOCITIES)
         self._nobody = np.zeros(num_envs, dtype=np.bool_)
         self.state = np.zeros((4, num_envs))
 

@@ -134,11 +134,13 @@ def same_spaces(a: Space[Any], b: Space[Any]) -> str | None:
     if type(a) is not type(b):
         return f"the kind differs: {describe_space(a)} against {describe_space(b)}."
     for attribute in ("shape", "dtype", "n", "start"):
-        left, right = getattr(a, attribute, None), getattr(b, attribute, None)
-        if left != right:
-            return f"the {attribute} differs: {left} against {right}."
-    for attribute in ("low", "high"):
-        left, right = getattr(a, attribute, None), getattr(b, attribute, None)
-        if not np.array_equal(left, right):  # type: ignore[arg-type]
-            return f"the {attribute} bound differs: {left} against {right}."
+        ours, theirs = getattr(a, attribute, None), getattr(b, attribute, None)
+        if np.any(ours != theirs):
+            return f"the {attribute} differs: {ours} against {theirs}."
+    if isinstance(a, spaces.Box) and isinstance(b, spaces.Box):
+        # Not by ==, which lets bounds pass that are only close.
+        if not (np.array_equal(a.low, b.low) and np.array_equal(a.high, b.high)):
+            return f"the bounds differ: {a.low} to {a.high} against {b.low} to {b.high}."
+    elif a != b:
+        return f"the spaces differ: {a} against {b}."
     return None

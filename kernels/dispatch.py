@@ -4,8 +4,13 @@ from torch import Tensor
 
 from xlstm_rl.kernels import checks
 from xlstm_rl.kernels.conv1d import reference as conv1d_reference
+from xlstm_rl.kernels.conv1d import shifted as conv1d_shifted
+from xlstm_rl.kernels.mlstm import ops as mlstm_ops
 from xlstm_rl.kernels.mlstm import reference as mlstm_reference
+from xlstm_rl.kernels.mlstm import step as mlstm_fast_step
+from xlstm_rl.kernels.slstm import ops as slstm_ops
 from xlstm_rl.kernels.slstm import reference as slstm_reference
+from xlstm_rl.kernels.slstm import step as slstm_fast_step
 from xlstm_rl.kernels.types import MLSTMState, SLSTMState
 
 
@@ -49,7 +54,8 @@ def mlstm(
     """
     checks.check_mlstm(q, k, v, i, f, reset, state, "BT")
     checks.check_chunk_size(chunk_size)
-    _pick(backend, forget_gate)
+    if _pick(backend, forget_gate) == "torch":
+        return mlstm_ops.mlstm(q, k, v, i, f, reset, state, chunk_size, forget_gate)
     return mlstm_reference.mlstm(q, k, v, i, f, reset, state, forget_gate)
 
 
@@ -85,7 +91,8 @@ def mlstm_step(
         RuntimeError: a backend that cannot run here.
     """
     checks.check_mlstm(q, k, v, i, f, reset, state, "B")
-    _pick(backend, forget_gate)
+    if _pick(backend, forget_gate) == "torch":
+        return mlstm_fast_step.mlstm_step(q, k, v, i, f, reset, state, forget_gate)
     return mlstm_reference.mlstm_step(q, k, v, i, f, reset, state, forget_gate)
 
 
@@ -122,7 +129,8 @@ def slstm(
         RuntimeError: a backend that cannot run here.
     """
     checks.check_slstm(x, R, b, reset, state, "BT")
-    _pick(backend, forget_gate)
+    if _pick(backend, forget_gate) == "torch":
+        return slstm_ops.slstm(x, R, b, reset, state, forget_gate)
     return slstm_reference.slstm(x, R, b, reset, state, forget_gate)
 
 
@@ -154,7 +162,8 @@ def slstm_step(
         RuntimeError: a backend that cannot run here.
     """
     checks.check_slstm(x, R, b, reset, state, "B")
-    _pick(backend, forget_gate)
+    if _pick(backend, forget_gate) == "torch":
+        return slstm_fast_step.slstm_step(x, R, b, reset, state, forget_gate)
     return slstm_reference.slstm_step(x, R, b, reset, state, forget_gate)
 
 
@@ -185,7 +194,8 @@ def causal_conv1d(
         RuntimeError: a backend that cannot run here.
     """
     checks.check_conv1d(x, weight, bias, reset, state, "BT")
-    _pick(backend)
+    if _pick(backend) == "torch":
+        return conv1d_shifted.causal_conv1d(x, weight, bias, reset, state)
     return conv1d_reference.causal_conv1d(x, weight, bias, reset, state)
 
 
@@ -215,7 +225,8 @@ def causal_conv1d_step(
         RuntimeError: a backend that cannot run here.
     """
     checks.check_conv1d(x, weight, bias, reset, state, "B")
-    _pick(backend)
+    if _pick(backend) == "torch":
+        return conv1d_shifted.causal_conv1d_step(x, weight, bias, reset, state)
     return conv1d_reference.causal_conv1d_step(x, weight, bias, reset, state)
 
 

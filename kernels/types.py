@@ -26,3 +26,10 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 def exp_bound(dtype: torch.dtype) -> float:
     """The largest ``x`` for which neither ``exp(x)`` nor ``exp(-x)`` leaves the normal numbers."""
     return _EXP_BOUNDS[dtype]
+
+
+def any_reset(reset: Tensor) -> bool:
+    """Whether a reset may be there: looked up where looking is cheaper than masking for nothing."""
+    if reset.device.type != "cpu" or torch.compiler.is_compiling():
+        return True
+    return bool(reset.any())

@@ -76,6 +76,9 @@ class ObservationNormalizer(nn.Module):
     Discrete ones become indices from 0.
     """
 
+    shift: Tensor
+    scale: Tensor
+
     def __init__(self, space: gymnasium.Space[Any], config: NormalizationConfig) -> None:
         super().__init__()
         self.observation_shape = tuple(space.shape or ())
@@ -85,7 +88,10 @@ class ObservationNormalizer(nn.Module):
         for n in self.observation_shape:
             size *= n
         self.moments = RunningMoments(size) if config.observation and self.start is None else None
-        self._shift_and_scale: tuple[Tensor, Tensor] | None = None
+        # Float32 copies derived from the moments: three operations a step are saved.
+        self.register_buffer("shift", torch.zeros(size), persistent=False)
+        self.register_buffer("scale", torch.ones(size), persistent=False)
+        self.register_load_state_dict_post_hook(lambda self, _: self._refresh())  # type: ignore[no-untyped-call]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -103,15 +109,7 @@ class ObservationNormalizer(nn.Module):
         """Shift, scale and clip what `flatten` returned."""
         if self.moments is None:
             return flat
-        if self._shift_and_scale is None:
-            # Derived from the buffers once per update: three operations a step are saved.
-            scale = (self.moments.var + _EPSILON).rsqrt()
-            self._shift_and_scale = (
-                (-self.moments.mean * scale).float(),
-                scale.float(),
-            )
-        shift, scale32 = self._shift_and_scale
-        return torch.addcmul(shift, flat, scale32).clamp_(-self.clip, self.clip)
+        return torch.addcmul(self.shift, flat, self.scale).clamp_(-self.clip, self.clip)
 
     def forward(self, observation: Tensor) -> Tensor:
         """Return the network's input for raw observations `[..., *shape]`."""
@@ -121,16 +119,13 @@ class ObservationNormalizer(nn.Module):
         """Merge what `flatten` returned, `[N, n]`, into the statistics."""
         if self.moments is not None:
             self.moments.update(flat)
-            self._shift_and_scale = None
+            self._refresh()
 
-    def _apply(self, fn: Any, recurse: bool = True) -> "ObservationNormalizer":
-        self._shift_and_scale = None
-        super()._apply(fn, recurse)
-        return self
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._shift_and_scale = None
-        super()._load_from_state_dict(*args, **kwargs)
+    def _refresh(self) -> None:
+        if self.moments is not None:
+            scale = (self.moments.var + _EPSILON).rsqrt()
+            self.scale.copy_(scale)
+            self.shift.copy_(-self.moments.mean * scale)
 
 
 class RewardNormalizer(nn.Module):

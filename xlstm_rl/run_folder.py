@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from xlstm_rl.config import ConfigError, save_yaml
+from xlstm_rl.errors import CheckpointError
 
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.csv"
@@ -133,27 +134,35 @@ def latest_checkpoint(run: str | Path) -> Path:
     """The newest checkpoint of a run folder; a checkpoint folder is its own.
 
     Raises:
-        ConfigError: There is no such folder, or it is neither, or has no checkpoint yet.
+        CheckpointError: There is no such folder, or it is neither, or has no checkpoint yet.
     """
     folder = Path(run)
     if not folder.is_dir():
         problem = "a file, not a folder" if folder.exists() else "no such folder"
-        raise ConfigError(f"{folder}: {problem}; expected a run folder or a checkpoint in one")
+        raise CheckpointError(f"{folder}: {problem}; expected a run folder or a checkpoint in one")
     if (folder / POLICY_FILE).is_file():
         return folder
     step = _read_latest(folder)
     if step is None:
         if (folder / CONFIG_FILE).is_file():
-            raise ConfigError(f"{folder}: this run has no checkpoint yet")
-        raise ConfigError(
+            raise CheckpointError(f"{folder}: this run has no checkpoint yet")
+        raise CheckpointError(
             f"{folder}: not a run folder (it has no `{_LATEST}` and no {POLICY_FILE})"
         )
     checkpoint = folder / _CHECKPOINTS / str(step)
     if not (checkpoint / POLICY_FILE).is_file():
         others = ", ".join(str(other) for other in checkpoint_steps(folder) if other != step)
         advice = f"; name one of its checkpoints instead: {others}" if others else ""
-        raise ConfigError(f"{checkpoint}: has no {POLICY_FILE}, though it is the latest{advice}")
+        raise CheckpointError(
+            f"{checkpoint}: has no {POLICY_FILE}, though it is the latest{advice}"
+        )
     return checkpoint
+
+
+def run_of(checkpoint: Path) -> Path:
+    """The run folder that a checkpoint lies in; the checkpoint itself, if it lies in none."""
+    run = checkpoint.parent.parent
+    return run if (run / CONFIG_FILE).is_file() else checkpoint
 
 
 def _read_latest(folder: Path) -> int | None:
@@ -162,5 +171,7 @@ def _read_latest(folder: Path) -> int | None:
     except (OSError, UnicodeDecodeError):
         return None
     if not text.isdecimal():
-        raise ConfigError(f"{folder / _LATEST}: expected a step such as 10000, got {text[:40]!r}")
+        raise CheckpointError(
+            f"{folder / _LATEST}: expected a step such as 10000, got {text[:40]!r}"
+        )
     return int(text)

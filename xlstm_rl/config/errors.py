@@ -16,12 +16,20 @@ def one_line(message: object) -> str:
 def suggestion(name: str, known: Iterable[str]) -> str:
     """`; did you mean X?` where something known is close to `name`, else an empty string.
 
-    A name without its section finds the full one: `num_envs` suggests `env.num_envs`.
+    The last part of a dotted name counts first: `num_envs` and `agent.num_envs` both suggest
+    `env.num_envs`.
     """
     known = list(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    tails: dict[str, list[str]] = {}
+    for full in known:
+        tails.setdefault(_tail(full), []).append(full)
+    close = difflib.get_close_matches(name, tails.get(_tail(name), []), n=1, cutoff=0.0)
+    close = close or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if not close:
-        tails = {full.rpartition(".")[2]: full for full in reversed(known)}
-        tail = difflib.get_close_matches(name.rpartition(".")[2], tails, n=1, cutoff=0.6)
-        close = [tails[word] for word in tail]
+        tail = difflib.get_close_matches(_tail(name), tails, n=1, cutoff=0.6)
+        close = [tails[word][0] for word in tail]
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def _tail(name: str) -> str:
+    return name.rpartition(".")[2]

@@ -62,7 +62,8 @@ def describe(kind: Any) -> str:
         if one is NoneType:
             continue
         if get_origin(one) is Literal:
-            words.append(" or ".join(str(choice) for choice in get_args(one)))
+            *most, last = map(str, get_args(one))
+            words.append(" or ".join([", ".join(most), last] if most else [last]))
         elif is_mapping(one):
             words.append("a mapping such as {length: 32}")
         elif is_sequence(one):

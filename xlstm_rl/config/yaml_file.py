@@ -8,7 +8,7 @@ forbids and PyYAML silently resolves to the last one.
 import re
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -19,7 +19,8 @@ _PLAIN_VALUES = (
     ("int", r"[-+]?(0|[1-9][0-9_]*)|0x[0-9a-fA-F]+", "-+0123456789"),
     (
         "float",
-        r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
+        r"[-+]?(\.[0-9]+|[0-9][0-9_]*\.[0-9]*)([eE][-+]?[0-9]+)?"
+        r"|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+"
         r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
         "-+0123456789.",
     ),
@@ -29,8 +30,6 @@ _PLAIN_VALUES = (
 
 
 class _Loader(yaml.SafeLoader):
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
-
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
         for key, _ in node.value:
@@ -48,6 +47,8 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+# PyYAML's own rules for plain values are YAML 1.1's.
+_Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in _PLAIN_VALUES:
     for _class in (_Loader, _Dumper):
         _class.add_implicit_resolver(

@@ -1,18 +1,22 @@
 """Memories to compare with, behind the same calls: LSTM, GRU, and an MLP without memory."""
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 
 from xlstm_rl.memory.base import Leaves, Memory, StateKey
 from xlstm_rl.memory.config import MemoryConfig
 
 
 class _RecurrentMemory(Memory):
-    """What LSTM and GRU share: torch's fused network over a sequence, its cell at a step."""
+    """What LSTM and GRU share: torch's fused network over a sequence, its cell at a step.
+
+    With resets the network runs from one step at which any row resets to the next. (One packed
+    sequence of all episodes takes fewer steps in a row, but on the CPU it misses torch's fast
+    path: measured up to 6 times slower, unless almost every step has a reset.)
+    """
 
     def __init__(
         self, config: MemoryConfig, network: nn.LSTM | nn.GRU, names: tuple[str, ...]
@@ -25,8 +29,8 @@ class _RecurrentMemory(Memory):
         self.network = network
 
     @abstractmethod
-    def _run_network(self, x: Tensor | PackedSequence, state: Leaves) -> tuple[Tensor, Leaves]:
-        """Run the fused network on x from the states [layers, B, D]; packed in, packed out."""
+    def _run_network(self, x: Tensor, state: Leaves) -> tuple[Tensor, Leaves]:
+        """Run the fused network on x [B, T, D] from the states [layers, B, D]."""
 
     @abstractmethod
     def _run_cell(self, x: Tensor, state: Leaves, layer: int) -> Leaves:
@@ -37,17 +41,20 @@ class _RecurrentMemory(Memory):
     ) -> tuple[Tensor, Leaves]:
         if leaves is None:
             leaves = self.initial_leaves(x.shape[0], x.device, x.dtype)
-        state = tuple(leaf.transpose(0, 1) for leaf in leaves)
+        state = tuple(leaf.transpose(0, 1).contiguous() for leaf in leaves)
         if reset is None:
-            y, state = self._run_network(x, tuple(leaf.contiguous() for leaf in state))
+            y, state = self._run_network(x, state)
         else:
-            pieces = _cut_at_resets(reset)
-            packed = PackedSequence(x.flatten(0, 1)[pieces.packed], pieces.batch_sizes)
-            fresh = pieces.fresh[:, None]
-            state = tuple(leaf[:, pieces.rows].masked_fill(fresh, 0.0) for leaf in state)
-            y, state = self._run_network(packed, state)
-            y = y[pieces.unpacked].view_as(x)
-            state = tuple(leaf[:, pieces.last] for leaf in state)
+            outputs = []
+            borders = [*reset.any(0).nonzero().squeeze(1).tolist(), x.shape[1]]
+            if borders[0] > 0:
+                borders = [0, *borders]
+            for begin, end in pairwise(borders):
+                fresh = reset[:, begin, None]  # broadcasts over [layers, B, D]
+                state = tuple(leaf.masked_fill(fresh, 0.0) for leaf in state)
+                y, state = self._run_network(x[:, begin:end], state)
+                outputs.append(y)
+            y = torch.cat(outputs, 1)
         return y, tuple(leaf.transpose(0, 1) for leaf in state)
 
     def _step(
@@ -76,9 +83,9 @@ class LSTMMemory(_RecurrentMemory):
         network = nn.LSTM(config.width, config.width, config.num_layers, batch_first=True)
         super().__init__(config, network, ("h", "c"))
 
-    def _run_network(self, x: Tensor | PackedSequence, state: Leaves) -> tuple[Tensor, Leaves]:
+    def _run_network(self, x: Tensor, state: Leaves) -> tuple[Tensor, Leaves]:
         y, new = self.network(x, state)
-        return (y.data if isinstance(y, PackedSequence) else y), new
+        return y, new
 
     def _run_cell(self, x: Tensor, state: Leaves, layer: int) -> Leaves:
         return torch.lstm_cell(x, state, *self._cell_weights(layer))
@@ -91,9 +98,9 @@ class GRUMemory(_RecurrentMemory):
         network = nn.GRU(config.width, config.width, config.num_layers, batch_first=True)
         super().__init__(config, network, ("h",))
 
-    def _run_network(self, x: Tensor | PackedSequence, state: Leaves) -> tuple[Tensor, Leaves]:
+    def _run_network(self, x: Tensor, state: Leaves) -> tuple[Tensor, Leaves]:
         y, new = self.network(x, state[0])
-        return (y.data if isinstance(y, PackedSequence) else y), (new,)
+        return y, (new,)
 
     def _run_cell(self, x: Tensor, state: Leaves, layer: int) -> Leaves:
         return (torch.gru_cell(x, state[0], *self._cell_weights(layer)),)
@@ -124,48 +131,3 @@ class MLPMemory(Memory):
         self, x: Tensor, leaves: Leaves | None, reset: Tensor | None
     ) -> tuple[Tensor, Leaves]:
         return self.network(x), ()
-
-
-@dataclass(frozen=True)
-class _Pieces:
-    """The rows of a batch [B, T], cut at their resets into P pieces, the longest first."""
-
-    rows: Tensor  # [P] the row each piece comes from
-    fresh: Tensor  # [P] whether it starts from zeros, not from the row's initial state
-    packed: Tensor  # [B * T] flat index of each entry of the packed sequence
-    unpacked: Tensor  # [B * T] the inverse of `packed`
-    batch_sizes: Tensor  # [longest] how many pieces are still running, on the CPU
-    last: Tensor  # [B] the piece in which each row ends
-
-
-def _cut_at_resets(reset: Tensor) -> _Pieces:
-    """Cut rows at their resets so that the pieces can run side by side as one packed sequence.
-
-    The number of steps one after another is then the length of the longest piece: resets make a
-    sequence cheaper, where running from reset to reset would make it dearer.
-    """
-    B, T = reset.shape
-    starts = reset.clone()
-    starts[:, 0] = True
-    first = starts.flatten().nonzero().squeeze(1)  # flat index of each piece's first step
-    end = torch.cat([first[1:], first.new_tensor([B * T])])
-    length, order = torch.sort(end - first, descending=True, stable=True)
-    first, end = first[order], end[order]
-
-    offset = torch.arange(int(length[0]), device=reset.device)[:, None]
-    running = offset < length
-    packed = (first + offset)[running]
-    unpacked = torch.empty_like(packed)
-    unpacked[packed] = torch.arange(B * T, device=reset.device)
-    rows = first // T
-    ends_row = (end % T == 0).nonzero().squeeze(1)
-    last = torch.empty(B, dtype=torch.long, device=reset.device)
-    last[rows[ends_row]] = ends_row
-    return _Pieces(
-        rows=rows,
-        fresh=reset.flatten()[first] | (first % T != 0),
-        packed=packed,
-        unpacked=unpacked,
-        batch_sizes=running.sum(1).cpu(),
-        last=last,
-    )

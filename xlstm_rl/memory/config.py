@@ -40,7 +40,7 @@ class MemoryConfig:
     """Heads of each block."""
 
     conv_window: int = 4
-    """Taps of the causal convolution before the cell; 0: no convolution."""
+    """Taps of the causal convolution before the cell, at least 2; 0: no convolution."""
 
     expansion: float = 2.0
     """Inner width of an mLSTM block as a multiple of `width`, before rounding."""
@@ -92,6 +92,11 @@ class MemoryConfig:
         for name in ("conv_window", "slstm_conv_window"):
             if getattr(self, name) is not None:
                 _check_integer(name, getattr(self, name), minimum=0)
+                if getattr(self, name) == 1:
+                    raise ValueError(
+                        f"memory.{name}=1 sees the present step alone; use at least 2 taps, "
+                        "or 0 for no convolution"
+                    )
         _check_choice("forget_gate", self.forget_gate, get_args(ForgetGate))
         _check_choice("backend", self.backend, get_args(Backend))
         _check_choice("feed_forward_activation", self.feed_forward_activation, get_args(Activation))

@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 NORM_EPS = 1e-5
-_MERGED_BLOCK = 16  # measured: smaller matrices cost a batched matmul more than the zeros do
-_MERGE_FROM_ROWS = 64  # below this, acting, building the merged matrix costs more than it saves
+_MERGED_BLOCK = 16  # measured: smaller blocks cost a batched matmul more than the zeros beside them
 
 
 def _relu_squared(x: Tensor) -> Tensor:
@@ -34,8 +33,8 @@ def block_diagonal_linear(x: Tensor, weight: Tensor) -> Tensor:
     """
     blocks, size_in, size_out = weight.shape
     rows = x.reshape(-1, blocks * size_in)
-    merge = _MERGED_BLOCK // size_in
-    if merge > 1 and blocks % merge == 0 and rows.shape[0] >= _MERGE_FROM_ROWS:
+    merge = math.gcd(max(_MERGED_BLOCK // size_in, 1), blocks)
+    if merge > 1:
         weight = _merge_blocks(weight, merge)
         blocks, size_in, size_out = weight.shape
     y = torch.bmm(rows.view(-1, blocks, size_in).transpose(0, 1), weight)
@@ -45,9 +44,10 @@ def block_diagonal_linear(x: Tensor, weight: Tensor) -> Tensor:
 def _merge_blocks(weight: Tensor, merge: int) -> Tensor:
     """Lay `merge` neighbouring blocks on the diagonal of one larger block."""
     blocks, size_in, size_out = weight.shape
-    eye = torch.eye(merge, dtype=weight.dtype, device=weight.device)
-    merged = weight.view(-1, merge, size_in, 1, size_out) * eye[:, None, :, None]
-    return merged.view(blocks // merge, merge * size_in, merge * size_out)
+    zeros = weight.new_zeros(blocks // merge, merge, size_in, merge, size_out)
+    on_diagonal = weight.view(-1, merge, size_in, size_out).permute(0, 2, 3, 1)
+    merged = torch.diagonal_scatter(zeros, on_diagonal, dim1=1, dim2=3)
+    return merged.view(-1, merge * size_in, merge * size_out)
 
 
 def head_norm(h: Tensor, weight: Tensor) -> Tensor:

@@ -119,6 +119,5 @@ class MLSTMBlock(nn.Module):
         i, f = F.linear(qkv, self.gate_weight, self.gate_bias).chunk(2, -1)
         q, k, v = qkv.view(*lead, 3, heads, -1).unbind(-3)
         h, state = cell(q, k, v, i, f, reset, None if leaves is None else leaves[-3:])
-        h = (head_norm(h, self.head_norm_weight) + self.skip * c) * F.silu(z)
-        y = x + self.down(h)
-        return y, (*conv_leaves, *state)
+        h = torch.addcmul(head_norm(h, self.head_norm_weight), self.skip, c) * F.silu(z)
+        return x + self.down(h), (*conv_leaves, *state)

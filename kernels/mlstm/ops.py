@@ -1,0 +1,219 @@
+"""The chunkwise mLSTM as one differentiable operation: eager, and as an op for the compiler.
+
+Eager code calls an ``autograd.Function``. While ``torch.compile`` or export is tracing, the same
+two functions are called as ``torch.library`` ops, which those can see; in eager mode these ops
+would cost 0.1 ms more for each forward and backward (measured, see kernels/README.md).
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xlstm_rl.kernels.mlstm.chunkwise import Saved, chunkwise_backward, chunkwise_forward
+from xlstm_rl.kernels.mlstm.gates import choose_layout
+from xlstm_rl.kernels.types import MLSTMState, any_reset, compute_dtype
+
+_NUM_OUTPUTS = 4
+
+
+def mlstm(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    i: Tensor,
+    f: Tensor,
+    reset: Tensor | None,
+    state: MLSTMState | None,
+    chunk_size: int,
+    forget_gate: str,
+) -> tuple[Tensor, MLSTMState]:
+    """The whole sequence by chunks; see :func:`xlstm_rl.kernels.mlstm`."""
+    C_0, n_0, m_0 = (None, None, None) if state is None else state
+    inputs = (q, k, v, i, f, reset, C_0, n_0, m_0, chunk_size, forget_gate)
+    if torch.compiler.is_compiling():
+        h, C, n, m = chunkwise_op(*inputs)[:_NUM_OUTPUTS]
+        return h, (C, n, m)
+    if reset is not None and not any_reset(reset):
+        inputs = (q, k, v, i, f, None, C_0, n_0, m_0, chunk_size, forget_gate)
+    if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
+        h, C, n, m = _Chunkwise.apply(*inputs)  # type: ignore[no-untyped-call]
+    else:
+        h, C, n, m, _ = chunkwise_forward(*inputs)
+    return h, (C, n, m)
+
+
+class _Chunkwise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
+        *outputs, saved = chunkwise_forward(*inputs)
+        _remember(ctx, inputs, outputs[0], saved)
+        return tuple(outputs)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        return _recall(ctx, grads, chunkwise_backward_tensors)
+
+
+@torch.library.custom_op("xlstm_rl::mlstm_chunkwise", mutates_args=())
+def chunkwise_op(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    i: Tensor,
+    f: Tensor,
+    reset: Tensor | None,
+    C_0: Tensor | None,
+    n_0: Tensor | None,
+    m_0: Tensor | None,
+    chunk_size: int,
+    forget_gate: str,
+) -> tuple[
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+]:
+    """``h``, the final C, n, m and the eleven tensors of :class:`Saved`."""
+    h, C, n, m, saved = chunkwise_forward(
+        q, k, v, i, f, reset, C_0, n_0, m_0, chunk_size, forget_gate
+    )
+    return h, C, n, m, *saved
+
+
+@chunkwise_op.register_fake
+def _(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    i: Tensor,
+    f: Tensor,
+    reset: Tensor | None,
+    C_0: Tensor | None,
+    n_0: Tensor | None,
+    m_0: Tensor | None,
+    chunk_size: int,
+    forget_gate: str,
+) -> tuple[Tensor, ...]:
+    (B, T, H, K), V = q.shape, v.shape[-1]
+    N, L = choose_layout(B, T, H, chunk_size, q.is_cuda)[3:]
+    shapes = (
+        (B, H, K, V),
+        (B, H, K),
+        (B, H),
+        (N, B, H, L, K),
+        (N, B, H, L, K),
+        (N, B, H, L, V + 1),
+        (N, B, H, L, L),
+        (N + 1, B, H, K, V + 1),
+        (N, B, H, L),
+        (N, B, H, L, L),
+        (N, B, H, L),
+        (N, B, H, L),
+        (N, B, H, L),
+        (N, B, H),
+    )
+    dtype = compute_dtype(q.dtype)
+    return v.new_empty(v.shape), *(q.new_empty(shape, dtype=dtype) for shape in shapes)
+
+
+@torch.library.custom_op("xlstm_rl::mlstm_chunkwise_backward", mutates_args=())
+def chunkwise_backward_op(
+    dh: Tensor | None,
+    dC: Tensor | None,
+    dn: Tensor | None,
+    dm: Tensor | None,
+    h: Tensor,
+    i: Tensor,
+    f: Tensor,
+    reset: Tensor | None,
+    m_0: Tensor | None,
+    saved: list[Tensor],
+    forget_gate: str,
+) -> list[Tensor]:
+    """The gradients of q, k, v, i, f and, if there was a state, of C, n, m."""
+    return chunkwise_backward_tensors(dh, dC, dn, dm, h, i, f, reset, m_0, saved, forget_gate)
+
+
+@chunkwise_backward_op.register_fake
+def _(
+    dh: Tensor | None,
+    dC: Tensor | None,
+    dn: Tensor | None,
+    dm: Tensor | None,
+    h: Tensor,
+    i: Tensor,
+    f: Tensor,
+    reset: Tensor | None,
+    m_0: Tensor | None,
+    saved: list[Tensor],
+    forget_gate: str,
+) -> list[Tensor]:
+    (B, T, H, V), K = h.shape, saved[0].shape[-1]
+    grads = [h.new_empty((B, T, H, D)) for D in (K, K, V)]
+    grads += [i.new_empty(i.shape), f.new_empty(f.shape)]
+    if m_0 is not None:
+        grads += [saved[0].new_empty(shape) for shape in ((B, H, K, V), (B, H, K), (B, H))]
+    return grads
+
+
+def chunkwise_backward_tensors(
+    dh: Tensor | None,
+    dC: Tensor | None,
+    dn: Tensor | None,
+    dm: Tensor | None,
+    h: Tensor,
+    i: Tensor,
+    f: Tensor,
+    reset: Tensor | None,
+    m_0: Tensor | None,
+    saved: list[Tensor],
+    forget_gate: str,
+) -> list[Tensor]:
+    """What :func:`chunkwise_backward_op` does, without the op."""
+    grads = chunkwise_backward(dh, dC, dn, dm, h, i, f, reset, m_0, Saved(*saved), forget_gate)
+    return [g for g in grads if g is not None]
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], h: Tensor, saved: tuple[Tensor, ...]) -> None:
+    """Keep what the backward reads; losses on h alone leave the other gradients ``None``."""
+    i, f, reset, C_0, n_0, m_0 = inputs[3:9]
+    ctx.save_for_backward(h, i, f, reset, m_0, *saved)
+    ctx.forget_gate = inputs[-1]
+    ctx.state_dtypes = None if C_0 is None else (C_0.dtype, n_0.dtype, m_0.dtype)
+    ctx.set_materialize_grads(False)
+
+
+def _recall(ctx: Any, grads: tuple[Tensor | None, ...], run: Any) -> tuple[Tensor | None, ...]:
+    h, i, f, reset, m_0, *saved = ctx.saved_tensors
+    dq, dk, dv, di, df, *dstate = run(
+        *grads[:_NUM_OUTPUTS], h, i, f, reset, m_0, saved, ctx.forget_gate
+    )
+    if ctx.state_dtypes is None:
+        dstate = [None] * 3
+    else:
+        dstate = [g.to(dtype) for g, dtype in zip(dstate, ctx.state_dtypes, strict=True)]
+    return dq, dk, dv, di, df, None, *dstate, None, None
+
+
+def _setup_op(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    _remember(ctx, inputs, output[0], output[_NUM_OUTPUTS:])
+
+
+def _backward_op(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    return _recall(ctx, grads, chunkwise_backward_op)
+
+
+chunkwise_op.register_autograd(_backward_op, setup_context=_setup_op)

@@ -1,0 +1,42 @@
+"""One step of the mLSTM in as few operations as it takes: acting pays for each of them."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from xlstm_rl.kernels.mlstm import reference
+from xlstm_rl.kernels.types import MLSTMState, any_reset, compute_dtype, exp_bound
+
+
+def mlstm_step(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    i: Tensor,
+    f: Tensor,
+    reset: Tensor | None,
+    state: MLSTMState | None,
+    forget_gate: str,
+) -> tuple[Tensor, MLSTMState]:
+    """One step; with gradients it is the reference's, differentiated by autograd."""
+    dtype = compute_dtype(v.dtype)
+    if torch.is_grad_enabled() or state is None or dtype is not v.dtype or dtype is not i.dtype:
+        return reference.mlstm_step(q, k, v, i, f, reset, state, forget_gate)
+    C, n, m = state
+    if reset is not None and any_reset(reset):
+        C = C.masked_fill(reset[:, None, None, None], 0)
+        n = n.masked_fill(reset[:, None, None], 0)
+        m = m.masked_fill(reset[:, None], 0)
+    log_forget = (F.logsigmoid(f) if forget_gate == "sigmoid" else f) + m
+    m = torch.maximum(log_forget, i)
+    forget = log_forget.sub_(m).exp_()[..., None]
+    written = k * (i - m).exp_()[..., None]
+    n = torch.addcmul(written, n, forget)
+    C = (C * forget[..., None]).addcmul_(written[..., None], v[..., None, :])
+
+    bound = exp_bound(dtype)
+    qn = (q * n).sum(-1).abs_()
+    # h = (q C) / max(|q n|, sqrt(K) exp(-m)): the scale of q moved to the floor
+    floor = m.clamp(-bound, bound).neg_().exp_().mul_(q.shape[-1] ** 0.5)
+    h = torch.matmul(q[..., None, :], C).squeeze(-2)
+    return h.div_(torch.maximum(qn, floor)[..., None]), (C, n, m)

@@ -1,0 +1,209 @@
+"""The sLSTM's loop as one differentiable operation: eager, and as an op for the compiler.
+
+Eager code calls an ``autograd.Function``. While ``torch.compile`` or export is tracing, the same
+two functions are called as ``torch.library`` ops, which those can see.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xlstm_rl.kernels.slstm.scan import Saved, scan_backward, scan_forward
+from xlstm_rl.kernels.types import SLSTMState, any_reset, compute_dtype
+
+_NUM_OUTPUTS = 5
+
+
+def slstm(
+    x: Tensor,
+    R: Tensor,
+    b: Tensor,
+    reset: Tensor | None,
+    state: SLSTMState | None,
+    forget_gate: str,
+) -> tuple[Tensor, SLSTMState]:
+    """The whole sequence; see :func:`xlstm_rl.kernels.slstm`."""
+    if reset is not None and not any_reset(reset):
+        reset = None
+    inputs = (x, R, b, reset, *((None,) * 4 if state is None else state), forget_gate)
+    if torch.compiler.is_compiling():
+        y, h, c, n, m = scan_op(*inputs)[:_NUM_OUTPUTS]
+    elif torch.is_grad_enabled() and any(isinstance(s, Tensor) and s.requires_grad for s in inputs):
+        y, h, c, n, m = _Scan.apply(*inputs)  # type: ignore[no-untyped-call]
+    else:
+        y, h, c, n, m, _ = scan_forward(x, R, b, reset, state, forget_gate)
+    return y, (h, c, n, m)
+
+
+class _Scan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
+        x, R, b, reset, *state, forget_gate = inputs
+        given = None if state[0] is None else tuple(state)
+        *outputs, saved = scan_forward(x, R, b, reset, given, forget_gate)
+        _remember(ctx, inputs, saved)
+        return tuple(outputs)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        return _recall(ctx, grads, scan_backward_tensors)
+
+
+@torch.library.custom_op("xlstm_rl::slstm_scan", mutates_args=())
+def scan_op(
+    x: Tensor,
+    R: Tensor,
+    b: Tensor,
+    reset: Tensor | None,
+    h_0: Tensor | None,
+    c_0: Tensor | None,
+    n_0: Tensor | None,
+    m_0: Tensor | None,
+    forget_gate: str,
+) -> tuple[
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+]:
+    """``h``, the final h, c, n, m and the six tensors of :class:`Saved`."""
+    state = None
+    if h_0 is not None and c_0 is not None and n_0 is not None and m_0 is not None:
+        state = (h_0, c_0, n_0, m_0)
+    y, h, c, n, m, saved = scan_forward(x, R, b, reset, state, forget_gate)
+    return y, h, c, n, m, *saved
+
+
+@scan_op.register_fake
+def _(
+    x: Tensor,
+    R: Tensor,
+    b: Tensor,
+    reset: Tensor | None,
+    h_0: Tensor | None,
+    c_0: Tensor | None,
+    n_0: Tensor | None,
+    m_0: Tensor | None,
+    forget_gate: str,
+) -> tuple[Tensor, ...]:
+    B, T, _, H, D = x.shape
+    dtype = compute_dtype(x.dtype)
+    shapes = (
+        *((B, H, D),) * 4,
+        (T, H, B, 4, D),
+        *((T + 1, H, B, D),) * 3,
+        *((T, H, B, D),) * 2,
+    )
+    return x.new_empty((B, T, H, D)), *(x.new_empty(shape, dtype=dtype) for shape in shapes)
+
+
+@torch.library.custom_op("xlstm_rl::slstm_scan_backward", mutates_args=())
+def scan_backward_op(
+    dy: Tensor | None,
+    dh: Tensor | None,
+    dc: Tensor | None,
+    dn: Tensor | None,
+    dm: Tensor | None,
+    R: Tensor,
+    b: Tensor,
+    reset: Tensor | None,
+    saved: list[Tensor],
+    forget_gate: str,
+    dtype: torch.dtype,
+    has_state: bool,
+) -> list[Tensor]:
+    """The gradients of x, R, b and, if there was a state, of h, c, n, m."""
+    return scan_backward_tensors(
+        dy, dh, dc, dn, dm, R, b, reset, saved, forget_gate, dtype, has_state
+    )
+
+
+@scan_backward_op.register_fake
+def _(
+    dy: Tensor | None,
+    dh: Tensor | None,
+    dc: Tensor | None,
+    dn: Tensor | None,
+    dm: Tensor | None,
+    R: Tensor,
+    b: Tensor,
+    reset: Tensor | None,
+    saved: list[Tensor],
+    forget_gate: str,
+    dtype: torch.dtype,
+    has_state: bool,
+) -> list[Tensor]:
+    gates = saved[0]
+    T, H, B, _, D = gates.shape
+    grads = [
+        gates.new_empty((B, T, 4, H, D), dtype=dtype),
+        R.new_empty(R.shape),
+        b.new_empty(b.shape),
+    ]
+    return grads + [gates.new_empty((B, H, D)) for _ in range(4 * has_state)]
+
+
+def scan_backward_tensors(
+    dy: Tensor | None,
+    dh: Tensor | None,
+    dc: Tensor | None,
+    dn: Tensor | None,
+    dm: Tensor | None,
+    R: Tensor,
+    b: Tensor,
+    reset: Tensor | None,
+    saved: list[Tensor],
+    forget_gate: str,
+    dtype: torch.dtype,
+    has_state: bool,
+) -> list[Tensor]:
+    """What :func:`scan_backward_op` does, without the op."""
+    grads = scan_backward(
+        dy, dh, dc, dn, dm, R, b, reset, Saved(*saved), forget_gate, dtype, has_state
+    )
+    return [g for g in grads if g is not None]
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], saved: tuple[Tensor, ...]) -> None:
+    """Keep what the backward reads; losses on h alone leave the other gradients ``None``."""
+    x, R, b, reset, *state, ctx.forget_gate = inputs
+    ctx.save_for_backward(R, b, reset, *saved)
+    ctx.dtype = x.dtype
+    ctx.state_dtypes = [s.dtype for s in state if s is not None]
+    ctx.set_materialize_grads(False)
+
+
+def _recall(ctx: Any, grads: tuple[Tensor | None, ...], run: Any) -> tuple[Tensor | None, ...]:
+    R, b, reset, *saved = ctx.saved_tensors
+    dx, dR, db, *dstate = run(
+        *grads[:_NUM_OUTPUTS],
+        R,
+        b,
+        reset,
+        saved,
+        ctx.forget_gate,
+        ctx.dtype,
+        bool(ctx.state_dtypes),
+    )
+    dstate = [g.to(dtype) for g, dtype in zip(dstate, ctx.state_dtypes, strict=True)]
+    return dx, dR, db, None, *(dstate or [None] * 4), None
+
+
+def _setup_op(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    _remember(ctx, inputs, output[_NUM_OUTPUTS:])
+
+
+def _backward_op(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    return _recall(ctx, grads, scan_backward_op)
+
+
+scan_op.register_autograd(_backward_op, setup_context=_setup_op)

@@ -1,0 +1,74 @@
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from xlstm_rl.cli import main
+
+
+@pytest.mark.parametrize(
+    ("args", "part"),
+    [
+        ([], "expected a command: train, eval"),
+        (["trian"], "did you mean train?"),
+        (["dance"], "there are train, eval"),
+        (["list"], "WHAT is missing"),
+        (["list", "config"], "did you mean configs?"),
+        (["list", "envs", "more"], "'more'"),
+        (["eval"], "RUN is missing"),
+        (["eval", "run", "--episods", "3"], "did you mean --episodes?"),
+        (["eval", "run", "--episodes", "many"], "an integer"),
+        (["plot", "--out", "a.png"], "RUNS is missing"),
+        (["plot", "run"], "--out is missing"),
+    ],
+)
+def test_bad_usage_is_one_line(refused: Callable[..., str], args: list[str], part: str) -> None:
+    assert part in refused(*args)
+
+
+def test_help_waits_for_neither_torch_nor_gymnasium() -> None:
+    code = (
+        "import sys; from xlstm_rl.cli import main; status = main(['--help']);"
+        "print(sorted({'torch', 'gymnasium', 'wandb'} & set(sys.modules))); sys.exit(status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "usage: xlstm-rl COMMAND" in done.stdout
+    assert done.stdout.endswith("[]\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "parts"),
+    [
+        ("train", ["--env.num-envs INT", "--memory.kind {xlstm", "(default: 0.99)", "--config"]),
+        ("eval", ["RUN", "--episodes INT", "--stochastic", "(default: 20)", "--env.id"]),
+        ("plot", ["RUN...", "--out STR"]),
+        ("list", ["{configs,envs,memories}"]),
+    ],
+)
+def test_every_command_explains_its_options(
+    capsys: pytest.CaptureFixture[str], command: str, parts: list[str]
+) -> None:
+    with pytest.raises(SystemExit) as exited:
+        main([command, "--help"])
+    assert exited.value.code == 0
+    text = capsys.readouterr().out
+    assert f"usage: xlstm-rl {command}" in text
+    assert all(part in text for part in parts), text
+
+
+@pytest.mark.parametrize(
+    ("what", "names"),
+    [
+        ("configs", ["cartpole_novel", "memory_chain", "pendulum_novel"]),
+        ("envs", ["xlstm_rl/CartPoleNoVel-v1", "xlstm_rl/MemoryChain-v0"]),
+        ("memories", ["xlstm", "lstm", "gru", "mlp"]),
+    ],
+)
+def test_list_names_each_with_a_description(
+    capsys: pytest.CaptureFixture[str], what: str, names: list[str]
+) -> None:
+    assert main(["list", what]) == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert set(names) <= set(lines)

@@ -1,0 +1,71 @@
+"""Small environments whose every number is known beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+
+class Countdown(gymnasium.Env[np.ndarray, int]):
+    """Observes `[episode, step]`; episode e lasts `lengths[e % n]` steps and pays `step + 1`.
+
+    Ends by termination, or by truncation where `truncate` says so; the action changes nothing.
+    """
+
+    def __init__(self, lengths: tuple[int, ...], truncate: tuple[bool, ...]) -> None:
+        self.observation_space = gymnasium.spaces.Box(-1e6, 1e6, (2,), np.float32)
+        self.action_space = gymnasium.spaces.Discrete(2)
+        self.lengths, self.truncate = lengths, truncate
+        self.episode, self.t = -1, 0
+
+    def _observe(self) -> np.ndarray:
+        return np.array([self.episode, self.t], np.float32)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.episode, self.t = self.episode + 1, 0
+        return self._observe(), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.t += 1
+        n = self.episode % len(self.lengths)
+        ended = self.t == self.lengths[n]
+        cut = ended and self.truncate[n]
+        return self._observe(), float(self.t), ended and not cut, cut, {}
+
+
+@pytest.fixture
+def countdown() -> Callable[..., Countdown]:
+    """The class itself, for tests that make their own."""
+    return Countdown
+
+
+@pytest.fixture
+def countdown_vector() -> Callable[[AutoresetMode], SyncVectorEnv]:
+    """Three environments with episodes of different lengths and endings, in a given mode."""
+
+    def make(mode: AutoresetMode) -> SyncVectorEnv:
+        return SyncVectorEnv(
+            [
+                lambda: Countdown((3, 5), (False, True)),
+                lambda: Countdown((4,), (True,)),
+                lambda: Countdown((1, 2, 7), (False, True, False)),
+            ],
+            autoreset_mode=mode,
+        )
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_and_a_fixed_seed() -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)

@@ -1,0 +1,149 @@
+import json
+import re
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import yaml
+from gymnasium import spaces
+
+from xlstm_rl.envs import (
+    check_supported_spaces,
+    describe_space,
+    same_spaces,
+    space_from_dict,
+    space_to_dict,
+)
+
+VECTOR = spaces.Box(-1, 1, (3,))
+CHOICE = spaces.Discrete(4)
+ROUND_TRIPS = [
+    spaces.Discrete(4),
+    spaces.Discrete(3, start=-1),
+    spaces.Box(-1, 1, (3,), np.float32),
+    spaces.Box(-np.inf, np.inf, (2,), np.float32),
+    spaces.Box(np.array([0.1, -np.inf, -0.0]), np.array([1 / 3, 1e-20, np.inf]), dtype=np.float64),
+    spaces.Box(np.float32([0.1, -np.inf]), np.float32([np.pi, 3e38]), dtype=np.float32),
+    spaces.Box(0, 255, (2, 3), np.uint8),
+    spaces.Box(-(2**62), 2**62, (2,), np.int64),
+]
+
+
+@pytest.mark.parametrize("space", ROUND_TRIPS, ids=str)
+@pytest.mark.parametrize("form", ["json", "yaml"])
+def test_a_space_survives_a_file_to_the_last_bit(space, form):
+    data = space_to_dict(space)
+    if form == "json":
+        data = json.loads(json.dumps(data, allow_nan=False))
+    else:
+        data = yaml.safe_load(yaml.safe_dump(data))
+    again = space_from_dict(data)
+    assert again == space
+    assert same_spaces(space, again) is None
+    if isinstance(space, spaces.Box):
+        assert again.low.tobytes() == space.low.tobytes()
+        assert again.high.tobytes() == space.high.tobytes()
+
+
+def test_other_kinds_are_not_saved():
+    with pytest.raises(ValueError, match="only Box and Discrete"):
+        space_to_dict(spaces.MultiBinary(3))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"type": "Tuple", "dtype": "float32"},
+        {"type": "Discrete", "n": -1, "start": 0, "dtype": "int64"},
+        {"type": "Box", "shape": [2], "dtype": "float32", "low": [0], "high": [1]},
+        {"type": "Box", "shape": [1], "dtype": "float32", "low": ["low"], "high": [1]},
+        {"type": "Box", "shape": [1], "dtype": "nonsense", "low": [0], "high": [1]},
+    ],
+)
+def test_data_that_describe_no_space_are_refused(data):
+    with pytest.raises(ValueError, match="space"):
+        space_from_dict(data)
+
+
+@pytest.mark.parametrize(
+    ("space", "text"),
+    [
+        (spaces.Discrete(4), "one of 4 choices"),
+        (spaces.Discrete(4, start=1), "one of 4 choices, counted from 1"),
+        (spaces.Box(-1, 1, (1,)), "1 number, float32, -1 to 1"),
+        (spaces.Box(-np.inf, np.inf, (3,)), "3 numbers, float32, unbounded"),
+        (spaces.Box(0, 255, (4, 5, 3), np.uint8), "4 x 5 x 3 numbers, uint8, 0 to 255"),
+        (gym.make("CartPole-v1").observation_space, "4 numbers, float32, partly bounded"),
+        (gym.make("MountainCar-v0").observation_space, "2 numbers, float32, bounded"),
+        (spaces.MultiBinary(3), "MultiBinary(3)"),
+    ],
+    ids=str,
+)
+def test_spaces_are_described_in_a_few_words(space, text):
+    assert describe_space(space) == text
+
+
+@pytest.mark.parametrize(
+    ("observations", "actions"),
+    [
+        (VECTOR, CHOICE),
+        (spaces.Discrete(5), spaces.Discrete(3, start=2)),
+        (spaces.Box(0, 9, (2,), np.int64), spaces.Box(-np.inf, np.inf, (2,))),
+        (spaces.Box(0, 255, (2,), np.uint8), spaces.Box(-1, np.inf, (1,), np.float64)),
+    ],
+    ids=str,
+)
+def test_vectors_and_choices_are_supported(observations, actions):
+    check_supported_spaces(observations, actions)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [spaces.Box(-1, 1, (2, 2)), spaces.MultiBinary(3), spaces.Dict(a=VECTOR), spaces.Box(0, 1, ())],
+    ids=str,
+)
+def test_other_observations_are_refused_with_a_way_out(space):
+    with pytest.raises(ValueError, match=r"observations of .* only a Box.*FlattenObservation"):
+        check_supported_spaces(space, CHOICE)
+
+
+@pytest.mark.parametrize("space", [spaces.Sequence(CHOICE), spaces.Graph(VECTOR, None)], ids=str)
+def test_observations_that_cannot_be_flattened_are_refused(space):
+    with pytest.raises(ValueError, match=r"observations of .* are not supported.*Discrete$"):
+        check_supported_spaces(space, CHOICE)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [spaces.MultiDiscrete([2, 3]), spaces.Box(-1, 1, (2, 2)), spaces.Box(0, 3, (2,), np.int64)],
+    ids=str,
+)
+def test_other_actions_are_refused(space):
+    with pytest.raises(ValueError, match=r"actions of .* only Discrete and a Box"):
+        check_supported_spaces(VECTOR, space)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "difference"),
+    [
+        (VECTOR, CHOICE, "the kind differs: 3 numbers.* against one of 4 choices"),
+        (VECTOR, spaces.Box(-1, 1, (4,)), r"the shape differs: \(3,\) against \(4,\)"),
+        (VECTOR, spaces.Box(-1, 1, (3,), np.float64), "the dtype differs: float32 against float64"),
+        (VECTOR, spaces.Box(-1, 1.000001, (3,)), "the bounds differ"),
+        (CHOICE, spaces.Discrete(5), "the n differs: 4 against 5"),
+        (CHOICE, spaces.Discrete(4, start=1), "the start differs: 0 against 1"),
+        (spaces.Dict(a=VECTOR), spaces.Dict(b=VECTOR), "the spaces differ"),
+        (spaces.MultiDiscrete([2, 3]), spaces.MultiDiscrete([2, 4]), "the spaces differ"),
+    ],
+    ids=str,
+)
+def test_a_difference_is_told_in_one_sentence(a, b, difference):
+    sentence = same_spaces(a, b)
+    assert sentence is not None
+    assert re.match(difference + ".*[.]$", sentence)
+
+
+def test_equal_spaces_have_no_difference():
+    assert same_spaces(VECTOR, spaces.Box(-1, 1, (3,))) is None
+    assert same_spaces(CHOICE, spaces.Discrete(4)) is None

@@ -1,0 +1,128 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from xlstm_rl import RecurrentPPO, load_policy
+from xlstm_rl.config import ConfigError
+from xlstm_rl.errors import CheckpointError
+
+SECTIONS: dict[str, Any] = {
+    "env": {"num_envs": 2},
+    "memory": {"pattern": "ms", "width": 16, "num_heads": 2},
+    "agent": {"rollout_steps": 16, "minibatches": 1},
+    "logger": {"kind": "none"},
+}
+
+
+@pytest.fixture(scope="module")
+def trained() -> RecurrentPPO:
+    return RecurrentPPO("xlstm_rl/CartPoleNoVel-v1", **SECTIONS).learn(64)
+
+
+@pytest.fixture
+def run(trained: RecurrentPPO, tmp_path: Path) -> Path:
+    return trained.save(tmp_path / "run")
+
+
+def test_a_loaded_policy_acts_as_the_saved_one(trained: RecurrentPPO, run: Path) -> None:
+    loaded = load_policy(run)
+    rng, states = np.random.default_rng(0), [None, None]
+    for _ in range(20):
+        obs = rng.normal(size=(8, 2)).astype(np.float32)
+        actions = []
+        for n, policy in enumerate((trained.policy, loaded)):
+            action, states[n] = policy.act(obs, states[n])
+            actions.append(action)
+        np.testing.assert_array_equal(*actions)
+    assert (states[0] == states[1]).all()
+    assert loaded.observation_space == trained.policy.observation_space
+    assert loaded.env_config == trained.config.env
+
+
+def test_a_run_folder_and_its_checkpoint_load_alike(run: Path) -> None:
+    for a, b in zip(
+        load_policy(run).parameters(),
+        load_policy(run / "checkpoints" / "64").parameters(),
+        strict=True,
+    ):
+        assert torch.equal(a, b)
+
+
+def test_loading_leaves_the_users_random_numbers_alone(run: Path) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    load_policy(run)
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_the_trainers_state_needs_no_pickle(run: Path, trained: RecurrentPPO) -> None:
+    state = torch.load(run / "checkpoints" / "64" / "trainer.pt", weights_only=True)
+    assert state["steps_done"] == 64
+    saved = state["optimizer"]["state"]
+    assert len(saved) == len(trained.parameters)
+    assert saved[0]["step"].item() == 4 * 2  # epochs x updates
+
+
+def test_a_damaged_weight_file_is_one_clear_line(run: Path) -> None:
+    path = run / "checkpoints" / "64" / "policy.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match=r"policy\.safetensors cannot be read") as caught:
+        load_policy(run)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_of_another_network_are_refused(run: Path, tmp_path: Path) -> None:
+    other = RecurrentPPO(
+        "xlstm_rl/CartPoleNoVel-v1", **{**SECTIONS, "memory": {"pattern": "m", "width": 32}}
+    ).save(tmp_path / "other")
+    target = run / "checkpoints" / "64" / "policy.safetensors"
+    target.write_bytes((other / "checkpoints" / "0" / "policy.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match=r"does not fit policy\.yaml.*missing \['network"):
+        load_policy(run)
+
+
+@pytest.mark.parametrize("text", ["", "- 1\n", "format: other\n", "format: [\n"])
+def test_a_foreign_policy_file_is_refused(run: Path, text: str) -> None:
+    (run / "checkpoints" / "64" / "policy.yaml").write_text(text)
+    with pytest.raises(CheckpointError, match=r"policy\.yaml") as caught:
+        load_policy(run)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_misspelt_key_in_the_policy_file_is_named(run: Path) -> None:
+    path = run / "checkpoints" / "64" / "policy.yaml"
+    found = yaml.safe_load(path.read_text())
+    found["memory"]["widht"] = found["memory"].pop("width")
+    path.write_text(yaml.safe_dump(found))
+    with pytest.raises(CheckpointError, match="widht"):
+        load_policy(run)
+
+
+def test_a_missing_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nothing-here"):
+        load_policy(tmp_path / "nothing-here")
+
+
+def test_saving_over_something_else_is_refused(trained: RecurrentPPO, tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("keep me")
+    with pytest.raises(ConfigError, match="not empty"):
+        trained.save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_old_checkpoints_are_pruned_and_the_latest_stays(tmp_path: Path) -> None:
+    agent = RecurrentPPO(
+        "xlstm_rl/CartPoleNoVel-v1",
+        run_dir=str(tmp_path / "run"),
+        checkpoint={"every_steps": 32, "keep": 2},
+        **{**SECTIONS, "logger": {"kind": "csv"}},
+    ).learn(160)
+    assert agent.run_dir is not None
+    kept = sorted(int(path.name) for path in (agent.run_dir / "checkpoints").iterdir())
+    assert kept == [128, 160]
+    assert (agent.run_dir / "latest").read_text().strip() == "160"

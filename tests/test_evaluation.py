@@ -1,0 +1,121 @@
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+
+from xlstm_rl import RecurrentPPO, evaluate
+from xlstm_rl.config import ConfigError
+from xlstm_rl.envs import make_env
+from xlstm_rl.envs.config import EnvConfig
+from xlstm_rl.memory import MemoryConfig
+from xlstm_rl.normalization import NormalizationConfig
+from xlstm_rl.policy import Policy, PolicyConfig
+
+CARTPOLE = EnvConfig(id="xlstm_rl/CartPoleNoVel-v1")
+
+
+def _cartpole_policy() -> Policy:
+    return _policy(CARTPOLE, make_env(CARTPOLE).observation_space)
+
+
+def _policy(env: EnvConfig | None = None, observation: Any = None, action: Any = None) -> Policy:
+    return Policy(
+        observation or gymnasium.spaces.Box(-1e6, 1e6, (2,), np.float32),
+        action or gymnasium.spaces.Discrete(2),
+        MemoryConfig(kind="gru", width=8),
+        PolicyConfig(head_width=8),
+        NormalizationConfig(),
+        env,
+    )
+
+
+class Seeded(gymnasium.Env[np.ndarray, int]):
+    """Episodes of `seed % 7 + 1` steps that pay 1 each: an episode's score tells its seed."""
+
+    def __init__(self) -> None:
+        self.observation_space = gymnasium.spaces.Box(-1e6, 1e6, (2,), np.float32)
+        self.action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        assert seed is not None
+        self.left = seed % 7 + 1
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: int) -> Any:
+        self.left -= 1
+        return np.zeros(2, np.float32), 1.0, self.left == 0, False, {}
+
+
+@pytest.mark.parametrize("episodes", [1, 5, 50])
+def test_every_episode_has_its_seed_whatever_runs_beside_it(episodes: int) -> None:
+    result = evaluate(_policy(), Seeded, episodes=episodes, seed=3)
+    expected = [(3 + n) % 7 + 1 for n in range(episodes)]
+    assert result.lengths == expected and result.returns == [float(n) for n in expected]
+    assert result.mean == pytest.approx(np.mean(expected))
+    assert result.std == pytest.approx(np.std(expected))
+
+
+def test_memory_is_fresh_at_every_episode() -> None:
+    seen: list[tuple[bool, ...]] = []
+    policy = _policy()
+    act = policy.act
+
+    def spy(obs: Any, state: Any, reset: Any, *rest: Any) -> Any:
+        seen.append(tuple(bool(x) for x in reset))
+        return act(obs, state, reset, *rest)
+
+    policy.act = spy  # type: ignore[assignment, method-assign]
+    evaluate(policy, Seeded, episodes=22, seed=0)
+    # Twenty side by side; the first two to end (one step each: seeds 0 and 7) hand over.
+    assert seen[0] == (True,) * 20
+    assert [n for n, flag in enumerate(seen[1]) if flag] == [0, 7]
+    assert sum(sum(step) for step in seen) == 22
+
+
+def test_the_same_seed_gives_the_same_result() -> None:
+    policy = _cartpole_policy()
+    for deterministic in (True, False):
+        first = evaluate(policy, episodes=5, seed=1, deterministic=deterministic)
+        assert evaluate(policy, episodes=5, seed=1, deterministic=deterministic) == first
+
+
+def test_evaluation_changes_nothing_in_the_policy() -> None:
+    policy = _cartpole_policy()
+    before = {key: value.clone() for key, value in policy.state_dict().items()}
+    evaluate(policy, episodes=2)
+    assert all((value == before[key]).all() for key, value in policy.state_dict().items())
+
+
+def test_arguments_of_the_training_environment_are_kept() -> None:
+    agent = RecurrentPPO(
+        "xlstm_rl/MemoryChain-v0",
+        env={"kwargs": {"length": 9}, "num_envs": 2},
+        agent={"rollout_steps": 8, "minibatches": 1},
+        memory={"width": 16, "num_heads": 2},
+        logger={"kind": "none"},
+    )
+    trained_on = evaluate(agent.policy, episodes=2)
+    same = evaluate(agent.policy, "xlstm_rl/MemoryChain-v0", episodes=2)
+    assert trained_on.lengths == same.lengths == [10, 10]
+
+
+def test_an_environment_of_other_spaces_is_refused() -> None:
+    policy = _cartpole_policy()
+    with pytest.raises(ConfigError, match=r"observation_space.*the shape differs: \(2,\).*\(4,\)"):
+        evaluate(policy, "CartPole-v1")
+    with pytest.raises(ConfigError, match=r"action_space.*the n differs: 2 against 3"):
+        evaluate(
+            _policy(observation=gymnasium.make("MountainCar-v0").observation_space),
+            "MountainCar-v0",
+        )
+
+
+def test_a_policy_without_a_registered_environment_asks_for_one() -> None:
+    with pytest.raises(ConfigError, match="pass `env`"):
+        evaluate(_policy())
+
+
+def test_no_episodes_are_refused() -> None:
+    with pytest.raises(ConfigError, match="episodes=0: expected 1 or more"):
+        evaluate(_policy(), Seeded, episodes=0)

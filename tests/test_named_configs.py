@@ -1,0 +1,33 @@
+import pytest
+
+from xlstm_rl.agents import TrainConfig
+from xlstm_rl.config import ConfigError, find_config, list_configs, parse_config
+
+
+@pytest.mark.parametrize("name", list_configs())
+def test_every_packaged_configuration_is_valid_and_described(name: str) -> None:
+    assert list_configs()[name]
+    parse_config(TrainConfig, file=find_config(name))
+
+
+def test_training_without_a_configuration_is_training_cartpole_novel() -> None:
+    assert parse_config(TrainConfig, file=find_config("cartpole_novel")) == TrainConfig()
+    assert "CartPoleNoVel" in TrainConfig().env.id
+
+
+def test_memory_chain_remembers_over_32_steps() -> None:
+    config = parse_config(TrainConfig, file=find_config("memory_chain"))
+    assert config.env.id == "xlstm_rl/MemoryChain-v0"
+    assert config.env.kwargs["length"] == 32
+
+
+def test_a_file_is_found_by_its_path_and_a_misspelt_name_gets_a_hint(tmp_path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("seed: 1")
+    assert find_config(str(path)) == path
+    with pytest.raises(ConfigError, match=r"carpole_novel: .* did you mean cartpole_novel\?"):
+        find_config("carpole_novel")
+    with pytest.raises(ConfigError, match="no such file"):
+        find_config(str(tmp_path / "other.yaml"))
+    with pytest.raises(ConfigError, match="is a folder"):
+        find_config(str(tmp_path))

@@ -1,0 +1,97 @@
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from xlstm_rl.normalization import (
+    NormalizationConfig,
+    ObservationNormalizer,
+    RewardNormalizer,
+    RunningMoments,
+)
+
+BOX = gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float32)
+
+
+def test_moments_merged_from_uneven_batches_equal_those_of_all_the_data() -> None:
+    data = np.random.default_rng(0).normal(1e4, 0.1, (1000, 3))
+    moments = RunningMoments(3)
+    for part in np.split(data, [1, 2, 300, 999]):
+        moments.update(torch.from_numpy(part))
+    np.testing.assert_allclose(moments.mean.numpy(), data.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(moments.var.numpy(), data.var(0), rtol=1e-8)
+    assert moments.count.item() == 1000
+
+
+def test_an_empty_batch_changes_nothing() -> None:
+    moments = RunningMoments(2)
+    moments.update(torch.zeros(0, 2))
+    assert moments.count.item() == 0 and moments.var.tolist() == [1.0, 1.0]
+
+
+def test_observations_become_standard_after_an_update() -> None:
+    normalizer = ObservationNormalizer(BOX, NormalizationConfig())
+    data = torch.randn(500, 3) * torch.tensor([1.0, 100.0, 0.01]) + 7
+    torch.testing.assert_close(normalizer(data), data.clamp(-10, 10))
+    normalizer.update(data)
+    out = normalizer(data)
+    torch.testing.assert_close(out.mean(0), torch.zeros(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(out.std(0, correction=0), torch.ones(3), atol=1e-4, rtol=0)
+
+
+def test_a_constant_feature_stays_finite_and_clipped() -> None:
+    normalizer = ObservationNormalizer(BOX, NormalizationConfig(clip_observation=5.0))
+    normalizer.update(torch.full((10, 3), 2.0))
+    assert normalizer(torch.full((1, 3), 2.0)).tolist() == [[0.0, 0.0, 0.0]]
+    assert normalizer(torch.full((1, 3), 3.0)).tolist() == [[5.0, 5.0, 5.0]]
+
+
+def test_loaded_statistics_take_effect_at_once() -> None:
+    first = ObservationNormalizer(BOX, NormalizationConfig())
+    first.update(torch.randn(100, 3) * 3 + 1)
+    second = ObservationNormalizer(BOX, NormalizationConfig())
+    x = torch.randn(4, 3)
+    second(x)
+    second.load_state_dict(first.state_dict())
+    torch.testing.assert_close(second(x), first(x))
+
+
+def test_discrete_observations_become_indices_from_zero() -> None:
+    space = gymnasium.spaces.Discrete(4, start=10)
+    normalizer = ObservationNormalizer(space, NormalizationConfig())
+    out = normalizer(torch.tensor([[10, 13]]))
+    assert out.tolist() == [[0, 3]] and out.dtype == torch.int64
+
+
+def test_rewards_are_divided_by_the_deviation_of_the_discounted_return() -> None:
+    rng = np.random.default_rng(1)
+    reward, done = rng.normal(2, 3, (4, 50)), rng.random((4, 50)) < 0.2
+    normalizer = RewardNormalizer(4, 0.9, NormalizationConfig(clip_reward=1e9))
+    halves = [
+        normalizer(torch.tensor(reward[:, part]), torch.tensor(done[:, part]), None)
+        for part in (slice(0, 20), slice(20, 50))
+    ]
+    returns = []
+    for row in range(4):
+        running = 0.0
+        for t in range(50):
+            running = running * 0.9 + reward[row, t]
+            returns.append(running)
+            if done[row, t]:
+                running = 0.0
+    np.testing.assert_allclose(normalizer.moments.var.item(), np.var(returns), rtol=1e-9)
+    np.testing.assert_allclose(halves[1].numpy(), reward[:, 20:] / np.std(returns), rtol=1e-6)
+
+
+def test_dead_steps_do_not_count() -> None:
+    reward, done = torch.tensor([[1.0, 0.0, 1.0]]), torch.tensor([[True, False, False]])
+    live = torch.tensor([[True, False, True]])
+    normalizer = RewardNormalizer(1, 0.9, NormalizationConfig())
+    normalizer(reward, done, live)
+    assert normalizer.moments.count.item() == 2
+    assert normalizer.moments.mean.item() == 1.0
+
+
+def test_a_clip_of_zero_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"normalization\.clip_reward=0\.0: expected above 0"):
+        NormalizationConfig(clip_reward=0.0)

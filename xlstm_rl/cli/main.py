@@ -1,0 +1,88 @@
+"""Finds the command, runs it, and turns what goes wrong into one line and an exit status."""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+
+from xlstm_rl import __version__
+from xlstm_rl.config.errors import ConfigError, one_line, suggestion
+from xlstm_rl.errors import CheckpointError
+
+COMMANDS = {
+    "train": "train an agent; without options, PPO with an xLSTM on CartPole without velocities",
+    "eval": "play whole episodes with the policy of a run and report its return",
+    "plot": "draw the learning curves of runs",
+    "list": "what there is: configs, envs, memories",
+}
+"""Each command's module in this package, and what it does."""
+
+_OK, _FAILED, _BAD_USAGE, _INTERRUPTED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status.
+
+    0: success. 1: the run failed. 2: bad usage or configuration. 130: interrupted.
+    Errors are one line on standard error; `--debug`, or XLSTM_RL_DEBUG=1, shows the traceback.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in args or os.environ.get("XLSTM_RL_DEBUG", "0") not in ("", "0")
+    args = [word for word in args if word != "--debug"]
+    name = args[0] if args and args[0] in COMMANDS else None
+    try:
+        if name is None:
+            return _without_command(args)
+        # Commands are imported one at a time, so that help does not wait for torch.
+        command = import_module(f"xlstm_rl.cli.{name}")
+        return int(command.run(args[1:]))
+    except KeyboardInterrupt:
+        print("xlstm-rl: interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        command_name = f"xlstm-rl {name}" if name else "xlstm-rl"
+        message = one_line(error)
+        if isinstance(error, ConfigError | CheckpointError):
+            print(f"{command_name}: {message}", file=sys.stderr)
+            return _BAD_USAGE
+        what = f"{type(error).__name__}: {message}" if message else type(error).__name__
+        hint = "" if debug else " (--debug shows where)"
+        print(f"{command_name}: failed: {what}{hint}", file=sys.stderr)
+        return _FAILED
+
+
+def _without_command(args: Sequence[str]) -> int:
+    """Answer `--help` and `--version`, and refuse everything else."""
+    if args and args[0] in ("-h", "--help"):
+        print(_overview())
+        return _OK
+    if args and args[0] == "--version":
+        print(__version__)
+        return _OK
+    if not args:
+        raise ConfigError(f"expected a command: {', '.join(COMMANDS)}; --help says more")
+    hint = suggestion(args[0], COMMANDS) or f"; there are {', '.join(COMMANDS)}"
+    raise ConfigError(f"no such command {args[0]!r}{hint}")
+
+
+def _overview() -> str:
+    commands = "\n".join(f"  {name:<8}{what}" for name, what in COMMANDS.items())
+    return f"""usage: xlstm-rl COMMAND [OPTIONS]
+
+Train and evaluate reinforcement-learning agents whose memory is an xLSTM.
+
+commands:
+{commands}
+
+options:
+  -h, --help  show this, or after a command its options
+  --version   show the version
+  --debug     after a command: show the traceback of an error (as XLSTM_RL_DEBUG=1 does)
+
+examples:
+  xlstm-rl train --memory.pattern ms --run-dir runs/demo
+  xlstm-rl eval runs/demo --episodes 50
+  xlstm-rl plot runs/demo --out curve.png"""
