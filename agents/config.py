@@ -17,20 +17,20 @@ class PPOConfig:
     algo: Literal["ppo"] = "ppo"
     """The algorithm."""
 
-    rollout_steps: int = 128
+    rollout_steps: int = 32
     """Steps collected from each environment between two updates (T of a rollout `[B, T]`)."""
 
-    epochs: int = 4
+    epochs: int = 20
     """Passes over each rollout."""
 
-    minibatches: int = 4
+    minibatches: int = 1
     """Parts into which the sequences of a rollout are split in each pass; must divide them."""
 
     segment_steps: int | None = None
     """Train on time segments of this length, each from the state stored when it was collected.
     None: every sequence is the whole rollout. Must divide `rollout_steps`."""
 
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     """Adam's step size at the start."""
 
     learning_rate_end: float = 0.0
@@ -39,16 +39,16 @@ class PPOConfig:
     adam_eps: float = 1e-5
     """Adam's epsilon."""
 
-    gamma: float = 0.99
+    gamma: float = 0.98
     """Discount per step."""
 
-    gae_lambda: float = 0.95
+    gae_lambda: float = 0.8
     """Lambda of generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438)."""
 
     clip: float = 0.2
     """Clip range of the probability ratio at the start."""
 
-    clip_end: float = 1.0
+    clip_end: float = 0.0
     """The fraction of `clip` left at the last step; linear in between (1: constant)."""
 
     value_clip: float | None = None

@@ -93,7 +93,7 @@ def test_the_saved_configuration_starts_the_same_run_again(
         (["--memory.patern", "ms"], "did you mean --memory.pattern?"),
         (["--memory.pattern", "mx"], "memory.pattern='mx'"),
         (["--agent.gamma", "2"], "(from --agent.gamma)"),
-        (["--env.num-envs", "3"], "agent.minibatches=4 does not divide"),
+        (["--agent.minibatches", "3"], "agent.minibatches=3 does not divide"),
         (["--env.id", "CartPol-v1"], "CartPole-v1"),
         (["--env.kwargs", "[1]"], "--env.kwargs: expected a mapping"),
         (["--device", "warp"], "device='warp'"),
@@ -107,7 +107,7 @@ def test_bad_configuration_is_one_line_and_leaves_nothing_behind(
     part: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert part in refused("train", *args)
+    assert part in refused("train", "--total-steps", "1", *args)
     assert os.listdir(tmp_path) == []
 
 

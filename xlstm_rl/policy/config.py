@@ -20,7 +20,7 @@ class PolicyConfig:
     activation: Literal["tanh", "relu", "silu"] = "tanh"
     """Activation of the encoder and of the heads."""
 
-    critic: Literal["shared", "separate"] = "shared"
+    critic: Literal["shared", "separate"] = "separate"
     """`shared`: one encoder and memory feed both heads. `separate`: the critic has its own."""
 
     initial_log_std: float = 0.0
