@@ -20,7 +20,7 @@ class PPOConfig:
     rollout_steps: int = 32
     """Steps collected from each environment between two updates (T of a rollout `[B, T]`)."""
 
-    epochs: int = 20
+    epochs: int = 10
     """Passes over each rollout."""
 
     minibatches: int = 1

@@ -9,7 +9,7 @@ class PolicyConfig:
     """Encoder and heads of a policy, and whether actor and critic share one memory."""
 
     encoder_layers: int = 1
-    """Linear layers between the observation and the memory (0: one bare projection)."""
+    """Layers with activation between the observation and the memory (0: a bare projection)."""
 
     head_layers: int = 1
     """Hidden layers of the action head and of the value head (0: one bare projection)."""
