@@ -17,13 +17,13 @@ class PPOConfig:
     algo: Literal["ppo"] = "ppo"
     """The algorithm."""
 
-    rollout_steps: int = 32
+    rollout_steps: int = 64
     """Steps collected from each environment between two updates (T of a rollout `[B, T]`)."""
 
     epochs: int = 10
     """Passes over each rollout."""
 
-    minibatches: int = 1
+    minibatches: int = 4
     """Parts into which the sequences of a rollout are split in each pass; must divide them."""
 
     segment_steps: int | None = None
@@ -39,7 +39,7 @@ class PPOConfig:
     adam_eps: float = 1e-5
     """Adam's epsilon."""
 
-    gamma: float = 0.98
+    gamma: float = 0.99
     """Discount per step."""
 
     gae_lambda: float = 0.8
