@@ -45,6 +45,26 @@ def test_memory_changes_the_action_and_reset_forgets(critic: str) -> None:
     assert same.all()
 
 
+@pytest.mark.parametrize("kind", ["xlstm", "lstm", "gru", "mlp"])
+@pytest.mark.parametrize("critic", ["shared", "separate"])
+def test_every_memory_carries_its_state_from_step_to_step(kind: str, critic: str) -> None:
+    policy, rng = _policy(critic=critic, kind=kind), np.random.default_rng(0)
+    sequence = rng.normal(size=(2, 6, 3)).astype(np.float32)
+    state = None
+    for t in range(6):
+        action, state = policy.act(sequence[:, t], state)
+        assert tuple(state.batch_size) == (2,)
+    with torch.no_grad():
+        x = policy.normalizer(torch.from_numpy(sequence))
+        params, _, leaves = policy.network(x, policy.network.initial_leaves(2), None)
+    distribution = policy.network.distribution
+    expected = distribution.to_env(distribution.mode(params[:, -1]))
+    np.testing.assert_allclose(action, expected.numpy(), atol=1e-5)
+    assert state is not None
+    for a, b in zip(policy.unpack_state(state, 2), leaves, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
 def test_numpy_in_numpy_out_and_tensors_in_tensors_out() -> None:
     policy = _policy()
     array, _ = policy.act(np.zeros((4, 3), np.float32))

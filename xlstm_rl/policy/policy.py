@@ -61,7 +61,8 @@ class Policy(nn.Module):
 
     def initial_state(self, batch_size: int) -> TensorDict:
         """Return the memory state of `batch_size` fresh episodes: all zeros."""
-        return self.pack_state(self.network.initial_leaves(batch_size, self.device))
+        leaves = self.network.initial_leaves(batch_size, self.device)
+        return self.pack_state(leaves, batch_size)
 
     @overload
     def act(
@@ -123,17 +124,17 @@ class Policy(nn.Module):
         action = distribution.to_env(
             distribution.sample(params, generator) if chosen is None else chosen
         )
-        after = self.pack_state(leaves)
+        after = self.pack_state(leaves, batch_size)
         return (action if isinstance(obs, Tensor) else action.cpu().numpy()), after
 
-    def pack_state(self, leaves: Leaves) -> TensorDict:
+    def pack_state(self, leaves: Leaves, batch_size: int) -> TensorDict:
         """Return bare state tensors as a TensorDict with one entry per memory."""
         packed, at = {}, 0
         for name, memory in self.network.memories().items():
             size = len(memory.state_keys)
-            packed[name] = memory.pack_state(leaves[at : at + size])
+            packed[name] = memory.pack_state(leaves[at : at + size], batch_size)
             at += size
-        return TensorDict(packed, batch_size=packed["actor"].batch_size)
+        return TensorDict(packed, batch_size=(batch_size,))
 
     def unpack_state(self, state: TensorDict, batch_size: int) -> Leaves:
         """Return a state's bare tensors, checked and on the policy's device.
