@@ -63,6 +63,7 @@ class Collector:
         self.steps_done = 0
         self._stream = EpisodeStream(env)
         self._num_envs = env.num_envs
+        self._device = policy.device
         self._leaves = policy.network.initial_leaves(env.num_envs, policy.device)
         self._observation = self._stream.reset(seed)
         self._reset = np.ones(env.num_envs, dtype=bool)
@@ -78,6 +79,7 @@ class Collector:
             TrainingError: an observation or a reward is not finite.
         """
         network, distribution = self.policy.network, self.policy.network.distribution
+        self._device = self.policy.device  # looked up once: it asks a parameter
         buffers = _Buffers(self.policy, self.rollout_steps, self._num_envs)
         segment_leaves: list[Leaves] = []
         returns: list[float] = []
@@ -111,7 +113,7 @@ class Collector:
 
     def _network_input(self, observation: Array) -> tuple[Tensor, Tensor]:
         normalizer = self.policy.normalizer
-        raw = torch.from_numpy(np.ascontiguousarray(observation)).to(self.policy.device)
+        raw = torch.from_numpy(np.ascontiguousarray(observation)).to(self._device)
         flat = normalizer.flatten(raw)
         return flat, normalizer.normalize(flat)
 
@@ -119,11 +121,11 @@ class Collector:
         # Most steps begin no episode anywhere; the memory's path without masks is cheaper.
         if not self._reset.any():
             return None
-        return torch.from_numpy(self._reset).to(self.policy.device)
+        return torch.from_numpy(self._reset).to(self._device)
 
     def _final_values(self, t: int, transition: Transition) -> tuple[int, Tensor, Tensor]:
         """Value final observations with the memory of the episode that they belong to."""
-        rows = torch.from_numpy(transition.final_rows).to(self.policy.device)
+        rows = torch.from_numpy(transition.final_rows).to(self._device)
         leaves = tuple(leaf[rows] for leaf in self._leaves)
         assert transition.final_observation is not None
         _, x = self._network_input(transition.final_observation)
