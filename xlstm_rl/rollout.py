@@ -87,10 +87,12 @@ class Collector:
         final_values: list[tuple[int, Tensor, Tensor]] = []
         for t in range(self.rollout_steps):
             if t % self.segment_steps == 0:
-                segment_leaves.append(self._leaves)
-            flat, x = self._network_input(self._observation)
-            params, value, self._leaves = network.step(x, self._leaves, self._reset_tensor())
-            action = distribution.sample(params, self.generator)
+                # copied, because no gradient may flow through what inference mode has made
+                segment_leaves.append(tuple(leaf.clone() for leaf in self._leaves))
+            with torch.inference_mode():  # a tenth of a step's time: nothing is tracked
+                flat, x = self._network_input(self._observation)
+                params, value, self._leaves = network.step(x, self._leaves, self._reset_tensor())
+                action = distribution.sample(params, self.generator)
             buffers.write_decision(t, flat, x, params, value, action, self._reset, self._dead)
             transition = self._stream.step(distribution.to_env(action).cpu().numpy())
             buffers.write_outcome(t, transition)
