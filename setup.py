@@ -8,11 +8,11 @@ from setuptools import find_packages, setup
 
 FOLDERS = ("kernels", "agents", "envs", "configs")
 
-linked = tuple(f"xlstm_rl.{folder}" for folder in FOLDERS)
+linked = {f"xlstm_rl.{folder}" for folder in FOLDERS}
 packages = [
     name
     for name in find_packages(include=["xlstm_rl", "xlstm_rl.*"])
-    if not name.startswith(linked)
+    if ".".join(name.split(".")[:2]) not in linked
 ]
 for folder in FOLDERS:
     packages += [f"xlstm_rl.{name}" for name in find_packages(include=[folder, f"{folder}.*"])]

@@ -40,7 +40,7 @@ class RecurrentAgent(ABC):
         seed: of the initial weights, the environments and the sampled actions.
         device: `auto`, `cpu`, `cuda`, ...
         threads: CPU threads torch may use while learning; 0: torch's own choice.
-        run_dir: folder of the run, which must not exist yet; None: a new one under `runs/`.
+        run_dir: folder of the run, which must be new or empty; None: a new one under `runs/`.
         env, normalization, memory, policy, agent, logger, checkpoint: the sections of
             `TrainConfig`, each a mapping or its config object.
 
@@ -146,7 +146,7 @@ class RecurrentAgent(ABC):
         if self.config.threads:
             torch.set_num_threads(self.config.threads)
         try:
-            self._open_run()
+            self._open_logger()
             self._learn(total, on_update)
         finally:
             torch.set_num_threads(threads)
@@ -210,12 +210,23 @@ class RecurrentAgent(ABC):
             "episode/length": float(np.mean(lengths)) if lengths else float("nan"),
         }
 
-    def _open_run(self) -> None:
-        """Make the run folder and the logger, once; without either, nothing is written."""
-        wanted = self.config.logger.kind != "none" or self.config.run_dir is not None
-        if self.run_dir is None and wanted:
+    def open_run(self) -> Path:
+        """Make the run folder, unless it is there, and return it.
+
+        `learn` does this by itself where there is a logger or a `run_dir`; without either, it
+        writes nothing unless this was called.
+
+        Raises:
+            ConfigError: the folder exists; nothing in it is touched.
+        """
+        if self.run_dir is None:
             self.run_dir = self._create_run_folder(self.config.run_dir)
-        if self.run_dir is not None and self._logger is None:
+        return self.run_dir
+
+    def _open_logger(self) -> None:
+        if self.config.logger.kind != "none" or self.config.run_dir is not None:
+            self.open_run()
+        if self.run_dir is not None:
             self._logger = make_logger(
                 self.config.logger, self.run_dir, config_to_dict(self.config)
             )

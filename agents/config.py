@@ -17,10 +17,10 @@ class PPOConfig:
     algo: Literal["ppo"] = "ppo"
     """The algorithm."""
 
-    rollout_steps: int = 128
+    rollout_steps: int = 64
     """Steps collected from each environment between two updates (T of a rollout `[B, T]`)."""
 
-    epochs: int = 4
+    epochs: int = 10
     """Passes over each rollout."""
 
     minibatches: int = 4
@@ -30,7 +30,7 @@ class PPOConfig:
     """Train on time segments of this length, each from the state stored when it was collected.
     None: every sequence is the whole rollout. Must divide `rollout_steps`."""
 
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     """Adam's step size at the start."""
 
     learning_rate_end: float = 0.0
@@ -42,13 +42,13 @@ class PPOConfig:
     gamma: float = 0.99
     """Discount per step."""
 
-    gae_lambda: float = 0.95
+    gae_lambda: float = 0.8
     """Lambda of generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438)."""
 
     clip: float = 0.2
     """Clip range of the probability ratio at the start."""
 
-    clip_end: float = 1.0
+    clip_end: float = 0.0
     """The fraction of `clip` left at the last step; linear in between (1: constant)."""
 
     value_clip: float | None = None
@@ -129,7 +129,7 @@ class TrainConfig:
     """CPU threads torch may use; small networks are fastest with one. 0: torch's own choice."""
 
     run_dir: str | None = None
-    """Folder of the run, which must not exist yet; None: a new one under `runs/`."""
+    """Folder of the run, which must be new or empty; None: a new one under `runs/`."""
 
     env: EnvConfig = field(default_factory=EnvConfig)
     """The environment."""

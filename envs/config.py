@@ -29,7 +29,7 @@ class EnvConfig:
     id: str = "xlstm_rl/CartPoleNoVel-v1"
     """Gymnasium id, as in gymnasium.make; `module:Name-v0` imports the module first."""
 
-    num_envs: int = 8
+    num_envs: int = 16
     """Environments that run side by side."""
 
     vectorization: Vectorization = "auto"

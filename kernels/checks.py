@@ -1,10 +1,11 @@
 """The public door: shapes, dtypes and devices are checked here, once.
 
-Each check is one cheap comparison (acting goes through it at every step); only when it fails is
-the work done of finding out what exactly was wrong.
+Acting goes through this door at every step, with the same shapes for hours: a combination that
+has passed is remembered, and only a new one is looked at in detail.
 """
 
 import difflib
+from collections.abc import Hashable
 from typing import NoReturn
 
 import torch
@@ -14,6 +15,8 @@ from xlstm_rl.kernels.types import compute_dtype
 
 BACKENDS = ("auto", "reference", "torch", "triton")
 FORGET_GATES = ("sigmoid", "exponential")
+
+_passed: set[Hashable] = set()
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
@@ -36,23 +39,13 @@ def check_mlstm(
     axes: str,
 ) -> None:
     """Check the inputs of an mLSTM; ``axes`` is ``"BT"`` for a sequence, ``"B"`` for a step."""
-    lead, size, dtype, device = q.shape[:-2], q.shape, q.dtype, q.device
-    if (
-        len(lead) == len(axes)
-        and k.shape == size
-        and v.shape[:-1] == size[:-1]
-        and i.shape == size[:-1] == f.shape
-        and dtype is k.dtype is v.dtype is i.dtype is f.dtype
-        and dtype.is_floating_point
-        and device == k.device == v.device == i.device == f.device
-        and (reset is None or _reset_fits(reset, lead, device))
-        and (len(axes) == 1 or size[1] > 0)
-        and state is None
-    ):
+    signature = _signature("mlstm " + axes, q, k, v, i, f, reset, *_tensors(state))
+    if signature in _passed:
         return
     _need_rank("q", q, axes + "HK")
     _need_rank("v", v, axes + "HV")
-    H, K, V = size[-2], size[-1], v.shape[-1]
+    lead, dtype, device = q.shape[:-2], q.dtype, q.device
+    H, K, V = q.shape[-2], q.shape[-1], v.shape[-1]
     half = (dtype, compute_dtype(dtype))
     _need_floating("q", q)
     for name, x, shape, letters, dtypes in (
@@ -67,6 +60,7 @@ def check_mlstm(
     B = lead[0]
     shapes = (((B, H, K, V), "BHKV"), ((B, H, K), "BHK"), ((B, H), "BH"))
     _need_state(state, ("C", "n", "m"), shapes, half, device)
+    _remember(signature)
 
 
 def check_slstm(
@@ -78,6 +72,9 @@ def check_slstm(
     axes: str,
 ) -> None:
     """Check the inputs of an sLSTM; ``axes`` is ``"BT"`` for a sequence, ``"B"`` for a step."""
+    signature = _signature("slstm " + axes, x, R, b, reset, *_tensors(state))
+    if signature in _passed:
+        return
     _need_rank("x", x, axes + "4HD")
     lead, dtype, device = x.shape[: len(axes)], x.dtype, x.device
     B, H, D = lead[0], x.shape[-2], x.shape[-1]
@@ -89,6 +86,7 @@ def check_slstm(
     _need_time(lead)
     _need_reset(reset, lead, axes, device)
     _need_state(state, ("h", "c", "n", "m"), (((B, H, D), "BHD"),) * 4, half, device)
+    _remember(signature)
 
 
 def check_conv1d(
@@ -100,6 +98,9 @@ def check_conv1d(
     axes: str,
 ) -> None:
     """Check the inputs of a convolution; ``axes`` is ``"BT"`` for a sequence, ``"B"`` else."""
+    signature = _signature("conv1d " + axes, x, weight, bias, reset, state)
+    if signature in _passed:
+        return
     _need_rank("x", x, axes + "C")
     _need_rank("weight", weight, "CW")
     lead, C, W, dtype, device = x.shape[:-1], x.shape[-1], weight.shape[1], x.dtype, x.device
@@ -114,6 +115,29 @@ def check_conv1d(
     _need_reset(reset, lead, axes, device)
     if state is not None:
         _need("state", state, (lead[0], W - 1, C), "B W-1 C", (dtype,), device, "x")
+    _remember(signature)
+
+
+def _tensors(state: tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
+    return state if type(state) is tuple else (state,)  # type: ignore[return-value]
+
+
+def _signature(door: str, *xs: Tensor | None) -> Hashable:
+    """All that the checks look at, or ``None`` where something is no tensor at all."""
+    if torch.compiler.is_compiling():  # checked while tracing; sizes may be symbols there
+        return None
+    try:
+        return door, *(None if x is None else (x.shape, x.dtype, x.device) for x in xs)
+    except AttributeError:
+        return None
+
+
+def _remember(signature: Hashable) -> None:
+    if signature is None:
+        return
+    if len(_passed) >= 4096:
+        _passed.clear()
+    _passed.add(signature)
 
 
 def _reset_fits(reset: Tensor, lead: torch.Size, device: torch.device) -> bool:

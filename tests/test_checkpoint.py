@@ -13,7 +13,7 @@ from xlstm_rl.errors import CheckpointError
 SECTIONS: dict[str, Any] = {
     "env": {"num_envs": 2},
     "memory": {"pattern": "ms", "width": 16, "num_heads": 2},
-    "agent": {"rollout_steps": 16, "minibatches": 1},
+    "agent": {"rollout_steps": 16, "epochs": 4, "minibatches": 1},
     "logger": {"kind": "none"},
 }
 

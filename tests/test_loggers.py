@@ -3,6 +3,7 @@ import json
 import math
 import os
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,7 +96,11 @@ def test_wandb_without_a_key_records_offline_and_says_so_once(
     assert "wandb sync" in output.err
     assert rows(run)[0]["episode/return"] == "1.5"
     (recorded,) = run.glob("wandb/offline-run-*/*.wandb")
-    steps, axes = read_wandb(recorded)
+    # `finish` returns before W&B's own process has written the last of the file.
+    deadline = time.monotonic() + 30
+    while not (found := read_wandb(recorded))[0] and time.monotonic() < deadline:
+        time.sleep(0.1)
+    steps, axes = found
     assert steps == [{"step": 128.0, "episode/return": 1.5}]
     assert ("*", "step") in axes
 

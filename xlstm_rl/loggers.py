@@ -211,7 +211,7 @@ class WandbSink:
         self._run.log({"step": step, **metrics})
 
     def close(self) -> None:
-        """Finish the run; waits until what was logged is uploaded or on disk."""
+        """Finish the run; W&B's own process uploads or writes what is left."""
         self._run.finish()
 
 

@@ -4,6 +4,7 @@ Statistics stand still while a rollout is collected and are brought up to date b
 the policy that acts and the policy that trains then see the same numbers.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,9 +85,7 @@ class ObservationNormalizer(nn.Module):
         self.observation_shape = tuple(space.shape or ())
         self.start = int(space.start) if isinstance(space, gymnasium.spaces.Discrete) else None
         self.clip = config.clip_observation
-        size = 1
-        for n in self.observation_shape:
-            size *= n
+        size = math.prod(self.observation_shape)
         self.moments = RunningMoments(size) if config.observation and self.start is None else None
         # Float32 copies derived from the moments: three operations a step are saved.
         self.register_buffer("shift", torch.zeros(size), persistent=False)

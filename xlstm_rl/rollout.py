@@ -97,7 +97,9 @@ class Collector:
             transition = self._stream.step(distribution.to_env(action).cpu().numpy())
             buffers.write_outcome(t, transition)
             if transition.final_observation is not None:
-                final_values.append(self._final_values(t, transition))
+                rows = torch.from_numpy(transition.final_rows).to(self._device)
+                value = self._final_value(rows, transition.final_observation)
+                final_values.append((t, rows, value))
             self._count_episodes(transition, returns, lengths)
             self._observation = transition.observation
             self._reset, self._dead = transition.reset, transition.dead
@@ -125,14 +127,12 @@ class Collector:
             return None
         return torch.from_numpy(self._reset).to(self._device)
 
-    def _final_values(self, t: int, transition: Transition) -> tuple[int, Tensor, Tensor]:
-        """Value final observations with the memory of the episode that they belong to."""
-        rows = torch.from_numpy(transition.final_rows).to(self._device)
+    def _final_value(self, rows: Tensor, observation: Array) -> Tensor:
+        """Value final observations with the memory of the episodes that they belong to."""
         leaves = tuple(leaf[rows] for leaf in self._leaves)
-        assert transition.final_observation is not None
-        _, x = self._network_input(transition.final_observation)
+        _, x = self._network_input(observation)
         _, value, _ = self.policy.network.step(x, leaves, None)
-        return t, rows, value
+        return value
 
     def _count_episodes(
         self, transition: Transition, returns: list[float], lengths: list[int]

@@ -39,7 +39,7 @@ def causal_conv1d_step(
 ) -> tuple[Tensor, Tensor]:
     """One step: the reference's, but with the taps laid out as the inputs are."""
     dtype = compute_dtype(x.dtype)
-    if state is None or dtype is not x.dtype or weight.shape[1] < 2:
+    if state is None or dtype is not x.dtype:
         return reference.causal_conv1d_step(x, weight, bias, reset, state)
     if reset is not None and any_reset(reset):
         state = restart(state, reset)

@@ -106,6 +106,8 @@ def make_gates(
         g = g.masked_fill(seen[..., -1] > 0, -torch.inf)
     m = torch.empty(N + 1, B, H, dtype=torch.float64, device=device)
     m[0] = 0.0 if m_0 is None else m_0
+    if reset is not None:
+        m[0].masked_fill_(reset[:, :1], 0)
     steps = list(m.unbind(0))
     for n, (g_n, top_n) in enumerate(zip(g.unbind(0), top.unbind(0), strict=True)):
         torch.maximum(steps[n] + g_n, top_n, out=steps[n + 1])

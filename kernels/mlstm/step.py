@@ -36,5 +36,7 @@ def mlstm_step(
     qn = (q * n).sum(-1).abs_()
     # h = (q C) / max(|q n|, sqrt(K) exp(-m)): the scale of q moved to the floor
     floor = m.clamp(-bound, bound).neg_().exp_().mul_(q.shape[-1] ** 0.5)
-    h = torch.matmul(q[..., None, :], C).squeeze(-2)
+    h = torch.empty_like(v, memory_format=torch.contiguous_format)
+    # with out=, autocast leaves the dtype alone
+    torch.bmm(q.flatten(0, 1)[:, None], C.flatten(0, 1), out=h.view(-1, 1, h.shape[-1]))
     return h.div_(torch.maximum(qn, floor)[..., None]), (C, n, m)

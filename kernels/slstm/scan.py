@@ -18,7 +18,7 @@ class Saved(NamedTuple):
     """What the backward reads again; where there is one step more, the first state leads."""
 
     gates: Tensor
-    """``[T, H, B, 4, D]``: write gate, pre-activation of the forget gate, tanh(z), sigmoid(o)."""
+    """``[T, H, B, 4, D]``: write gate, f (-f for the sigmoid), tanh(z), sigmoid(o)."""
     h: Tensor
     """``[T + 1, H, B, D]``."""
     c: Tensor
@@ -56,7 +56,11 @@ def scan_forward(
     dtype, device = compute_dtype(x.dtype), x.device
     raw = torch.empty(T, H, B, 4, D, dtype=dtype, device=device)
     torch.add(x.permute(1, 3, 0, 2, 4), b.permute(1, 0, 2)[:, None], out=raw)
-    weight = R.permute(1, 2, 0, 3).reshape(H, D, 4 * D).to(dtype)
+    weight = R.permute(1, 2, 0, 3).reshape(H, D, 4 * D).to(dtype, copy=True)
+    bound, sigmoid = exp_bound(dtype), forget_gate == "sigmoid"
+    if sigmoid:  # log sigmoid(f) = -softplus(-f), which runs on a view without copying it first
+        raw[..., 1, :].neg_()
+        weight[..., D : 2 * D].neg_()
     if state is None:
         h, c, n = torch.zeros(3, H, B, D, dtype=dtype, device=device).unbind(0)
         # nothing to forget: m = i and forget = 0, just as where n = 0
@@ -69,7 +73,6 @@ def scan_forward(
     # fresh small tensors, stacked once: writing each into a view of its buffer costs more
     hs, cs, ns, forgets, ratios = [h], [c], [n], [], []
     starts = _starts(reset, T)
-    bound, sigmoid = exp_bound(dtype), forget_gate == "sigmoid"
     for t in range(T):
         start = starts[t]
         if start is not None:
@@ -78,7 +81,7 @@ def scan_forward(
         if t > 0 or state is not None:
             outs[t].baddbmm_(h, weight)
         i = i_[t]
-        forget = (F.logsigmoid(f_[t]) if sigmoid else f_[t]) + m
+        forget = m - F.softplus(f_[t], threshold=bound) if sigmoid else f_[t] + m
         if t == 0 and state is not None:  # later on, n = 0 only where a reset has set m = -inf
             m = torch.where((n == 0) | (forget < i), i, forget)
             forget.sub_(m).clamp_(max=bound).exp_()  # inf * 0 is NaN
@@ -188,7 +191,7 @@ def _coefficients(saved: Saved, forget_gate: str) -> tuple[Tensor, Tensor, Tenso
     gates, _, c, n, forget, ratio = saved
     T, H, B, _, D = gates.shape
     write, f, z, o = gates.unbind(3)
-    through_f = forget * torch.sigmoid(-f) if forget_gate == "sigmoid" else forget
+    through_f = forget * torch.sigmoid(f) if forget_gate == "sigmoid" else forget
     to_c, to_n = gates.new_empty(T, H, B, 3, D), gates.new_empty(T, H, B, 2, D)
     written = torch.mul(write, z, out=to_c[..., 0, :])
     torch.mul(through_f, c[:-1], out=to_c[..., 1, :])
@@ -227,7 +230,7 @@ def _through_maximum(
     torch.mul(comes - passed, own, out=extra[..., 0, :])
     torch.mul(passed, own, out=extra[..., 1, :])
     if forget_gate == "sigmoid":
-        extra[..., 1, :].mul_(torch.sigmoid(-gates[..., 1, :]))
+        extra[..., 1, :].mul_(torch.sigmoid(gates[..., 1, :]))
     return extra, passed[0] * own
 
 

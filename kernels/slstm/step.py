@@ -27,8 +27,11 @@ def slstm_step(
     h, c, n, m = state
     if reset is not None and any_reset(reset):
         h, c, n, m = (restart(s, reset) for s in (h, c, n, m))
-    # [B, 1, H, 1, D] @ [4, H, D, D] -> [B, 4, H, 1, D]
-    raw = torch.matmul(h[:, None, :, None], R).squeeze(3).add_(x).add_(b)
+    B, H, D = h.shape
+    seen = h.transpose(0, 1).expand(4, H, B, D).reshape(4 * H, B, D)
+    mixed = torch.empty_like(seen)
+    torch.bmm(seen, R.flatten(0, 1), out=mixed)  # with out=, autocast leaves the dtype alone
+    raw = (x + mixed.view(4, H, B, D).permute(2, 0, 1, 3)).add_(b)
     i, f, z, o = raw.unbind(1)
     log_forget = (F.logsigmoid(f) if forget_gate == "sigmoid" else f) + m
     m = torch.where(n == 0, i, torch.maximum(i, log_forget))

@@ -41,7 +41,10 @@ def test_help_waits_for_neither_torch_nor_gymnasium() -> None:
 @pytest.mark.parametrize(
     ("command", "parts"),
     [
-        ("train", ["--env.num-envs INT", "--memory.kind {xlstm", "(default: 0.99)", "--config"]),
+        (
+            "train",
+            ["--env.num-envs INT", "--memory.kind {xlstm", "--agent.gamma FLOAT", "--config"],
+        ),
         ("eval", ["RUN", "--episodes INT", "--stochastic", "(default: 20)", "--env.id"]),
         ("plot", ["RUN...", "--out STR"]),
         ("list", ["{configs,envs,memories}"]),

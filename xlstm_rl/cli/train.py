@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from xlstm_rl.agents import RecurrentAgent, TrainConfig, make_agent
+from xlstm_rl.agents import TrainConfig, make_agent
 from xlstm_rl.cli.options import read_options, refusing_bad_input
 from xlstm_rl.config import find_config
 from xlstm_rl.config.fields import FLAG_ONLY
@@ -37,17 +37,18 @@ def run(args: Sequence[str]) -> int:
     config = TrainConfig(**values)
     with refusing_bad_input():
         agent = make_agent(config)
+        # Whoever trains from the command line wants the policy afterwards, logger or not.
+        folder = agent.open_run()
     try:
         with TrainingProgress(config.total_steps) as progress:
             agent.learn(on_update=progress.update)
     except KeyboardInterrupt:
-        if agent.run_dir is not None:
-            agent.save(agent.run_dir)
-        print(f"interrupted; {_where(agent)}")
+        agent.save(folder)
+        print(f"interrupted; {_where(folder)}")
         return _INTERRUPTED
     finally:
         agent.close()
-    print(_where(agent))
+    print(_where(folder))
     return 0
 
 
@@ -62,7 +63,5 @@ def _config_file(args: Sequence[str]) -> Path | None:
     return None if name is None or name.startswith("--") else find_config(name)
 
 
-def _where(agent: RecurrentAgent) -> str:
-    if agent.run_dir is None:
-        return "nothing was saved: --logger.kind none without --run-dir keeps no run folder"
-    return f"saved in {agent.run_dir}; next: xlstm-rl eval {shlex.quote(str(agent.run_dir))}"
+def _where(folder: Path) -> str:
+    return f"saved in {folder}; next: xlstm-rl eval {shlex.quote(str(folder))}"

@@ -9,7 +9,7 @@ class PolicyConfig:
     """Encoder and heads of a policy, and whether actor and critic share one memory."""
 
     encoder_layers: int = 1
-    """Linear layers between the observation and the memory (0: one bare projection)."""
+    """Layers with activation between the observation and the memory (0: a bare projection)."""
 
     head_layers: int = 1
     """Hidden layers of the action head and of the value head (0: one bare projection)."""
@@ -20,7 +20,7 @@ class PolicyConfig:
     activation: Literal["tanh", "relu", "silu"] = "tanh"
     """Activation of the encoder and of the heads."""
 
-    critic: Literal["shared", "separate"] = "shared"
+    critic: Literal["shared", "separate"] = "separate"
     """`shared`: one encoder and memory feed both heads. `separate`: the critic has its own."""
 
     initial_log_std: float = 0.0

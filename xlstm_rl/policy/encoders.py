@@ -1,5 +1,6 @@
 """Encoders: from an observation to the memory's input."""
 
+import math
 from itertools import pairwise
 from typing import Any
 
@@ -30,6 +31,18 @@ def orthogonal(layer: nn.Linear, gain: float) -> nn.Linear:
     return layer
 
 
+def _first_layer(size: int, width: int, gain: float) -> nn.Linear:
+    """Return the layer that meets the observation, with biases drawn from U(-1, 1).
+
+    The memory normalises its input over the features. With zero biases a small observation and a
+    larger one of the same direction would look alike behind that; biases of the size of a
+    normalised observation keep its magnitude visible.
+    """
+    layer = orthogonal(nn.Linear(size, width), gain)
+    nn.init.uniform_(layer.bias, -1.0, 1.0)
+    return layer
+
+
 class DiscreteEncoder(nn.Module):
     """Embeds indices `[...]` as `[..., width]`: a Linear layer on their one-hot codes."""
 
@@ -52,15 +65,12 @@ def make_encoder(space: gymnasium.Space[Any], width: int, config: PolicyConfig) 
     """
     if isinstance(space, gymnasium.spaces.Discrete):
         first: nn.Module = DiscreteEncoder(int(space.n), width)
-        if config.encoder_layers == 0:
-            return first
-        rest = make_mlp([width] * config.encoder_layers, config.activation)
-        return nn.Sequential(first, _ACTIVATIONS[config.activation](), *rest)
-    if isinstance(space, gymnasium.spaces.Box):
-        size = 1
-        for n in space.shape:
-            size *= n
-        if config.encoder_layers == 0:
-            return orthogonal(nn.Linear(size, width), 1.0)
-        return make_mlp([size] + [width] * config.encoder_layers, config.activation)
-    raise ValueError(f"observation space {space}: expected Box or Discrete")
+    elif isinstance(space, gymnasium.spaces.Box):
+        gain = 2.0**0.5 if config.encoder_layers else 1.0
+        first = _first_layer(math.prod(space.shape), width, gain)
+    else:
+        raise ValueError(f"observation space {space}: expected Box or Discrete")
+    if config.encoder_layers == 0:
+        return first
+    rest = make_mlp([width] * config.encoder_layers, config.activation)
+    return nn.Sequential(first, _ACTIVATIONS[config.activation](), *rest)

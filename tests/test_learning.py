@@ -1,0 +1,32 @@
+"""The shipped configurations reach what they promise; each takes minutes."""
+
+from pathlib import Path
+
+import pytest
+
+from xlstm_rl import evaluate, load_policy
+from xlstm_rl.cli import main
+from xlstm_rl.evaluation import EvaluationResult
+
+pytestmark = pytest.mark.slow
+
+
+def _train_and_evaluate(run: Path, *args: str) -> EvaluationResult:
+    assert main(["train", "--run-dir", str(run), "--device", "cpu", *args]) == 0
+    return evaluate(load_policy(run), episodes=20, seed=0)
+
+
+@pytest.mark.parametrize("seed", ["0", "1", "2"])
+def test_the_default_balances_a_pole_without_velocities(tmp_path: Path, seed: str) -> None:
+    result = _train_and_evaluate(tmp_path / "run", "--seed", seed)
+    assert len(result.returns) == 20 and result.mean >= 475
+
+
+def test_without_memory_the_same_configuration_does_not(tmp_path: Path) -> None:
+    assert _train_and_evaluate(tmp_path / "run", "--memory.kind", "mlp").mean < 150
+
+
+@pytest.mark.parametrize("seed", ["0", "1", "2"])
+def test_memory_chain_recalls_over_32_steps(tmp_path: Path, seed: str) -> None:
+    result = _train_and_evaluate(tmp_path / "run", "--config", "memory_chain", "--seed", seed)
+    assert result.mean >= 0.95
