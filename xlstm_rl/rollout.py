@@ -63,6 +63,7 @@ class Collector:
         self.steps_done = 0
         self._stream = EpisodeStream(env)
         self._num_envs = env.num_envs
+        self._device = policy.device
         self._leaves = policy.network.initial_leaves(env.num_envs, policy.device)
         self._observation = self._stream.reset(seed)
         self._reset = np.ones(env.num_envs, dtype=bool)
@@ -78,6 +79,7 @@ class Collector:
             TrainingError: an observation or a reward is not finite.
         """
         network, distribution = self.policy.network, self.policy.network.distribution
+        self._device = self.policy.device  # looked up once: it asks a parameter
         buffers = _Buffers(self.policy, self.rollout_steps, self._num_envs)
         segment_leaves: list[Leaves] = []
         returns: list[float] = []
@@ -85,15 +87,17 @@ class Collector:
         final_values: list[tuple[int, Tensor, Tensor]] = []
         for t in range(self.rollout_steps):
             if t % self.segment_steps == 0:
-                segment_leaves.append(self._leaves)
-            flat, x = self._network_input(self._observation)
-            params, value, self._leaves = network.step(x, self._leaves, self._reset_tensor())
-            action = distribution.sample(params, self.generator)
+                # copied, because no gradient may flow through what inference mode has made
+                segment_leaves.append(tuple(leaf.clone() for leaf in self._leaves))
+            with torch.inference_mode():  # a tenth of a step's time: nothing is tracked
+                flat, x = self._network_input(self._observation)
+                params, value, self._leaves = network.step(x, self._leaves, self._reset_tensor())
+                action = distribution.sample(params, self.generator)
             buffers.write_decision(t, flat, x, params, value, action, self._reset, self._dead)
             transition = self._stream.step(distribution.to_env(action).cpu().numpy())
             buffers.write_outcome(t, transition)
             if transition.final_observation is not None:
-                rows = torch.from_numpy(transition.final_rows).to(self.policy.device)
+                rows = torch.from_numpy(transition.final_rows).to(self._device)
                 value = self._final_value(rows, transition.final_observation)
                 final_values.append((t, rows, value))
             self._count_episodes(transition, returns, lengths)
@@ -113,7 +117,7 @@ class Collector:
 
     def _network_input(self, observation: Array) -> tuple[Tensor, Tensor]:
         normalizer = self.policy.normalizer
-        raw = torch.from_numpy(np.ascontiguousarray(observation)).to(self.policy.device)
+        raw = torch.from_numpy(np.ascontiguousarray(observation)).to(self._device)
         flat = normalizer.flatten(raw)
         return flat, normalizer.normalize(flat)
 
@@ -121,7 +125,7 @@ class Collector:
         # Most steps begin no episode anywhere; the memory's path without masks is cheaper.
         if not self._reset.any():
             return None
-        return torch.from_numpy(self._reset).to(self.policy.device)
+        return torch.from_numpy(self._reset).to(self._device)
 
     def _final_value(self, rows: Tensor, observation: Array) -> Tensor:
         """Value final observations with the memory of the episodes that they belong to."""

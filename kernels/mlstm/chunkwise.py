@@ -12,7 +12,7 @@ from torch import Tensor
 
 from xlstm_rl.kernels.mlstm.gate_grads import gate_grads
 from xlstm_rl.kernels.mlstm.gates import Gates, Layout, choose_layout, log_forget_gate, make_gates
-from xlstm_rl.kernels.types import compute_dtype
+from xlstm_rl.kernels.types import compute_dtype, restart
 
 
 class Saved(NamedTuple):
@@ -170,10 +170,10 @@ def _scan_states(
     if C_0 is None or n_0 is None:
         states[0] = 0
     else:
+        if reset is not None:
+            C_0, n_0 = restart(C_0, reset[:, 0]), restart(n_0, reset[:, 0])
         states[0, ..., :V] = C_0
         states[0, ..., V] = n_0
-        if reset is not None:  # not even a NaN of the last episode survives
-            states[0].masked_fill_(reset[:, 0, None, None, None], 0)
     each, decay = states.unbind(0), gates.decay[..., None, None].unbind(0)
     for t in range(1 if C_0 is None else 0, N):
         each[t + 1].addcmul_(each[t], decay[t])

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xlstm_rl.kernels.mlstm import reference
-from xlstm_rl.kernels.types import MLSTMState, any_reset, compute_dtype, exp_bound
+from xlstm_rl.kernels.types import MLSTMState, any_reset, compute_dtype, exp_bound, restart
 
 
 def mlstm_step(
@@ -24,15 +24,13 @@ def mlstm_step(
         return reference.mlstm_step(q, k, v, i, f, reset, state, forget_gate)
     C, n, m = state
     if reset is not None and any_reset(reset):
-        C = C.masked_fill(reset[:, None, None, None], 0)
-        n = n.masked_fill(reset[:, None, None], 0)
-        m = m.masked_fill(reset[:, None], 0)
+        C, n, m = restart(C, reset), restart(n, reset), restart(m, reset)
     log_forget = (F.logsigmoid(f) if forget_gate == "sigmoid" else f) + m
     m = torch.maximum(log_forget, i)
     forget = log_forget.sub_(m).exp_()[..., None]
     written = k * (i - m).exp_()[..., None]
     n = torch.addcmul(written, n, forget)
-    C = (C * forget[..., None]).addcmul_(written[..., None], v[..., None, :])
+    C = (written[..., None] * v[..., None, :]).addcmul_(C, forget[..., None])
 
     bound = exp_bound(dtype)
     qn = (q * n).sum(-1).abs_()

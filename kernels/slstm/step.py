@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xlstm_rl.kernels.slstm import reference
-from xlstm_rl.kernels.types import SLSTMState, any_reset, compute_dtype, exp_bound
+from xlstm_rl.kernels.types import SLSTMState, any_reset, compute_dtype, exp_bound, restart
 
 
 def slstm_step(
@@ -26,8 +26,7 @@ def slstm_step(
         return reference.slstm_step(x, R, b, reset, state, forget_gate)
     h, c, n, m = state
     if reset is not None and any_reset(reset):
-        start = reset[:, None, None]
-        h, c, n, m = (s.masked_fill(start, 0) for s in (h, c, n, m))
+        h, c, n, m = (restart(s, reset) for s in (h, c, n, m))
     B, H, D = h.shape
     seen = h.transpose(0, 1).expand(4, H, B, D).reshape(4 * H, B, D)
     mixed = torch.empty_like(seen)
