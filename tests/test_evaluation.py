@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -119,3 +120,14 @@ def test_a_policy_without_a_registered_environment_asks_for_one() -> None:
 def test_no_episodes_are_refused() -> None:
     with pytest.raises(ConfigError, match="episodes=0: expected 1 or more"):
         evaluate(_policy(), Seeded, episodes=0)
+
+
+def test_a_missing_package_for_videos_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: Any, **__: Any) -> Any:
+        raise gymnasium.error.DependencyNotInstalled("MoviePy is not installed")
+
+    monkeypatch.setattr(gymnasium.wrappers, "RecordVideo", missing)
+    with pytest.raises(ConfigError, match=r"MoviePy is not installed.*xlstm_rl\[video\]"):
+        evaluate(_cartpole_policy(), episodes=1, video_dir=tmp_path)

@@ -63,7 +63,8 @@ def evaluate(
         video_dir: where to write a video of every episode (needs the extra `video`).
 
     Raises:
-        ConfigError: the environment is unknown, or its spaces are not the policy's.
+        ConfigError: the environment is unknown, its spaces are not the policy's, or a package
+            that videos need is missing.
     """
     if episodes < 1:
         raise ConfigError(f"episodes={episodes}: expected 1 or more")
@@ -104,7 +105,15 @@ def _make(
     if video_dir is None:
         return make_env(config, custom)
     env = make_env(config, custom, render_mode="rgb_array")
-    return gymnasium.wrappers.RecordVideo(env, str(video_dir), episode_trigger=lambda _: True)
+    try:
+        env.reset()
+        env.render()  # what drawing lacks is said before the first episode, not in it
+        return gymnasium.wrappers.RecordVideo(env, str(video_dir), episode_trigger=lambda _: True)
+    except gymnasium.error.DependencyNotInstalled as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"a video cannot be made here ({reason}): pip install 'xlstm_rl[video]'"
+        ) from error
 
 
 def _check_spaces(policy: Policy, env: gymnasium.Env[Any, Any]) -> None:
