@@ -99,7 +99,7 @@ class PPOConfig:
 class CheckpointConfig:
     """When the policy and the trainer's state are written to the run folder."""
 
-    every_steps: int = 0
+    every_steps: int = 25_000
     """Environment steps between two checkpoints; 0: only at the end of training."""
 
     keep: int = 3
