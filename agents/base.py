@@ -118,6 +118,7 @@ class RecurrentAgent(ABC):
         )
         self.steps_done = 0
         self.run_dir: Path | None = None
+        self._made: set[Path] = set()
         self._collector: Collector | None = None
         self._logger: Logger | None = None
         self._recent: deque[tuple[float, int]] = deque(maxlen=_RECENT_EPISODES)
@@ -238,26 +239,28 @@ class RecurrentAgent(ABC):
     def save(self, run_dir: str | Path) -> Path:
         """Write the policy and the trainer's state into a run folder and return it.
 
-        The folder is this agent's own run folder, or one that does not exist yet.
+        The folder is new or empty, or one that this agent made before.
 
         Raises:
             ConfigError: the folder holds something else; nothing in it is touched.
         """
         path = Path(run_dir)
-        if self.run_dir is None or path.resolve() != self.run_dir.resolve():
+        if path.resolve() not in self._made:
             self._create_run_folder(path)
         self._write(path)
         return path
 
     def _create_run_folder(self, path: str | Path | None) -> Path:
         config = self.config
-        return create_run_folder(
+        folder = create_run_folder(
             path,
             config_to_dict(config),
             env=config.env.id,
             memory=config.memory.kind,
             seed=config.seed,
         )
+        self._made.add(folder.resolve())
+        return folder
 
     def _write(self, run_dir: Path) -> None:
         with new_checkpoint(run_dir, self.steps_done, self.config.checkpoint.keep) as folder:

@@ -115,6 +115,14 @@ def test_saving_over_something_else_is_refused(trained: RecurrentPPO, tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
 
 
+def test_an_agent_may_save_into_its_own_folder_again(tmp_path: Path) -> None:
+    agent = RecurrentPPO("xlstm_rl/CartPoleNoVel-v1", **SECTIONS).learn(64)
+    folder = agent.save(tmp_path / "mine")
+    agent.learn(32)
+    assert agent.save(tmp_path / "mine") == folder
+    assert (folder / "latest").read_text().strip() == "96"
+
+
 def test_old_checkpoints_are_pruned_and_the_latest_stays(tmp_path: Path) -> None:
     agent = RecurrentPPO(
         "xlstm_rl/CartPoleNoVel-v1",
