@@ -91,10 +91,11 @@ def test_a_reset_equals_two_sequences(memory: Memory, where: int) -> None:
     assert_states_close(final, state, 1e-10)
 
 
-def test_a_reset_hides_even_an_overflowing_past(memory: Memory) -> None:
-    if not memory.state_keys:
-        pytest.skip("a memory without state has no past")
-    poisoned = memory.initial_state(B).apply(lambda leaf: torch.full_like(leaf, 1e30))
+@pytest.mark.parametrize("poison", [1e30, float("nan")])
+def test_a_reset_hides_even_a_ruined_past(memory: Memory, poison: float) -> None:
+    poisoned = memory.initial_state(B)
+    for key in memory.state_keys:
+        poisoned[key].fill_(poison)
     x, _ = random_inputs(memory)
     reset = torch.zeros(B, T, dtype=torch.bool)
     reset[:, 0] = True
@@ -118,15 +119,14 @@ def test_a_reset_of_one_row_never_touches_another(memory: Memory) -> None:
         assert (y_reset[1, 4:] - y[1, 4:]).abs().max() > 1e-3
 
 
-def test_the_past_is_remembered(memory: Memory) -> None:
+def test_the_past_is_remembered_where_there_is_a_state(memory: Memory) -> None:
     """Without this, a memory that is always fresh would pass every other test here."""
-    if not memory.state_keys:
-        pytest.skip("a memory without state does not remember")
     x, _ = random_inputs(memory)
     changed = x.clone()
     changed[:, 0] = torch.randn(B, memory.width)  # a shift would be normed away
     difference = (memory(x)[0] - memory(changed)[0]).abs().amax((0, 2))
-    assert (difference[1:] > 1e-9).all()
+    assert difference[0] > 1e-9
+    assert ((difference[1:] > 1e-9) == bool(memory.state_keys)).all()
 
 
 def test_nothing_is_seen_before_it_happens(memory: Memory) -> None:
