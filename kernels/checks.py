@@ -15,6 +15,7 @@ from xlstm_rl.kernels.types import compute_dtype
 
 BACKENDS = ("auto", "reference", "torch", "triton")
 FORGET_GATES = ("sigmoid", "exponential")
+ACTIVATIONS = ("none", "silu")
 
 _passed: set[Hashable] = set()
 
@@ -234,3 +235,19 @@ def check_chunk_size(chunk_size: int) -> None:
     """Raise ``ValueError`` unless ``chunk_size`` is a positive integer."""
     if not isinstance(chunk_size, int) or chunk_size < 1:
         raise ValueError(f"chunk_size={chunk_size!r}, expected an integer >= 1 (64 is a good one)")
+
+
+def check_inplace(inplace: bool, state: object, *inputs: Tensor | None) -> None:
+    """Raise unless there is a state to overwrite and no gradient that would need the old one."""
+    if not inplace:
+        return
+    if state is None:
+        raise ValueError("inplace=True needs a state to overwrite: hand over zeros to start with")
+    state = state if isinstance(state, (tuple, list)) else (state,)
+    if torch.is_grad_enabled() and any(
+        isinstance(x, Tensor) and x.requires_grad for x in (*inputs, *state)
+    ):
+        raise RuntimeError(
+            "inplace=True would overwrite a state that the gradients need: "
+            "call it under torch.no_grad(), or leave inplace=False"
+        )

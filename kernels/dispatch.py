@@ -1,10 +1,14 @@
 """The six public functions: check the inputs once, pick an execution, run it."""
 
+from typing import Any
+
+import torch.nn.functional as F
 from torch import Tensor
 
 from xlstm_rl.kernels import checks
 from xlstm_rl.kernels.conv1d import reference as conv1d_reference
 from xlstm_rl.kernels.conv1d import shifted as conv1d_shifted
+from xlstm_rl.kernels.launch import MAX_HEAD_SIZE, why_not_triton
 from xlstm_rl.kernels.mlstm import ops as mlstm_ops
 from xlstm_rl.kernels.mlstm import reference as mlstm_reference
 from xlstm_rl.kernels.mlstm import step as mlstm_fast_step
@@ -54,7 +58,12 @@ def mlstm(
     """
     checks.check_mlstm(q, k, v, i, f, reset, state, "BT")
     checks.check_chunk_size(chunk_size)
-    if _pick(backend, forget_gate) == "torch":
+    execution = _pick(backend, q, forget_gate, max(q.shape[-1], v.shape[-1]))
+    if execution == "triton":
+        from xlstm_rl.kernels.mlstm.triton import ops as mlstm_triton
+
+        return mlstm_triton.mlstm(q, k, v, i, f, reset, state, chunk_size, forget_gate)
+    if execution == "torch":
         return mlstm_ops.mlstm(q, k, v, i, f, reset, state, chunk_size, forget_gate)
     return mlstm_reference.mlstm(q, k, v, i, f, reset, state, forget_gate)
 
@@ -69,6 +78,7 @@ def mlstm_step(
     state: MLSTMState | None = None,
     forget_gate: str = "sigmoid",
     backend: str = "auto",
+    inplace: bool = False,
 ) -> tuple[Tensor, MLSTMState]:
     """Run one step of the mLSTM: :func:`mlstm` without the time axis.
 
@@ -79,9 +89,11 @@ def mlstm_step(
         i: input gate pre-activations ``[B, H]``.
         f: forget gate pre-activations ``[B, H]``.
         reset: bool ``[B]``, true where this step is the first of an episode.
-        state: as for :func:`mlstm`; it is never written to.
+        state: as for :func:`mlstm`; it is not written to unless ``inplace``.
         forget_gate: ``"sigmoid"`` or ``"exponential"``.
         backend: as for :func:`mlstm`.
+        inplace: overwrite the tensors of ``state`` and hand them back; for acting, without
+            gradients. An episode that starts afresh is reset in place as well.
 
     Returns:
         ``h [B, H, V]`` and the state after the step.
@@ -91,9 +103,15 @@ def mlstm_step(
         RuntimeError: a backend that cannot run here.
     """
     checks.check_mlstm(q, k, v, i, f, reset, state, "B")
-    if _pick(backend, forget_gate) == "torch":
-        return mlstm_fast_step.mlstm_step(q, k, v, i, f, reset, state, forget_gate)
-    return mlstm_reference.mlstm_step(q, k, v, i, f, reset, state, forget_gate)
+    checks.check_inplace(inplace, state, q, k, v, i, f)
+    execution = _pick(backend, q, forget_gate, max(q.shape[-1], v.shape[-1]))
+    if execution == "triton":
+        from xlstm_rl.kernels.mlstm.triton import ops as mlstm_triton
+
+        return mlstm_triton.mlstm_step(q, k, v, i, f, reset, state, forget_gate, inplace)
+    run = mlstm_fast_step if execution == "torch" else mlstm_reference
+    h, after = run.mlstm_step(q, k, v, i, f, reset, state, forget_gate)
+    return h, _overwrite(state, after) if inplace else after
 
 
 def slstm(
@@ -129,7 +147,12 @@ def slstm(
         RuntimeError: a backend that cannot run here.
     """
     checks.check_slstm(x, R, b, reset, state, "BT")
-    if _pick(backend, forget_gate) == "torch":
+    execution = _pick(backend, x, forget_gate, x.shape[-1])
+    if execution == "triton":
+        from xlstm_rl.kernels.slstm.triton import ops as slstm_triton
+
+        return slstm_triton.slstm(x, R, b, reset, state, forget_gate)
+    if execution == "torch":
         return slstm_ops.slstm(x, R, b, reset, state, forget_gate)
     return slstm_reference.slstm(x, R, b, reset, state, forget_gate)
 
@@ -142,6 +165,7 @@ def slstm_step(
     state: SLSTMState | None = None,
     forget_gate: str = "sigmoid",
     backend: str = "auto",
+    inplace: bool = False,
 ) -> tuple[Tensor, SLSTMState]:
     """Run one step of the sLSTM: :func:`slstm` without the time axis.
 
@@ -150,9 +174,11 @@ def slstm_step(
         R: recurrent weights ``[4, H, D (from), D (to)]``.
         b: biases ``[4, H, D]``.
         reset: bool ``[B]``, true where this step is the first of an episode.
-        state: as for :func:`slstm`; it is never written to.
+        state: as for :func:`slstm`; it is not written to unless ``inplace``.
         forget_gate: ``"sigmoid"`` or ``"exponential"``.
         backend: as for :func:`slstm`.
+        inplace: overwrite the tensors of ``state`` and hand them back; for acting, without
+            gradients. An episode that starts afresh is reset in place as well.
 
     Returns:
         ``h [B, H, D]`` and the state after the step.
@@ -162,9 +188,15 @@ def slstm_step(
         RuntimeError: a backend that cannot run here.
     """
     checks.check_slstm(x, R, b, reset, state, "B")
-    if _pick(backend, forget_gate) == "torch":
-        return slstm_fast_step.slstm_step(x, R, b, reset, state, forget_gate)
-    return slstm_reference.slstm_step(x, R, b, reset, state, forget_gate)
+    checks.check_inplace(inplace, state, x, R, b)
+    execution = _pick(backend, x, forget_gate, x.shape[-1])
+    if execution == "triton":
+        from xlstm_rl.kernels.slstm.triton import ops as slstm_triton
+
+        return slstm_triton.slstm_step(x, R, b, reset, state, forget_gate, inplace)
+    run = slstm_fast_step if execution == "torch" else slstm_reference
+    h, after = run.slstm_step(x, R, b, reset, state, forget_gate)
+    return h, _overwrite(state, after) if inplace else after
 
 
 def causal_conv1d(
@@ -173,6 +205,7 @@ def causal_conv1d(
     bias: Tensor | None,
     reset: Tensor | None = None,
     state: Tensor | None = None,
+    activation: str = "none",
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """Run a depthwise causal convolution over whole sequences, never across an episode's start.
@@ -184,6 +217,7 @@ def causal_conv1d(
         reset: bool ``[B, T]``, true where a step is the first of an episode: the taps see zeros
             in place of the inputs before it. ``None``: no resets.
         state: the last ``W - 1`` inputs ``[B, W - 1, C]``, oldest first. ``None``: zeros.
+        activation: what ``y`` passes through: ``"none"`` or ``"silu"``.
         backend: ``"auto"``, ``"reference"``, ``"torch"`` or ``"triton"``.
 
     Returns:
@@ -194,9 +228,15 @@ def causal_conv1d(
         RuntimeError: a backend that cannot run here.
     """
     checks.check_conv1d(x, weight, bias, reset, state, "BT")
-    if _pick(backend) == "torch":
-        return conv1d_shifted.causal_conv1d(x, weight, bias, reset, state)
-    return conv1d_reference.causal_conv1d(x, weight, bias, reset, state)
+    checks.check_choice("activation", activation, checks.ACTIVATIONS)
+    execution = _pick(backend, x)
+    if execution == "triton":
+        from xlstm_rl.kernels.conv1d.triton import ops as conv1d_triton
+
+        return conv1d_triton.causal_conv1d(x, weight, bias, reset, state, activation)
+    run = conv1d_shifted if execution == "torch" else conv1d_reference
+    y, after = run.causal_conv1d(x, weight, bias, reset, state)
+    return F.silu(y) if activation == "silu" else y, after
 
 
 def causal_conv1d_step(
@@ -205,7 +245,9 @@ def causal_conv1d_step(
     bias: Tensor | None,
     reset: Tensor | None = None,
     state: Tensor | None = None,
+    activation: str = "none",
     backend: str = "auto",
+    inplace: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Run one step of the convolution: :func:`causal_conv1d` without the time axis.
 
@@ -214,8 +256,10 @@ def causal_conv1d_step(
         weight: taps ``[C, W]``, the last one for the present step.
         bias: ``[C]`` or ``None``.
         reset: bool ``[B]``, true where this step is the first of an episode.
-        state: as for :func:`causal_conv1d`; it is never written to.
+        state: as for :func:`causal_conv1d`; it is not written to unless ``inplace``.
+        activation: as for :func:`causal_conv1d`.
         backend: as for :func:`causal_conv1d`.
+        inplace: overwrite ``state`` and hand it back; for acting, without gradients.
 
     Returns:
         ``y [B, C]`` and the state after the step.
@@ -225,21 +269,50 @@ def causal_conv1d_step(
         RuntimeError: a backend that cannot run here.
     """
     checks.check_conv1d(x, weight, bias, reset, state, "B")
-    if _pick(backend) == "torch":
-        return conv1d_shifted.causal_conv1d_step(x, weight, bias, reset, state)
-    return conv1d_reference.causal_conv1d_step(x, weight, bias, reset, state)
+    checks.check_choice("activation", activation, checks.ACTIVATIONS)
+    checks.check_inplace(inplace, state, x, weight, bias)
+    execution = _pick(backend, x)
+    if execution == "triton":
+        from xlstm_rl.kernels.conv1d.triton import ops as conv1d_triton
+
+        return conv1d_triton.causal_conv1d_step(x, weight, bias, reset, state, activation, inplace)
+    run = conv1d_shifted if execution == "torch" else conv1d_reference
+    y, after = run.causal_conv1d_step(x, weight, bias, reset, state)
+    if inplace and state is not None:
+        after = state.copy_(after)
+    return F.silu(y) if activation == "silu" else y, after
 
 
-def _pick(backend: str, forget_gate: str = "sigmoid") -> str:
-    """The execution that ``backend`` stands for; names are checked on the way."""
+def _pick(
+    backend: str, x: Tensor, forget_gate: str = "sigmoid", head_size: int | None = None
+) -> str:
+    """The execution that ``backend`` stands for; names are checked on the way.
+
+    ``head_size`` is given where Triton's kernels hold a whole head at once.
+    """
     if forget_gate not in checks.FORGET_GATES:
         checks.check_choice("forget_gate", forget_gate, checks.FORGET_GATES)
+    too_large = head_size is not None and head_size > MAX_HEAD_SIZE
     if backend == "auto":
-        return "torch"
+        if x.device.type != "cuda" or too_large or why_not_triton(x.device, x.dtype):
+            return "torch"
+        return "triton"
     checks.check_choice("backend", backend, checks.BACKENDS)
     if backend == "triton":
-        raise RuntimeError(
-            "backend='triton' cannot run: the Triton kernels are not part of this version. "
-            "Use backend='torch' (it runs on CPU and CUDA) or leave backend='auto'"
-        )
+        reason = why_not_triton(x.device, x.dtype)
+        if reason is not None:
+            raise RuntimeError(
+                f"backend='triton' cannot run here: {reason}. Or leave backend='auto', which "
+                "takes what runs"
+            )
+        if too_large:
+            raise ValueError(
+                f"head size {head_size} is over {MAX_HEAD_SIZE}, the largest that the Triton "
+                "kernels hold: use more heads, or backend='torch'"
+            )
     return backend
+
+
+def _overwrite(state: tuple[Tensor, ...] | None, after: Any) -> Any:
+    assert state is not None  # checked at the door
+    return tuple(s.copy_(a) for s, a in zip(state, after, strict=True))

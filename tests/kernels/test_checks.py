@@ -84,6 +84,33 @@ def test_steps_refuse_a_time_axis():
         kernels.mlstm_step(**good())
 
 
-def test_a_backend_that_cannot_run_says_what_to_use():
-    with pytest.raises(RuntimeError, match="backend='torch'"):
+def test_a_backend_that_cannot_run_says_what_to_use(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    with pytest.raises(RuntimeError, match="on cpu.*TRITON_INTERPRET=1.*backend='auto'"):
         kernels.mlstm(**good(), backend="triton")
+    monkeypatch.setattr(kernels.launch, "_has_triton", lambda: False)
+    with pytest.raises(RuntimeError, match="pip install triton"):
+        kernels.mlstm(**good(), backend="triton")
+
+
+def test_triton_refuses_other_dtypes_and_larger_heads(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    inputs = {key: x.double() for key, x in good().items() if key != "state"}
+    with pytest.raises(RuntimeError, match=r"float32, bfloat16 and float16, not float64"):
+        kernels.mlstm(**inputs, backend="triton")
+    x, R, b = torch.zeros(1, 1, 4, 1, 257), torch.zeros(4, 1, 257, 257), torch.zeros(4, 1, 257)
+    with pytest.raises(ValueError, match="head size 257 is over 256"):
+        kernels.slstm(x, R, b, backend="triton")
+
+
+def test_inplace_overwrites_the_state_and_refuses_what_it_cannot():
+    q, k, v, i, f = (x[:, 0] for key, x in good().items() if key != "state")
+    state = tuple(torch.ones_like(x) for x in good()["state"])
+    want = kernels.mlstm_step(q, k, v, i, f, None, state)[1]
+    after = kernels.mlstm_step(q, k, v, i, f, None, state, inplace=True)[1]
+    assert all(a is s for a, s in zip(after, state, strict=True))
+    assert all(torch.equal(a, w) for a, w in zip(after, want, strict=True))
+    with pytest.raises(ValueError, match="needs a state"):
+        kernels.mlstm_step(q, k, v, i, f, inplace=True)
+    with pytest.raises(RuntimeError, match="no_grad"):
+        kernels.mlstm_step(q.requires_grad_(), k, v, i, f, None, state, inplace=True)

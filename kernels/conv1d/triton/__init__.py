@@ -1,0 +1,1 @@
+"""The causal convolution in Triton, fused with its activation."""

@@ -1,0 +1,108 @@
+"""Where every Triton kernel is started: one door, so that a check can see what would run.
+
+Triton is imported by the modules that hold kernels, and those only once a kernel is wanted.
+"""
+
+import functools
+import importlib.util
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+DEVICE_CLASSES = ("sm_80", "sm_90", "gfx942")
+"""For each there are tiles, held to compile without a spill: NVIDIA's Ampere and Ada (within the
+99 KiB of shared memory that its smaller cards have), Hopper and later, and AMD's CDNA 3."""
+
+TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+MAX_HEAD_SIZE = 256
+
+
+@dataclass
+class Recording:
+    """Launches that were asked for, not carried out: kernel and arguments by name."""
+
+    device_class: str
+    launches: list[tuple[Any, dict[str, Any]]] = field(default_factory=list)
+
+
+_recording: Recording | None = None
+
+
+def why_not_triton(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why the Triton kernels cannot run there, with what to do; ``None`` where they can."""
+    if not _has_triton():
+        return "the package triton is not installed: pip install triton"
+    if dtype not in TRITON_DTYPES:
+        return f"its kernels take float32, bfloat16 and float16, not {str(dtype)[6:]}"
+    if device.type == "cuda" or (device.type == "cpu" and interpreting()):
+        return None
+    return (
+        f"the inputs are on {device}: move them to a CUDA or ROCm device, or set "
+        "TRITON_INTERPRET=1 before Triton is imported to have them interpreted on the CPU"
+    )
+
+
+@functools.cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def interpreting() -> bool:
+    """Whether Triton's interpreter runs the kernels, on the CPU and slowly, for their numbers."""
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on", "y")
+
+
+def device_class(device: torch.device) -> str:
+    """Which of :data:`DEVICE_CLASSES` has the tiles for ``device``."""
+    if _recording is not None:
+        return _recording.device_class
+    if device.type != "cuda":
+        return "sm_90"
+    return _class_of(device.index)
+
+
+@functools.cache
+def _class_of(index: int) -> str:
+    if torch.version.hip is not None:
+        return "gfx942"
+    return "sm_90" if torch.cuda.get_device_capability(index) in ((9, 0), (10, 0)) else "sm_80"
+
+
+def dot_precision(dtype: torch.dtype, device_class: str) -> str:
+    """How ``tl.dot`` is to multiply: float32 exactly, unless torch was told that less will do.
+
+    ``tf32x3`` has float32's accuracy on tensor cores, by three products of the halves of each
+    number; ``torch.set_float32_matmul_precision("high")`` asks for a single one.
+    """
+    if dtype is not torch.float32 or torch.get_float32_matmul_precision() != "highest":
+        return "tf32" if device_class != "gfx942" else "ieee"
+    return "ieee" if device_class == "gfx942" else "tf32x3"
+
+
+def launch(device: torch.device, kernel: Any, grid: tuple[int, ...], **arguments: Any) -> None:
+    """Start ``kernel`` on ``device`` with its arguments by name, ``num_warps`` and so on included.
+
+    The first axis of ``grid`` may be long (2^31 - 1), the others not (65,535).
+    """
+    if _recording is not None:
+        _recording.launches.append((kernel, arguments))
+    elif device.type == "cuda" and device.index != torch.cuda.current_device():
+        with torch.cuda.device(device):
+            kernel[grid](**arguments)
+    else:
+        kernel[grid](**arguments)
+
+
+@contextmanager
+def recording(device_class: str) -> Iterator[Recording]:
+    """Collect the launches of a device class without carrying them out; use meta tensors."""
+    global _recording
+    before, _recording = _recording, Recording(device_class)
+    try:
+        yield _recording
+    finally:
+        _recording = before

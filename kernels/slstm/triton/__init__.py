@@ -1,0 +1,1 @@
+"""The sLSTM in Triton: fused over time, and fused for a step."""
