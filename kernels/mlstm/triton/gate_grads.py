@@ -87,7 +87,7 @@ def mlstm_gate_grads_kernel(
         later += tl.where((t > source) & (episode_t == episode_T), rest, 0.0)
     if SIGMOID:
         f = tl.load(f_ptr + batch * stride_fb + head * stride_fh + step * stride_ft, valid)
-        later *= tl.sigmoid(-f.to(tl.float32))
+        later *= tl.sigmoid(-tl.minimum(f.to(tl.float32), 88.0))
     out = (batch * T + step) * H + head
     tl.store(di_ptr + out, di.to(di_ptr.dtype.element_ty), valid)
     tl.store(df_ptr + out, later.to(df_ptr.dtype.element_ty), valid)

@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 
 from xlstm_rl.kernels.mlstm.triton.weights import (
+    dot,
     load_between,
     load_columns,
     load_rows,
@@ -99,7 +100,7 @@ def mlstm_dq_kernel(
             inside = (kd < K)[:, None] & (vd < V)[None, :]
             C = load_between(C_0_ptr, C_ptr, chunk, (bh, total), K * V, at, inside)
             dh = load_tile(dh_ptr, stride_dt, rows, valid, vd, V)
-            through += tl.dot(dh, tl.trans(C.to(dh.dtype)), input_precision=PRECISION)
+            through += dot(dh, tl.trans(C.to(dh.dtype)), PRECISION)
         n = load_between(n_0_ptr, n_ptr, chunk, (bh, total), K, kd, kd < K)
         through = tl.where(carries[:, None], through * g[:, None], 0.0)
         under += tl.where(carries[:, None], n[None, :] * g[:, None], 0.0)
@@ -113,18 +114,19 @@ def mlstm_dq_kernel(
             vd = block * BLOCK_V + tl.arange(0, BLOCK_V)
             dh = load_tile(dh_ptr, stride_dt, rows, valid, vd, V)
             v = load_tile(v_ptr + offset * stride_vt, stride_vt, rows, known, vd, V)
-            dscores += tl.dot(dh, tl.trans(v), input_precision=PRECISION)
+            dscores += dot(dh, tl.trans(v), PRECISION)
         k = load_tile(k_ptr + offset * stride_kt, stride_kt, rows, known, kd, K)
         w = within(c, episode_j, j, u_t, episode_t, t)
-        through += tl.dot((dscores * w).to(k.dtype), k, input_precision=PRECISION)
-        under += tl.dot(w.to(k.dtype), k, input_precision=PRECISION)
+        through += dot((dscores * w).to(k.dtype), k, PRECISION)
+        under += dot(w.to(k.dtype), k, PRECISION)
     floor = tl.load(floor_ptr + bh * T + t, valid, other=1.0)
     qn = tl.load(qn_ptr + bh * T + t, valid, other=0.0)
     den = tl.maximum(tl.abs(qn), floor)
     q = load_tile(q_ptr, stride_qt, rows, valid, kd, K).to(tl.float32)
     dq = through * (scale / den)[:, None]
-    ds = -tl.sum(q * dq, 1) / den
-    ds = tl.where(tl.abs(qn) > floor, tl.where(qn < 0.0, -ds, ds), 0.0)
+    counts = tl.abs(qn) > floor
+    ds = -tl.sum(q * dq, 1) / tl.where(counts, qn, 1.0)
+    ds = tl.where(counts, ds, 0.0)
     dq += under * (ds * scale)[:, None]
     store_tile(dq_ptr, H * K, rows, valid, kd, K, dq)
     tl.store(ds_ptr + bh * T + t, ds, valid)
@@ -214,7 +216,7 @@ def mlstm_dk_kernel(
             inside = (kd < K)[:, None] & (vd < V)[None, :]
             dC = load_between(dC_T_ptr, dC_ptr, last, (bh, total), K * V, at, inside)
             v = load_tile(v_ptr, stride_vt, rows, valid, vd, V)
-            dk += tl.dot(v, tl.trans(dC.to(v.dtype)), input_precision=PRECISION)
+            dk += dot(v, tl.trans(dC.to(v.dtype)), PRECISION)
         dn = load_between(dn_T_ptr, dn_ptr, last, (bh, total), K, kd, kd < K)
         dk = a[:, None] * (dk + dn[None, :])
     for row in range(first, end, TILE):
@@ -230,11 +232,12 @@ def mlstm_dk_kernel(
             vd = block * BLOCK_V + tl.arange(0, BLOCK_V)
             dh = load_tile(dh_ptr + offset * stride_dt, stride_dt, rows, known, vd, V)
             v = load_tile(v_ptr, stride_vt, rows, valid, vd, V)
-            dscores += tl.dot(dh, tl.trans(v), input_precision=PRECISION)
+            dscores += dot(dh, tl.trans(v), PRECISION)
         q = load_tile(q_ptr + offset * stride_qt, stride_qt, rows, known, kd, K)
-        dscores = dscores / den[:, None] + ds[:, None]
-        dscores *= within(c, episode_j, j, u_t, episode_t, t) * scale
-        dk += tl.dot(tl.trans(dscores.to(q.dtype)), q, input_precision=PRECISION)
+        # the weight first: where it is 0, what it weighs may be infinite
+        w = within(c, episode_j, j, u_t, episode_t, t) * scale
+        dscores = dscores * (w / den[:, None]) + w * ds[:, None]
+        dk += dot(tl.trans(dscores.to(q.dtype)), q, PRECISION)
     store_tile(dk_ptr, H * K, rows, valid, kd, K, dk)
     k = load_tile(k_ptr, stride_kt, rows, valid, kd, K).to(tl.float32)
     tl.store(kdk_ptr + bh * T + j, tl.sum(k * dk, 1), valid)

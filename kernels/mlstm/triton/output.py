@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 
 from xlstm_rl.kernels.mlstm.triton.weights import (
+    dot,
     load_between,
     load_columns,
     load_rows,
@@ -91,7 +92,7 @@ def mlstm_output_fwd_kernel(
         inside = (kd < K)[:, None] & (vd < V)[None, :]
         C = load_between(C_0_ptr, C_ptr, chunk, (bh, total), K * V, at, inside)
         n = load_between(n_0_ptr, n_ptr, chunk, (bh, total), K, kd, kd < K)
-        read = tl.dot(q, C.to(q.dtype), input_precision=PRECISION)
+        read = dot(q, C.to(q.dtype), PRECISION)
         # masked, not multiplied by 0: not even a NaN survives a reset
         sums += tl.where(carries[:, None], read * g[:, None], 0.0)
         read_n = tl.sum(q.to(tl.float32) * n[None, :], 1)
@@ -103,10 +104,10 @@ def mlstm_output_fwd_kernel(
         offset = tl.cast(column, tl.int64)
         k = load_tile(k_ptr + offset * stride_kt, stride_kt, rows, known, kd, K)
         v = load_tile(v_ptr + offset * stride_vt, stride_vt, rows, known, vd, V)
-        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)
+        scores = dot(q, tl.trans(k), PRECISION)
         scores *= within(c, episode_j, j, u_t, episode_t, t)
         qn += tl.sum(scores, 1)
-        sums += tl.dot(scores.to(v.dtype), v, input_precision=PRECISION)
+        sums += dot(scores.to(v.dtype), v, PRECISION)
     qn *= scale
     den = tl.maximum(tl.abs(qn), tl.load(floor_ptr + bh * T + t, valid, other=1.0))
     store_tile(h_ptr, H * V, rows, valid, vd, V, sums * (scale / den)[:, None])
@@ -186,7 +187,7 @@ def mlstm_dv_kernel(
         # behind the chunk: the state before the next one, or the final one
         last = tl.where(end < T, chunk + 1, 0)
         dC = load_between(dC_T_ptr, dC_ptr, last, (bh, total), K * V, at, inside)
-        dv += a[:, None] * tl.dot(k, dC.to(k.dtype), input_precision=PRECISION)
+        dv += a[:, None] * dot(k, dC.to(k.dtype), PRECISION)
     for row in range(first, end, TILE):
         t = row + rows
         known = t < end
@@ -196,7 +197,7 @@ def mlstm_dv_kernel(
         offset = tl.cast(row, tl.int64)
         q = load_tile(q_ptr + offset * stride_qt, stride_qt, rows, known, kd, K)
         dh = load_tile(dh_ptr + offset * stride_dt, stride_dt, rows, known, vd, V)
-        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)
+        scores = dot(q, tl.trans(k), PRECISION)
         scores *= within(c, episode_j, j, u_t, episode_t, t) * (scale / den)[:, None]
-        dv += tl.dot(tl.trans(scores.to(dh.dtype)), dh, input_precision=PRECISION)
+        dv += dot(tl.trans(scores.to(dh.dtype)), dh, PRECISION)
     store_tile(dv_ptr, H * V, rows, valid, vd, V, dv)

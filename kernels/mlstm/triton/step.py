@@ -318,8 +318,8 @@ def mlstm_step_bwd_kernel(
         if dC_0_ptr is not None:
             tl.store(dC_0_ptr + at, tl.where(fresh, 0.0, dC * forget), inside)
 
-    ds = -along / den
-    ds = tl.where(tl.abs(qn) > floor, tl.where(qn < 0.0, -ds, ds), 0.0)
+    counts = tl.abs(qn) > floor
+    ds = tl.where(counts, -along / tl.where(counts, qn, 1.0), 0.0)
     dn = ds * q
     if dn_ptr is not None:
         given = tl.load(dn_ptr + bh * K + kd, in_k, other=0.0)
@@ -336,7 +336,7 @@ def mlstm_step_bwd_kernel(
     kept += tl.where(older, rest, 0.0)
     df = kept
     if SIGMOID:
-        df = kept * tl.sigmoid(-f)
+        df = kept * tl.sigmoid(-tl.minimum(f, 88.0))
     tl.store(dq_ptr + bh * K + kd, dq.to(dq_ptr.dtype.element_ty), in_k)
     tl.store(dk_ptr + bh * K + kd, dk.to(dk_ptr.dtype.element_ty), in_k)
     tl.store(di_ptr + bh, di.to(di_ptr.dtype.element_ty))

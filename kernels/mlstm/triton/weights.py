@@ -3,6 +3,23 @@
 import triton
 import triton.language as tl
 
+from xlstm_rl.kernels.launch import interpreting
+
+_INTERPRETING = tl.constexpr(interpreting())
+
+
+@triton.jit
+def dot(a, b, PRECISION: tl.constexpr):
+    """Multiply two tiles, summing in float32.
+
+    Triton's interpreter multiplies the bits of bfloat16 as if they were integers: there, the
+    rounded operands are widened first, which is what the hardware does too.
+    """
+    if _INTERPRETING:
+        return tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision=PRECISION)
+    else:
+        return tl.dot(a, b, input_precision=PRECISION)
+
 
 @triton.jit
 def split(x):

@@ -100,13 +100,8 @@ def test_any_chunk_size(hold_to_reference, chunk_size):
 
 @pytest.mark.parametrize("gates", [(80, 80), (80, -80), (-80, 80), (-80, -80)])
 def test_extreme_gates(hold_to_reference, gates):
-    for forget_gate in kernels.dispatch.checks.FORGET_GATES:
-
-        def run(xs, reset, backend, forget_gate=forget_gate):
-            return call(xs, reset, backend=backend, forget_gate=forget_gate)
-
-        xs = make_inputs(2, 40, 1, 16, 16, gates=gates)
-        hold_to_reference(run, xs, make_reset("random", 2, 40))
+    xs = make_inputs(2, 40, 1, 16, 16, gates=gates)
+    hold_to_reference(call, xs, make_reset("random", 2, 40))
 
 
 def test_mixed_extreme_gates(hold_to_reference):
