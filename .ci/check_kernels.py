@@ -5,12 +5,13 @@ more shared memory than its device class has; on a case that raises; and on an e
 tiles that no case asked for. Needs torch and triton alone, and no GPU.
 
 Usage: check_kernels.py [--kernels mlstm,slstm,conv1d] [--classes sm_80,sm_90,gfx942]
-                        [--json FILE] [--jobs N] [--cases MODULE]
+                        [--full] [--json FILE] [--jobs N] [--triton VERSION] [--cases MODULE]
 """
 
 import argparse
 import fnmatch
 import importlib
+import itertools
 import json
 import os
 import subprocess
@@ -39,13 +40,17 @@ def main() -> None:
     """Start over in a clean environment, then check."""
     if CHILD in os.environ:
         sys.exit(check(parse_options()))
-    parse_options()  # says what is wrong with them before anything is set up
+    options = parse_options()
     env = {name: value for name, value in os.environ.items() if not name.startswith("TRITON_")}
-    env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    with tempfile.TemporaryDirectory(prefix="kernel_check.") as cache:
+    with tempfile.TemporaryDirectory(prefix="kernel_check.") as folder:
         # Without TRITON_INTERPRET, and with the fusion of products and sums that 3.9 warns about.
-        env |= {CHILD: "1", "TRITON_CACHE_DIR": cache, "TRITON_DEFAULT_FP_FUSION": "1"}
-        env |= {"OMP_NUM_THREADS": "1"}
+        env |= {CHILD: "1", "TRITON_CACHE_DIR": f"{folder}/cache", "TRITON_DEFAULT_FP_FUSION": "1"}
+        paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+        if options.triton:
+            paths.insert(0, f"{folder}/site")
+            pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", paths[0]]
+            subprocess.run([*pip, f"triton=={options.triton}"], check=True)
+        env |= {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
         sys.exit(subprocess.run([sys.executable, *sys.argv], env=env).returncode)
 
 
@@ -54,8 +59,10 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kernels", type=_names, help="operations, with commas; default: all")
     parser.add_argument("--classes", type=_names, default=list(SHARED_MEMORY))
+    parser.add_argument("--full", action="store_true", help="every variant for every class")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there as well")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--triton", metavar="VERSION", help="fetch it, and check with it")
     parser.add_argument("--cases", default="kernel_check.cases", metavar="MODULE")
     options = parser.parse_args()
     if unknown := set(options.classes) - set(SHARED_MEMORY):
@@ -78,12 +85,11 @@ def check(options: argparse.Namespace) -> int:
     if unknown := set(options.kernels or ()) - set(subjects):
         print(f"no such kernels: {', '.join(unknown)}; there are {', '.join(subjects)}")
         return 2
-    jobs: list[Job] = []
+    distinct: dict[str, Job] = {}
     problems: list[str] = []
     for op in options.kernels or subjects:
-        found, wrong = collect(op, subjects[op], options.classes)
-        jobs += found
-        problems += wrong
+        problems += collect(distinct, op, subjects[op], options.classes, options.full)
+    jobs = list(distinct.values())
     print(f"triton {triton.__version__}, torch {torch.__version__}: {len(jobs)} kernels to compile")
     rows = []
     for n, (job, build) in enumerate(zip(jobs, compile_all(jobs, options.jobs), strict=True), 1):
@@ -112,15 +118,14 @@ def check(options: argparse.Namespace) -> int:
 
 
 def collect(
-    op: str, subject: "Subject", device_classes: list[str]
-) -> tuple[list["Job"], list[str]]:
-    """Return what has to be compiled for an operation, each once, and what went wrong."""
+    jobs: "dict[str, Job]", op: str, subject: "Subject", device_classes: list[str], full: bool
+) -> list[str]:
+    """Add to ``jobs`` what is new in an operation; return what went wrong."""
     from kernel_check import coverage
     from kernel_check.compilation import Job, specialization
 
     from xlstm_rl.kernels import launch
 
-    jobs: dict[str, Job] = {}
     problems = []
     table = coverage.Watched({})
     try:
@@ -128,7 +133,10 @@ def collect(
     except (ImportError, TypeError) as error:
         problems.append(f"{op}: {error}")
     for device_class in device_classes:
+        turn = itertools.cycle(launch.DEVICE_CLASSES)
         for case in subject.cases():
+            if case.variant and next(turn) != device_class and not full:
+                continue
             try:
                 with launch.recording(device_class) as recording:
                     case.run()
@@ -141,7 +149,7 @@ def collect(
                 told = f"{type(error).__name__}: {error}"
                 problems.append(f"{op} {device_class} {case.name}: {told}")
     missed = coverage.never_met(table, set(launch.DEVICE_CLASSES) - set(device_classes))
-    return list(jobs.values()), problems + [f"{op}: no case met the tiles of {m}" for m in missed]
+    return problems + [f"{op}: no case met the tiles of {m}" for m in missed]
 
 
 def row(job: "Job", build: "Build") -> dict[str, Any]:
