@@ -25,7 +25,7 @@ def forward(
     (B, T, C), W = x.shape, weight.shape[1]
     x, state = _unit_columns(x), _given_state(state)
     y, end = _empty(x, B, T, C), _empty(x, B, W - 1, C)
-    tile = choose_tile(device_class(x.device), "forward", T, C)
+    tile = choose_tile(device_class(x.device), "forward", T, C, W)
     grid = B * -(-T // tile.rows), -(-C // tile.columns)
     if B and C:
         launch(
@@ -98,7 +98,7 @@ def _backward_weight(
     dy, x, state = _unit_columns(dy), _unit_columns(x), _given_state(state)
     # rounded like every other gradient between two operations: a third less to move for halves
     dpre = _empty(x, B, T, C) if silu else dy
-    tile = choose_tile(device_class(x.device), "weight_gradient", T, C)
+    tile = choose_tile(device_class(x.device), "weight_gradient", T, C, W)
     grid = B * -(-T // (tile.rows * tile.passes)), -(-C // tile.columns)
     sums = x.new_empty((grid[0], W + 1, C), dtype=torch.float32)
     if B and C:
@@ -147,7 +147,7 @@ def _backward_input(
     dend = _given_state(dend)
     dx = _empty(x, B, T, C)
     dstate = None if state is None else _empty(x, B, W - 1, C)
-    tile = choose_tile(device_class(x.device), "input_gradient", T, C)
+    tile = choose_tile(device_class(x.device), "input_gradient", T, C, W)
     grid = B * -(-T // tile.rows), -(-C // tile.columns)
     if B and C:
         launch(
@@ -190,7 +190,7 @@ def step(
     y = _empty(x, B, C)
     if end is None:
         end = _empty(x, B, W - 1, C)
-    tile = choose_tile(device_class(x.device), "step", None, C)
+    tile = choose_tile(device_class(x.device), "step", None, C, W)
     grid = -(-B // tile.rows), -(-C // tile.columns)
     if B and C:
         launch(

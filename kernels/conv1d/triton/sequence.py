@@ -5,7 +5,7 @@ Each program holds a tile of steps and channels of one sequence; no program wait
 Conditions on what is compiled and conditions at run time stand in two `if`s, one in the other:
 the compiler drops what the first one excludes.
 """
-# mypy: allow-untyped-defs, allow-untyped-decorators, ignore-missing-imports
+# mypy: allow-untyped-decorators, disable-error-code="import-untyped,no-untyped-def"
 # ruff: noqa: SIM102
 
 import triton
@@ -86,17 +86,17 @@ def conv1d_fwd_kernel(
     if W > 1:
         if t0 + ROWS >= T:  # the program of the last step also writes the state
             j = tl.arange(0, BLOCK_W)
-            t = T - W + 1 + j
+            t_j = T - W + 1 + j
             alive = j < W - 1
             if reset_ptr is not None:
                 for d in tl.static_range(1, W - 1):
-                    alive = alive & no_reset(reset_ptr, stride_rt, t + d, T)
-            end = load_rows(x_ptr, stride_xt, t, alive & (t >= 0), c, in_c)
+                    alive = alive & no_reset(reset_ptr, stride_rt, t_j + d, T)
+            end = load_rows(x_ptr, stride_xt, t_j, alive & (t_j >= 0), c, in_c)
             if state_ptr is not None:
-                end += load_rows(state_ptr, stride_sj, t + W - 1, alive & (t < 0), c, in_c)
-            at = (end_ptr + (b * (W - 1) + j) * C)[:, None] + c[None, :]
-            mask = (j < W - 1)[:, None] & in_c[None, :]
-            tl.store(at, end.to(end_ptr.dtype.element_ty), mask=mask)
+                end += load_rows(state_ptr, stride_sj, t_j + W - 1, alive & (t_j < 0), c, in_c)
+            at_j = (end_ptr + (b * (W - 1) + j) * C)[:, None] + c[None, :]
+            mask_j = (j < W - 1)[:, None] & in_c[None, :]
+            tl.store(at_j, end.to(end_ptr.dtype.element_ty), mask=mask_j)
 
 
 @triton.jit(do_not_specialize=["T"])
@@ -270,6 +270,6 @@ def conv1d_bwd_input_kernel(
                 BLOCK_W,
                 COLUMNS,
             )
-            at = (dstate_ptr + (b * (W - 1) + j) * C)[:, None] + c[None, :]
-            mask = (j < W - 1)[:, None] & in_c[None, :]
-            tl.store(at, dstate.to(dstate_ptr.dtype.element_ty), mask=mask)
+            at_j = (dstate_ptr + (b * (W - 1) + j) * C)[:, None] + c[None, :]
+            mask_j = (j < W - 1)[:, None] & in_c[None, :]
+            tl.store(at_j, dstate.to(dstate_ptr.dtype.element_ty), mask=mask_j)

@@ -1,5 +1,5 @@
 """The kernel of a single step: reset, product, bias, activation and the shift of the state."""
-# mypy: allow-untyped-defs, allow-untyped-decorators, ignore-missing-imports
+# mypy: allow-untyped-decorators, disable-error-code="import-untyped,no-untyped-def"
 
 import triton
 import triton.language as tl
