@@ -37,8 +37,10 @@ class MLSTMBlock(nn.Module):
         self.width, self.num_blocks, self.num_heads = width, num_blocks, heads
         self.conv_window = config.conv_window
         gate, backend = config.forget_gate, config.backend
-        self._convolve: Convolve = partial(causal_conv1d, backend=backend)
-        self._convolve_step: Convolve = partial(causal_conv1d_step, backend=backend)
+        self._convolve: Convolve = partial(causal_conv1d, activation="silu", backend=backend)
+        self._convolve_step: Convolve = partial(
+            causal_conv1d_step, activation="silu", backend=backend
+        )
         self._cell: Cell = partial(
             mlstm, chunk_size=config.chunk_size, forget_gate=gate, backend=backend
         )
@@ -110,7 +112,7 @@ class MLSTMBlock(nn.Module):
         if self.conv_window:
             old = None if leaves is None else leaves[0].to(u.dtype)
             c, new = convolve(u, self.conv_weight, self.conv_bias, reset, old)
-            c, conv_leaves = F.silu(c), (new,)
+            conv_leaves = (new,)
         else:
             c = u
         qkv = block_diagonal_linear(torch.cat([c, c, u], -1), self.qkv_weight)

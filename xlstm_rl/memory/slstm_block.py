@@ -4,7 +4,6 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xlstm_rl.kernels import causal_conv1d, causal_conv1d_step, slstm, slstm_step
@@ -41,8 +40,10 @@ class SLSTMBlock(nn.Module):
         self.width, self.num_heads, self.conv_window = width, heads, window
         self.depth = block_index / (num_blocks - 1) if num_blocks > 1 else 0.0
         gate, backend = config.forget_gate, config.backend
-        self._convolve: Convolve = partial(causal_conv1d, backend=backend)
-        self._convolve_step: Convolve = partial(causal_conv1d_step, backend=backend)
+        self._convolve: Convolve = partial(causal_conv1d, activation="silu", backend=backend)
+        self._convolve_step: Convolve = partial(
+            causal_conv1d_step, activation="silu", backend=backend
+        )
         self._cell: Cell = partial(slstm, forget_gate=gate, backend=backend)
         self._cell_step: Cell = partial(slstm_step, forget_gate=gate, backend=backend)
 
@@ -116,7 +117,7 @@ class SLSTMBlock(nn.Module):
         if self.conv_window:
             old = None if leaves is None else leaves[0].to(u.dtype)
             c, new = convolve(u, self.conv_weight, self.conv_bias, reset, old)
-            c, conv_leaves = F.silu(c), (new,)
+            conv_leaves = (new,)
         else:
             c = u
         gates = block_diagonal_linear(
