@@ -6,7 +6,14 @@ import triton.language as tl
 from torch import Tensor
 
 from xlstm_rl.kernels.launch import device_class, dot_precision, launch
-from xlstm_rl.kernels.slstm.triton.cell import add_product, dot, load_four, retreat, store_four
+from xlstm_rl.kernels.slstm.triton.cell import (
+    add_product,
+    dot,
+    load_four,
+    narrow,
+    retreat,
+    store_four,
+)
 from xlstm_rl.kernels.slstm.triton.forward import Saved, dense
 from xlstm_rl.kernels.slstm.triton.tiles import sequence_tile
 from xlstm_rl.kernels.types import exp_bound
@@ -129,10 +136,10 @@ def slstm_bwd_kernel(
         dh = tl.zeros([BB, BD], tl.float32)
         if ON_CHIP:
             kind = R.dtype.element_ty
-            dh = dot(di.to(kind), R_i, dh, PRECISION)
-            dh = dot(df.to(kind), R_f, dh, PRECISION)
-            dh = dot(dz.to(kind), R_z, dh, PRECISION)
-            dh = dot(do.to(kind), R_o, dh, PRECISION)
+            dh = dot(narrow(di, kind), R_i, dh, PRECISION)
+            dh = dot(narrow(df, kind), R_f, dh, PRECISION)
+            dh = dot(narrow(dz, kind), R_z, dh, PRECISION)
+            dh = dot(narrow(do, kind), R_o, dh, PRECISION)
         else:
             # what was just written is read again, in parts; nothing of it is written later
             tl.debug_barrier()

@@ -17,6 +17,16 @@ def dot(a, w, acc, PRECISION: tl.constexpr):
 
 
 @triton.jit
+def narrow(v, dtype: tl.constexpr):
+    """Float32 ``v`` in ``dtype``, rounded to the nearest."""
+    if _INTERPRETING and dtype == tl.bfloat16:  # there the cast itself cuts the digits off
+        bits = v.to(tl.int32, bitcast=True)
+        bits += 0x7FFF + ((bits >> 16) & 1)
+        v = (bits & -0x10000).to(tl.float32, bitcast=True)
+    return v.to(dtype)
+
+
+@triton.jit
 def sigmoid(v):
     """Of any tile; the exponential is of a number <= 0, so that it cannot overflow."""
     e = tl.exp(-tl.abs(v))
@@ -135,13 +145,13 @@ def load_four(ptr, rows, cols, mask, stride):
 def store_four(ptr, rows, cols, mask, stride, i, f, z, o):
     """The counterpart of :func:`load_four`."""
     tile = rows[:, None] + cols[None, :]
-    tl.store(ptr + tile, i, mask=mask)
+    tl.store(ptr + tile, narrow(i, ptr.dtype.element_ty), mask=mask)
     ptr += stride
-    tl.store(ptr + tile, f, mask=mask)
+    tl.store(ptr + tile, narrow(f, ptr.dtype.element_ty), mask=mask)
     ptr += stride
-    tl.store(ptr + tile, z, mask=mask)
+    tl.store(ptr + tile, narrow(z, ptr.dtype.element_ty), mask=mask)
     ptr += stride
-    tl.store(ptr + tile, o, mask=mask)
+    tl.store(ptr + tile, narrow(o, ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -174,5 +184,5 @@ def add_product(
         w_mask = (ks < D)[:, None] & (cols < D)[None, :]
         a = tl.load(a_ptr + rows[:, None] + ks[None, :], mask=a_mask, other=0.0)
         w = tl.load(w_ptr + ks[:, None] * W_K + cols[None, :] * W_N, mask=w_mask, other=0.0)
-        acc = dot(a.to(w.dtype), w, acc, PRECISION)
+        acc = dot(narrow(a.to(tl.float32), w.dtype), w, acc, PRECISION)
     return acc

@@ -8,7 +8,15 @@ import triton.language as tl
 from torch import Tensor
 
 from xlstm_rl.kernels.launch import device_class, dot_precision, launch
-from xlstm_rl.kernels.slstm.triton.cell import add_product, advance, dot, load_bias, load_four, store_four
+from xlstm_rl.kernels.slstm.triton.cell import (
+    add_product,
+    advance,
+    dot,
+    load_bias,
+    load_four,
+    narrow,
+    store_four,
+)
 from xlstm_rl.kernels.slstm.triton.tiles import sequence_tile
 from xlstm_rl.kernels.types import SLSTMState, exp_bound
 
@@ -109,7 +117,7 @@ def slstm_fwd_kernel(
             n, m = tl.where(keep, n, 0.0), tl.where(keep, m, 0.0)
 
         if ON_CHIP:
-            a = h.to(R.dtype.element_ty)
+            a = narrow(h, R.dtype.element_ty)
             i = dot(a, R_i, i + b_i, PRECISION)
             f = dot(a, R_f, f + b_f, PRECISION)
             z = dot(a, R_z, z + b_z, PRECISION)
@@ -129,7 +137,7 @@ def slstm_fwd_kernel(
             o = add_product(o + b_o, h_T, state_rows, in_rows, w, cols, D, 1, D, BK, PRECISION)
 
         lead, h, c, n, m = advance(i, f, z, o, c, n, m, SIGMOID, EXP_BOUND)
-        tl.store(y + y_tile, h, mask=mask)
+        tl.store(y + y_tile, narrow(h, y.dtype.element_ty), mask=mask)
         y += HD
         if gates is not None:
             store_four(gates, gates_rows, cols, mask, HD, lead, f, z, o)

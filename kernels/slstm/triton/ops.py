@@ -99,9 +99,7 @@ def _sequence(
     return y, h, c, n, m, *(saved or (x.new_empty(0), h.new_empty(0), h.new_empty(0)))
 
 
-sequence_op = torch.library.custom_op(
-    "xlstm_rl::slstm_triton_sequence", _sequence, mutates_args=()
-)
+sequence_op = torch.library.custom_op("xlstm_rl::slstm_triton_sequence", _sequence, mutates_args=())
 """``h``, the final h, c, n, m and the three tensors of ``Saved`` (empty unless ``save``)."""
 
 
@@ -141,9 +139,7 @@ def _gradients(
     forget_gate: str,
 ) -> list[Tensor]:
     has_state = h_0 is not None
-    dx, *state = backward(
-        dy, dh, dc, dn, dm, R, reset, Saved(*saved), forget_gate, has_state
-    )
+    dx, *state = backward(dy, dh, dc, dn, dm, R, reset, Saved(*saved), forget_gate, has_state)
     dR, db = weight_grads(y, h_0, reset, dx)
     return [dx, dR, db, *(s for s in state if s is not None)]
 

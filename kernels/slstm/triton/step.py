@@ -6,7 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from xlstm_rl.kernels.launch import device_class, dot_precision, launch
-from xlstm_rl.kernels.slstm.triton.cell import add_product, advance, load_bias, load_four
+from xlstm_rl.kernels.slstm.triton.cell import add_product, advance, load_bias, load_four, narrow
 from xlstm_rl.kernels.slstm.triton.forward import dense
 from xlstm_rl.kernels.slstm.triton.tiles import step_tile
 from xlstm_rl.kernels.types import exp_bound
@@ -92,11 +92,15 @@ def slstm_step_kernel(
 
     _, h, c, n, m = advance(i, f, z, o, c, n, m, SIGMOID, EXP_BOUND)
     tl.debug_barrier()  # every warp has read all of h before any writes a part of it
-    tl.store(y + (rows * HD + head * D)[:, None] + cols[None, :], h, mask=mask)
-    tl.store(h_1 + h_rows[:, None] + cols[None, :], h, mask=mask)
-    tl.store(c_1 + c_tile, c, mask=mask)
-    tl.store(n_1 + n_tile, n, mask=mask)
-    tl.store(m_1 + m_tile, m, mask=mask)
+    tl.store(
+        y + (rows * HD + head * D)[:, None] + cols[None, :],
+        narrow(h, y.dtype.element_ty),
+        mask=mask,
+    )
+    tl.store(h_1 + h_rows[:, None] + cols[None, :], narrow(h, h_1.dtype.element_ty), mask=mask)
+    tl.store(c_1 + c_tile, narrow(c, c_1.dtype.element_ty), mask=mask)
+    tl.store(n_1 + n_tile, narrow(n, n_1.dtype.element_ty), mask=mask)
+    tl.store(m_1 + m_tile, narrow(m, m_1.dtype.element_ty), mask=mask)
 
 
 def step(
@@ -141,9 +145,9 @@ def step_inplace(
 
 def _writable(s: Tensor) -> bool:
     """Whether the kernel may write there: a dense last axis, no element twice in memory."""
-    return all(stride > 0 or size == 1 for stride, size in zip(s.stride(), s.shape, strict=True)) and (
-        s.stride(-1) == 1 or s.shape[-1] == 1
-    )
+    return all(
+        stride > 0 or size == 1 for stride, size in zip(s.stride(), s.shape, strict=True)
+    ) and (s.stride(-1) == 1 or s.shape[-1] == 1)
 
 
 def _step(

@@ -6,7 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from xlstm_rl.kernels.launch import device_class, dot_precision, launch
-from xlstm_rl.kernels.slstm.triton.cell import dot
+from xlstm_rl.kernels.slstm.triton.cell import dot, narrow
 from xlstm_rl.kernels.slstm.triton.tiles import weights_tile
 
 _PROGRAMS = 1024  # a few for every multiprocessor
@@ -54,11 +54,13 @@ def slstm_weights_kernel(
         in_rows = rows < N
         h_mask = in_rows[:, None] & (froms < D)[None, :]
         d_mask = in_rows[:, None] & (tos < D)[None, :]
-        h = tl.load(y + (rows * HD)[:, None] + froms[None, :], mask=h_mask & (t > 0)[:, None], other=0.0)
+        h = tl.load(
+            y + (rows * HD)[:, None] + froms[None, :], mask=h_mask & (t > 0)[:, None], other=0.0
+        )
         if h_0 is not None:
             h_tile = (at * HD + head * D)[:, None] + froms[None, :]
             first = tl.load(h_0 + h_tile, mask=h_mask & (t == 0)[:, None], other=0.0)
-            h = tl.where((t == 0)[:, None], first.to(h.dtype), h)
+            h = tl.where((t == 0)[:, None], narrow(first.to(tl.float32), h.dtype), h)
         if reset is not None:
             fresh = tl.load(reset + at * reset_b + t * reset_t, mask=in_rows, other=0)
             h = tl.where((fresh != 0)[:, None], 0.0, h)
