@@ -13,6 +13,8 @@ from xlstm_rl.kernels.slstm.triton.cell import (
     narrow,
     retreat,
     store_four,
+    unpack_four,
+    unpack_two,
 )
 from xlstm_rl.kernels.slstm.triton.forward import Saved, dense
 from xlstm_rl.kernels.slstm.triton.tiles import sequence_tile
@@ -29,8 +31,7 @@ def slstm_bwd_kernel(
     R,  # [4, H, D, D]
     reset,  # [B, T] or None
     gates,  # as the forward saved them
-    cs,
-    ns,
+    memory,
     dx,  # [B, T, 4, H, D]
     dh_0,  # [B, H, D], as are dc_0, dn_0, dm_0
     dc_0,
@@ -66,13 +67,18 @@ def slstm_bwd_kernel(
     HD = H.to(tl.int64) * D
     last = (T - 1).to(tl.int64)
 
-    state_tile = (rows * HD + head * D)[:, None] + cols[None, :]
-    gates_rows = rows * T * 4 * HD
-    gates += head * D + last * 4 * HD
+    state_rows = rows * HD + head * D
+    state_tile = state_rows[:, None] + cols[None, :]
+    dx_rows = rows * T * 4 * HD
     dx += head * D + last * 4 * HD
-    cs += head * D + last * HD
-    ns += head * D + last * HD
-    cs_tile = (rows * (T + 1) * HD)[:, None] + cols[None, :]
+    BHD = B.to(tl.int64) * HD
+    cols_4, cols_2 = tl.arange(0, 4 * BD), tl.arange(0, 2 * BD)
+    tile_4 = (state_rows * 4)[:, None] + cols_4[None, :]
+    mask_4 = in_rows[:, None] & (cols_4 < 4 * D)[None, :]
+    tile_2 = (state_rows * 2)[:, None] + cols_2[None, :]
+    mask_2 = in_rows[:, None] & (cols_2 < 2 * D)[None, :]
+    gates += last * 4 * BHD
+    memory += last * 2 * BHD
     if dy is not None:
         dy += head * y_h + last * y_t
         dy_tile = (rows * y_b)[:, None] + cols[None, :]
@@ -89,9 +95,9 @@ def slstm_bwd_kernel(
     dc = tl.zeros([BB, BD], tl.float32)
     dn = tl.zeros([BB, BD], tl.float32)
     own = tl.zeros([BB, BD], tl.float32)
-    # 1, not 0, outside: n divides
-    c_1 = tl.load(cs + HD + cs_tile, mask=mask, other=0.0)
-    n_1 = tl.load(ns + HD + cs_tile, mask=mask, other=1.0)
+    # 1, not 0, where there is nothing: n divides
+    s_memory = tl.load(memory + 2 * BHD + tile_2, mask=mask_2, other=1.0)
+    c_1, n_1 = unpack_two(s_memory, BB, BD)
     if dh_T is not None:
         dh = tl.load(dh_T + state_tile, mask=mask, other=0.0).to(tl.float32)
     if dc_T is not None:
@@ -103,21 +109,24 @@ def slstm_bwd_kernel(
     if dm_T is not None:
         own += tl.load(dm_T + state_tile, mask=mask, other=0.0).to(tl.float32)
 
-    s_i, s_f, s_z, s_o = load_four(gates, gates_rows, cols, mask, HD)
-    s_c = tl.load(cs + cs_tile, mask=mask, other=0.0)
-    s_n = tl.load(ns + cs_tile, mask=mask, other=1.0)
+    if ON_CHIP:
+        s_gates = tl.load(gates + tile_4, mask=mask_4, other=0.0)
+        s_memory = tl.load(memory + tile_2, mask=mask_2, other=1.0)
     for back in range(T):
         next_rows = rows < tl.where(back + 1 < T, B, 0)
         next_mask = next_rows[:, None] & in_cols[None, :]
-        lead, f = s_i.to(tl.float32), s_f.to(tl.float32)
-        z, o = s_z.to(tl.float32), s_o.to(tl.float32)
-        c_0, n_0 = s_c, s_n
-        gates -= 4 * HD
-        cs -= HD
-        ns -= HD
-        s_i, s_f, s_z, s_o = load_four(gates, gates_rows, cols, next_mask, HD)
-        s_c = tl.load(cs + cs_tile, mask=next_mask, other=0.0)
-        s_n = tl.load(ns + cs_tile, mask=next_mask, other=1.0)
+        if not ON_CHIP:  # R takes its time: no registers for loads ahead
+            s_gates = tl.load(gates + tile_4, mask=mask_4, other=0.0)
+            s_memory = tl.load(memory + tile_2, mask=mask_2, other=1.0)
+        lead, f, z, o = unpack_four(s_gates.to(tl.float32), BB, BD)
+        c_0, n_0 = unpack_two(s_memory, BB, BD)
+        gates -= 4 * BHD
+        memory -= 2 * BHD
+        if ON_CHIP:
+            next_4 = next_rows[:, None] & (cols_4 < 4 * D)[None, :]
+            next_2 = next_rows[:, None] & (cols_2 < 2 * D)[None, :]
+            s_gates = tl.load(gates + tile_4, mask=next_4, other=0.0)
+            s_memory = tl.load(memory + tile_2, mask=next_2, other=1.0)
         if dy is not None:
             dh += d_out.to(tl.float32)
             dy -= y_t
@@ -132,7 +141,7 @@ def slstm_bwd_kernel(
         di, df, dz, do, dc, dn, own = retreat(
             lead, f, z, o, c, n, c_1, n_1, dh, dc, dn, own, HAS_OWN, SIGMOID, EXP_BOUND
         )
-        store_four(dx, gates_rows, cols, mask, HD, di, df, dz, do)
+        store_four(dx, dx_rows, cols, mask, HD, di, df, dz, do)
         dh = tl.zeros([BB, BD], tl.float32)
         if ON_CHIP:
             kind = R.dtype.element_ty
@@ -145,7 +154,7 @@ def slstm_bwd_kernel(
             tl.debug_barrier()
             for g in range(4):
                 a, w = dx + g * HD, R + g * HD * D
-                dh = add_product(dh, a, gates_rows, in_rows, w, cols, 1, D, D, BK, PRECISION)
+                dh = add_product(dh, a, dx_rows, in_rows, w, cols, 1, D, D, BK, PRECISION)
         dx -= 4 * HD
         if reset is not None:
             dh, dc = tl.where(keep, dh, 0.0), tl.where(keep, dc, 0.0)
@@ -182,11 +191,11 @@ def backward(
     A ``None`` among the incoming gradients is zero.
     """
     R = R.contiguous()
-    B, T, H, D = saved.c.shape[0], saved.c.shape[1] - 1, *saved.c.shape[2:]
+    T, B, H, D, _ = saved.gates.shape
     dx = saved.gates.new_empty(B, T, 4, H, D)
     state: list[Tensor | None] = [None] * 4
     if has_state:
-        state = [saved.c.new_empty(B, H, D) for _ in range(4)]
+        state = [saved.memory.new_empty(B, H, D) for _ in range(4)]
     dy = None if dy is None else dense(dy)
     dh, dc, dn, dm = (None if g is None else g.contiguous() for g in (dh, dc, dn, dm))
     kind = device_class(dx.device)
@@ -204,8 +213,7 @@ def backward(
             R=R,
             reset=reset,
             gates=saved.gates,
-            cs=saved.c,
-            ns=saved.n,
+            memory=saved.memory,
             dx=dx,
             dh_0=state[0],
             dc_0=state[1],

@@ -155,6 +155,29 @@ def store_four(ptr, rows, cols, mask, stride, i, f, z, o):
 
 
 @triton.jit
+def unpack_two(v, BB: tl.constexpr, BD: tl.constexpr):
+    """Two tiles ``[BB, BD]`` of one ``[BB, 2 BD]`` whose columns go 0 1 0 1 ..."""
+    return tl.split(tl.reshape(v, [BB, BD, 2]))
+
+
+@triton.jit
+def unpack_four(v, BB: tl.constexpr, BD: tl.constexpr):
+    """Four tiles ``[BB, BD]`` of one ``[BB, 4 BD]`` whose columns go 0 1 2 3 0 1 2 3 ..."""
+    v_02, v_13 = tl.split(tl.reshape(v, [BB, BD, 2, 2]))
+    v_0, v_2 = tl.split(v_02)
+    v_1, v_3 = tl.split(v_13)
+    return v_0, v_1, v_2, v_3
+
+
+@triton.jit
+def store_packed(ptr, tile_4, mask_4, v_0, v_1, v_2, v_3, BB: tl.constexpr, BD: tl.constexpr):
+    """The counterpart of :func:`unpack_four`: one exchange between threads instead of four."""
+    v = tl.join(tl.join(v_0, v_2), tl.join(v_1, v_3))
+    v = narrow(tl.reshape(v, [BB, 4 * BD]), ptr.dtype.element_ty)
+    tl.store(ptr + tile_4, v, mask=mask_4)
+
+
+@triton.jit
 def load_bias(b, cols, in_cols):
     """A row ``[1, cols]`` in float32."""
     return tl.load(b + cols, mask=in_cols, other=0.0).to(tl.float32)[None, :]

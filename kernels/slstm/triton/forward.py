@@ -15,7 +15,7 @@ from xlstm_rl.kernels.slstm.triton.cell import (
     load_bias,
     load_four,
     narrow,
-    store_four,
+    store_packed,
 )
 from xlstm_rl.kernels.slstm.triton.tiles import sequence_tile
 from xlstm_rl.kernels.types import SLSTMState, exp_bound
@@ -36,9 +36,8 @@ def slstm_fwd_kernel(
     c_T,
     n_T,
     m_T,
-    gates,  # [B, T, 4, H, D] or None: i - (m' + log f), then f, z, o
-    cs,  # [B, T + 1, H, D] or None: c before the first step, and after each
-    ns,
+    gates,  # [T, B, H, D, 4] or None: i - (m' + log f), then f, z, o
+    memory,  # [T + 1, B, H, D, 2] or None: c, n before the first step, and after each
     B,
     T,
     H,
@@ -73,8 +72,11 @@ def slstm_fwd_kernel(
     y_tile = (rows * T * HD)[:, None] + cols[None, :]
 
     b += head * D
-    b_i, b_f = load_bias(b, cols, in_cols), load_bias(b + HD, cols, in_cols)  # [1, BD]
-    b_z, b_o = load_bias(b + 2 * HD, cols, in_cols), load_bias(b + 3 * HD, cols, in_cols)
+    zeros = tl.zeros([BB, BD], tl.float32)
+    b_i = zeros + load_bias(b, cols, in_cols)
+    b_f = zeros + load_bias(b + HD, cols, in_cols)
+    b_z = zeros + load_bias(b + 2 * HD, cols, in_cols)
+    b_o = zeros + load_bias(b + 3 * HD, cols, in_cols)
     R += head * D * D
     if ON_CHIP:
         w_mask = in_cols[:, None] & in_cols[None, :]
@@ -91,23 +93,28 @@ def slstm_fwd_kernel(
         n = tl.zeros([BB, BD], tl.float32)
         m = tl.zeros([BB, BD], tl.float32)
     if gates is not None:
-        gates += head * D
-        gates_rows = rows * T * 4 * HD
-        cs += head * D
-        ns += head * D
-        cs_tile = (rows * (T + 1) * HD)[:, None] + cols[None, :]
-        tl.store(cs + cs_tile, c, mask=mask)
-        tl.store(ns + cs_tile, n, mask=mask)
+        BHD = B.to(tl.int64) * HD
+        cols_4, cols_2 = tl.arange(0, 4 * BD), tl.arange(0, 2 * BD)
+        tile_4 = (state_rows * 4)[:, None] + cols_4[None, :]
+        mask_4 = in_rows[:, None] & (cols_4 < 4 * D)[None, :]
+        tile_2 = (state_rows * 2)[:, None] + cols_2[None, :]
+        mask_2 = in_rows[:, None] & (cols_2 < 2 * D)[None, :]
+        tl.store(memory + tile_2, tl.reshape(tl.join(c, n), [BB, 2 * BD]), mask=mask_2)
 
-    x_i, x_f, x_z, x_o = load_four(x, x_rows, cols, mask, x_g)
+    if ON_CHIP:
+        x_i, x_f, x_z, x_o = load_four(x, x_rows, cols, mask, x_g)
     if reset is not None:
         start = tl.load(reset + rows * reset_b, mask=in_rows, other=0)
     for t in range(T):
-        i, f, z, o = x_i.to(tl.float32), x_f.to(tl.float32), x_z.to(tl.float32), x_o.to(tl.float32)
         next_rows = rows < tl.where(t + 1 < T, B, 0)
-        next_mask = next_rows[:, None] & in_cols[None, :]
+        if not ON_CHIP:  # R takes its time: no registers for loads ahead
+            x_i, x_f, x_z, x_o = load_four(x, x_rows, cols, mask, x_g)
+        i, f = x_i.to(tl.float32), x_f.to(tl.float32)
+        z, o = x_z.to(tl.float32), x_o.to(tl.float32)
         x += x_t
-        x_i, x_f, x_z, x_o = load_four(x, x_rows, cols, next_mask, x_g)
+        if ON_CHIP:
+            next_mask = next_rows[:, None] & in_cols[None, :]
+            x_i, x_f, x_z, x_o = load_four(x, x_rows, cols, next_mask, x_g)
         if reset is not None:
             keep = (start == 0)[:, None]
             reset += reset_t
@@ -118,34 +125,32 @@ def slstm_fwd_kernel(
 
         if ON_CHIP:
             a = narrow(h, R.dtype.element_ty)
-            i = dot(a, R_i, i + b_i, PRECISION)
-            f = dot(a, R_f, f + b_f, PRECISION)
-            z = dot(a, R_z, z + b_z, PRECISION)
-            o = dot(a, R_o, o + b_o, PRECISION)
+            i += dot(a, R_i, b_i, PRECISION)
+            f += dot(a, R_f, b_f, PRECISION)
+            z += dot(a, R_z, b_z, PRECISION)
+            o += dot(a, R_o, b_o, PRECISION)
         else:
             # the whole h is needed, a part at a time: it goes through memory, in its final place
             tl.debug_barrier()
             tl.store(h_T + state_tile, h, mask=mask)
             tl.debug_barrier()
             w = R
-            i = add_product(i + b_i, h_T, state_rows, in_rows, w, cols, D, 1, D, BK, PRECISION)
+            i += add_product(b_i, h_T, state_rows, in_rows, w, cols, D, 1, D, BK, PRECISION)
             w += HD * D
-            f = add_product(f + b_f, h_T, state_rows, in_rows, w, cols, D, 1, D, BK, PRECISION)
+            f += add_product(b_f, h_T, state_rows, in_rows, w, cols, D, 1, D, BK, PRECISION)
             w += HD * D
-            z = add_product(z + b_z, h_T, state_rows, in_rows, w, cols, D, 1, D, BK, PRECISION)
+            z += add_product(b_z, h_T, state_rows, in_rows, w, cols, D, 1, D, BK, PRECISION)
             w += HD * D
-            o = add_product(o + b_o, h_T, state_rows, in_rows, w, cols, D, 1, D, BK, PRECISION)
+            o += add_product(b_o, h_T, state_rows, in_rows, w, cols, D, 1, D, BK, PRECISION)
 
         lead, h, c, n, m = advance(i, f, z, o, c, n, m, SIGMOID, EXP_BOUND)
         tl.store(y + y_tile, narrow(h, y.dtype.element_ty), mask=mask)
         y += HD
         if gates is not None:
-            store_four(gates, gates_rows, cols, mask, HD, lead, f, z, o)
-            gates += 4 * HD
-            cs += HD
-            ns += HD
-            tl.store(cs + cs_tile, c, mask=mask)
-            tl.store(ns + cs_tile, n, mask=mask)
+            store_packed(gates, tile_4, mask_4, lead, f, z, o, BB, BD)
+            gates += 4 * BHD
+            memory += 2 * BHD
+            tl.store(memory + tile_2, tl.reshape(tl.join(c, n), [BB, 2 * BD]), mask=mask_2)
 
     if not ON_CHIP:
         tl.debug_barrier()
@@ -159,16 +164,16 @@ class Saved(NamedTuple):
     """What the backward reads again, beside y, R and the first h."""
 
     gates: Tensor
-    """``[B, T, 4, H, D]`` in the dtype of x: i - (m' + log f), and the raw f, z, o."""
-    c: Tensor
-    """``[B, T + 1, H, D]``: before the first step, and after each."""
-    n: Tensor
-    """``[B, T + 1, H, D]``."""
+    """``[T, B, H, D, 4]`` in the dtype of x: i - (m' + log f), and the raw f, z, o."""
+    memory: Tensor
+    """``[T + 1, B, H, D, 2]``: c and n before the first step, and after each."""
 
 
-def saved_shape(B: int, T: int, H: int, D: int) -> tuple[int, ...]:
-    """Of :attr:`Saved.gates`."""
-    return B, T, 4, H, D
+def empty_saved(x: Tensor) -> Saved:
+    """Room for what a forward over x ``[B, T, 4, H, D]`` saves."""
+    B, T, _, H, D = x.shape
+    memory = torch.empty(T + 1, B, H, D, 2, dtype=torch.float32, device=x.device)
+    return Saved(x.new_empty(T, B, H, D, 4), memory)
 
 
 def dense(x: Tensor) -> Tensor:
@@ -191,11 +196,7 @@ def forward(
     first = (None,) * 4 if state is None else tuple(s.contiguous() for s in state)
     y = x.new_empty(B, T, H, D)
     h, c, n, m = (torch.empty(B, H, D, dtype=torch.float32, device=x.device) for _ in range(4))
-    saved = None
-    if save:
-        cs, ns = (torch.empty(B, T + 1, H, D, dtype=h.dtype, device=x.device) for _ in range(2))
-        saved = Saved(x.new_empty(saved_shape(B, T, H, D)), cs, ns)
-    gates, cs_, ns_ = saved or (None, None, None)
+    saved = empty_saved(x) if save else None
     kind = device_class(x.device)
     tile = sequence_tile(kind, D, R.dtype)
     if B > 0:
@@ -216,9 +217,8 @@ def forward(
             c_T=c,
             n_T=n,
             m_T=m,
-            gates=gates,
-            cs=cs_,
-            ns=ns_,
+            gates=None if saved is None else saved.gates,
+            memory=None if saved is None else saved.memory,
             B=B,
             T=T,
             H=H,

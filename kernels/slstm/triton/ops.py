@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from xlstm_rl.kernels.slstm.triton.backward import backward
-from xlstm_rl.kernels.slstm.triton.forward import Saved, forward, saved_shape
+from xlstm_rl.kernels.slstm.triton.forward import Saved, empty_saved, forward
 from xlstm_rl.kernels.slstm.triton.step import step, step_inplace
 from xlstm_rl.kernels.slstm.triton.weights import weight_grads
 from xlstm_rl.kernels.types import SLSTMState
@@ -91,16 +91,16 @@ def _sequence(
     m_0: Tensor | None,
     forget_gate: str,
     save: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     state = None
     if h_0 is not None and c_0 is not None and n_0 is not None and m_0 is not None:
         state = (h_0, c_0, n_0, m_0)
     y, h, c, n, m, saved = forward(x, R, b, reset, state, forget_gate, save)
-    return y, h, c, n, m, *(saved or (x.new_empty(0), h.new_empty(0), h.new_empty(0)))
+    return y, h, c, n, m, *(saved or (x.new_empty(0), h.new_empty(0)))
 
 
 sequence_op = torch.library.custom_op("xlstm_rl::slstm_triton_sequence", _sequence, mutates_args=())
-"""``h``, the final h, c, n, m and the three tensors of ``Saved`` (empty unless ``save``)."""
+"""``h``, the final h, c, n, m and the two tensors of ``Saved`` (empty unless ``save``)."""
 
 
 @sequence_op.register_fake
@@ -118,11 +118,8 @@ def _(
 ) -> tuple[Tensor, ...]:
     B, T, _, H, D = x.shape
     states = [torch.empty(B, H, D, dtype=torch.float32, device=x.device) for _ in range(4)]
-    y, like = x.new_empty(B, T, H, D), states[0]
-    if not save:
-        return y, *states, x.new_empty(0), like.new_empty(0), like.new_empty(0)
-    memory = [like.new_empty(B, T + 1, H, D) for _ in range(2)]
-    return y, *states, x.new_empty(saved_shape(B, T, H, D)), *memory
+    saved = empty_saved(x) if save else (x.new_empty(0), states[0].new_empty(0))
+    return x.new_empty(B, T, H, D), *states, *saved
 
 
 def _gradients(
