@@ -9,10 +9,10 @@ from xlstm_rl.kernels.launch import device_class, dot_precision, launch
 from xlstm_rl.kernels.slstm.triton.cell import (
     add_product,
     dot,
-    load_four,
+    layers,
     narrow,
+    pack_four,
     retreat,
-    store_four,
     unpack_four,
     unpack_two,
 )
@@ -70,13 +70,11 @@ def slstm_bwd_kernel(
     state_rows = rows * HD + head * D
     state_tile = state_rows[:, None] + cols[None, :]
     dx_rows = rows * T * 4 * HD
+    dx_tile, dx_mask = layers(dx_rows, in_rows, HD, 4, D, BD)
     dx += head * D + last * 4 * HD
     BHD = B.to(tl.int64) * HD
-    cols_4, cols_2 = tl.arange(0, 4 * BD), tl.arange(0, 2 * BD)
-    tile_4 = (state_rows * 4)[:, None] + cols_4[None, :]
-    mask_4 = in_rows[:, None] & (cols_4 < 4 * D)[None, :]
-    tile_2 = (state_rows * 2)[:, None] + cols_2[None, :]
-    mask_2 = in_rows[:, None] & (cols_2 < 2 * D)[None, :]
+    gates_tile, gates_mask = layers(state_rows * 4, in_rows, D, 4, D, BD)
+    memory_tile, memory_mask = layers(state_rows * 2, in_rows, D, 2, D, BD)
     gates += last * 4 * BHD
     memory += last * 2 * BHD
     if dy is not None:
@@ -89,15 +87,19 @@ def slstm_bwd_kernel(
     R += head * D * D
     if ON_CHIP:
         w_mask = in_cols[:, None] & in_cols[None, :]
-        R_i, R_f, R_z, R_o = load_four(R, cols, cols * D, w_mask, HD * D)  # transposed
+        w_tile = cols[:, None] + cols[None, :] * D  # transposed
+        R_i = tl.load(R + w_tile, mask=w_mask, other=0.0)  # [BD, BD]
+        R_f = tl.load(R + HD * D + w_tile, mask=w_mask, other=0.0)
+        R_z = tl.load(R + 2 * HD * D + w_tile, mask=w_mask, other=0.0)
+        R_o = tl.load(R + 3 * HD * D + w_tile, mask=w_mask, other=0.0)
 
     dh = tl.zeros([BB, BD], tl.float32)
     dc = tl.zeros([BB, BD], tl.float32)
     dn = tl.zeros([BB, BD], tl.float32)
     own = tl.zeros([BB, BD], tl.float32)
     # 1, not 0, where there is nothing: n divides
-    s_memory = tl.load(memory + 2 * BHD + tile_2, mask=mask_2, other=1.0)
-    c_1, n_1 = unpack_two(s_memory, BB, BD)
+    s_memory = tl.load(memory + 2 * BHD + memory_tile, mask=memory_mask, other=1.0)
+    c_1, n_1 = unpack_two(s_memory)
     if dh_T is not None:
         dh = tl.load(dh_T + state_tile, mask=mask, other=0.0).to(tl.float32)
     if dc_T is not None:
@@ -110,23 +112,22 @@ def slstm_bwd_kernel(
         own += tl.load(dm_T + state_tile, mask=mask, other=0.0).to(tl.float32)
 
     if ON_CHIP:
-        s_gates = tl.load(gates + tile_4, mask=mask_4, other=0.0)
-        s_memory = tl.load(memory + tile_2, mask=mask_2, other=1.0)
+        s_gates = tl.load(gates + gates_tile, mask=gates_mask, other=0.0)
+        s_memory = tl.load(memory + memory_tile, mask=memory_mask, other=1.0)
     for back in range(T):
         next_rows = rows < tl.where(back + 1 < T, B, 0)
         next_mask = next_rows[:, None] & in_cols[None, :]
         if not ON_CHIP:  # R takes its time: no registers for loads ahead
-            s_gates = tl.load(gates + tile_4, mask=mask_4, other=0.0)
-            s_memory = tl.load(memory + tile_2, mask=mask_2, other=1.0)
-        lead, f, z, o = unpack_four(s_gates.to(tl.float32), BB, BD)
-        c_0, n_0 = unpack_two(s_memory, BB, BD)
+            s_gates = tl.load(gates + gates_tile, mask=gates_mask, other=0.0)
+            s_memory = tl.load(memory + memory_tile, mask=memory_mask, other=1.0)
+        lead, f, z, o = unpack_four(s_gates, BB, BD)
+        c_0, n_0 = unpack_two(s_memory)
         gates -= 4 * BHD
         memory -= 2 * BHD
         if ON_CHIP:
-            next_4 = next_rows[:, None] & (cols_4 < 4 * D)[None, :]
-            next_2 = next_rows[:, None] & (cols_2 < 2 * D)[None, :]
-            s_gates = tl.load(gates + tile_4, mask=next_4, other=0.0)
-            s_memory = tl.load(memory + tile_2, mask=next_2, other=1.0)
+            next_3d = next_rows[:, None, None]
+            s_gates = tl.load(gates + gates_tile, mask=gates_mask & next_3d, other=0.0)
+            s_memory = tl.load(memory + memory_tile, mask=memory_mask & next_3d, other=1.0)
         if dy is not None:
             dh += d_out.to(tl.float32)
             dy -= y_t
@@ -141,7 +142,8 @@ def slstm_bwd_kernel(
         di, df, dz, do, dc, dn, own = retreat(
             lead, f, z, o, c, n, c_1, n_1, dh, dc, dn, own, HAS_OWN, SIGMOID, EXP_BOUND
         )
-        store_four(dx, dx_rows, cols, mask, HD, di, df, dz, do)
+        packed = narrow(pack_four(di, df, dz, do, BB, BD), dx.dtype.element_ty)
+        tl.store(dx + dx_tile, packed, mask=dx_mask)
         dh = tl.zeros([BB, BD], tl.float32)
         if ON_CHIP:
             kind = R.dtype.element_ty
@@ -191,7 +193,7 @@ def backward(
     A ``None`` among the incoming gradients is zero.
     """
     R = R.contiguous()
-    T, B, H, D, _ = saved.gates.shape
+    T, B, H, _, D = saved.gates.shape
     dx = saved.gates.new_empty(B, T, 4, H, D)
     state: list[Tensor | None] = [None] * 4
     if has_state:

@@ -128,53 +128,44 @@ def retreat(
 
 
 @triton.jit
-def load_four(ptr, rows, cols, mask, stride):
-    """Four tiles ``[rows, cols]`` that lie ``stride`` apart."""
-    tile = rows[:, None] + cols[None, :]
-    i = tl.load(ptr + tile, mask=mask, other=0.0)
-    ptr += stride  # one after the other: three times the stride may be past 2^31
-    f = tl.load(ptr + tile, mask=mask, other=0.0)
-    ptr += stride
-    z = tl.load(ptr + tile, mask=mask, other=0.0)
-    ptr += stride
-    o = tl.load(ptr + tile, mask=mask, other=0.0)
-    return i, f, z, o
+def layers(rows, in_rows, stride, COUNT: tl.constexpr, D: tl.constexpr, BD: tl.constexpr):
+    """Offsets and mask ``[rows, COUNT, BD]`` of tiles that lie ``stride`` apart.
 
-
-@triton.jit
-def store_four(ptr, rows, cols, mask, stride, i, f, z, o):
-    """The counterpart of :func:`load_four`."""
-    tile = rows[:, None] + cols[None, :]
-    tl.store(ptr + tile, narrow(i, ptr.dtype.element_ty), mask=mask)
-    ptr += stride
-    tl.store(ptr + tile, narrow(f, ptr.dtype.element_ty), mask=mask)
-    ptr += stride
-    tl.store(ptr + tile, narrow(z, ptr.dtype.element_ty), mask=mask)
-    ptr += stride
-    tl.store(ptr + tile, narrow(o, ptr.dtype.element_ty), mask=mask)
-
-
-@triton.jit
-def unpack_two(v, BB: tl.constexpr, BD: tl.constexpr):
-    """Two tiles ``[BB, BD]`` of one ``[BB, 2 BD]`` whose columns go 0 1 0 1 ..."""
-    return tl.split(tl.reshape(v, [BB, BD, 2]))
+    What is read or written for several gates goes as one block: the threads that multiply matrices
+    hold other elements than those that read memory well, and each block is exchanged once.
+    """
+    which, cols = tl.arange(0, COUNT).to(tl.int64), tl.arange(0, BD)
+    tile = rows[:, None, None] + (which * stride)[None, :, None] + cols[None, None, :]
+    return tile, in_rows[:, None, None] & (cols < D)[None, None, :] & (which < COUNT)[None, :, None]
 
 
 @triton.jit
 def unpack_four(v, BB: tl.constexpr, BD: tl.constexpr):
-    """Four tiles ``[BB, BD]`` of one ``[BB, 4 BD]`` whose columns go 0 1 2 3 0 1 2 3 ..."""
-    v_02, v_13 = tl.split(tl.reshape(v, [BB, BD, 2, 2]))
+    """Four tiles ``[BB, BD]`` in float32 of one block ``[BB, 4, BD]``."""
+    v = tl.reshape(tl.permute(v.to(tl.float32), (0, 2, 1)), [BB, BD, 2, 2])
+    v_02, v_13 = tl.split(v)
     v_0, v_2 = tl.split(v_02)
     v_1, v_3 = tl.split(v_13)
     return v_0, v_1, v_2, v_3
 
 
 @triton.jit
-def store_packed(ptr, tile_4, mask_4, v_0, v_1, v_2, v_3, BB: tl.constexpr, BD: tl.constexpr):
-    """The counterpart of :func:`unpack_four`: one exchange between threads instead of four."""
+def pack_four(v_0, v_1, v_2, v_3, BB: tl.constexpr, BD: tl.constexpr):
+    """The inverse of :func:`unpack_four`."""
     v = tl.join(tl.join(v_0, v_2), tl.join(v_1, v_3))
-    v = narrow(tl.reshape(v, [BB, 4 * BD]), ptr.dtype.element_ty)
-    tl.store(ptr + tile_4, v, mask=mask_4)
+    return tl.permute(tl.reshape(v, [BB, BD, 4]), (0, 2, 1))
+
+
+@triton.jit
+def unpack_two(v):
+    """Two tiles ``[BB, BD]`` of one block ``[BB, 2, BD]``."""
+    return tl.split(tl.permute(v, (0, 2, 1)))
+
+
+@triton.jit
+def pack_two(v_0, v_1):
+    """The inverse of :func:`unpack_two`."""
+    return tl.permute(tl.join(v_0, v_1), (0, 2, 1))
 
 
 @triton.jit

@@ -12,10 +12,12 @@ from xlstm_rl.kernels.slstm.triton.cell import (
     add_product,
     advance,
     dot,
+    layers,
     load_bias,
-    load_four,
     narrow,
-    store_packed,
+    pack_four,
+    pack_two,
+    unpack_four,
 )
 from xlstm_rl.kernels.slstm.triton.tiles import sequence_tile
 from xlstm_rl.kernels.types import SLSTMState, exp_bound
@@ -36,8 +38,8 @@ def slstm_fwd_kernel(
     c_T,
     n_T,
     m_T,
-    gates,  # [T, B, H, D, 4] or None: i - (m' + log f), then f, z, o
-    memory,  # [T + 1, B, H, D, 2] or None: c, n before the first step, and after each
+    gates,  # [T, B, H, 4, D] or None: i - (m' + log f), then f, z, o
+    memory,  # [T + 1, B, H, 2, D] or None: c, n before the first step, and after each
     B,
     T,
     H,
@@ -67,7 +69,7 @@ def slstm_fwd_kernel(
     state_rows = rows * HD + head * D
     state_tile = state_rows[:, None] + cols[None, :]
     x += head * x_h
-    x_rows = rows * x_b
+    x_tile, x_mask = layers(rows * x_b, in_rows, x_g, 4, D, BD)
     y += head * D
     y_tile = (rows * T * HD)[:, None] + cols[None, :]
 
@@ -80,7 +82,11 @@ def slstm_fwd_kernel(
     R += head * D * D
     if ON_CHIP:
         w_mask = in_cols[:, None] & in_cols[None, :]
-        R_i, R_f, R_z, R_o = load_four(R, cols * D, cols, w_mask, HD * D)  # [BD, BD]
+        w_tile = cols[:, None] * D + cols[None, :]
+        R_i = tl.load(R + w_tile, mask=w_mask, other=0.0)  # [BD, BD]
+        R_f = tl.load(R + HD * D + w_tile, mask=w_mask, other=0.0)
+        R_z = tl.load(R + 2 * HD * D + w_tile, mask=w_mask, other=0.0)
+        R_o = tl.load(R + 3 * HD * D + w_tile, mask=w_mask, other=0.0)
 
     if h_0 is not None:
         h = tl.load(h_0 + state_tile, mask=mask, other=0.0).to(tl.float32)
@@ -94,27 +100,23 @@ def slstm_fwd_kernel(
         m = tl.zeros([BB, BD], tl.float32)
     if gates is not None:
         BHD = B.to(tl.int64) * HD
-        cols_4, cols_2 = tl.arange(0, 4 * BD), tl.arange(0, 2 * BD)
-        tile_4 = (state_rows * 4)[:, None] + cols_4[None, :]
-        mask_4 = in_rows[:, None] & (cols_4 < 4 * D)[None, :]
-        tile_2 = (state_rows * 2)[:, None] + cols_2[None, :]
-        mask_2 = in_rows[:, None] & (cols_2 < 2 * D)[None, :]
-        tl.store(memory + tile_2, tl.reshape(tl.join(c, n), [BB, 2 * BD]), mask=mask_2)
+        gates_tile, gates_mask = layers(state_rows * 4, in_rows, D, 4, D, BD)
+        memory_tile, memory_mask = layers(state_rows * 2, in_rows, D, 2, D, BD)
+        tl.store(memory + memory_tile, pack_two(c, n), mask=memory_mask)
 
     if ON_CHIP:
-        x_i, x_f, x_z, x_o = load_four(x, x_rows, cols, mask, x_g)
+        x_next = tl.load(x + x_tile, mask=x_mask, other=0.0)
     if reset is not None:
         start = tl.load(reset + rows * reset_b, mask=in_rows, other=0)
     for t in range(T):
         next_rows = rows < tl.where(t + 1 < T, B, 0)
         if not ON_CHIP:  # R takes its time: no registers for loads ahead
-            x_i, x_f, x_z, x_o = load_four(x, x_rows, cols, mask, x_g)
-        i, f = x_i.to(tl.float32), x_f.to(tl.float32)
-        z, o = x_z.to(tl.float32), x_o.to(tl.float32)
+            x_next = tl.load(x + x_tile, mask=x_mask, other=0.0)
+        i, f, z, o = unpack_four(x_next, BB, BD)
         x += x_t
         if ON_CHIP:
-            next_mask = next_rows[:, None] & in_cols[None, :]
-            x_i, x_f, x_z, x_o = load_four(x, x_rows, cols, next_mask, x_g)
+            next_mask = x_mask & next_rows[:, None, None]
+            x_next = tl.load(x + x_tile, mask=next_mask, other=0.0)
         if reset is not None:
             keep = (start == 0)[:, None]
             reset += reset_t
@@ -147,10 +149,11 @@ def slstm_fwd_kernel(
         tl.store(y + y_tile, narrow(h, y.dtype.element_ty), mask=mask)
         y += HD
         if gates is not None:
-            store_packed(gates, tile_4, mask_4, lead, f, z, o, BB, BD)
+            packed = narrow(pack_four(lead, f, z, o, BB, BD), gates.dtype.element_ty)
+            tl.store(gates + gates_tile, packed, mask=gates_mask)
             gates += 4 * BHD
             memory += 2 * BHD
-            tl.store(memory + tile_2, tl.reshape(tl.join(c, n), [BB, 2 * BD]), mask=mask_2)
+            tl.store(memory + memory_tile, pack_two(c, n), mask=memory_mask)
 
     if not ON_CHIP:
         tl.debug_barrier()
@@ -164,16 +167,16 @@ class Saved(NamedTuple):
     """What the backward reads again, beside y, R and the first h."""
 
     gates: Tensor
-    """``[T, B, H, D, 4]`` in the dtype of x: i - (m' + log f), and the raw f, z, o."""
+    """``[T, B, H, 4, D]`` in the dtype of x: i - (m' + log f), and the raw f, z, o."""
     memory: Tensor
-    """``[T + 1, B, H, D, 2]``: c and n before the first step, and after each."""
+    """``[T + 1, B, H, 2, D]``: c and n before the first step, and after each."""
 
 
 def empty_saved(x: Tensor) -> Saved:
     """Room for what a forward over x ``[B, T, 4, H, D]`` saves."""
     B, T, _, H, D = x.shape
-    memory = torch.empty(T + 1, B, H, D, 2, dtype=torch.float32, device=x.device)
-    return Saved(x.new_empty(T, B, H, D, 4), memory)
+    memory = torch.empty(T + 1, B, H, 2, D, dtype=torch.float32, device=x.device)
+    return Saved(x.new_empty(T, B, H, 4, D), memory)
 
 
 def dense(x: Tensor) -> Tensor:

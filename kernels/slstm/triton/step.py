@@ -6,7 +6,14 @@ import triton.language as tl
 from torch import Tensor
 
 from xlstm_rl.kernels.launch import device_class, dot_precision, launch
-from xlstm_rl.kernels.slstm.triton.cell import add_product, advance, load_bias, load_four, narrow
+from xlstm_rl.kernels.slstm.triton.cell import (
+    add_product,
+    advance,
+    layers,
+    load_bias,
+    narrow,
+    unpack_four,
+)
 from xlstm_rl.kernels.slstm.triton.forward import dense
 from xlstm_rl.kernels.slstm.triton.tiles import step_tile
 from xlstm_rl.kernels.types import exp_bound
@@ -57,17 +64,19 @@ def slstm_step_kernel(
     mask = in_rows[:, None] & in_cols[None, :]  # [BB, BD]
     HD = H.to(tl.int64) * D
 
-    x_i, x_f, x_z, x_o = load_four(x + head * x_h, rows * x_b, cols, mask, x_g)
+    x_tile, x_mask = layers(rows * x_b, in_rows, x_g, 4, D, BD)
+    x_all = tl.load(x + head * x_h + x_tile, mask=x_mask, other=0.0)
+    i, f, z, o = unpack_four(x_all, BB, BD)
     old, old_rows = mask, in_rows
     if reset is not None:
         # a row that starts afresh is not read at all: not even a NaN of the last episode survives
         old_rows = in_rows & (tl.load(reset + rows * reset_b, mask=in_rows, other=0) == 0)
         old = old_rows[:, None] & in_cols[None, :]
     b += head * D
-    i = x_i.to(tl.float32) + load_bias(b, cols, in_cols)
-    f = x_f.to(tl.float32) + load_bias(b + HD, cols, in_cols)
-    z = x_z.to(tl.float32) + load_bias(b + 2 * HD, cols, in_cols)
-    o = x_o.to(tl.float32) + load_bias(b + 3 * HD, cols, in_cols)
+    i += load_bias(b, cols, in_cols)
+    f += load_bias(b + HD, cols, in_cols)
+    z += load_bias(b + 2 * HD, cols, in_cols)
+    o += load_bias(b + 3 * HD, cols, in_cols)
 
     h_rows = rows * h_b + head * h_h
     c_tile = (rows * c_b + head * c_h)[:, None] + cols[None, :]
