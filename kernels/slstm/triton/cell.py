@@ -1,0 +1,202 @@
+"""One step of the sLSTM on tiles ``[rows, D]`` in float32, as the kernels share it."""
+
+import triton
+import triton.language as tl
+
+from xlstm_rl.kernels.launch import interpreting
+
+_INTERPRETING = tl.constexpr(interpreting())
+
+
+@triton.jit
+def dot(a, w, acc, PRECISION: tl.constexpr):
+    """``acc + a @ w`` for operands of one dtype, in float32."""
+    if _INTERPRETING:  # it would multiply the bits of bfloat16 as integers
+        a, w = a.to(tl.float32), w.to(tl.float32)
+    return tl.dot(a, w, acc, input_precision=PRECISION)
+
+
+@triton.jit
+def narrow(v, dtype: tl.constexpr):
+    """Float32 ``v`` in ``dtype``, rounded to the nearest."""
+    if _INTERPRETING and dtype == tl.bfloat16:  # there the cast itself cuts the digits off
+        bits = v.to(tl.int32, bitcast=True)
+        bits += 0x7FFF + ((bits >> 16) & 1)
+        v = (bits & -0x10000).to(tl.float32, bitcast=True)
+    return v.to(dtype)
+
+
+@triton.jit
+def sigmoid(v):
+    """Of any tile; the exponential is of a number <= 0, so that it cannot overflow."""
+    e = tl.exp(-tl.abs(v))
+    return tl.where(v >= 0, 1.0, e) / (1.0 + e)
+
+
+@triton.jit
+def tanh(v):
+    """Of any tile; a series near 0, where the quotient would cancel."""
+    e = tl.exp(-2.0 * tl.abs(v))
+    far = (1.0 - e) / (1.0 + e)
+    v2 = v * v
+    near = v * (1.0 + v2 * (-0.333333333 + v2 * (0.133333333 - v2 * 0.0539682540)))
+    return tl.where(v2 < 0.0625, near, tl.where(v < 0, -far, far))
+
+
+@triton.jit
+def log_sigmoid(v):
+    """Of any tile: ``min(v, 0) - log(1 + e)``, the logarithm as ``2 atanh(e / (2 + e))``.
+
+    ``e / (2 + e)`` is at most 1/3, where six terms of the series are exact in float32.
+    """
+    e = tl.exp(-tl.abs(v))
+    s = e / (2.0 + e)
+    s2 = s * s
+    series = 0.111111111 + s2 * (0.0909090909 + s2 * 0.0769230769)
+    series = 1.0 + s2 * (0.333333333 + s2 * (0.2 + s2 * (0.142857143 + s2 * series)))
+    return tl.minimum(v, 0.0) - 2.0 * s * series
+
+
+@triton.jit
+def gates_from(ahead, first, EXP_BOUND: tl.constexpr):
+    """Write and forget gate from ``ahead = i - (m' + log f)`` and ``first``: where n' = 0.
+
+    The larger of the two exponents is 0. Where n' = 0 it is the write gate's, and the forget gate
+    may be above 1; there ``inf * 0`` would be no number, so its exponent is bounded.
+    """
+    write = tl.where(first, 1.0, tl.exp(tl.minimum(ahead, 0.0)))
+    forget = tl.exp(tl.minimum(-ahead, tl.where(first, EXP_BOUND, 0.0)))
+    return write, forget
+
+
+@triton.jit
+def advance(i, f, z, o, c, n, m, SIGMOID: tl.constexpr, EXP_BOUND: tl.constexpr):
+    """``ahead``, h, c, n and m after a step with the pre-activations i, f, z, o."""
+    log_forget = m + (log_sigmoid(f) if SIGMOID else f)
+    ahead = i - log_forget
+    first = n == 0.0
+    m = tl.where(first | (ahead > 0.0), i, log_forget)
+    write, forget = gates_from(ahead, first, EXP_BOUND)
+    c = forget * c + write * tanh(z)
+    n = forget * n + write
+    h = sigmoid(o) * (c / n)
+    return ahead, h, c, n, m
+
+
+@triton.jit
+def retreat(
+    ahead,
+    f,
+    z,
+    o,
+    c,
+    n,
+    c_1,
+    n_1,
+    dh,
+    dc,
+    dn,
+    own,
+    HAS_OWN: tl.constexpr,
+    SIGMOID: tl.constexpr,
+    EXP_BOUND: tl.constexpr,
+):
+    """Gradients of i, f, z, o and of the c, n before the step, and ``own`` there.
+
+    c, n are from before the step, c_1, n_1 from after it; dh, dc, dn are the gradients of what it
+    handed on. ``own = dm - c dc - n dn`` is the gradient of m itself: c and n are exp(-m) times
+    something without m, and h has no m. It goes whole to the one that m was taken from.
+    """
+    first = n == 0.0
+    write, forget = gates_from(ahead, first, EXP_BOUND)
+    z, o = tanh(z), sigmoid(o)
+    ratio = c_1 / n_1
+    dc += dh * (o / n_1)
+    dn -= dh * (o / n_1) * ratio
+    di = write * (z * dc + dn)
+    df = forget * (c * dc + n * dn)
+    if HAS_OWN:
+        new = first | (ahead > 0.0)
+        di += tl.where(new, own, 0.0)
+        own = tl.where(new, 0.0, own)
+        df += own
+    if SIGMOID:
+        df *= sigmoid(-f)
+    dz = write * dc * (1.0 - z * z)
+    do = dh * ratio * o * (1.0 - o)
+    return di, df, dz, do, forget * dc, forget * dn, own
+
+
+@triton.jit
+def layers(rows, in_rows, stride, COUNT: tl.constexpr, D: tl.constexpr, BD: tl.constexpr):
+    """Offsets and mask ``[rows, COUNT, BD]`` of tiles that lie ``stride`` apart.
+
+    What is read or written for several gates goes as one block: the threads that multiply matrices
+    hold other elements than those that read memory well, and each block is exchanged once.
+    """
+    which, cols = tl.arange(0, COUNT).to(tl.int64), tl.arange(0, BD)
+    tile = rows[:, None, None] + (which * stride)[None, :, None] + cols[None, None, :]
+    return tile, in_rows[:, None, None] & (cols < D)[None, None, :] & (which < COUNT)[None, :, None]
+
+
+@triton.jit
+def unpack_four(v, BB: tl.constexpr, BD: tl.constexpr):
+    """Four tiles ``[BB, BD]`` in float32 of one block ``[BB, 4, BD]``."""
+    v = tl.reshape(tl.permute(v.to(tl.float32), (0, 2, 1)), [BB, BD, 2, 2])
+    v_02, v_13 = tl.split(v)
+    v_0, v_2 = tl.split(v_02)
+    v_1, v_3 = tl.split(v_13)
+    return v_0, v_1, v_2, v_3
+
+
+@triton.jit
+def pack_four(v_0, v_1, v_2, v_3, BB: tl.constexpr, BD: tl.constexpr):
+    """The inverse of :func:`unpack_four`."""
+    v = tl.join(tl.join(v_0, v_2), tl.join(v_1, v_3))
+    return tl.permute(tl.reshape(v, [BB, BD, 4]), (0, 2, 1))
+
+
+@triton.jit
+def unpack_two(v):
+    """Two tiles ``[BB, BD]`` of one block ``[BB, 2, BD]``."""
+    return tl.split(tl.permute(v, (0, 2, 1)))
+
+
+@triton.jit
+def pack_two(v_0, v_1):
+    """The inverse of :func:`unpack_two`."""
+    return tl.permute(tl.join(v_0, v_1), (0, 2, 1))
+
+
+@triton.jit
+def load_bias(b, cols, in_cols):
+    """A row ``[1, cols]`` in float32."""
+    return tl.load(b + cols, mask=in_cols, other=0.0).to(tl.float32)[None, :]
+
+
+@triton.jit
+def add_product(
+    acc,
+    a_ptr,
+    rows,
+    in_rows,
+    w_ptr,
+    cols,
+    W_K: tl.constexpr,
+    W_N: tl.constexpr,
+    D: tl.constexpr,
+    BK: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """``acc + a @ w``, ``a [rows, D]`` and ``w [D, cols]`` read from memory, BK of D at a time.
+
+    ``W_K`` and ``W_N`` are the strides of w.
+    """
+    for k in range(0, D, BK):
+        ks = k + tl.arange(0, BK)
+        a_mask = in_rows[:, None] & (ks < D)[None, :]
+        w_mask = (ks < D)[:, None] & (cols < D)[None, :]
+        a = tl.load(a_ptr + rows[:, None] + ks[None, :], mask=a_mask, other=0.0)
+        w = tl.load(w_ptr + ks[:, None] * W_K + cols[None, :] * W_N, mask=w_mask, other=0.0)
+        acc = dot(narrow(a.to(tl.float32), w.dtype), w, acc, PRECISION)
+    return acc

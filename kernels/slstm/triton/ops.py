@@ -1,0 +1,236 @@
+"""The Triton sLSTM as differentiable operations: eager, and as ops for the compiler.
+
+Eager code calls an ``autograd.Function``. While ``torch.compile`` or export is tracing, the same
+functions are called as ``torch.library`` ops, which those can see.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xlstm_rl.kernels.slstm.triton.backward import backward
+from xlstm_rl.kernels.slstm.triton.forward import Saved, empty_saved, forward
+from xlstm_rl.kernels.slstm.triton.step import step, step_inplace
+from xlstm_rl.kernels.slstm.triton.weights import weight_grads
+from xlstm_rl.kernels.types import SLSTMState
+
+_NUM_OUTPUTS = 5
+
+
+def slstm(
+    x: Tensor,
+    R: Tensor,
+    b: Tensor,
+    reset: Tensor | None,
+    state: SLSTMState | None,
+    forget_gate: str,
+) -> tuple[Tensor, SLSTMState]:
+    """The whole sequence; see :func:`xlstm_rl.kernels.slstm`."""
+    inputs = (x, R, b, reset, *((None,) * 4 if state is None else state), forget_gate)
+    save = _wants_gradients(*inputs)
+    if torch.compiler.is_compiling():
+        y, h, c, n, m = sequence_op(*inputs, save)[:_NUM_OUTPUTS]
+    elif save:
+        y, h, c, n, m = _Sequence.apply(*inputs)  # type: ignore[no-untyped-call]
+    else:
+        y, h, c, n, m, _ = forward(x, R, b, reset, state, forget_gate, False)
+    return y, (h, c, n, m)
+
+
+def slstm_step(
+    x: Tensor,
+    R: Tensor,
+    b: Tensor,
+    reset: Tensor | None,
+    state: SLSTMState | None,
+    forget_gate: str,
+    inplace: bool,
+) -> tuple[Tensor, SLSTMState]:
+    """One step; see :func:`xlstm_rl.kernels.slstm_step`. With gradients: a sequence of one."""
+    compiling = torch.compiler.is_compiling()
+    if inplace and state is not None:
+        run_inplace = step_inplace_op if compiling else step_inplace
+        return run_inplace(x, R, b, reset, *state, forget_gate), state
+    inputs = (x, R, b, reset, *((None,) * 4 if state is None else state), forget_gate)
+    if _wants_gradients(*inputs):
+        resets = None if reset is None else reset[:, None]
+        y, state = slstm(x[:, None], R, b, resets, state, forget_gate)
+        return y[:, 0], state
+    y, h, c, n, m = (step_op if compiling else step)(*inputs)
+    return y, (h, c, n, m)
+
+
+def _wants_gradients(*inputs: Any) -> bool:
+    return torch.is_grad_enabled() and any(
+        isinstance(s, Tensor) and s.requires_grad for s in inputs
+    )
+
+
+class _Sequence(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
+        outputs = _sequence(*inputs, True)
+        _remember(ctx, inputs, outputs)
+        return outputs[:_NUM_OUTPUTS]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        return _recall(ctx, grads, _gradients)
+
+
+def _sequence(
+    x: Tensor,
+    R: Tensor,
+    b: Tensor,
+    reset: Tensor | None,
+    h_0: Tensor | None,
+    c_0: Tensor | None,
+    n_0: Tensor | None,
+    m_0: Tensor | None,
+    forget_gate: str,
+    save: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    state = None
+    if h_0 is not None and c_0 is not None and n_0 is not None and m_0 is not None:
+        state = (h_0, c_0, n_0, m_0)
+    y, h, c, n, m, saved = forward(x, R, b, reset, state, forget_gate, save)
+    return y, h, c, n, m, *(saved or (x.new_empty(0), h.new_empty(0)))
+
+
+sequence_op = torch.library.custom_op("xlstm_rl::slstm_triton_sequence", _sequence, mutates_args=())
+"""``h``, the final h, c, n, m and the two tensors of ``Saved`` (empty unless ``save``)."""
+
+
+@sequence_op.register_fake
+def _(
+    x: Tensor,
+    R: Tensor,
+    b: Tensor,
+    reset: Tensor | None,
+    h_0: Tensor | None,
+    c_0: Tensor | None,
+    n_0: Tensor | None,
+    m_0: Tensor | None,
+    forget_gate: str,
+    save: bool,
+) -> tuple[Tensor, ...]:
+    B, T, _, H, D = x.shape
+    states = [torch.empty(B, H, D, dtype=torch.float32, device=x.device) for _ in range(4)]
+    saved = empty_saved(x) if save else (x.new_empty(0), states[0].new_empty(0))
+    return x.new_empty(B, T, H, D), *states, *saved
+
+
+def _gradients(
+    dy: Tensor | None,
+    dh: Tensor | None,
+    dc: Tensor | None,
+    dn: Tensor | None,
+    dm: Tensor | None,
+    R: Tensor,
+    reset: Tensor | None,
+    h_0: Tensor | None,
+    y: Tensor,
+    saved: list[Tensor],
+    forget_gate: str,
+) -> list[Tensor]:
+    has_state = h_0 is not None
+    dx, *state = backward(dy, dh, dc, dn, dm, R, reset, Saved(*saved), forget_gate, has_state)
+    dR, db = weight_grads(y, h_0, reset, dx)
+    return [dx, dR, db, *(s for s in state if s is not None)]
+
+
+gradients_op = torch.library.custom_op(
+    "xlstm_rl::slstm_triton_gradients", _gradients, mutates_args=()
+)
+"""The gradients of x, of R and b (float32) and, if there was a state, of h, c, n, m."""
+
+
+@gradients_op.register_fake
+def _(
+    dy: Tensor | None,
+    dh: Tensor | None,
+    dc: Tensor | None,
+    dn: Tensor | None,
+    dm: Tensor | None,
+    R: Tensor,
+    reset: Tensor | None,
+    h_0: Tensor | None,
+    y: Tensor,
+    saved: list[Tensor],
+    forget_gate: str,
+) -> list[Tensor]:
+    B, T, H, D = y.shape
+    like = saved[1]
+    grads = [y.new_empty(B, T, 4, H, D), like.new_empty(4, H, D, D), like.new_empty(4, H, D)]
+    return grads + [like.new_empty(B, H, D) for _ in range(0 if h_0 is None else 4)]
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], outputs: tuple[Tensor, ...]) -> None:
+    """Keep what the backward reads; losses on h alone leave the other gradients ``None``."""
+    _, R, b, reset, *state, ctx.forget_gate = inputs[:9]
+    ctx.save_for_backward(R, reset, state[0], outputs[0], *outputs[_NUM_OUTPUTS:])
+    ctx.dtypes = [t.dtype for t in (R, b, *state) if t is not None]
+    ctx.set_materialize_grads(False)
+
+
+def _recall(ctx: Any, grads: tuple[Tensor | None, ...], run: Any) -> tuple[Tensor | None, ...]:
+    R, reset, h_0, y, *saved = ctx.saved_tensors
+    dx, *rest = run(*grads[:_NUM_OUTPUTS], R, reset, h_0, y, saved, ctx.forget_gate)
+    dR, db, *state = (g.to(dtype) for g, dtype in zip(rest, ctx.dtypes, strict=True))
+    return dx, dR, db, None, *(state or [None] * 4), None
+
+
+def _setup_op(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    _remember(ctx, inputs, output)
+
+
+def _backward_op(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    return *_recall(ctx, grads, gradients_op), None
+
+
+sequence_op.register_autograd(_backward_op, setup_context=_setup_op)
+
+
+step_op = torch.library.custom_op("xlstm_rl::slstm_triton_step", step, mutates_args=())
+"""``h`` and the h, c, n, m after the step; without gradients."""
+
+
+@step_op.register_fake
+def _(
+    x: Tensor,
+    R: Tensor,
+    b: Tensor,
+    reset: Tensor | None,
+    h: Tensor | None,
+    c: Tensor | None,
+    n: Tensor | None,
+    m: Tensor | None,
+    forget_gate: str,
+) -> tuple[Tensor, ...]:
+    B, _, H, D = x.shape
+    states = [torch.empty(B, H, D, dtype=torch.float32, device=x.device) for _ in range(4)]
+    return x.new_empty(B, H, D), *states
+
+
+step_inplace_op = torch.library.custom_op(
+    "xlstm_rl::slstm_triton_step_inplace", step_inplace, mutates_args=("h", "c", "n", "m")
+)
+"""``h``; the state is overwritten."""
+
+
+@step_inplace_op.register_fake
+def _(
+    x: Tensor,
+    R: Tensor,
+    b: Tensor,
+    reset: Tensor | None,
+    h: Tensor,
+    c: Tensor,
+    n: Tensor,
+    m: Tensor,
+    forget_gate: str,
+) -> Tensor:
+    B, _, H, D = x.shape
+    return x.new_empty(B, H, D)

@@ -1,0 +1,221 @@
+"""One step of the sLSTM in one launch: product, gates, state update and resets."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from xlstm_rl.kernels.launch import device_class, dot_precision, launch
+from xlstm_rl.kernels.slstm.triton.cell import (
+    add_product,
+    advance,
+    layers,
+    load_bias,
+    narrow,
+    unpack_four,
+)
+from xlstm_rl.kernels.slstm.triton.forward import dense
+from xlstm_rl.kernels.slstm.triton.tiles import step_tile
+from xlstm_rl.kernels.types import exp_bound
+
+
+@triton.jit(do_not_specialize=["B", "H"])
+def slstm_step_kernel(
+    x,  # [B, 4, H, D], strides below
+    R,  # [4, H, D, D]
+    b,  # [4, H, D]
+    reset,  # [B] or None
+    h_0,  # [B, H, D] or None, as are c_0, n_0, m_0; one pair of strides for each
+    c_0,
+    n_0,
+    m_0,
+    y,  # [B, H, D], dense
+    h_1,  # [B, H, D], as are c_1, n_1, m_1; maybe the same memory as h_0, ...
+    c_1,
+    n_1,
+    m_1,
+    B,
+    H,
+    x_b,
+    x_g,
+    x_h,
+    reset_b,
+    h_b,
+    h_h,
+    c_b,
+    c_h,
+    n_b,
+    n_h,
+    m_b,
+    m_h,
+    D: tl.constexpr,
+    SIGMOID: tl.constexpr,
+    EXP_BOUND: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BB: tl.constexpr,
+    BD: tl.constexpr,
+    BK: tl.constexpr,
+):
+    """A tile of whole rows of one head: nothing is read here that another program overwrites."""
+    head = tl.program_id(1).to(tl.int64)
+    rows = tl.program_id(0).to(tl.int64) * BB + tl.arange(0, BB)  # [BB]
+    cols = tl.arange(0, BD)
+    in_rows, in_cols = rows < B, cols < D
+    mask = in_rows[:, None] & in_cols[None, :]  # [BB, BD]
+    HD = H.to(tl.int64) * D
+
+    x_tile, x_mask = layers(rows * x_b, in_rows, x_g, 4, D, BD)
+    x_all = tl.load(x + head * x_h + x_tile, mask=x_mask, other=0.0)
+    i, f, z, o = unpack_four(x_all, BB, BD)
+    old, old_rows = mask, in_rows
+    if reset is not None:
+        # a row that starts afresh is not read at all: not even a NaN of the last episode survives
+        old_rows = in_rows & (tl.load(reset + rows * reset_b, mask=in_rows, other=0) == 0)
+        old = old_rows[:, None] & in_cols[None, :]
+    b += head * D
+    i += load_bias(b, cols, in_cols)
+    f += load_bias(b + HD, cols, in_cols)
+    z += load_bias(b + 2 * HD, cols, in_cols)
+    o += load_bias(b + 3 * HD, cols, in_cols)
+
+    h_rows = rows * h_b + head * h_h
+    c_tile = (rows * c_b + head * c_h)[:, None] + cols[None, :]
+    n_tile = (rows * n_b + head * n_h)[:, None] + cols[None, :]
+    m_tile = (rows * m_b + head * m_h)[:, None] + cols[None, :]
+    if h_0 is not None:
+        c = tl.load(c_0 + c_tile, mask=old, other=0.0).to(tl.float32)
+        n = tl.load(n_0 + n_tile, mask=old, other=0.0).to(tl.float32)
+        m = tl.load(m_0 + m_tile, mask=old, other=0.0).to(tl.float32)
+        w = R + head * D * D
+        i = add_product(i, h_0, h_rows, old_rows, w, cols, D, 1, D, BK, PRECISION)
+        w += HD * D
+        f = add_product(f, h_0, h_rows, old_rows, w, cols, D, 1, D, BK, PRECISION)
+        w += HD * D
+        z = add_product(z, h_0, h_rows, old_rows, w, cols, D, 1, D, BK, PRECISION)
+        w += HD * D
+        o = add_product(o, h_0, h_rows, old_rows, w, cols, D, 1, D, BK, PRECISION)
+    else:
+        c = tl.zeros([BB, BD], tl.float32)
+        n = tl.zeros([BB, BD], tl.float32)
+        m = tl.zeros([BB, BD], tl.float32)
+
+    _, h, c, n, m = advance(i, f, z, o, c, n, m, SIGMOID, EXP_BOUND)
+    tl.debug_barrier()  # every warp has read all of h before any writes a part of it
+    tl.store(
+        y + (rows * HD + head * D)[:, None] + cols[None, :],
+        narrow(h, y.dtype.element_ty),
+        mask=mask,
+    )
+    tl.store(h_1 + h_rows[:, None] + cols[None, :], narrow(h, h_1.dtype.element_ty), mask=mask)
+    tl.store(c_1 + c_tile, narrow(c, c_1.dtype.element_ty), mask=mask)
+    tl.store(n_1 + n_tile, narrow(n, n_1.dtype.element_ty), mask=mask)
+    tl.store(m_1 + m_tile, narrow(m, m_1.dtype.element_ty), mask=mask)
+
+
+def step(
+    x: Tensor,
+    R: Tensor,
+    b: Tensor,
+    reset: Tensor | None,
+    h: Tensor | None,
+    c: Tensor | None,
+    n: Tensor | None,
+    m: Tensor | None,
+    forget_gate: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """``h [B, H, D]`` and the h, c, n, m after the step, in fresh memory."""
+    B, _, H, D = x.shape
+    old = [s.contiguous() for s in (h, c, n, m) if s is not None]
+    new = [torch.empty(B, H, D, dtype=torch.float32, device=x.device) for _ in range(4)]
+    y = _step(x, R, b, reset, old or None, new, forget_gate)
+    return y, new[0], new[1], new[2], new[3]
+
+
+def step_inplace(
+    x: Tensor,
+    R: Tensor,
+    b: Tensor,
+    reset: Tensor | None,
+    h: Tensor,
+    c: Tensor,
+    n: Tensor,
+    m: Tensor,
+    forget_gate: str,
+) -> Tensor:
+    """``h [B, H, D]``; the state is overwritten."""
+    state = (h, c, n, m)
+    own = [s if _writable(s) else s.contiguous() for s in state]
+    y = _step(x, R, b, reset, own, own, forget_gate)
+    for s, o in zip(state, own, strict=True):
+        if s is not o:
+            s.copy_(o)
+    return y
+
+
+def _writable(s: Tensor) -> bool:
+    """Whether the kernel may write there: a dense last axis, no element twice in memory."""
+    return all(
+        stride > 0 or size == 1 for stride, size in zip(s.stride(), s.shape, strict=True)
+    ) and (s.stride(-1) == 1 or s.shape[-1] == 1)
+
+
+def _step(
+    x: Tensor,
+    R: Tensor,
+    b: Tensor,
+    reset: Tensor | None,
+    old: list[Tensor] | None,
+    new: list[Tensor],
+    forget_gate: str,
+) -> Tensor:
+    """Launch; old and new tensors of a pair have the same strides."""
+    x, R, b = dense(x), R.contiguous(), b.contiguous()
+    B, _, H, D = x.shape
+    y = x.new_empty(B, H, D)
+    h_0, c_0, n_0, m_0 = (None,) * 4 if old is None else old
+    h, c, n, m = new
+    kind = device_class(x.device)
+    tile = step_tile(kind, D, R.dtype)
+    if B > 0:
+        launch(
+            x.device,
+            slstm_step_kernel,
+            (triton.cdiv(B, tile.rows), H),
+            x=x,
+            R=R,
+            b=b,
+            reset=reset,
+            h_0=h_0,
+            c_0=c_0,
+            n_0=n_0,
+            m_0=m_0,
+            y=y,
+            h_1=h,
+            c_1=c,
+            n_1=n,
+            m_1=m,
+            B=B,
+            H=H,
+            x_b=x.stride(0),
+            x_g=x.stride(1),
+            x_h=x.stride(2),
+            reset_b=0 if reset is None else reset.stride(0),
+            h_b=h.stride(0),
+            h_h=h.stride(1),
+            c_b=c.stride(0),
+            c_h=c.stride(1),
+            n_b=n.stride(0),
+            n_h=n.stride(1),
+            m_b=m.stride(0),
+            m_h=m.stride(1),
+            D=D,
+            SIGMOID=forget_gate == "sigmoid",
+            EXP_BOUND=exp_bound(torch.float32),
+            PRECISION=dot_precision(x.dtype, kind),
+            BB=tile.rows,
+            BD=tile.columns,
+            BK=tile.depth,
+            num_warps=tile.warps,
+            num_stages=tile.stages,
+        )
+    return y
