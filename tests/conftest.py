@@ -74,3 +74,13 @@ def countdown_vector() -> Callable[[AutoresetMode], SyncVectorEnv]:
 def _one_thread_and_a_fixed_seed() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a GPU where there is none, so that `-m gpu` says so instead of failing."""
+    if torch.cuda.is_available():
+        return
+    skip = pytest.mark.skip(reason="needs a CUDA device: torch.cuda.is_available() is false here")
+    for item in items:
+        if item.get_closest_marker("gpu") is not None:
+            item.add_marker(skip)
