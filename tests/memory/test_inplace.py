@@ -1,4 +1,4 @@
-"""Acting in place: the leaves handed in are overwritten, with the numbers of the functional step."""
+"""Acting in place: the leaves handed in are overwritten, with the functional step's numbers."""
 
 from collections.abc import Callable
 

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xlstm_rl.kernels import causal_conv1d, causal_conv1d_step, slstm, slstm_step
