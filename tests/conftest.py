@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import gymnasium
@@ -68,6 +70,27 @@ def countdown_vector() -> Callable[[AutoresetMode], SyncVectorEnv]:
         )
 
     return make
+
+
+@pytest.fixture
+def waiting_is_an_error() -> Callable[[], AbstractContextManager[None]]:
+    """A context in which an operation fails that makes the host wait for the GPU."""
+
+    def set_mode(mode: str) -> None:
+        with warnings.catch_warnings():  # it says that it is a prototype
+            warnings.simplefilter("ignore")
+            torch.cuda.set_sync_debug_mode(mode)
+
+    @contextmanager
+    def watch() -> Iterator[None]:
+        torch.cuda.synchronize()
+        set_mode("error")
+        try:
+            yield
+        finally:
+            set_mode("default")
+
+    return watch
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """Acting in place: the leaves handed in are overwritten, with the functional step's numbers."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pytest
 import torch
@@ -127,15 +128,15 @@ def test_in_place_equals_functional_on_a_gpu(memory: Memory) -> None:
 @pytest.mark.gpu
 @torch.no_grad()
 @pytest.mark.parametrize("inplace", [False, True], ids=["functional", "in place"])
-def test_a_step_on_a_gpu_never_waits_for_it(memory: Memory, inplace: bool) -> None:
+def test_a_step_on_a_gpu_never_waits_for_it(
+    memory: Memory,
+    inplace: bool,
+    waiting_is_an_error: Callable[[], AbstractContextManager[None]],
+) -> None:
     memory.float().cuda()
     leaves = memory.initial_leaves(B)
     x, resets = torch.randn(T, B, memory.width, device="cuda"), _random_resets("cuda")
     memory.step_leaves(x[0], leaves, resets[0], inplace)  # compiles the kernels
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with waiting_is_an_error():
         for t in range(T):
             _, leaves = memory.step_leaves(x[t], leaves, resets[t], inplace)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")

@@ -132,7 +132,9 @@ class GraphActor(Actor):
         shape = tuple(policy.observation_space.shape or ())
         with torch.inference_mode(False), torch.no_grad():
             # in the type that the normaliser works in: it would be the first to cast
-            obs = torch.zeros(rows, *shape, dtype=policy.normalizer.dtype, device=device)
+            normalizer = policy.normalizer
+            obs = torch.zeros(rows, *shape, dtype=normalizer.dtype, device=device)
+            obs += normalizer.start or 0  # the warm-up needs an observation of the space
             self._obs = _Staged(obs)
             self._reset = _Staged(torch.zeros(rows, dtype=torch.bool, device=device))
             self._reset_is_clear = True
