@@ -188,7 +188,7 @@ class Policy(nn.Module):
     def unpack_state(self, state: TensorDict, batch_size: int) -> Leaves:
         """Return a state's bare tensors, checked and on the policy's device.
 
-        The entry of a separate critic's memory may be missing, and then is from the result.
+        The entry of a separate critic's memory may be missing; the result then lacks it too.
 
         Raises:
             ValueError: the state belongs to another policy or to another batch size.
