@@ -40,10 +40,8 @@ class SLSTMBlock(nn.Module):
         self.width, self.num_heads, self.conv_window = width, heads, window
         self.depth = block_index / (num_blocks - 1) if num_blocks > 1 else 0.0
         gate, backend = config.forget_gate, config.backend
-        self._convolve: Convolve = partial(causal_conv1d, activation="silu", backend=backend)
-        self._convolve_step: Convolve = partial(
-            causal_conv1d_step, activation="silu", backend=backend
-        )
+        self._convolve: Convolve = partial(causal_conv1d, backend=backend)
+        self._convolve_step: Convolve = partial(causal_conv1d_step, backend=backend)
         self._cell: Cell = partial(slstm, forget_gate=gate, backend=backend)
         self._cell_step: Cell = partial(slstm_step, forget_gate=gate, backend=backend)
 
@@ -98,9 +96,18 @@ class SLSTMBlock(nn.Module):
         """Run x [B, T, D] from the state `leaves` with reset [B, T]."""
         return self._run(x, leaves, reset, self._convolve, self._cell)
 
-    def step(self, x: Tensor, leaves: Leaves | None, reset: Tensor | None) -> tuple[Tensor, Leaves]:
-        """Run x [B, D] from the state `leaves` with reset [B]."""
-        return self._run(x, leaves, reset, self._convolve_step, self._cell_step)
+    def step(
+        self, x: Tensor, leaves: Leaves | None, reset: Tensor | None, inplace: bool = False
+    ) -> tuple[Tensor, Leaves]:
+        """Run x [B, D] from the state `leaves`, with `inplace` into them, with reset [B]."""
+        convolve, cell = self._convolve_step, self._cell_step
+        if inplace:
+            convolve, cell = partial(convolve, inplace=True), partial(cell, inplace=True)
+        y, new = self._run(x, leaves, reset, convolve, cell)
+        if inplace and leaves is not None and new[0] is not leaves[0]:
+            # under autocast the convolution worked on a copy in another dtype
+            new = (leaves[0].copy_(new[0]), *new[1:])
+        return y, new
 
     def _run(
         self,
@@ -116,7 +123,7 @@ class SLSTMBlock(nn.Module):
         conv_leaves: Leaves = ()
         if self.conv_window:
             old = None if leaves is None else leaves[0].to(u.dtype)
-            c, new = convolve(u, self.conv_weight, self.conv_bias, reset, old)
+            c, new = convolve(u, self.conv_weight, self.conv_bias, reset, old, activation="silu")
             conv_leaves = (new,)
         else:
             c = u
