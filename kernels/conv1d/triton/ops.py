@@ -25,7 +25,7 @@ def causal_conv1d(
     if torch.compiler.is_compiling():
         y, end = conv1d_op(*inputs)
     elif _needs_gradient(x, weight, bias, state):
-        y, end = _Conv1d.apply(*inputs)  # type: ignore[no-untyped-call]
+        y, end = _Conv1d.apply(*inputs)
     else:
         y, end = run.forward(*inputs)
     return y, end

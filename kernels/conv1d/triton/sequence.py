@@ -6,7 +6,6 @@ Conditions on what is compiled and conditions at run time stand in two `if`s, on
 the compiler drops what the first one excludes.
 """
 # mypy: allow-untyped-decorators, disable-error-code="import-untyped,no-untyped-def"
-# ruff: noqa: SIM102
 
 import triton
 import triton.language as tl

@@ -65,7 +65,7 @@ def preactivation(
             alive = alive & no_reset(reset_ptr, stride_rt, t - d + 1, T)
         seen = load_rows(x_ptr, stride_xt, t - d, alive & (t >= d), c, in_c)
         out += seen * load_tap(weight_ptr, stride_wc, stride_ww, W - 1 - d, c, in_c)
-    if state_ptr is not None:  # noqa: SIM102 - the compiler drops what this condition excludes
+    if state_ptr is not None:
         # apart from the loop above, whose loads so have no branch between them
         if t0 < W - 1:
             alive = t < T

@@ -241,4 +241,5 @@ def backward(
             num_warps=tile.warps,
             num_stages=tile.stages,
         )
-    return dx, *state
+    dh_0, dc_0, dn_0, dm_0 = state
+    return dx, dh_0, dc_0, dn_0, dm_0

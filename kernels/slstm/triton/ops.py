@@ -32,7 +32,7 @@ def slstm(
     if torch.compiler.is_compiling():
         y, h, c, n, m = sequence_op(*inputs, save)[:_NUM_OUTPUTS]
     elif save:
-        y, h, c, n, m = _Sequence.apply(*inputs)  # type: ignore[no-untyped-call]
+        y, h, c, n, m = _Sequence.apply(*inputs)
     else:
         y, h, c, n, m, _ = forward(x, R, b, reset, state, forget_gate, False)
     return y, (h, c, n, m)
@@ -70,7 +70,7 @@ def _wants_gradients(*inputs: Any) -> bool:
 class _Sequence(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
-        outputs = _sequence(*inputs, True)
+        outputs = _sequence(*(*inputs, True))
         _remember(ctx, inputs, outputs)
         return outputs[:_NUM_OUTPUTS]
 
