@@ -317,10 +317,10 @@ def _empty_grads(inputs: tuple[Tensor, ...], state: Grads) -> list[Tensor]:
     return grads + [s.new_empty(s.shape, dtype=torch.float32) for s in state if s is not None]
 
 
-def _keep_chunkwise(ctx: Any, inputs: tuple[Any, ...], outputs: tuple[Tensor, ...]) -> None:
+def _keep_chunkwise(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     """Keep the inputs, the final C and n, and what :class:`Saved` names: nothing else is read."""
     *tensors, ctx.chunk_size, ctx.forget_gate = inputs
-    ctx.save_for_backward(*tensors, *outputs[1:3], *outputs[4:])
+    ctx.save_for_backward(*tensors, *output[1:3], *output[4:])
     ctx.set_materialize_grads(False)
 
 

@@ -126,7 +126,7 @@ def _sizes(q: Tensor, v: Tensor, forget_gate: str) -> dict[str, object]:
         "SIGMOID": forget_gate == "sigmoid",
         "BOUND": exp_bound(torch.float32),
         "BLOCK_K": block_k,
-        "BLOCK_V": min(pad(V), 4096 // block_k),
+        "BLOCK_V": min(pad(V), max(8, 2048 // block_k)),
         "num_warps": 4 if block_k * V >= 1024 else 1,
     }
 

@@ -186,3 +186,39 @@ def test_not_even_a_nan_survives_a_reset(device):
         h, after = kernels.mlstm(*xs[:5], reset, state, backend="triton")
         assert h[:, at:].isfinite().all()
         assert all(s.isfinite().all() for s in after)
+
+
+@pytest.mark.parametrize("with_state", [False, True])
+def test_opcheck(device, with_state):
+    from xlstm_rl.kernels.mlstm.triton import ops
+
+    torch.use_deterministic_algorithms(False)  # opcheck compares buffers that nobody reads
+    xs = [x.float().to(device) for x in make_inputs(1, 5, 1, 4, 3, with_state)]
+    xs = [x.requires_grad_() for x in xs]
+    reset = torch.tensor([[False, True, False, False, True]], device=device)
+    state = xs[5:] or [None] * 3
+    torch.library.opcheck(ops.chunkwise_op, (*xs[:5], reset, *state, 64, "sigmoid"))
+    step = [x[:, 0].detach().requires_grad_() for x in xs[:5]]
+    torch.library.opcheck(ops.step_op, (*step, reset[:, 0], *state, "sigmoid"))
+
+
+def test_compiled_memory_equals_eager(device):
+    from xlstm_rl.memory import MemoryConfig, make_memory
+
+    config = MemoryConfig(pattern="ms", width=16, num_heads=1, round_to=16, backend="triton")
+    memory = make_memory(config).to(device)
+    x = torch.randn(1, 6, 16, device=device)
+    reset = torch.tensor([[False, False, True, False, False, False]], device=device)
+
+    def run(x, leaves):
+        y, after = memory.forward_leaves(x, leaves, reset)
+        return y.square().sum() + sum(s.square().sum() for s in after)
+
+    leaves = memory.initial_leaves(1)
+    want = run(x, leaves)
+    got = torch.compile(run, backend="aot_eager", fullgraph=True)(x, leaves)
+    torch.testing.assert_close(got, want)
+    weights = list(memory.parameters())
+    ours, theirs = (torch.autograd.grad(loss, weights) for loss in (got, want))
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
