@@ -14,6 +14,7 @@ import importlib
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_MEMORY = {"sm_80": 99 * 1024, "sm_90": 227 * 1024, "gfx942": 64 * 1024}
-CHILD = "XLSTM_RL_KERNEL_CHECK"
 
 SPILLS_ALLOWED: dict[str, str] = {}
 """Why a spill is the faster choice, by a pattern of "kernel class case | tiles", as in the table:
@@ -37,21 +37,22 @@ SPILLS_ALLOWED: dict[str, str] = {}
 
 
 def main() -> None:
-    """Start over in a clean environment, then check."""
-    if CHILD in os.environ:
-        sys.exit(check(parse_options()))
+    """Make the environment clean, which Triton and torch read when they are imported; check."""
     options = parse_options()
-    env = {name: value for name, value in os.environ.items() if not name.startswith("TRITON_")}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the folder is removed
+    for name in [name for name in os.environ if name.startswith("TRITON_")]:
+        del os.environ[name]  # TRITON_INTERPRET above all
     with tempfile.TemporaryDirectory(prefix="kernel_check.") as folder:
-        # Without TRITON_INTERPRET, and with the fusion of products and sums that 3.9 warns about.
-        env |= {CHILD: "1", "TRITON_CACHE_DIR": f"{folder}/cache", "TRITON_DEFAULT_FP_FUSION": "1"}
-        paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+        os.environ["TRITON_CACHE_DIR"] = f"{folder}/cache"
+        os.environ["TRITON_DEFAULT_FP_FUSION"] = "1"  # 3.9's default, which it warns about
+        os.environ["OMP_NUM_THREADS"] = "1"
+        sys.path.insert(1, str(ROOT))
         if options.triton:
-            paths.insert(0, f"{folder}/site")
-            pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", paths[0]]
+            site = f"{folder}/site"
+            pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", site]
             subprocess.run([*pip, f"triton=={options.triton}"], check=True)
-        env |= {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
-        sys.exit(subprocess.run([sys.executable, *sys.argv], env=env).returncode)
+            sys.path.insert(1, site)
+        sys.exit(check(options))
 
 
 def parse_options() -> argparse.Namespace:

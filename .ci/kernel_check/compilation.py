@@ -104,7 +104,8 @@ def compile_all(jobs: list[Job], processes: int) -> Iterator[Build]:
     """Compile in parallel processes, in order; one that takes its process down is an error."""
     _jobs[:] = jobs
     context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+    pool = ProcessPoolExecutor(processes, mp_context=context)
+    try:
         futures = [pool.submit(_compile, n) for n in range(len(jobs))]
         for n, future in enumerate(futures):
             try:
@@ -115,6 +116,8 @@ def compile_all(jobs: list[Job], processes: int) -> Iterator[Build]:
                         yield alone.submit(_compile, n).result()
                     except BrokenProcessPool:
                         yield Build(error="the compiler crashed")
+    finally:
+        pool.shutdown(cancel_futures=True)  # what has not begun, if this ends early
 
 
 def _compile(n: int) -> Build:
