@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xlstm_rl.kernels.autograd import first_derivatives_only
 from xlstm_rl.kernels.conv1d.triton import run
 
 
@@ -65,7 +66,7 @@ class _Conv1d(torch.autograd.Function):
         return run.forward(*inputs)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_derivatives_only
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         return _recall(ctx, grads, run.backward)
 

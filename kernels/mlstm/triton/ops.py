@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xlstm_rl.kernels.autograd import first_derivatives_only
 from xlstm_rl.kernels.mlstm.triton.chunkwise import (
     Saved,
     choose_layout,
@@ -77,7 +78,7 @@ class _Chunkwise(torch.autograd.Function):
         return tuple(outputs)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_derivatives_only
     def backward(ctx: Any, *grads: Tensor | None) -> Grads:
         return _run_chunkwise(ctx, grads, chunkwise_backward_tensors)
 
@@ -89,7 +90,7 @@ class _Step(torch.autograd.Function):
         return _step(*inputs)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_derivatives_only
     def backward(ctx: Any, *grads: Tensor | None) -> Grads:
         return _run_step(ctx, grads, step_backward_tensors)
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xlstm_rl.kernels.autograd import first_derivatives_only
 from xlstm_rl.kernels.slstm.triton.backward import backward
 from xlstm_rl.kernels.slstm.triton.forward import Saved, empty_saved, forward
 from xlstm_rl.kernels.slstm.triton.step import step, step_inplace
@@ -75,7 +76,7 @@ class _Sequence(torch.autograd.Function):
         return outputs[:_NUM_OUTPUTS]
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_derivatives_only
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         return _recall(ctx, grads, _gradients)
 
