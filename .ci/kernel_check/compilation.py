@@ -151,12 +151,17 @@ def _from_ptxas(log: str) -> Build:
 
 
 def _from_amdgcn(compiled: Any) -> Build:
-    """Read the metadata at the end of the assembly."""
+    """Read the metadata at the end of the assembly.
+
+    Scalar registers that are too few are kept in lanes of vector registers: one move each, and no
+    memory, or there were a stack. That is noted, and no spill.
+    """
     found = {name: re.search(rf"\.{name}:\s+(\d+)", compiled.asm["amdgcn"]) for name in AMD_COUNTS}
     if None in found.values():
         raise RuntimeError(f"the assembly lacks some of {', '.join(AMD_COUNTS)}")
     count = {name: int(match[1]) for name, match in found.items() if match}
-    parts = [("vgpr_spill_count", "{} vector"), ("sgpr_spill_count", "{} scalar")]
-    parts += [("private_segment_fixed_size", "stack {} B")]
+    parts = [("vgpr_spill_count", "{} vector"), ("private_segment_fixed_size", "stack {} B")]
     spills = ", ".join(text.format(count[name]) for name, text in parts if count[name])
-    return Build(count["vgpr_count"], spills)
+    scalar = count["sgpr_spill_count"]
+    note = f"{scalar} scalars in lanes of vector registers" if scalar else ""
+    return Build(count["vgpr_count"], spills, note=note)

@@ -98,7 +98,7 @@ def chunkwise_forward(
         **_strides("v", v),
         **_options(q, layout, block_k, block_v),
     )
-    block_v = min(pad(V), layout.tiles.block_v)
+    block_k, block_v = (min(pad(D), layout.tiles.block) for D in (K, V))
     launch(
         q.device,
         mlstm_output_fwd_kernel,
@@ -116,7 +116,8 @@ def chunkwise_forward(
         **_strides("q", q),
         **_strides("k", k),
         **_strides("v", v),
-        **_options(q, layout, pad(K), block_v),
+        **_options(q, layout, block_k, block_v),
+        K_BLOCKS=-(-K // block_k),
     )
     return h, C_T, n_T, gates.m, saved
 
@@ -168,7 +169,7 @@ def chunkwise_backward(
     den = {"floor_ptr": gates.floor, "qn_ptr": saved.qn}
     tile_sizes, scale = _tile_sizes(q, layout), K**-0.5
     strides = {name: _strides(name, x) for name, x in (("q", q), ("k", k), ("v", v), ("d", dh))}
-    block_v = min(pad(V), layout.tiles.block_v)
+    block_k, block_v = (min(pad(D), layout.tiles.block) for D in (K, V))
     options = _options(q, layout, pad(K), block_v)
     v_blocks = -(-V // block_v)
     launch(
@@ -241,7 +242,8 @@ def chunkwise_backward(
         **strides["q"],
         **strides["k"],
         **strides["d"],
-        **options,
+        **_options(q, layout, block_k, block_v),
+        K_BLOCKS=-(-K // block_k),
     )
     launch(
         q.device,

@@ -94,7 +94,7 @@ def mlstm_dq_kernel(
     if (C_0_ptr is not None) or (chunk > 0):
         carries = episode_t == tl.load(episode_ptr + start)
         g = tl.where(carries, weight(tl.load(u_ptr + start) - u_t), 0.0)
-        for block in tl.static_range(V_BLOCKS):
+        for block in range(V_BLOCKS):
             vd = block * BLOCK_V + tl.arange(0, BLOCK_V)
             at = kd[:, None] * V + vd[None, :]
             inside = (kd < K)[:, None] & (vd < V)[None, :]
@@ -110,7 +110,7 @@ def mlstm_dq_kernel(
         c, episode_j = load_columns(c_ptr, episode_ptr, j, known)
         offset = tl.cast(column, tl.int64)
         dscores = tl.zeros([TILE, TILE], tl.float32)
-        for block in tl.static_range(V_BLOCKS):
+        for block in range(V_BLOCKS):
             vd = block * BLOCK_V + tl.arange(0, BLOCK_V)
             dh = load_tile(dh_ptr, stride_dt, rows, valid, vd, V)
             v = load_tile(v_ptr + offset * stride_vt, stride_vt, rows, known, vd, V)
@@ -210,7 +210,7 @@ def mlstm_dk_kernel(
         reaches = episode_j == tl.load(episode_ptr + end)
         a = tl.where(reaches, weight(c - tl.load(u_ptr + end)), 0.0)
         last = tl.where(end < T, chunk + 1, 0)
-        for block in tl.static_range(V_BLOCKS):
+        for block in range(V_BLOCKS):
             vd = block * BLOCK_V + tl.arange(0, BLOCK_V)
             at = kd[:, None] * V + vd[None, :]
             inside = (kd < K)[:, None] & (vd < V)[None, :]
@@ -228,7 +228,7 @@ def mlstm_dk_kernel(
         ds = tl.load(ds_ptr + t, known, other=0.0)
         offset = tl.cast(row, tl.int64)
         dscores = tl.zeros([TILE, TILE], tl.float32)
-        for block in tl.static_range(V_BLOCKS):
+        for block in range(V_BLOCKS):
             vd = block * BLOCK_V + tl.arange(0, BLOCK_V)
             dh = load_tile(dh_ptr + offset * stride_dt, stride_dt, rows, known, vd, V)
             v = load_tile(v_ptr, stride_vt, rows, valid, vd, V)

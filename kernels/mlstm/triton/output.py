@@ -56,6 +56,7 @@ def mlstm_output_fwd_kernel(
     TILE: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_V: tl.constexpr,
+    K_BLOCKS: tl.constexpr,
 ):
     """Read h and ``q . n`` in one tile of rows."""
     pid = tl.program_id(0)
@@ -76,35 +77,40 @@ def mlstm_output_fwd_kernel(
     episode_ptr += bh * (T + 1)
     qn_ptr += bh * T
     rows = tl.arange(0, TILE)
-    kd = tl.arange(0, BLOCK_K)
     vd = tl.program_id(1) * BLOCK_V + tl.arange(0, BLOCK_V)
 
     t = first + rows
     valid = t < end
     u_t, episode_t = load_rows(u_ptr, episode_ptr, t, valid)
-    q = load_tile(q_ptr, stride_qt, rows, valid, kd, K)
     sums = tl.zeros([TILE, BLOCK_V], tl.float32)
     qn = tl.zeros([TILE], tl.float32)
     if (C_0_ptr is not None) or (chunk > 0):
         carries = episode_t == tl.load(episode_ptr + start)
         g = tl.where(carries, weight(tl.load(u_ptr + start) - u_t), 0.0)
-        at = kd[:, None] * V + vd[None, :]
-        inside = (kd < K)[:, None] & (vd < V)[None, :]
-        C = load_between(C_0_ptr, C_ptr, chunk, (bh, total), K * V, at, inside)
-        n = load_between(n_0_ptr, n_ptr, chunk, (bh, total), K, kd, kd < K)
-        read = dot(q, C.to(q.dtype), PRECISION)
+        for block in range(K_BLOCKS):
+            kd = block * BLOCK_K + tl.arange(0, BLOCK_K)
+            q = load_tile(q_ptr, stride_qt, rows, valid, kd, K)
+            at = kd[:, None] * V + vd[None, :]
+            inside = (kd < K)[:, None] & (vd < V)[None, :]
+            C = load_between(C_0_ptr, C_ptr, chunk, (bh, total), K * V, at, inside)
+            n = load_between(n_0_ptr, n_ptr, chunk, (bh, total), K, kd, kd < K)
+            sums += dot(q, C.to(q.dtype), PRECISION)
+            qn += tl.sum(q.to(tl.float32) * n[None, :], 1)
         # masked, not multiplied by 0: not even a NaN survives a reset
-        sums += tl.where(carries[:, None], read * g[:, None], 0.0)
-        read_n = tl.sum(q.to(tl.float32) * n[None, :], 1)
-        qn += tl.where(carries, read_n * g, 0.0)
+        sums = tl.where(carries[:, None], sums * g[:, None], 0.0)
+        qn = tl.where(carries, qn * g, 0.0)
     for column in range(start, first + 1, TILE):
         j = column + rows
         known = j < end
         c, episode_j = load_columns(c_ptr, episode_ptr, j, known)
         offset = tl.cast(column, tl.int64)
-        k = load_tile(k_ptr + offset * stride_kt, stride_kt, rows, known, kd, K)
+        scores = tl.zeros([TILE, TILE], tl.float32)
+        for block in range(K_BLOCKS):
+            kd = block * BLOCK_K + tl.arange(0, BLOCK_K)
+            q = load_tile(q_ptr, stride_qt, rows, valid, kd, K)
+            k = load_tile(k_ptr + offset * stride_kt, stride_kt, rows, known, kd, K)
+            scores += dot(q, tl.trans(k), PRECISION)
         v = load_tile(v_ptr + offset * stride_vt, stride_vt, rows, known, vd, V)
-        scores = dot(q, tl.trans(k), PRECISION)
         scores *= within(c, episode_j, j, u_t, episode_t, t)
         qn += tl.sum(scores, 1)
         sums += dot(scores.to(v.dtype), v, PRECISION)
@@ -150,6 +156,7 @@ def mlstm_dv_kernel(
     TILE: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_V: tl.constexpr,
+    K_BLOCKS: tl.constexpr,
 ):
     """Sum the gradient of one tile of values."""
     pid = tl.program_id(0)
@@ -171,23 +178,25 @@ def mlstm_dv_kernel(
     floor_ptr += bh * T
     qn_ptr += bh * T
     rows = tl.arange(0, TILE)
-    kd = tl.arange(0, BLOCK_K)
     vd = tl.program_id(1) * BLOCK_V + tl.arange(0, BLOCK_V)
 
     j = first + rows
     valid = j < end
     c, episode_j = load_columns(c_ptr, episode_ptr, j, valid)
-    k = load_tile(k_ptr, stride_kt, rows, valid, kd, K)
     dv = tl.zeros([TILE, BLOCK_V], tl.float32)
     if (dC_T_ptr is not None) or (end < T):
         reaches = episode_j == tl.load(episode_ptr + end)
         a = tl.where(reaches, weight(c - tl.load(u_ptr + end)), 0.0)
-        at = kd[:, None] * V + vd[None, :]
-        inside = (kd < K)[:, None] & (vd < V)[None, :]
         # behind the chunk: the state before the next one, or the final one
         last = tl.where(end < T, chunk + 1, 0)
-        dC = load_between(dC_T_ptr, dC_ptr, last, (bh, total), K * V, at, inside)
-        dv += a[:, None] * dot(k, dC.to(k.dtype), PRECISION)
+        for block in range(K_BLOCKS):
+            kd = block * BLOCK_K + tl.arange(0, BLOCK_K)
+            k = load_tile(k_ptr, stride_kt, rows, valid, kd, K)
+            at = kd[:, None] * V + vd[None, :]
+            inside = (kd < K)[:, None] & (vd < V)[None, :]
+            dC = load_between(dC_T_ptr, dC_ptr, last, (bh, total), K * V, at, inside)
+            dv += dot(k, dC.to(k.dtype), PRECISION)
+        dv = a[:, None] * dv
     for row in range(first, end, TILE):
         t = row + rows
         known = t < end
@@ -195,9 +204,13 @@ def mlstm_dv_kernel(
         qn = tl.load(qn_ptr + t, known, other=0.0)
         den = tl.maximum(tl.abs(qn), tl.load(floor_ptr + t, known, other=1.0))
         offset = tl.cast(row, tl.int64)
-        q = load_tile(q_ptr + offset * stride_qt, stride_qt, rows, known, kd, K)
+        scores = tl.zeros([TILE, TILE], tl.float32)
+        for block in range(K_BLOCKS):
+            kd = block * BLOCK_K + tl.arange(0, BLOCK_K)
+            k = load_tile(k_ptr, stride_kt, rows, valid, kd, K)
+            q = load_tile(q_ptr + offset * stride_qt, stride_qt, rows, known, kd, K)
+            scores += dot(q, tl.trans(k), PRECISION)
         dh = load_tile(dh_ptr + offset * stride_dt, stride_dt, rows, known, vd, V)
-        scores = dot(q, tl.trans(k), PRECISION)
         scores *= within(c, episode_j, j, u_t, episode_t, t) * (scale / den)[:, None]
         dv += dot(tl.trans(scores.to(dh.dtype)), dh, PRECISION)
     store_tile(dv_ptr, H * V, rows, valid, vd, V, dv)
