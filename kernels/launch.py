@@ -84,6 +84,8 @@ def launch(device: torch.device, kernel: Any, grid: tuple[int, ...], **arguments
 
     The first axis of ``grid`` may be long (2^31 - 1), the others not (65,535).
     """
+    # multiply-adds in one rounding, asked for by name: the default differs between Tritons
+    arguments["enable_fp_fusion"] = True
     if _recording is not None:
         _recording.launches.append((kernel, arguments))
     elif device.type == "cuda" and device.index != torch.cuda.current_device():

@@ -17,16 +17,16 @@ class Tile(NamedTuple):
 # Memory is what this operation waits for: so that many warps fit beside each other, a thread holds
 # 8 or 16 numbers of a tile. A row of a tile is 256 bytes or more, and every tap but the first finds
 # its inputs in the L1 cache. AMD's warps have 64 threads.
-_TILES = {
+TABLE = {
     "sm_80": {
         "forward": Tile(32, 128, 8),
-        "weight_gradient": Tile(16, 128, 8, 8),
+        "weight_gradient": Tile(4, 128, 2, 16),
         "input_gradient": Tile(32, 128, 8),
         "step": Tile(8, 128, 4),
     },
     "sm_90": {
         "forward": Tile(32, 128, 8),
-        "weight_gradient": Tile(16, 128, 8, 8),
+        "weight_gradient": Tile(8, 128, 4, 16),
         "input_gradient": Tile(32, 128, 8),
         "step": Tile(8, 128, 4),
     },
@@ -48,7 +48,7 @@ def choose_tile(device_class: str, kernel: str, steps: int | None, columns: int,
     taps than the usual 4, each of which has loads under way. ``steps`` is ``None`` where the rows
     are those of the batch, whose size changes nothing here.
     """
-    tile = _TILES[device_class][kernel]
+    tile = TABLE[device_class][kernel]
     width = min(tile.columns, max(_LEAST_COLUMNS, power_of_two(columns)))
     rows = tile.rows * (tile.columns // width)
     if steps is None:
