@@ -9,7 +9,7 @@ import torch
 
 Run = Callable[[], object]
 MOST_FLUSHES = 200  # more launches than about 1000 would not fit into the GPU's queue
-WALL_ROUNDS = 5
+WALL_ROUNDS, WALL_SECONDS = 5, 0.2
 
 
 @dataclass
@@ -92,7 +92,9 @@ def compare(
     samples = {name: Sample() for name in runs}
     queue: dict[str, float] = {}
     for name, run in runs.items():
-        times = [timer.wall(run) for _ in range(WALL_ROUNDS if timer.on_gpu else 0)]
+        times: list[tuple[float, float]] = []
+        while timer.on_gpu and len(times) < WALL_ROUNDS and sum(t for _, t in times) < WALL_SECONDS:
+            times.append(timer.wall(run))
         queue[name] = min((back for back, _ in times), default=0.0)
         samples[name].wall = [done for _, done in times]
     spent = dict.fromkeys(runs, 0.0)
