@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_MEMORY = {"sm_80": 99 * 1024, "sm_90": 227 * 1024, "gfx942": 64 * 1024}
 
-SPILLS_ALLOWED: dict[str, str] = {}
+SPILLS_ALLOWED: dict[str, str] = {
+    "conv1d_bwd_weight_kernel sm_80 bfloat16 sequence C=64 *": "8 bytes, by ptxas's own choice: "
+    "with 128 registers, not more, 16 warps fit on a multiprocessor, and memory is the limit",
+}
 """Why a spill is the faster choice, by a pattern of "kernel class case | tiles", as in the table:
     "mlstm_fwd_kernel sm_80 float32 * K=256 *": "measured on ...: 1.3 times the next smaller tile"
 """

@@ -20,7 +20,7 @@ class Tile(NamedTuple):
 TABLE = {
     "sm_80": {
         "forward": Tile(32, 128, 8),
-        "weight_gradient": Tile(4, 128, 2, 16),
+        "weight_gradient": Tile(16, 128, 4, 8),
         "input_gradient": Tile(32, 128, 8),
         "step": Tile(8, 128, 4),
     },

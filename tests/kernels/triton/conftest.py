@@ -1,10 +1,16 @@
 """What all Triton kernels are held to: the float64 reference, in outputs and every gradient.
 
+Interpreted, they are also held to touch no address outside their tensors.
+
 The kernels run in Triton's interpreter where there is no GPU, and with `-m gpu` on a GPU.
 """
 
+from contextlib import contextmanager
+
+import numpy as np
 import pytest
 import torch
+from triton.runtime import interpreter
 
 from xlstm_rl.kernels.launch import interpreting
 
@@ -34,6 +40,16 @@ def _fresh_memory_is_nan(monkeypatch):
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(autouse=True)
+def _no_address_outside_the_tensors():
+    """Check every load and store of the interpreter."""
+    if not interpreting():
+        yield
+        return
+    with checked():
+        yield
 
 
 @pytest.fixture
@@ -85,3 +101,59 @@ def _run(call, xs, reset, touch, backend):
     loss = sum((outs[n] * weights[n].to(outs[n])).sum(dtype=F64) for n in touch)
     grads = torch.autograd.grad(loss, xs, allow_unused=True, materialize_grads=True)
     return [o.detach() for o in outs], grads
+
+
+class OutOfBounds(IndexError):
+    """A kernel read or wrote outside its tensors."""
+
+
+class _CheckedMemory:
+    """Stands in for the interpreter's memory; what is no load and no store goes to the real one."""
+
+    def __init__(self, real, inside):
+        self._real, self._inside = real, inside
+
+    def __getattr__(self, name):
+        return getattr(self._real, name)
+
+    def load(self, pointers, mask, other, dtype):
+        self._inside("read", pointers, mask, np.dtype(dtype).itemsize)
+        return self._real.load(pointers, mask, other, dtype)
+
+    def store(self, pointers, value, mask):
+        self._inside("wrote", pointers, mask, value.dtype.itemsize)
+        return self._real.store(pointers, value, mask)
+
+
+@contextmanager
+def checked():
+    """Raise :class:`OutOfBounds` at the first address outside the tensors of a launch."""
+    real, start = interpreter._interpreter, interpreter.GridExecutor.__call__
+    spans = [np.empty((0, 2), np.uint64)]
+
+    def begin(self, *args, **kwargs):
+        tensors = [t for t in (*args, *kwargs.values()) if hasattr(t, "data_ptr") and t.numel()]
+        spans[0] = np.array(sorted(map(_span, tensors)), np.uint64).reshape(-1, 2)
+        return start(self, *args, **kwargs)
+
+    def inside(what, pointers, mask, size):
+        addresses = np.asarray(pointers).astype(np.uint64)
+        addresses = addresses[np.broadcast_to(np.asarray(mask, bool), addresses.shape)]
+        ok = np.zeros(addresses.shape, bool)
+        for first, end in spans[0]:
+            ok |= (addresses >= first) & (addresses + np.uint64(size) <= end)
+        if not ok.all():
+            raise OutOfBounds(f"{what} {(~ok).sum()} of {ok.size} elements outside every tensor")
+
+    interpreter._interpreter = _CheckedMemory(real, inside)
+    interpreter.GridExecutor.__call__ = begin
+    try:
+        yield
+    finally:
+        interpreter._interpreter, interpreter.GridExecutor.__call__ = real, start
+
+
+def _span(t):
+    """First address of a tensor and the one behind its last element."""
+    last = sum((n - 1) * stride for n, stride in zip(t.shape, t.stride(), strict=True))
+    return t.data_ptr(), t.data_ptr() + (last + 1) * t.element_size()
