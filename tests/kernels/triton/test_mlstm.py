@@ -83,12 +83,12 @@ def test_any_loss(hold_to_reference, forget_gate, touch):
     def run(xs, reset, backend):
         return call(xs, reset, backend=backend, forget_gate=forget_gate, chunk_size=16)
 
-    for kind in ("none", "random"):
-        xs = make_inputs(2, 41, 1, 16, 16, with_state=kind == "none")
-        hold_to_reference(run, xs, make_reset(kind, 2, 41), touch=touch)
+    kind = "none" if forget_gate == "exponential" else "random"
+    xs = make_inputs(2, 25, 1, 16, 16, with_state=kind == "none")
+    hold_to_reference(run, xs, make_reset(kind, 2, 25), touch=touch)
 
 
-@pytest.mark.parametrize(("chunk_size", "T"), [(1, 9), (5, 21), (16, 70), (33, 70), (1000, 70)])
+@pytest.mark.parametrize(("chunk_size", "T"), [(1, 5), (5, 21), (33, 40), (1000, 40)])
 def test_any_chunk_size(hold_to_reference, chunk_size, T):
     xs = make_inputs(2, T, 1, 16, 16)
 
@@ -106,16 +106,16 @@ def test_extreme_gates(hold_to_reference, gates):
 
 
 def test_mixed_extreme_gates(hold_to_reference):
-    xs = make_inputs(2, 130, 1, 16, 16, gate_scale=60.0)
-    hold_to_reference(call, xs, make_reset("random", 2, 130))
+    xs = make_inputs(2, 70, 1, 16, 16, gate_scale=60.0)
+    hold_to_reference(call, xs, make_reset("random", 2, 70))
 
 
 @pytest.mark.parametrize("dtype", HALVES)
 def test_half_precision(hold_to_reference, dtype):
     for gate_dtype in (dtype, torch.float32):
         dtypes = [dtype] * 3 + [gate_dtype] * 2 + [torch.float32] * 3
-        xs = make_inputs(2, 70, 1, 24, 16)
-        hold_to_reference(call, xs, make_reset("random", 2, 70), dtypes=dtypes)
+        xs = make_inputs(2, 40, 1, 24, 16)
+        hold_to_reference(call, xs, make_reset("random", 2, 40), dtypes=dtypes)
 
 
 def test_strided_inputs(hold_to_reference):
@@ -134,12 +134,13 @@ def test_step(hold_to_reference, with_state, forget_gate):
     def run(xs, reset, backend):
         return call_step(xs, reset, backend=backend, forget_gate=forget_gate)
 
-    for K, V in ((16, 16), (3, 80), (24, 48)):
+    reset = torch.tensor([True, False, False])
+    for K, V in ((3, 80), (24, 48)):
         xs = make_inputs(3, 1, 2, K, V, with_state)
         xs = [x[:, 0] for x in xs[:5]] + xs[5:]
-        for reset in (None, torch.tensor([True, False, False])):
-            for touch in ([0], [1], [2], [3], None):
-                hold_to_reference(run, xs, reset, touch=touch)
+        hold_to_reference(run, xs, None)
+        for touch in ([0], [1], [2], [3]) if K == 3 else (None,):
+            hold_to_reference(run, xs, reset, touch=touch)
     for dtype in HALVES:
         dtypes = [dtype] * 5 + [torch.float32] * (3 * with_state)
         hold_to_reference(run, xs, reset, dtypes=dtypes)
