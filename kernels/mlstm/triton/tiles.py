@@ -29,7 +29,7 @@ TABLE: dict[tuple[str, int, int], Tiles] = {
     # (device class, bytes of an element, head size up to)
     ("sm_90", _HALF, 32): Tiles(32, 4, 32, 32, 4, 2),
     ("sm_90", _HALF, 64): Tiles(32, 4, 64, 64, 4, 2),
-    ("sm_90", _HALF, 128): Tiles(64, 2, 64, 64, 8, 2),
+    ("sm_90", _HALF, 128): Tiles(64, 4, 64, 64, 8, 2),
     ("sm_90", _HALF, 256): Tiles(32, 4, 64, 64, 8, 1),
     ("sm_90", _FULL, 32): Tiles(32, 4, 32, 32, 8, 1),
     ("sm_90", _FULL, 64): Tiles(32, 4, 32, 32, 8, 1),
@@ -37,7 +37,7 @@ TABLE: dict[tuple[str, int, int], Tiles] = {
     ("sm_90", _FULL, 256): Tiles(16, 8, 32, 32, 8, 1),
     ("sm_80", _HALF, 32): Tiles(32, 4, 32, 32, 4, 1),
     ("sm_80", _HALF, 64): Tiles(32, 4, 64, 64, 8, 1),
-    ("sm_80", _HALF, 128): Tiles(32, 4, 64, 64, 8, 1),
+    ("sm_80", _HALF, 128): Tiles(32, 8, 64, 64, 8, 1),
     ("sm_80", _HALF, 256): Tiles(32, 4, 64, 64, 8, 1),
     ("sm_80", _FULL, 32): Tiles(32, 4, 32, 32, 8, 1),
     ("sm_80", _FULL, 64): Tiles(32, 4, 32, 32, 8, 1),
