@@ -6,18 +6,19 @@ import triton.language as tl
 from torch import Tensor
 
 from xlstm_rl.kernels.launch import device_class, dot_precision, launch
-from xlstm_rl.kernels.slstm.triton.cell import (
-    add_product,
+from xlstm_rl.kernels.slstm.triton.blocks import (
     dot,
     layers,
+    load_matrices,
     narrow,
     pack_four,
-    retreat,
     unpack_four,
     unpack_two,
 )
+from xlstm_rl.kernels.slstm.triton.cell import retreat
 from xlstm_rl.kernels.slstm.triton.forward import Saved, dense
-from xlstm_rl.kernels.slstm.triton.tiles import sequence_tile
+from xlstm_rl.kernels.slstm.triton.streamed import slstm_bwd_streamed_kernel
+from xlstm_rl.kernels.slstm.triton.tiles import pad, sequence_tile
 from xlstm_rl.kernels.types import exp_bound
 
 
@@ -50,10 +51,8 @@ def slstm_bwd_kernel(
     SIGMOID: tl.constexpr,
     EXP_BOUND: tl.constexpr,
     PRECISION: tl.constexpr,
-    ON_CHIP: tl.constexpr,
     BB: tl.constexpr,
     BD: tl.constexpr,
-    BK: tl.constexpr,
 ):
     """A tile of rows of one head, all steps from the last to the first.
 
@@ -70,11 +69,11 @@ def slstm_bwd_kernel(
     state_rows = rows * HD + head * D
     state_tile = state_rows[:, None] + cols[None, :]
     dx_rows = rows * T * 4 * HD
-    dx_tile, dx_mask = layers(dx_rows, in_rows, HD, 4, D, BD)
+    dx_tile, dx_mask = layers(dx_rows, in_rows, HD, 4, cols, D)
     dx += head * D + last * 4 * HD
     BHD = B.to(tl.int64) * HD
-    gates_tile, gates_mask = layers(state_rows * 4, in_rows, D, 4, D, BD)
-    memory_tile, memory_mask = layers(state_rows * 2, in_rows, D, 2, D, BD)
+    gates_tile, gates_mask = layers(state_rows * 4, in_rows, D, 4, cols, D)
+    memory_tile, memory_mask = layers(state_rows * 2, in_rows, D, 2, cols, D)
     gates += last * 4 * BHD
     memory += last * 2 * BHD
     if dy is not None:
@@ -84,19 +83,10 @@ def slstm_bwd_kernel(
     if reset is not None:
         reset += last * reset_t
         start = tl.load(reset + rows * reset_b, mask=in_rows, other=0)
-    R += head * D * D
-    if ON_CHIP:
-        w_mask = in_cols[:, None] & in_cols[None, :]
-        w_tile = cols[:, None] + cols[None, :] * D  # transposed
-        R_i = tl.load(R + w_tile, mask=w_mask, other=0.0)  # [BD, BD]
-        R_f = tl.load(R + HD * D + w_tile, mask=w_mask, other=0.0)
-        R_z = tl.load(R + 2 * HD * D + w_tile, mask=w_mask, other=0.0)
-        R_o = tl.load(R + 3 * HD * D + w_tile, mask=w_mask, other=0.0)
+    R_i, R_f, R_z, R_o = load_matrices(R + head * D * D, cols, HD * D, 1, D, D)  # transposed
 
-    dh = tl.zeros([BB, BD], tl.float32)
-    dc = tl.zeros([BB, BD], tl.float32)
-    dn = tl.zeros([BB, BD], tl.float32)
-    own = tl.zeros([BB, BD], tl.float32)
+    zeros = tl.zeros([BB, BD], tl.float32)
+    dh, dc, dn, own = zeros, zeros, zeros, zeros
     # 1, not 0, where there is nothing: n divides
     s_memory = tl.load(memory + 2 * BHD + memory_tile, mask=memory_mask, other=1.0)
     c_1, n_1 = unpack_two(s_memory)
@@ -111,23 +101,18 @@ def slstm_bwd_kernel(
     if dm_T is not None:
         own += tl.load(dm_T + state_tile, mask=mask, other=0.0).to(tl.float32)
 
-    if ON_CHIP:
-        s_gates = tl.load(gates + gates_tile, mask=gates_mask, other=0.0)
-        s_memory = tl.load(memory + memory_tile, mask=memory_mask, other=1.0)
+    s_gates = tl.load(gates + gates_tile, mask=gates_mask, other=0.0)
+    s_memory = tl.load(memory + memory_tile, mask=memory_mask, other=1.0)
     for back in range(T):
         next_rows = rows < tl.where(back + 1 < T, B, 0)
         next_mask = next_rows[:, None] & in_cols[None, :]
-        if not ON_CHIP:  # R takes its time: no registers for loads ahead
-            s_gates = tl.load(gates + gates_tile, mask=gates_mask, other=0.0)
-            s_memory = tl.load(memory + memory_tile, mask=memory_mask, other=1.0)
         lead, f, z, o = unpack_four(s_gates, BB, BD)
         c_0, n_0 = unpack_two(s_memory)
         gates -= 4 * BHD
         memory -= 2 * BHD
-        if ON_CHIP:
-            next_3d = next_rows[:, None, None]
-            s_gates = tl.load(gates + gates_tile, mask=gates_mask & next_3d, other=0.0)
-            s_memory = tl.load(memory + memory_tile, mask=memory_mask & next_3d, other=1.0)
+        next_3d = next_rows[:, None, None]
+        s_gates = tl.load(gates + gates_tile, mask=gates_mask & next_3d, other=0.0)
+        s_memory = tl.load(memory + memory_tile, mask=memory_mask & next_3d, other=1.0)
         if dy is not None:
             dh += d_out.to(tl.float32)
             dy -= y_t
@@ -144,19 +129,11 @@ def slstm_bwd_kernel(
         )
         packed = narrow(pack_four(di, df, dz, do, BB, BD), dx.dtype.element_ty)
         tl.store(dx + dx_tile, packed, mask=dx_mask)
-        dh = tl.zeros([BB, BD], tl.float32)
-        if ON_CHIP:
-            kind = R.dtype.element_ty
-            dh = dot(narrow(di, kind), R_i, dh, PRECISION)
-            dh = dot(narrow(df, kind), R_f, dh, PRECISION)
-            dh = dot(narrow(dz, kind), R_z, dh, PRECISION)
-            dh = dot(narrow(do, kind), R_o, dh, PRECISION)
-        else:
-            # what was just written is read again, in parts; nothing of it is written later
-            tl.debug_barrier()
-            for g in range(4):
-                a, w = dx + g * HD, R + g * HD * D
-                dh = add_product(dh, a, dx_rows, in_rows, w, cols, 1, D, D, BK, PRECISION)
+        kind = R.dtype.element_ty
+        dh = dot(narrow(di, kind), R_i, zeros, PRECISION)
+        dh = dot(narrow(df, kind), R_f, dh, PRECISION)
+        dh = dot(narrow(dz, kind), R_z, dh, PRECISION)
+        dh = dot(narrow(do, kind), R_o, dh, PRECISION)
         dx -= 4 * HD
         if reset is not None:
             dh, dc = tl.where(keep, dh, 0.0), tl.where(keep, dc, 0.0)
@@ -195,50 +172,52 @@ def backward(
     R = R.contiguous()
     T, B, H, _, D = saved.gates.shape
     dx = saved.gates.new_empty(B, T, 4, H, D)
-    state: list[Tensor | None] = [None] * 4
-    if has_state:
-        state = [saved.memory.new_empty(B, H, D) for _ in range(4)]
-    dy = None if dy is None else dense(dy)
-    dh, dc, dn, dm = (None if g is None else g.contiguous() for g in (dh, dc, dn, dm))
     kind = device_class(dx.device)
     tile = sequence_tile(kind, D, R.dtype)
-    if B > 0:
-        launch(
-            dx.device,
-            slstm_bwd_kernel,
-            (triton.cdiv(B, tile.rows), H),
-            dy=dy,
-            dh_T=dh,
-            dc_T=dc,
-            dn_T=dn,
-            dm_T=dm,
-            R=R,
-            reset=reset,
-            gates=saved.gates,
-            memory=saved.memory,
-            dx=dx,
-            dh_0=state[0],
-            dc_0=state[1],
-            dn_0=state[2],
-            dm_0=state[3],
-            B=B,
-            T=T,
-            H=H,
-            y_b=0 if dy is None else dy.stride(0),
-            y_t=0 if dy is None else dy.stride(1),
-            y_h=0 if dy is None else dy.stride(2),
-            reset_b=0 if reset is None else reset.stride(0),
-            reset_t=0 if reset is None else reset.stride(1),
-            D=D,
-            HAS_OWN=dc is not None or dn is not None or dm is not None,
-            SIGMOID=forget_gate == "sigmoid",
-            EXP_BOUND=exp_bound(torch.float32),
-            PRECISION=dot_precision(dx.dtype, kind),
-            ON_CHIP=tile.on_chip,
-            BB=tile.rows,
-            BD=tile.columns,
-            BK=tile.depth,
-            num_warps=tile.warps,
-            num_stages=tile.stages,
-        )
-    return dx, *state
+    state: list[Tensor | None] = [None] * 4
+    if has_state or tile.columns:  # what is streamed keeps its state there
+        state = [saved.memory.new_empty(B, H, D) for _ in range(4)]
+    dh_0, dc_0, dn_0, dm_0 = state
+    if B == 0:
+        return dx, dh_0, dc_0, dn_0, dm_0
+    dy = None if dy is None else dense(dy)
+    dh, dc, dn, dm = (None if g is None else g.contiguous() for g in (dh, dc, dn, dm))
+    arguments = {
+        "dy": dy,
+        "dh_T": dh,
+        "dc_T": dc,
+        "dn_T": dn,
+        "dm_T": dm,
+        "R": R,
+        "reset": reset,
+        "gates": saved.gates,
+        "memory": saved.memory,
+        "dx": dx,
+        "dh_0": dh_0,
+        "dc_0": dc_0,
+        "dn_0": dn_0,
+        "dm_0": dm_0,
+        "B": B,
+        "T": T,
+        "H": H,
+        "y_b": 0 if dy is None else dy.stride(0),
+        "y_t": 0 if dy is None else dy.stride(1),
+        "y_h": 0 if dy is None else dy.stride(2),
+        "reset_b": 0 if reset is None else reset.stride(0),
+        "reset_t": 0 if reset is None else reset.stride(1),
+        "D": D,
+        "HAS_OWN": dc is not None or dn is not None or dm is not None,
+        "SIGMOID": forget_gate == "sigmoid",
+        "EXP_BOUND": exp_bound(torch.float32),
+        "PRECISION": dot_precision(dx.dtype, kind),
+        "BB": tile.rows,
+        "num_warps": tile.backward_warps,
+        "num_stages": tile.stages,
+    }
+    grid = (triton.cdiv(B, tile.rows), H)
+    if tile.columns == 0:
+        launch(dx.device, slstm_bwd_kernel, grid, **arguments, BD=pad(D))
+    else:
+        arguments |= {"BN": tile.columns, "BK": tile.depth}
+        launch(dx.device, slstm_bwd_streamed_kernel, grid, **arguments)
+    return (dx, dh_0, dc_0, dn_0, dm_0) if has_state else (dx, None, None, None, None)

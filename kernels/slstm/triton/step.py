@@ -6,16 +6,16 @@ import triton.language as tl
 from torch import Tensor
 
 from xlstm_rl.kernels.launch import device_class, dot_precision, launch
-from xlstm_rl.kernels.slstm.triton.cell import (
-    add_product,
-    advance,
+from xlstm_rl.kernels.slstm.triton.blocks import (
+    add_mixed,
     layers,
-    load_bias,
+    load_biases,
     narrow,
     unpack_four,
 )
+from xlstm_rl.kernels.slstm.triton.cell import advance
 from xlstm_rl.kernels.slstm.triton.forward import dense
-from xlstm_rl.kernels.slstm.triton.tiles import step_tile
+from xlstm_rl.kernels.slstm.triton.tiles import pad, step_tile
 from xlstm_rl.kernels.types import exp_bound
 
 
@@ -64,40 +64,29 @@ def slstm_step_kernel(
     mask = in_rows[:, None] & in_cols[None, :]  # [BB, BD]
     HD = H.to(tl.int64) * D
 
-    x_tile, x_mask = layers(rows * x_b, in_rows, x_g, 4, D, BD)
-    x_all = tl.load(x + head * x_h + x_tile, mask=x_mask, other=0.0)
-    i, f, z, o = unpack_four(x_all, BB, BD)
     old, old_rows = mask, in_rows
     if reset is not None:
         # a row that starts afresh is not read at all: not even a NaN of the last episode survives
-        old_rows = in_rows & (tl.load(reset + rows * reset_b, mask=in_rows, other=0) == 0)
+        old_rows = in_rows & (tl.load(reset + rows * reset_b, mask=in_rows, other=1) == 0)
         old = old_rows[:, None] & in_cols[None, :]
-    b += head * D
-    i += load_bias(b, cols, in_cols)
-    f += load_bias(b + HD, cols, in_cols)
-    z += load_bias(b + 2 * HD, cols, in_cols)
-    o += load_bias(b + 3 * HD, cols, in_cols)
-
     h_rows = rows * h_b + head * h_h
     c_tile = (rows * c_b + head * c_h)[:, None] + cols[None, :]
     n_tile = (rows * n_b + head * n_h)[:, None] + cols[None, :]
     m_tile = (rows * m_b + head * m_h)[:, None] + cols[None, :]
+    zeros = tl.zeros([BB, BD], tl.float32)
+    c, n, m = zeros, zeros, zeros
+    i, f, z, o = load_biases(b + head * D, HD, cols, D)
+    i, f, z, o = zeros + i, zeros + f, zeros + z, zeros + o
     if h_0 is not None:
+        w = R + head * D * D
+        i, f, z, o = add_mixed(i, f, z, o, h_0, h_rows, old_rows, w, HD * D, cols, D, BK, PRECISION)
         c = tl.load(c_0 + c_tile, mask=old, other=0.0).to(tl.float32)
         n = tl.load(n_0 + n_tile, mask=old, other=0.0).to(tl.float32)
         m = tl.load(m_0 + m_tile, mask=old, other=0.0).to(tl.float32)
-        w = R + head * D * D
-        i = add_product(i, h_0, h_rows, old_rows, w, cols, D, 1, D, BK, PRECISION)
-        w += HD * D
-        f = add_product(f, h_0, h_rows, old_rows, w, cols, D, 1, D, BK, PRECISION)
-        w += HD * D
-        z = add_product(z, h_0, h_rows, old_rows, w, cols, D, 1, D, BK, PRECISION)
-        w += HD * D
-        o = add_product(o, h_0, h_rows, old_rows, w, cols, D, 1, D, BK, PRECISION)
-    else:
-        c = tl.zeros([BB, BD], tl.float32)
-        n = tl.zeros([BB, BD], tl.float32)
-        m = tl.zeros([BB, BD], tl.float32)
+    x_tile, in_x = layers(rows * x_b, in_rows, x_g, 4, cols, D)
+    x_all = tl.load(x + head * x_h + x_tile, mask=in_x, other=0.0)
+    x_i, x_f, x_z, x_o = unpack_four(x_all, BB, BD)
+    i, f, z, o = i + x_i, f + x_f, z + x_z, o + x_o
 
     _, h, c, n, m = advance(i, f, z, o, c, n, m, SIGMOID, EXP_BOUND)
     tl.debug_barrier()  # every warp has read all of h before any writes a part of it
@@ -213,7 +202,7 @@ def _step(
             EXP_BOUND=exp_bound(torch.float32),
             PRECISION=dot_precision(x.dtype, kind),
             BB=tile.rows,
-            BD=tile.columns,
+            BD=pad(D),
             BK=tile.depth,
             num_warps=tile.warps,
             num_stages=tile.stages,
