@@ -100,6 +100,10 @@ def slstm_bwd_kernel(
         own -= n_1 * dn
     if dm_T is not None:
         own += tl.load(dm_T + state_tile, mask=mask, other=0.0).to(tl.float32)
+    if HAS_OWN:
+        # adds nothing, but hands it to the threads that hold the other gradients: else they would
+        # exchange it at every step
+        own = dot(narrow(zeros, R.dtype.element_ty), R_i, own, PRECISION)
 
     s_gates = tl.load(gates + gates_tile, mask=gates_mask, other=0.0)
     s_memory = tl.load(memory + memory_tile, mask=memory_mask, other=1.0)
@@ -218,6 +222,6 @@ def backward(
     if tile.columns == 0:
         launch(dx.device, slstm_bwd_kernel, grid, **arguments, BD=pad(D))
     else:
-        arguments |= {"BN": tile.columns, "BK": tile.depth}
+        arguments |= {"end": D, "BN": tile.columns, "BK": tile.depth}
         launch(dx.device, slstm_bwd_streamed_kernel, grid, **arguments)
     return (dx, dh_0, dc_0, dn_0, dm_0) if has_state else (dx, None, None, None, None)

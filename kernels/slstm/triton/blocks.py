@@ -110,13 +110,14 @@ def add_mixed(
     R,
     stride,
     cols,
+    end,
     D: tl.constexpr,
     BK: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Add ``h [rows, D] @ R[gate, :, cols]`` to the gates, both read from memory, BK at a time."""
     R_f, R_z, R_o = R + stride, R + 2 * stride, R + 3 * stride
-    for k in range(0, D, BK):
+    for k in range(0, end, BK):
         ks = k + tl.arange(0, BK)
         a = load_part(h, rows, in_rows, ks, R, D)
         tile = ks[:, None] * D + cols[None, :]
@@ -138,12 +139,13 @@ def add_unmixed(
     R,
     stride,
     cols,
+    end,
     D: tl.constexpr,
     BK: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """``acc`` and the sum over the gates, ``apart``, of ``d [rows, D] @ R[gate, cols, :]^T``."""
-    for k in range(0, D, BK):
+    for k in range(0, end, BK):
         ks = k + tl.arange(0, BK)
         tile = ks[:, None] + cols[None, :] * D
         mask = (ks < D)[:, None] & (cols < D)[None, :]

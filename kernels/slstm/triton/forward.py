@@ -207,6 +207,6 @@ def forward(
         launch(x.device, slstm_fwd_kernel, grid, **arguments, h_T=h, BD=pad(D))
         return y, h, c, n, m, saved
     hs = h.new_empty(2, B, H, D)
-    arguments |= {"hs": hs, "BN": tile.columns, "BK": tile.depth}
+    arguments |= {"hs": hs, "end": D, "BN": tile.columns, "BK": tile.depth}
     launch(x.device, slstm_fwd_streamed_kernel, grid, **arguments)
     return y, hs[T % 2], c, n, m, saved

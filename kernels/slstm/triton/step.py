@@ -19,7 +19,7 @@ from xlstm_rl.kernels.slstm.triton.tiles import pad, step_tile
 from xlstm_rl.kernels.types import exp_bound
 
 
-@triton.jit(do_not_specialize=["B", "H"])
+@triton.jit(do_not_specialize=["B", "H", "end"])
 def slstm_step_kernel(
     x,  # [B, 4, H, D], strides below
     R,  # [4, H, D, D]
@@ -48,6 +48,7 @@ def slstm_step_kernel(
     n_h,
     m_b,
     m_h,
+    end,  # D, but not at compile time: an unrolled loop would need too many registers
     D: tl.constexpr,
     SIGMOID: tl.constexpr,
     EXP_BOUND: tl.constexpr,
@@ -79,7 +80,7 @@ def slstm_step_kernel(
     i, f, z, o = zeros + i, zeros + f, zeros + z, zeros + o
     if h_0 is not None:
         w = R + head * D * D
-        i, f, z, o = add_mixed(i, f, z, o, h_0, h_rows, old_rows, w, HD * D, cols, D, BK, PRECISION)
+        i, f, z, o = add_mixed(i, f, z, o, h_0, h_rows, old_rows, w, HD * D, cols, end, D, BK, PRECISION)
         c = tl.load(c_0 + c_tile, mask=old, other=0.0).to(tl.float32)
         n = tl.load(n_0 + n_tile, mask=old, other=0.0).to(tl.float32)
         m = tl.load(m_0 + m_tile, mask=old, other=0.0).to(tl.float32)
@@ -197,6 +198,7 @@ def _step(
             n_h=n.stride(1),
             m_b=m.stride(0),
             m_h=m.stride(1),
+            end=D,
             D=D,
             SIGMOID=forget_gate == "sigmoid",
             EXP_BOUND=exp_bound(torch.float32),

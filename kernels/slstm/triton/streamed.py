@@ -26,11 +26,13 @@ from xlstm_rl.kernels.slstm.triton.cell import advance, retreat
 def load_or_zero(ptr, tile, mask):
     """A tile in float32, or zeros where there is no tensor."""
     if ptr is None:
-        return tl.zeros(mask.shape, tl.float32)
-    return tl.load(ptr + tile, mask=mask, other=0.0).to(tl.float32)
+        v = tl.zeros(mask.shape, tl.float32)
+    else:
+        v = tl.load(ptr + tile, mask=mask, other=0.0).to(tl.float32)
+    return v
 
 
-@triton.jit(do_not_specialize=["B", "T", "H"])
+@triton.jit(do_not_specialize=["B", "T", "H", "end"])
 def slstm_fwd_streamed_kernel(
     x,  # [B, T, 4, H, D], strides below
     R,  # [4, H, D, D]
@@ -56,6 +58,7 @@ def slstm_fwd_streamed_kernel(
     x_h,
     reset_b,
     reset_t,
+    end,  # D, but not at compile time: unrolled loops would need too many registers
     D: tl.constexpr,
     SIGMOID: tl.constexpr,
     EXP_BOUND: tl.constexpr,
@@ -76,7 +79,7 @@ def slstm_fwd_streamed_kernel(
     b += head * D
     R += head * D * D
 
-    for part in range(0, D, BN):
+    for part in range(0, end, BN):
         cols = part + tl.arange(0, BN)
         tile = state_rows[:, None] + cols[None, :]
         mask = in_rows[:, None] & (cols < D)[None, :]
@@ -98,7 +101,7 @@ def slstm_fwd_streamed_kernel(
             # a row that starts afresh is not read: not even a NaN of the last episode survives
             old_rows = in_rows & (tl.load(reset + rows * reset_b, mask=in_rows, other=1) == 0)
             reset += reset_t
-        for part in range(0, D, BN):
+        for part in range(0, end, BN):
             cols = part + tl.arange(0, BN)
             tile = state_rows[:, None] + cols[None, :]
             mask = in_rows[:, None] & (cols < D)[None, :]
@@ -107,7 +110,7 @@ def slstm_fwd_streamed_kernel(
             zeros = tl.zeros([BB, BN], tl.float32)
             i, f, z, o = zeros + i, zeros + f, zeros + z, zeros + o
             i, f, z, o = add_mixed(
-                i, f, z, o, h_in, state_rows, old_rows, R, HD * D, cols, D, BK, PRECISION
+                i, f, z, o, h_in, state_rows, old_rows, R, HD * D, cols, end, D, BK, PRECISION
             )
             x_tile, in_x = layers(rows * x_b, in_rows, x_g, 4, cols, D)
             x_i, x_f, x_z, x_o = unpack_four(tl.load(x + x_tile, mask=in_x, other=0.0), BB, BN)
@@ -135,7 +138,7 @@ def slstm_fwd_streamed_kernel(
             memory += 2 * BHD
 
 
-@triton.jit(do_not_specialize=["B", "T", "H"])
+@triton.jit(do_not_specialize=["B", "T", "H", "end"])
 def slstm_bwd_streamed_kernel(
     dy,  # [B, T, H, D] or None, strides below
     dh_T,  # [B, H, D] or None, as are dc_T, dn_T, dm_T
@@ -159,6 +162,7 @@ def slstm_bwd_streamed_kernel(
     y_h,
     reset_b,
     reset_t,
+    end,  # D, but not at compile time: unrolled loops would need too many registers
     D: tl.constexpr,
     HAS_OWN: tl.constexpr,  # whether a loss touches the final c, n or m
     SIGMOID: tl.constexpr,
@@ -187,7 +191,7 @@ def slstm_bwd_streamed_kernel(
     if reset is not None:
         reset += last * reset_t
 
-    for part in range(0, D, BN):
+    for part in range(0, end, BN):
         cols = part + tl.arange(0, BN)
         tile = state_rows[:, None] + cols[None, :]
         mask = in_rows[:, None] & (cols < D)[None, :]
@@ -206,7 +210,7 @@ def slstm_bwd_streamed_kernel(
         if reset is not None:
             old_rows = in_rows & (tl.load(reset + rows * reset_b, mask=in_rows, other=1) == 0)
             reset -= reset_t
-        for part in range(0, D, BN):
+        for part in range(0, end, BN):
             cols = part + tl.arange(0, BN)
             tile = state_rows[:, None] + cols[None, :]
             mask = in_rows[:, None] & (cols < D)[None, :]
@@ -240,12 +244,12 @@ def slstm_bwd_streamed_kernel(
             if HAS_OWN:
                 tl.store(dm_0 + tile, own, mask=mask)
         tl.debug_barrier()
-        for part in range(0, D, BN):
+        for part in range(0, end, BN):
             cols = part + tl.arange(0, BN)
             tile = state_rows[:, None] + cols[None, :]
             mask = in_rows[:, None] & (cols < D)[None, :]
             dh = tl.zeros([BB, BN], tl.float32)
-            dh = add_unmixed(dh, dx, dx_rows, in_rows, HD, R, HD * D, cols, D, BK, PRECISION)
+            dh = add_unmixed(dh, dx, dx_rows, in_rows, HD, R, HD * D, cols, end, D, BK, PRECISION)
             tl.store(dh_0 + tile, tl.where(old_rows[:, None], dh, 0.0), mask=mask)
         dx -= 4 * HD
         gates -= 4 * BHD
@@ -254,7 +258,7 @@ def slstm_bwd_streamed_kernel(
             dy -= y_t
 
     tl.debug_barrier()
-    for part in range(0, D, BN):
+    for part in range(0, end, BN):
         cols = part + tl.arange(0, BN)
         tile = state_rows[:, None] + cols[None, :]
         mask = in_rows[:, None] & (cols < D)[None, :]
