@@ -1,14 +1,16 @@
 """Cost of acting: does a step get slower, or the state larger, as an episode goes on?
 
-    python benchmarks/acting.py [--steps 100000]
+    python benchmarks/acting.py [--steps 100000] [--device cuda] [--inplace | --cuda-graph]
 
 A policy acts in 16 environments for 10 steps and for 100,000. Then steps from the early and from
-the late state are timed in turn, so that a change of the machine's speed meets both.
+the late state are timed in turn, so that a change of the machine's speed meets both. A step is the
+bare `policy.choose`, with `--inplace` into the same state, with `--cuda-graph` a replay of it.
 """
 
 import argparse
 import statistics
 import time
+from collections.abc import Callable
 
 import gymnasium
 import numpy as np
@@ -16,16 +18,34 @@ import torch
 
 from xlstm_rl.memory import MemoryConfig
 from xlstm_rl.normalization import NormalizationConfig
-from xlstm_rl.policy import Policy, PolicyConfig
+from xlstm_rl.policy import Actor, Policy, PolicyConfig
 from xlstm_rl.policy.actor_critic import Leaves
 
 
-@torch.no_grad()
-def run(policy: Policy, observations: torch.Tensor, leaves: Leaves, steps: int) -> Leaves:
-    """Act for a number of steps and return the state."""
-    for step in range(steps):
-        _, _, leaves = policy.network.step(observations[step % len(observations)], leaves, None)
-    return leaves
+class Eager:
+    """Acts without an actor: its state are bare tensors."""
+
+    def __init__(self, policy: Policy, num_envs: int, inplace: bool) -> None:
+        self.policy, self.inplace = policy, inplace
+        self.leaves = policy.network.initial_leaves(num_envs, policy.device, critic=False)
+
+    def __call__(self, observation: torch.Tensor) -> None:
+        """Take one step."""
+        _, self.leaves = self.policy.choose(observation, self.leaves, None, inplace=self.inplace)
+
+
+def leaves_of(acting: Eager | Actor, num_envs: int) -> Leaves:
+    if isinstance(acting, Eager):
+        return acting.leaves
+    return acting.policy.unpack_state(acting.state, num_envs)
+
+
+def timed(act: Callable[[torch.Tensor], object], observation: torch.Tensor) -> float:
+    began = time.perf_counter()
+    act(observation)
+    if observation.is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
 
 
 def main() -> None:
@@ -33,8 +53,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100_000)
     parser.add_argument("--turns", type=int, default=1000, help="timed steps from each state")
     parser.add_argument("--num-envs", type=int, default=16)
+    parser.add_argument("--device", default="cpu")
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument("--inplace", action="store_true", help="overwrite the state")
+    way.add_argument("--cuda-graph", action="store_true", help="replay a captured step")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    name = torch.cuda.get_device_name() if arguments.device.startswith("cuda") else "CPU"
+    print(f"{name}, {arguments.num_envs} environments")
     print(f"{'pattern':10}{'step':>8}{'us/step':>10}{'state KiB':>11}{'largest':>10}")
     for pattern in ("m", "s", "ms"):
         policy = Policy(
@@ -43,23 +69,27 @@ def main() -> None:
             MemoryConfig(pattern=pattern, width=64),
             PolicyConfig(),
             NormalizationConfig(),
-        )
-        observations = torch.randn(1000, arguments.num_envs, 4)
-        early = run(policy, observations, policy.network.initial_leaves(arguments.num_envs), 10)
-        late = run(policy, observations, early, arguments.steps - 10)
-        times: dict[str, list[float]] = {"early": [], "late": []}
-        states = {"early": early, "late": late}
+        ).to(arguments.device)
+        observations = torch.randn(1000, arguments.num_envs, 4, device=arguments.device)
+        actings: dict[int, Eager | Actor] = {
+            steps: policy.actor(arguments.num_envs, cuda_graph=True)
+            if arguments.cuda_graph
+            else Eager(policy, arguments.num_envs, arguments.inplace)
+            for steps in (10, arguments.steps)
+        }
+        for steps, acting in actings.items():
+            for step in range(steps):
+                acting(observations[step % 1000])
+        times: dict[int, list[float]] = {steps: [] for steps in actings}
         for turn in range(arguments.turns):
-            for name in times:
-                began = time.perf_counter()
-                states[name] = run(policy, observations[turn % 1000 :], states[name], 1)
-                times[name].append(time.perf_counter() - began)
-        for name, count in (("early", 10), ("late", arguments.steps)):
-            leaves = states[name]
+            for steps, acting in actings.items():
+                times[steps].append(timed(acting, observations[turn % 1000]))
+        for steps, acting in actings.items():
+            leaves = leaves_of(acting, arguments.num_envs)
             size = sum(leaf.nelement() * leaf.element_size() for leaf in leaves) / 1024
             largest = max(float(leaf.abs().max()) for leaf in leaves)
-            micro = statistics.median(times[name]) * 1e6
-            print(f"{pattern:10}{count:>8}{micro:10.1f}{size:11.1f}{largest:10.3g}")
+            micro = statistics.median(times[steps]) * 1e6
+            print(f"{pattern:10}{steps:>8}{micro:10.1f}{size:11.1f}{largest:10.3g}")
         ratio = statistics.median(b / a for a, b in zip(*times.values(), strict=True))
         print(f"{pattern:10} ratio of late to early: {ratio:.2f}")
 

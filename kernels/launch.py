@@ -19,6 +19,7 @@ DEVICE_CLASSES = ("sm_80", "sm_90", "gfx942")
 
 TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 MAX_HEAD_SIZE = 256
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 @dataclass
@@ -34,7 +35,7 @@ _recording: Recording | None = None
 
 def why_not_triton(device: torch.device, dtype: torch.dtype) -> str | None:
     """Why the Triton kernels cannot run there, with what to do; ``None`` where they can."""
-    if not _has_triton():
+    if not HAS_TRITON:
         return "the package triton is not installed: pip install triton"
     if dtype not in TRITON_DTYPES:
         return f"its kernels take float32, bfloat16 and float16, not {str(dtype)[6:]}"
@@ -44,11 +45,6 @@ def why_not_triton(device: torch.device, dtype: torch.dtype) -> str | None:
         f"the inputs are on {device}: move them to a CUDA or ROCm device, or set "
         "TRITON_INTERPRET=1 before Triton is imported to have them interpreted on the CPU"
     )
-
-
-@functools.cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
 
 
 def interpreting() -> bool:

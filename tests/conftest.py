@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import gymnasium
@@ -70,7 +72,38 @@ def countdown_vector() -> Callable[[AutoresetMode], SyncVectorEnv]:
     return make
 
 
+@pytest.fixture
+def waiting_is_an_error() -> Callable[[], AbstractContextManager[None]]:
+    """A context in which an operation fails that makes the host wait for the GPU."""
+
+    def set_mode(mode: str) -> None:
+        with warnings.catch_warnings():  # it says that it is a prototype
+            warnings.simplefilter("ignore")
+            torch.cuda.set_sync_debug_mode(mode)
+
+    @contextmanager
+    def watch() -> Iterator[None]:
+        torch.cuda.synchronize()
+        set_mode("error")
+        try:
+            yield
+        finally:
+            set_mode("default")
+
+    return watch
+
+
 @pytest.fixture(autouse=True)
 def _one_thread_and_a_fixed_seed() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a GPU where there is none, so that `-m gpu` says so instead of failing."""
+    if torch.cuda.is_available():
+        return
+    skip = pytest.mark.skip(reason="needs a CUDA device: torch.cuda.is_available() is false here")
+    for item in items:
+        if item.get_closest_marker("gpu") is not None:
+            item.add_marker(skip)

@@ -141,7 +141,8 @@ def _play(
         env.reset(seed=seed + episode)[0] for env, episode in zip(envs, playing, strict=True)
     ]
     waiting = iter(range(len(envs), episodes))
-    state, reset = None, np.ones(len(envs), dtype=bool)
+    state = policy.initial_state(len(envs), critic=False)  # no action depends on it
+    reset = np.ones(len(envs), dtype=bool)
     while playing:
         actions, state = policy.act(np.stack(observations), state, reset, deterministic, generator)
         reset = np.zeros(len(envs), dtype=bool)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xlstm_rl.kernels.autograd import first_derivatives_only
 from xlstm_rl.kernels.conv1d import reference
 from xlstm_rl.kernels.types import any_reset, compute_dtype, restart
 
@@ -65,7 +66,7 @@ class _Shifted(torch.autograd.Function):
         return y, end
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_derivatives_only
     def backward(ctx: Any, dy: Tensor | None, dend: Tensor | None) -> tuple[Tensor | None, ...]:
         padded, weight, bias, reset = ctx.saved_tensors
         x_dtype, state_dtype = ctx.dtypes

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xlstm_rl.kernels.autograd import first_derivatives_only
 from xlstm_rl.kernels.mlstm.chunkwise import Saved, chunkwise_backward, chunkwise_forward
 from xlstm_rl.kernels.mlstm.gates import choose_layout
 from xlstm_rl.kernels.types import MLSTMState, any_reset, compute_dtype
@@ -51,7 +52,7 @@ class _Chunkwise(torch.autograd.Function):
         return tuple(outputs)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_derivatives_only
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         return _recall(ctx, grads, chunkwise_backward_tensors)
 

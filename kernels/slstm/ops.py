@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xlstm_rl.kernels.autograd import first_derivatives_only
 from xlstm_rl.kernels.slstm.scan import Saved, scan_backward, scan_forward
 from xlstm_rl.kernels.types import SLSTMState, any_reset, compute_dtype
 
@@ -46,7 +47,7 @@ class _Scan(torch.autograd.Function):
         return tuple(outputs)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_derivatives_only
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         return _recall(ctx, grads, scan_backward_tensors)
 

@@ -6,6 +6,8 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
+from xlstm_rl.kernels.checks import check_inplace
+
 Leaves = tuple[Tensor, ...]
 StateKey = str | tuple[str, ...]
 
@@ -14,7 +16,8 @@ class Memory(nn.Module, ABC):
     """A memory that reads whole sequences [B, T, D] or single steps [B, D], with equal results.
 
     `reset[b, t]` is true where step t is the first of an episode: the state before it is fresh,
-    that is all zeros. State is passed in and handed back, never kept here, never written into.
+    that is all zeros. State is passed in and handed back, never kept here, and never written into
+    unless `step_leaves` is asked to.
 
     `forward` and `step` speak TensorDict; `forward_leaves` and `step_leaves` do the same with the
     bare tensors of the state, in the order of `state_keys`, for loops in which building a
@@ -39,9 +42,9 @@ class Memory(nn.Module, ABC):
 
     @abstractmethod
     def _step(
-        self, x: Tensor, leaves: Leaves | None, reset: Tensor | None
+        self, x: Tensor, leaves: Leaves | None, reset: Tensor | None, inplace: bool
     ) -> tuple[Tensor, Leaves]:
-        """Run x [B, D]; the arguments are checked."""
+        """Run x [B, D], with `inplace` into the given leaves; the arguments are checked."""
 
     def forward(
         self, x: Tensor, state: TensorDictBase | None = None, reset: Tensor | None = None
@@ -96,16 +99,38 @@ class Memory(nn.Module, ABC):
         return self._sequence(x, leaves, reset)
 
     def step_leaves(
-        self, x: Tensor, leaves: Leaves | None = None, reset: Tensor | None = None
+        self,
+        x: Tensor,
+        leaves: Leaves | None = None,
+        reset: Tensor | None = None,
+        inplace: bool = False,
     ) -> tuple[Tensor, Leaves]:
-        """Do what `step` does, with the state as bare tensors in the order of `state_keys`."""
+        """Do what `step` does, with the state as bare tensors in the order of `state_keys`.
+
+        On a CUDA device nothing here waits for the device, so that a step can be captured in a
+        CUDA graph.
+
+        Args:
+            x: Inputs [B, D].
+            leaves: State before the step, batch first; None: fresh.
+            reset: bool [B], true where the step is the first of an episode; None: nowhere.
+            inplace: Overwrite the leaves, rows that are reset included, and hand the same tensors
+                back; for acting, without gradients. Each keeps its dtype.
+
+        Raises:
+            ValueError: If a shape or a type does not fit, or if `inplace` has no leaves.
+            RuntimeError: If `inplace` would overwrite what gradients need.
+        """
         if x.dim() != 2 or x.shape[1] != self.width:
             raise ValueError(
                 f"x has shape {list(x.shape)}, expected [B, {self.width}]; "
                 "for a sequence [B, T, D] call the memory itself"
             )
         self._check_state_and_reset(x, leaves, reset)
-        return self._step(x, leaves, reset)
+        if inplace:
+            weights = self.parameters() if torch.is_grad_enabled() else ()
+            check_inplace(inplace, leaves, x, *weights)
+        return self._step(x, leaves, reset, inplace)
 
     def initial_state(
         self,

@@ -58,18 +58,26 @@ class _RecurrentMemory(Memory):
         return y, tuple(leaf.transpose(0, 1) for leaf in state)
 
     def _step(
-        self, x: Tensor, leaves: Leaves | None, reset: Tensor | None
+        self, x: Tensor, leaves: Leaves | None, reset: Tensor | None, inplace: bool
     ) -> tuple[Tensor, Leaves]:
         if leaves is None:
-            leaves = self.initial_leaves(x.shape[0], x.device, x.dtype)
+            old = self.initial_leaves(x.shape[0], x.device, x.dtype)
         elif reset is not None:
-            leaves = tuple(leaf.masked_fill(reset[:, None, None], 0.0) for leaf in leaves)
+            old = tuple(leaf.masked_fill(reset[:, None, None], 0.0) for leaf in leaves)
+        else:
+            old = leaves
         layers = []
         for layer in range(self.network.num_layers):
-            state = self._run_cell(x, tuple(leaf[:, layer] for leaf in leaves), layer)
+            state = self._run_cell(x, tuple(leaf[:, layer] for leaf in old), layer)
             x = state[0]
             layers.append(state)
-        return x, tuple(torch.stack(states, 1) for states in zip(*layers, strict=True))
+        per_leaf = zip(*layers, strict=True)
+        if not inplace or leaves is None:
+            return x, tuple(torch.stack(states, 1) for states in per_leaf)
+        for leaf, states in zip(leaves, per_leaf, strict=True):
+            for layer, state in enumerate(states):
+                leaf[:, layer] = state
+        return x, leaves
 
     def _cell_weights(self, layer: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         w_ih, w_hh, b_ih, b_hh = self.network.all_weights[layer]
@@ -128,6 +136,6 @@ class MLPMemory(Memory):
         return self.network(x), ()
 
     def _step(
-        self, x: Tensor, leaves: Leaves | None, reset: Tensor | None
+        self, x: Tensor, leaves: Leaves | None, reset: Tensor | None, inplace: bool
     ) -> tuple[Tensor, Leaves]:
         return self.network(x), ()

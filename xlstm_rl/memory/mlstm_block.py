@@ -91,9 +91,18 @@ class MLSTMBlock(nn.Module):
         """Run x [B, T, D] from the state `leaves` with reset [B, T]."""
         return self._run(x, leaves, reset, self._convolve, self._cell)
 
-    def step(self, x: Tensor, leaves: Leaves | None, reset: Tensor | None) -> tuple[Tensor, Leaves]:
-        """Run x [B, D] from the state `leaves` with reset [B]."""
-        return self._run(x, leaves, reset, self._convolve_step, self._cell_step)
+    def step(
+        self, x: Tensor, leaves: Leaves | None, reset: Tensor | None, inplace: bool = False
+    ) -> tuple[Tensor, Leaves]:
+        """Run x [B, D] from the state `leaves`, with `inplace` into them, with reset [B]."""
+        convolve, cell = self._convolve_step, self._cell_step
+        if inplace:
+            convolve, cell = partial(convolve, inplace=True), partial(cell, inplace=True)
+        y, new = self._run(x, leaves, reset, convolve, cell)
+        if inplace and leaves is not None and new[0] is not leaves[0]:
+            # under autocast the convolution worked on a copy in another dtype
+            new = (leaves[0].copy_(new[0]), *new[1:])
+        return y, new
 
     def _run(
         self,
@@ -109,13 +118,13 @@ class MLSTMBlock(nn.Module):
         conv_leaves: Leaves = ()
         if self.conv_window:
             old = None if leaves is None else leaves[0].to(u.dtype)
-            c, new = convolve(u, self.conv_weight, self.conv_bias, reset, old)
-            c, conv_leaves = F.silu(c), (new,)
+            c, new = convolve(u, self.conv_weight, self.conv_bias, reset, old, activation="silu")
+            conv_leaves = (new,)
         else:
             c = u
         qkv = block_diagonal_linear(torch.cat([c, c, u], -1), self.qkv_weight)
         if self.qkv_bias is not None:
-            qkv = qkv + self.qkv_bias
+            qkv = qkv + self.qkv_bias.to(qkv.dtype)  # differs under autocast
         i, f = F.linear(qkv, self.gate_weight, self.gate_bias).chunk(2, -1)
         q, k, v = qkv.view(*lead, 3, heads, -1).unbind(-3)
         h, state = cell(q, k, v, i, f, reset, None if leaves is None else leaves[-3:])

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xlstm_rl.kernels import causal_conv1d, causal_conv1d_step, slstm, slstm_step
@@ -97,9 +96,18 @@ class SLSTMBlock(nn.Module):
         """Run x [B, T, D] from the state `leaves` with reset [B, T]."""
         return self._run(x, leaves, reset, self._convolve, self._cell)
 
-    def step(self, x: Tensor, leaves: Leaves | None, reset: Tensor | None) -> tuple[Tensor, Leaves]:
-        """Run x [B, D] from the state `leaves` with reset [B]."""
-        return self._run(x, leaves, reset, self._convolve_step, self._cell_step)
+    def step(
+        self, x: Tensor, leaves: Leaves | None, reset: Tensor | None, inplace: bool = False
+    ) -> tuple[Tensor, Leaves]:
+        """Run x [B, D] from the state `leaves`, with `inplace` into them, with reset [B]."""
+        convolve, cell = self._convolve_step, self._cell_step
+        if inplace:
+            convolve, cell = partial(convolve, inplace=True), partial(cell, inplace=True)
+        y, new = self._run(x, leaves, reset, convolve, cell)
+        if inplace and leaves is not None and new[0] is not leaves[0]:
+            # under autocast the convolution worked on a copy in another dtype
+            new = (leaves[0].copy_(new[0]), *new[1:])
+        return y, new
 
     def _run(
         self,
@@ -115,8 +123,8 @@ class SLSTMBlock(nn.Module):
         conv_leaves: Leaves = ()
         if self.conv_window:
             old = None if leaves is None else leaves[0].to(u.dtype)
-            c, new = convolve(u, self.conv_weight, self.conv_bias, reset, old)
-            c, conv_leaves = F.silu(c), (new,)
+            c, new = convolve(u, self.conv_weight, self.conv_bias, reset, old, activation="silu")
+            conv_leaves = (new,)
         else:
             c = u
         gates = block_diagonal_linear(

@@ -46,11 +46,11 @@ class XLSTMStack(Memory):
         return self.norm(x), new_leaves
 
     def _step(
-        self, x: Tensor, leaves: Leaves | None, reset: Tensor | None
+        self, x: Tensor, leaves: Leaves | None, reset: Tensor | None, inplace: bool
     ) -> tuple[Tensor, Leaves]:
         new_leaves: Leaves = ()
         for block, old in zip(self.blocks, self._per_block(leaves), strict=True):
-            x, new = cast(MLSTMBlock | SLSTMBlock, block).step(x, old, reset)
+            x, new = cast(MLSTMBlock | SLSTMBlock, block).step(x, old, reset, inplace)
             new_leaves += new
         return self.norm(x), new_leaves
 

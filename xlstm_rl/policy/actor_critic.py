@@ -58,6 +58,12 @@ def _run_step(
     return memory.step_leaves(x, leaves, reset)
 
 
+def _run_step_in_place(
+    memory: Memory, x: Tensor, leaves: Leaves, reset: Tensor | None
+) -> tuple[Tensor, Leaves]:
+    return memory.step_leaves(x, leaves, reset, inplace=True)
+
+
 class ActorCritic(nn.Module):
     """Action-distribution parameters and values, from observations and a memory state.
 
@@ -86,15 +92,23 @@ class ActorCritic(nn.Module):
         self.action_head = Head(memory.width, num_params, policy, gain=0.01)
         self.value_head = Head(memory.width, 1, policy, gain=1.0)
 
-    def memories(self) -> dict[str, Memory]:
-        """Return the memories by name, in the order of their leaves in the state."""
-        found = {"actor": self.actor.memory}
-        return found if self.critic is None else {**found, "critic": self.critic.memory}
+    def memories(self, critic: bool = True) -> dict[str, Memory]:
+        """Return the memories by name, in the order of their leaves in the state.
 
-    def initial_leaves(self, batch_size: int, device: torch.device | None = None) -> Leaves:
-        """Return the state of a fresh episode: all zeros."""
+        Args:
+            critic: with the critic's, where it has its own.
+        """
+        found = {"actor": self.actor.memory}
+        if critic and self.critic is not None:
+            found["critic"] = self.critic.memory
+        return found
+
+    def initial_leaves(
+        self, batch_size: int, device: torch.device | None = None, critic: bool = True
+    ) -> Leaves:
+        """Return the state of a fresh episode: all zeros; `critic` as for `memories`."""
         leaves: Leaves = ()
-        for memory in self.memories().values():
+        for memory in self.memories(critic).values():
             leaves += memory.initial_leaves(batch_size, device)
         return leaves
 
@@ -120,20 +134,48 @@ class ActorCritic(nn.Module):
         """Run one step: the same as `forward` without the time axis."""
         return self._evaluate(_run_step, observation, leaves, reset)
 
+    def decide(
+        self, observation: Tensor, leaves: Leaves, reset: Tensor | None, inplace: bool = False
+    ) -> tuple[Tensor, Leaves]:
+        """Run one step for the action alone: `step` without the values.
+
+        Args:
+            observation: `[B, ...]`, normalised.
+            leaves: the state of the actor's memory; that of a separate critic's may stand behind
+                it, and is then carried along.
+            reset: `[B]`, true where the step is the first of an episode; None: nowhere.
+            inplace: overwrite the leaves and hand them back; without gradients.
+
+        Returns:
+            Distribution parameters `[B, num_params]` and the state after the step, of as many
+            memories as came in.
+        """
+        run = _run_step_in_place if inplace else _run_step
+        params, _, after, critic_leaves = self._act(run, observation, leaves, reset)
+        if critic_leaves and self.critic is not None:
+            x = self.critic.encoder(observation)
+            after += run(self.critic.memory, x, critic_leaves, reset)[1]
+        return params, after
+
     def _evaluate(
         self, run: _Run, observation: Tensor, leaves: Leaves, reset: Tensor | None
     ) -> tuple[Tensor, Tensor, Leaves]:
+        params, features, after, critic_leaves = self._act(run, observation, leaves, reset)
+        if self.critic is not None:
+            x = self.critic.encoder(observation)
+            features, critic_after = run(self.critic.memory, x, critic_leaves, reset)
+            after += critic_after
+        return params, self.value_head(features).squeeze(-1), after
+
+    def _act(
+        self, run: _Run, observation: Tensor, leaves: Leaves, reset: Tensor | None
+    ) -> tuple[Tensor, Tensor, Leaves, Leaves]:
+        """Run the actor's branch: distribution parameters, its features, its state, the rest."""
         split = len(self.actor.memory.state_keys)
         features, after = run(
             self.actor.memory, self.actor.encoder(observation), leaves[:split], reset
         )
-        critic_features = features
-        if self.critic is not None:
-            critic_features, critic_after = run(
-                self.critic.memory, self.critic.encoder(observation), leaves[split:], reset
-            )
-            after += critic_after
         params = self.action_head(features)
         if self.log_std is not None:
             params = torch.cat((params, self.log_std.expand_as(params)), -1)
-        return params, self.value_head(critic_features).squeeze(-1), after
+        return params, features, after, leaves[split:]

@@ -1,8 +1,9 @@
 """Action distributions on bare tensors.
 
 `torch.distributions` costs several hundred microseconds a step in validation and object
-construction. Here a distribution is a stateless object, and its parameters are one tensor
-`[..., num_params]`, so that the same code serves a step `[B]` and a rollout `[B, T]`.
+construction. Here a distribution holds nothing but constants, and its parameters are one tensor
+`[..., num_params]`, so that the same code serves a step `[B]` and a rollout `[B, T]`. It is a
+module so that its constants are where the weights are: to copy them at each step would stall a GPU.
 """
 
 import math
@@ -13,12 +14,12 @@ import gymnasium
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 _LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
 
 
-class ActionDistribution(ABC):
+class ActionDistribution(nn.Module, ABC):
     """A family of distributions over one action space."""
 
     num_params: int
@@ -54,6 +55,7 @@ class Categorical(ActionDistribution):
     action_dtype = torch.int64
 
     def __init__(self, n: int, start: int = 0) -> None:
+        super().__init__()
         self.num_params = n
         self.start = start
 
@@ -86,18 +88,22 @@ class DiagonalGaussian(ActionDistribution):
     """
 
     action_dtype = torch.float32
+    low: Tensor
+    high: Tensor
+    center: Tensor
+    scale: Tensor
 
     def __init__(self, low: NDArray[Any], high: NDArray[Any]) -> None:
+        super().__init__()
         bounded = np.isfinite(low) & np.isfinite(high)
         with np.errstate(over="ignore", invalid="ignore"):
             center = np.where(bounded, (low + high) / 2, 0.0)
             scale = np.where(bounded, (high - low) / 2, 1.0)
         self.num_params = 2 * low.size
         self.action_shape = low.shape
-        self._low = torch.as_tensor(low, dtype=torch.float32)
-        self._high = torch.as_tensor(high, dtype=torch.float32)
-        self._center = torch.as_tensor(center, dtype=torch.float32)
-        self._scale = torch.as_tensor(scale, dtype=torch.float32)
+        for name, value in (("low", low), ("high", high), ("center", center), ("scale", scale)):
+            constant = torch.tensor(value, dtype=torch.float32)
+            self.register_buffer(name, constant, persistent=False)
 
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw actions `[..., A]`."""
@@ -118,9 +124,7 @@ class DiagonalGaussian(ActionDistribution):
 
     def to_env(self, action: Tensor) -> Tensor:
         """Scale actions `[..., A]` to the environment's range and clip them to its bounds."""
-        low, high = self._low.to(action.device), self._high.to(action.device)
-        scale, center = self._scale.to(action.device), self._center.to(action.device)
-        return torch.addcmul(center, action, scale).clamp(low, high)
+        return torch.addcmul(self.center, action, self.scale).clamp(self.low, self.high)
 
 
 def make_distribution(space: gymnasium.Space[Any]) -> ActionDistribution:

@@ -13,8 +13,10 @@ from xlstm_rl.envs.config import EnvConfig
 from xlstm_rl.envs.spaces import check_supported_spaces
 from xlstm_rl.memory import MemoryConfig
 from xlstm_rl.normalization import NormalizationConfig, ObservationNormalizer
+from xlstm_rl.policy.actor import Actor
 from xlstm_rl.policy.actor_critic import ActorCritic, Leaves
 from xlstm_rl.policy.config import PolicyConfig
+from xlstm_rl.policy.graph_actor import GraphActor
 
 Array = NDArray[Any]
 
@@ -59,10 +61,16 @@ class Policy(nn.Module):
         """Where the weights are."""
         return next(self.network.parameters()).device
 
-    def initial_state(self, batch_size: int) -> TensorDict:
-        """Return the memory state of `batch_size` fresh episodes: all zeros."""
-        leaves = self.network.initial_leaves(batch_size, self.device)
-        return self.pack_state(leaves, batch_size)
+    def initial_state(self, batch_size: int, critic: bool = True) -> TensorDict:
+        """Return the memory state of `batch_size` fresh episodes: all zeros.
+
+        Args:
+            batch_size: number of environments B.
+            critic: with the state of the critic's memory, where it has its own. No action depends
+                on it: acting from a state without it costs about half as much.
+        """
+        leaves = self.network.initial_leaves(batch_size, self.device, critic)
+        return self.pack_state(leaves, batch_size, critic)
 
     @overload
     def act(
@@ -84,7 +92,6 @@ class Policy(nn.Module):
         generator: torch.Generator | None = ...,
     ) -> tuple[Array, TensorDict]: ...
 
-    @torch.no_grad()
     def act(
         self,
         obs: Array | Tensor,
@@ -97,7 +104,9 @@ class Policy(nn.Module):
 
         Args:
             obs: raw observations `[B, *observation_shape]`, NumPy or torch.
-            state: the memory state handed back by the step before; None: fresh.
+            state: the memory state handed back by the step before; None: fresh, like
+                `initial_state(B)`. The memories that it holds are those that are carried on: the
+                critic's as well, unless it comes from `initial_state(B, critic=False)`.
             reset: `[B]` bool, true where `obs` is the first of an episode, or one bool for all;
                 None: nowhere.
             deterministic: take the most probable action instead of a sample.
@@ -112,25 +121,65 @@ class Policy(nn.Module):
         """
         raw = torch.as_tensor(np.asarray(obs) if not isinstance(obs, Tensor) else obs)
         batch_size = self._check_observation(raw)
-        leaves = (
-            self.network.initial_leaves(batch_size, self.device)
-            if state is None
-            else self.unpack_state(state, batch_size)
+        device = self.device
+        if state is None:
+            leaves = self.network.initial_leaves(batch_size, device)
+        else:
+            leaves = self.unpack_state(state, batch_size)
+        flags = self.read_reset(reset, batch_size)
+        action, leaves = self.choose(
+            raw.to(device),
+            leaves,
+            None if flags is None else flags.to(device),
+            deterministic,
+            generator,
         )
-        x = self.normalizer(raw.to(self.device))
-        params, _, leaves = self.network.step(x, leaves, self._as_reset(reset, batch_size))
-        distribution = self.network.distribution
-        chosen = distribution.mode(params) if deterministic else None
-        action = distribution.to_env(
-            distribution.sample(params, generator) if chosen is None else chosen
-        )
-        after = self.pack_state(leaves, batch_size)
+        carried = ("actor", "critic") if state is None else tuple(state.keys())
+        after = self.pack_state(leaves, batch_size, critic="critic" in carried)
         return (action if isinstance(obs, Tensor) else action.cpu().numpy()), after
 
-    def pack_state(self, leaves: Leaves, batch_size: int) -> TensorDict:
-        """Return bare state tensors as a TensorDict with one entry per memory."""
+    @torch.no_grad()
+    def choose(
+        self,
+        obs: Tensor,
+        leaves: Leaves,
+        reset: Tensor | None,
+        deterministic: bool = True,
+        generator: torch.Generator | None = None,
+        inplace: bool = False,
+    ) -> tuple[Tensor, Leaves]:
+        """Do what `act` does, on bare tensors that are where the policy is, unchecked.
+
+        This is the step of `act` and of every actor. On a CUDA device nothing in it waits for the
+        device, so that it can be captured in a CUDA graph.
+
+        Args:
+            obs: raw observations `[B, *observation_shape]`.
+            leaves: the state of the actor's memory, and if need be of the critic's behind it.
+            reset: `[B]` bool, or None: nowhere.
+            deterministic: take the most probable action instead of a sample.
+            generator: source of the samples; None: torch's default one.
+            inplace: overwrite the leaves and hand them back.
+
+        Returns:
+            Actions `[B, *action_shape]` of the environment's action space, and the state after.
+        """
+        params, leaves = self.network.decide(self.normalizer(obs), leaves, reset, inplace)
+        distribution = self.network.distribution
+        if deterministic:
+            return distribution.to_env(distribution.mode(params)), leaves
+        return distribution.to_env(distribution.sample(params, generator)), leaves
+
+    def pack_state(self, leaves: Leaves, batch_size: int, critic: bool = True) -> TensorDict:
+        """Return bare state tensors as a TensorDict with one entry per memory.
+
+        Args:
+            leaves: in the order of the memories, batch first.
+            batch_size: number of environments B.
+            critic: whether the leaves of a separate critic's memory are among them.
+        """
         packed, at = {}, 0
-        for name, memory in self.network.memories().items():
+        for name, memory in self.network.memories(critic).items():
             size = len(memory.state_keys)
             packed[name] = memory.pack_state(leaves[at : at + size], batch_size)
             at += size
@@ -139,11 +188,13 @@ class Policy(nn.Module):
     def unpack_state(self, state: TensorDict, batch_size: int) -> Leaves:
         """Return a state's bare tensors, checked and on the policy's device.
 
+        The entry of a separate critic's memory may be missing; the result then lacks it too.
+
         Raises:
             ValueError: the state belongs to another policy or to another batch size.
         """
-        memories = self.network.memories()
         found = sorted(map(str, state.keys()))
+        memories = self.network.memories(critic="critic" in found)
         if found != sorted(memories):
             raise ValueError(
                 f"state holds {found}, this policy's memories are {sorted(memories)}: pass the "
@@ -169,7 +220,15 @@ class Policy(nn.Module):
             )
         return got[0]
 
-    def _as_reset(self, reset: Any, batch_size: int) -> Tensor | None:
+    def read_reset(self, reset: Any, batch_size: int) -> Tensor | None:
+        """Return flags `[B]`, wherever they were, from one bool or B of them.
+
+        None stands for none set. It is looked for on the CPU alone, where a step without resets
+        is the cheaper one; flags on a GPU are taken as they are, for a look would wait for it.
+
+        Raises:
+            ValueError: a shape or a dtype that does not fit.
+        """
         if reset is None:
             return None
         flags = torch.as_tensor(reset)
@@ -178,46 +237,25 @@ class Policy(nn.Module):
                 f"reset has shape {list(flags.shape)} and dtype {flags.dtype}, expected a bool or "
                 f"bools [{batch_size}]: true where obs is the first of an episode"
             )
-        return flags.expand(batch_size).to(self.device) if bool(flags.any()) else None
+        if flags.device.type == "cpu" and not bool(flags.any()):
+            return None
+        return flags.expand(batch_size)
 
-    def actor(self, num_envs: int | None = None, deterministic: bool = True) -> "Actor":
+    def actor(
+        self, num_envs: int | None = None, deterministic: bool = True, cuda_graph: bool = False
+    ) -> Actor:
         """Return an actor that keeps the memory state between calls.
 
         Args:
             num_envs: None: one environment, observations and actions without a batch axis;
                 otherwise the number of environments of a vector environment.
-            deterministic: take the most probable action instead of a sample.
+            deterministic: take the most probable action instead of a sample; samples come from
+                torch's default generator.
+            cuda_graph: capture the whole step in a CUDA graph, so that an action costs one
+                launch; needs a policy on a CUDA device. See `GraphActor` for what it sees.
+
+        Raises:
+            ValueError: `num_envs` is below 1.
+            RuntimeError: `cuda_graph` without a CUDA device.
         """
-        return Actor(self, num_envs, deterministic)
-
-
-class Actor:
-    """A policy with its memory state, for loops that would rather not carry the state.
-
-    `action = actor(obs, reset=True)` at the first observation of an episode, `actor(obs)` after.
-    """
-
-    def __init__(self, policy: Policy, num_envs: int | None, deterministic: bool) -> None:
-        if num_envs is not None and num_envs < 1:
-            raise ValueError(f"num_envs={num_envs}: expected 1 or more, or None for one unbatched")
-        self.policy = policy
-        self.num_envs = num_envs
-        self.deterministic = deterministic
-        self.state = policy.initial_state(num_envs or 1)
-
-    def __call__(self, obs: Any, reset: Any = None) -> Any:
-        """Return the action for an observation, and remember.
-
-        Args:
-            obs: `[*observation_shape]`, or `[num_envs, *observation_shape]` for a vector
-                environment.
-            reset: true where `obs` is the first of an episode (`[num_envs]` or one bool).
-        """
-        if self.num_envs is not None:
-            action, self.state = self.policy.act(obs, self.state, reset, self.deterministic)
-            return action
-        batched = obs.unsqueeze(0) if isinstance(obs, Tensor) else np.asarray(obs)[None]
-        actions, self.state = self.policy.act(batched, self.state, reset, self.deterministic)
-        action = actions[0]
-        # Gymnasium's Discrete spaces accept NumPy integers, so no further conversion is needed.
-        return action
+        return (GraphActor if cuda_graph else Actor)(self, num_envs, deterministic)

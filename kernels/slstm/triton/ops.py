@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xlstm_rl.kernels.autograd import first_derivatives_only
 from xlstm_rl.kernels.slstm.triton.backward import backward
 from xlstm_rl.kernels.slstm.triton.forward import Saved, empty_saved, forward
 from xlstm_rl.kernels.slstm.triton.step import step, step_inplace
@@ -32,7 +33,7 @@ def slstm(
     if torch.compiler.is_compiling():
         y, h, c, n, m = sequence_op(*inputs, save)[:_NUM_OUTPUTS]
     elif save:
-        y, h, c, n, m = _Sequence.apply(*inputs)  # type: ignore[no-untyped-call]
+        y, h, c, n, m = _Sequence.apply(*inputs)
     else:
         y, h, c, n, m, _ = forward(x, R, b, reset, state, forget_gate, False)
     return y, (h, c, n, m)
@@ -70,12 +71,12 @@ def _wants_gradients(*inputs: Any) -> bool:
 class _Sequence(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
-        outputs = _sequence(*inputs, True)
+        outputs = _sequence(*(*inputs, True))
         _remember(ctx, inputs, outputs)
         return outputs[:_NUM_OUTPUTS]
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_derivatives_only
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         return _recall(ctx, grads, _gradients)
 

@@ -1,0 +1,203 @@
+"""The convolution as one differentiable operation: eager, and as ops for the compiler.
+
+Eager code calls an ``autograd.Function``, which costs less than an op. While ``torch.compile`` or
+export is tracing, the same functions are called as ``torch.library`` ops, which those can see.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xlstm_rl.kernels.autograd import first_derivatives_only
+from xlstm_rl.kernels.conv1d.triton import run
+
+
+def causal_conv1d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    reset: Tensor | None,
+    state: Tensor | None,
+    activation: str,
+) -> tuple[Tensor, Tensor]:
+    """The whole sequence; see :func:`xlstm_rl.kernels.causal_conv1d`."""
+    inputs = (x, weight, bias, reset, state, activation)
+    if torch.compiler.is_compiling():
+        y, end = conv1d_op(*inputs)
+    elif _needs_gradient(x, weight, bias, state):
+        y, end = _Conv1d.apply(*inputs)
+    else:
+        y, end = run.forward(*inputs)
+    return y, end
+
+
+def causal_conv1d_step(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    reset: Tensor | None,
+    state: Tensor | None,
+    activation: str,
+    inplace: bool,
+) -> tuple[Tensor, Tensor]:
+    """One step; see :func:`xlstm_rl.kernels.causal_conv1d_step`."""
+    if _needs_gradient(x, weight, bias, state):  # a sequence of one step has its gradients
+        r = None if reset is None else reset[:, None]
+        y, end = causal_conv1d(x[:, None], weight, bias, r, state, activation)
+        return y.squeeze(1), end
+    compiling = torch.compiler.is_compiling()
+    if inplace and state is not None:
+        inplace_step = conv1d_step_inplace_op if compiling else _step_inplace
+        return inplace_step(x, weight, bias, reset, state, activation), state
+    step = conv1d_step_op if compiling else run.step
+    y, end = step(x, weight, bias, reset, state, activation)
+    return y, end
+
+
+def _needs_gradient(*inputs: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
+
+
+class _Conv1d(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
+        _remember(ctx, inputs, ())
+        return run.forward(*inputs)
+
+    @staticmethod
+    @first_derivatives_only
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        return _recall(ctx, grads, run.backward)
+
+
+@torch.library.custom_op("xlstm_rl::conv1d_triton", mutates_args=())
+def conv1d_op(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    reset: Tensor | None,
+    state: Tensor | None,
+    activation: str,
+) -> tuple[Tensor, Tensor]:
+    """``y [B, T, C]`` and the state after the last step."""
+    return run.forward(x, weight, bias, reset, state, activation)
+
+
+@conv1d_op.register_fake
+def _(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    reset: Tensor | None,
+    state: Tensor | None,
+    activation: str,
+) -> tuple[Tensor, Tensor]:
+    B, T, C = x.shape
+    return x.new_empty((B, T, C)), x.new_empty((B, weight.shape[1] - 1, C))
+
+
+@torch.library.custom_op("xlstm_rl::conv1d_triton_backward", mutates_args=())
+def conv1d_backward_op(
+    dy: Tensor | None,
+    dend: Tensor | None,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    reset: Tensor | None,
+    state: Tensor | None,
+    activation: str,
+) -> list[Tensor]:
+    """The gradients of x, of weight and, where they were given, of bias and state."""
+    return run.backward(dy, dend, x, weight, bias, reset, state, activation)
+
+
+@conv1d_backward_op.register_fake
+def _(
+    dy: Tensor | None,
+    dend: Tensor | None,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    reset: Tensor | None,
+    state: Tensor | None,
+    activation: str,
+) -> list[Tensor]:
+    return [g.new_empty(g.shape) for g in (x, weight, bias, state) if g is not None]
+
+
+@torch.library.custom_op("xlstm_rl::conv1d_triton_step", mutates_args=())
+def conv1d_step_op(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    reset: Tensor | None,
+    state: Tensor | None,
+    activation: str,
+) -> tuple[Tensor, Tensor]:
+    """``y [B, C]`` and the state after the step."""
+    return run.step(x, weight, bias, reset, state, activation)
+
+
+@conv1d_step_op.register_fake
+def _(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    reset: Tensor | None,
+    state: Tensor | None,
+    activation: str,
+) -> tuple[Tensor, Tensor]:
+    B, C = x.shape
+    return x.new_empty((B, C)), x.new_empty((B, weight.shape[1] - 1, C))
+
+
+def _step_inplace(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    reset: Tensor | None,
+    state: Tensor,
+    activation: str,
+) -> Tensor:
+    """``y [B, C]``; the state is overwritten."""
+    return run.step(x, weight, bias, reset, state, activation, end=state)[0]
+
+
+conv1d_step_inplace_op = torch.library.custom_op(
+    "xlstm_rl::conv1d_triton_step_inplace", _step_inplace, mutates_args=("state",)
+)
+
+
+@conv1d_step_inplace_op.register_fake
+def _(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    reset: Tensor | None,
+    state: Tensor,
+    activation: str,
+) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    """Keep the inputs alone; a loss on one output leaves the other's gradient ``None``."""
+    *tensors, ctx.activation = inputs
+    ctx.save_for_backward(*tensors)
+    ctx.set_materialize_grads(False)
+
+
+def _recall(ctx: Any, grads: tuple[Tensor | None, ...], backward: Any) -> tuple[Tensor | None, ...]:
+    x, weight, bias, reset, state = ctx.saved_tensors
+    dx, dweight, *rest = backward(*grads, x, weight, bias, reset, state, ctx.activation)
+    dbias = None if bias is None else rest.pop(0)
+    dstate = None if state is None else rest.pop(0)
+    return dx, dweight, dbias, None, dstate, None
+
+
+def _backward_op(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    return _recall(ctx, grads, conv1d_backward_op)
+
+
+conv1d_op.register_autograd(_backward_op, setup_context=_remember)

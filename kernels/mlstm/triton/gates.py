@@ -1,0 +1,192 @@
+"""The gates of a whole sequence: what every weight between two steps is made of.
+
+With `b_t` the sum of the log forget gates up to step t, the weight of step j in row i of the same
+episode is `exp(c_j - u_i)`: `c_j = i_j - b_j`, and `u_i = m_i - b_i` is the largest c so far in
+the episode. The same two numbers give the weights of and in the states between the chunks. They
+are kept in float64: sums over a long sequence are far larger than the differences that matter.
+"""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from xlstm_rl.kernels.launch import launch
+from xlstm_rl.kernels.types import exp_bound
+
+_BLOCK = 1024  # steps at a time: one pass for most rollouts, few for the longest
+
+
+class Gates(NamedTuple):
+    """What the other kernels read; rows of `u` and `episode` are led by the first state's."""
+
+    c: Tensor
+    """``[B * H, T]`` float64."""
+    u: Tensor
+    """``[B * H, T + 1]`` float64: entry t + 1 belongs to step t, entry 0 to the first state."""
+    episode: Tensor
+    """``[B * H, T + 1]`` int32: resets so far, as for `u`."""
+    floor: Tensor
+    """``[B * H, T]`` float32: the least denominator, ``exp(-m)``."""
+    m: Tensor
+    """``[B, H]`` float32: the stabiliser of the final state."""
+    source: Tensor
+    """``[B * H]`` int32: the step whose input gate the final m comes from, -1: the m before the
+    last episode."""
+
+
+def scan_gates(
+    i: Tensor, f: Tensor, reset: Tensor | None, m_0: Tensor | None, forget_gate: str
+) -> Gates:
+    """Run over i, f ``[B, T, H]``, reset ``[B, T]`` and m_0 ``[B, H]``."""
+    B, T, H = i.shape
+    new = i.new_empty
+    gates = Gates(
+        new((B * H, T), dtype=torch.float64),
+        new((B * H, T + 1), dtype=torch.float64),
+        new((B * H, T + 1), dtype=torch.int32),
+        new((B * H, T), dtype=torch.float32),
+        new((B, H), dtype=torch.float32),
+        new((B * H,), dtype=torch.int32),
+    )
+    block = min(_BLOCK, max(16, triton.next_power_of_2(T)))
+    launch(
+        i.device,
+        mlstm_gates_kernel,
+        (B * H,),
+        i_ptr=i,
+        f_ptr=f,
+        reset_ptr=reset,
+        m_0_ptr=None if m_0 is None else m_0.contiguous(),
+        c_ptr=gates.c,
+        u_ptr=gates.u,
+        episode_ptr=gates.episode,
+        floor_ptr=gates.floor,
+        m_ptr=gates.m,
+        source_ptr=gates.source,
+        T=T,
+        H=H,
+        stride_ib=i.stride(0),
+        stride_it=i.stride(1),
+        stride_ih=i.stride(2),
+        stride_fb=f.stride(0),
+        stride_ft=f.stride(1),
+        stride_fh=f.stride(2),
+        stride_rb=0 if reset is None else reset.stride(0),
+        stride_rt=0 if reset is None else reset.stride(1),
+        SIGMOID=forget_gate == "sigmoid",
+        BOUND=exp_bound(torch.float32),
+        BLOCK=block,
+        num_warps=max(1, min(8, block // 128)),
+    )
+    return gates
+
+
+@triton.jit
+def log_forget_gate(f, SIGMOID: tl.constexpr):
+    """Return log sigmoid(f), or f, in float64."""
+    f = f.to(tl.float64)
+    if SIGMOID:
+        return tl.minimum(f, 0.0) - tl.log(1.0 + tl.exp(-tl.abs(f)))
+    else:
+        return f
+
+
+@triton.jit
+def _latest_max(episode_a, a, episode_b, b):
+    """A running maximum that starts anew with every episode."""
+    return episode_b, tl.where(episode_a == episode_b, tl.maximum(a, b), b)
+
+
+@triton.jit
+def mlstm_gates_kernel(
+    i_ptr,  # [B, T, H]
+    f_ptr,  # [B, T, H]
+    reset_ptr,  # [B, T] or None
+    m_0_ptr,  # [B, H] or None
+    c_ptr,  # [B * H, T]
+    u_ptr,  # [B * H, T + 1]
+    episode_ptr,  # [B * H, T + 1]
+    floor_ptr,  # [B * H, T]
+    m_ptr,  # [B, H]
+    source_ptr,  # [B * H]
+    T,
+    H,
+    stride_ib,
+    stride_it,
+    stride_ih,
+    stride_fb,
+    stride_ft,
+    stride_fh,
+    stride_rb,
+    stride_rt,
+    SIGMOID: tl.constexpr,
+    BOUND: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Scan the gates of one head of one environment."""
+    bh = tl.program_id(0).to(tl.int64)
+    batch, head = bh // H, bh % H
+    i_ptr += batch * stride_ib + head * stride_ih
+    f_ptr += batch * stride_fb + head * stride_fh
+    if reset_ptr is not None:
+        reset_ptr += batch * stride_rb
+    c_ptr += bh * T
+    floor_ptr += bh * T
+    u_ptr += bh * (T + 1)
+    episode_ptr += bh * (T + 1)
+
+    b_end = tl.zeros([], tl.float64)
+    u_end = tl.zeros([], tl.float64)
+    if m_0_ptr is not None:
+        u_end = tl.load(m_0_ptr + bh).to(tl.float64)
+    episode_end = tl.zeros([], tl.int32)
+    source = tl.full([], -1, tl.int32)
+    tl.store(u_ptr, u_end)
+    tl.store(episode_ptr, episode_end)
+
+    for start in range(0, T, BLOCK):
+        t = start + tl.arange(0, BLOCK)
+        valid = t < T
+        step = t.to(tl.int64)
+        i = tl.load(i_ptr + step * stride_it, valid, other=0.0).to(tl.float64)
+        f = tl.load(f_ptr + step * stride_ft, valid, other=0.0)
+        log_f = tl.where(valid, log_forget_gate(f, SIGMOID), 0.0)
+        if reset_ptr is not None:
+            first = tl.load(reset_ptr + step * stride_rt, valid, other=0).to(tl.int32)
+        else:
+            first = tl.zeros([BLOCK], tl.int32)
+
+        b = b_end + tl.cumsum(log_f, 0)
+        episode = episode_end + tl.cumsum(first, 0).to(tl.int32)
+        # an input gate of -inf is a weight of 0, and its differences must stay numbers
+        c = tl.where(valid, tl.maximum(i - b, -1e30), -1e30)
+        # a fresh state, m = 0, counts in the maximum although it carries nothing
+        fresh = tl.where(first != 0, log_f - b, -1e30)
+        _, u = tl.associative_scan((episode, tl.maximum(c, fresh)), 0, _latest_max)
+        u = tl.where(episode == episode_end, tl.maximum(u, u_end), u)
+
+        tl.store(c_ptr + step, c, valid)
+        tl.store(u_ptr + 1 + step, u, valid)
+        tl.store(episode_ptr + 1 + step, episode, valid)
+        m = (b + u).to(tl.float32)
+        floor = tl.exp(-tl.minimum(tl.maximum(m, -BOUND), BOUND))
+        tl.store(floor_ptr + step, floor, valid)
+
+        at_end = t == tl.minimum(start + BLOCK, T) - 1
+        u_new = tl.sum(tl.where(at_end, u, 0.0), 0)
+        episode_new = tl.sum(tl.where(at_end, episode, 0), 0)
+        # the oldest of equal candidates is the one that the maximum came from
+        mine = valid & (episode == episode_new)
+        is_fresh = tl.max((mine & (first != 0) & (fresh == u_new)).to(tl.int32), 0)
+        found = tl.min(tl.where(mine & (c == u_new), t, T), 0)
+        found = tl.where(is_fresh != 0, -1, found)
+        same = (episode_new == episode_end) & (u_new == u_end)
+        source = tl.where(same, source, found)
+        b_end = tl.sum(tl.where(at_end, b, 0.0), 0)
+        u_end = u_new
+        episode_end = episode_new
+    tl.store(m_ptr + bh, (b_end + u_end).to(tl.float32))
+    tl.store(source_ptr + bh, source)

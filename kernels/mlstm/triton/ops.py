@@ -1,0 +1,361 @@
+"""The Triton mLSTM as differentiable operations: eager, and as ops for the compiler."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xlstm_rl.kernels.autograd import first_derivatives_only
+from xlstm_rl.kernels.mlstm.triton.chunkwise import (
+    Saved,
+    choose_layout,
+    chunkwise_backward,
+    chunkwise_forward,
+)
+from xlstm_rl.kernels.mlstm.triton.step import step_backward, step_forward
+from xlstm_rl.kernels.types import MLSTMState
+
+Grads = tuple[Tensor | None, ...]
+
+
+def mlstm(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    i: Tensor,
+    f: Tensor,
+    reset: Tensor | None,
+    state: MLSTMState | None,
+    chunk_size: int,
+    forget_gate: str,
+) -> tuple[Tensor, MLSTMState]:
+    """The whole sequence by chunks; see :func:`xlstm_rl.kernels.mlstm`."""
+    inputs = (q, k, v, i, f, reset, *(state or (None,) * 3), chunk_size, forget_gate)
+    if torch.compiler.is_compiling():
+        h, C, n, m = chunkwise_op(*inputs)[:4]
+    elif _wants_grad(inputs):
+        h, C, n, m = _Chunkwise.apply(*inputs)
+    else:
+        h, C, n, m, _ = chunkwise_forward(*inputs)
+    return h, (C, n, m)
+
+
+def mlstm_step(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    i: Tensor,
+    f: Tensor,
+    reset: Tensor | None,
+    state: MLSTMState | None,
+    forget_gate: str,
+    inplace: bool,
+) -> tuple[Tensor, MLSTMState]:
+    """One step; see :func:`xlstm_rl.kernels.mlstm_step`."""
+    inputs = (q, k, v, i, f, reset, *(state or (None,) * 3), forget_gate)
+    if torch.compiler.is_compiling():
+        h, C, n, m = step_op(*inputs)
+        if inplace and state is not None:
+            C, n, m = (s.copy_(a) for s, a in zip(state, (C, n, m), strict=True))
+    elif _wants_grad(inputs):
+        h, C, n, m = _Step.apply(*inputs)
+    else:
+        return step_forward(q, k, v, i, f, reset, state, forget_gate, inplace)
+    return h, (C, n, m)
+
+
+def _wants_grad(inputs: tuple[Any, ...]) -> bool:
+    return torch.is_grad_enabled() and any(
+        isinstance(x, Tensor) and x.requires_grad for x in inputs
+    )
+
+
+class _Chunkwise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
+        *outputs, saved = chunkwise_forward(*inputs)
+        _keep_chunkwise(ctx, inputs, (*outputs, *saved))
+        return tuple(outputs)
+
+    @staticmethod
+    @first_derivatives_only
+    def backward(ctx: Any, *grads: Tensor | None) -> Grads:
+        return _run_chunkwise(ctx, grads, chunkwise_backward_tensors)
+
+
+class _Step(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
+        _keep_step(ctx, inputs, ())
+        return _step(*inputs)
+
+    @staticmethod
+    @first_derivatives_only
+    def backward(ctx: Any, *grads: Tensor | None) -> Grads:
+        return _run_step(ctx, grads, step_backward_tensors)
+
+
+@torch.library.custom_op("xlstm_rl::mlstm_triton", mutates_args=())
+def chunkwise_op(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    i: Tensor,
+    f: Tensor,
+    reset: Tensor | None,
+    C_0: Tensor | None,
+    n_0: Tensor | None,
+    m_0: Tensor | None,
+    chunk_size: int,
+    forget_gate: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """``h``, the final C, n, m and the three tensors of :class:`Saved`."""
+    *outputs, saved = chunkwise_forward(
+        q, k, v, i, f, reset, C_0, n_0, m_0, chunk_size, forget_gate
+    )
+    return (*outputs, *saved)  # type: ignore[return-value]
+
+
+@chunkwise_op.register_fake
+def _(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    i: Tensor,
+    f: Tensor,
+    reset: Tensor | None,
+    C_0: Tensor | None,
+    n_0: Tensor | None,
+    m_0: Tensor | None,
+    chunk_size: int,
+    forget_gate: str,
+) -> tuple[Tensor, ...]:
+    (B, T, H, K), V = q.shape, v.shape[-1]
+    N = choose_layout(q, v, chunk_size).N
+    shapes = ((B, H, K, V), (B, H, K), (B, H), (N - 1, B * H, K, V), (N - 1, B * H, K), (B * H, T))
+    new = (q.new_empty(shape, dtype=torch.float32) for shape in shapes)
+    return v.new_empty((B, T, H, V)), *new
+
+
+@torch.library.custom_op("xlstm_rl::mlstm_triton_backward", mutates_args=())
+def chunkwise_backward_op(
+    dh: Tensor | None,
+    dC: Tensor | None,
+    dn: Tensor | None,
+    dm: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    i: Tensor,
+    f: Tensor,
+    reset: Tensor | None,
+    C_0: Tensor | None,
+    n_0: Tensor | None,
+    m_0: Tensor | None,
+    saved: list[Tensor],
+    chunk_size: int,
+    forget_gate: str,
+) -> list[Tensor]:
+    """The gradients of q, k, v, i, f and, if there was a state, of C, n, m."""
+    inputs = (q, k, v, i, f, reset, C_0, n_0, m_0)
+    return chunkwise_backward_tensors(dh, dC, dn, dm, *inputs, saved, chunk_size, forget_gate)
+
+
+@chunkwise_backward_op.register_fake
+def _(
+    dh: Tensor | None,
+    dC: Tensor | None,
+    dn: Tensor | None,
+    dm: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    i: Tensor,
+    f: Tensor,
+    reset: Tensor | None,
+    C_0: Tensor | None,
+    n_0: Tensor | None,
+    m_0: Tensor | None,
+    saved: list[Tensor],
+    chunk_size: int,
+    forget_gate: str,
+) -> list[Tensor]:
+    return _empty_grads((q, k, v, i, f), (C_0, n_0, m_0))
+
+
+def chunkwise_backward_tensors(
+    dh: Tensor | None,
+    dC: Tensor | None,
+    dn: Tensor | None,
+    dm: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    i: Tensor,
+    f: Tensor,
+    reset: Tensor | None,
+    C_0: Tensor | None,
+    n_0: Tensor | None,
+    m_0: Tensor | None,
+    saved: list[Tensor],
+    chunk_size: int,
+    forget_gate: str,
+) -> list[Tensor]:
+    """What :func:`chunkwise_backward_op` does, without the op; `saved` is led by C_T and n_T."""
+    C_T, n_T, *rest = saved
+    inputs = (q, k, v, i, f, reset, C_0, n_0, m_0, C_T, n_T, Saved(*rest))
+    return chunkwise_backward(dh, dC, dn, dm, *inputs, chunk_size, forget_gate)
+
+
+@torch.library.custom_op("xlstm_rl::mlstm_step_triton", mutates_args=())
+def step_op(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    i: Tensor,
+    f: Tensor,
+    reset: Tensor | None,
+    C: Tensor | None,
+    n: Tensor | None,
+    m: Tensor | None,
+    forget_gate: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``h`` and the C, n, m after the step."""
+    return _step(q, k, v, i, f, reset, C, n, m, forget_gate)
+
+
+@step_op.register_fake
+def _(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    i: Tensor,
+    f: Tensor,
+    reset: Tensor | None,
+    C: Tensor | None,
+    n: Tensor | None,
+    m: Tensor | None,
+    forget_gate: str,
+) -> tuple[Tensor, ...]:
+    (B, H, K), V = q.shape, v.shape[-1]
+    shapes = (B, H, K, V), (B, H, K), (B, H)
+    new = (q.new_empty(shape, dtype=torch.float32) for shape in shapes)
+    return v.new_empty((B, H, V)), *new
+
+
+@torch.library.custom_op("xlstm_rl::mlstm_step_triton_backward", mutates_args=())
+def step_backward_op(
+    dh: Tensor | None,
+    dC: Tensor | None,
+    dn: Tensor | None,
+    dm: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    i: Tensor,
+    f: Tensor,
+    reset: Tensor | None,
+    C: Tensor | None,
+    n: Tensor | None,
+    m: Tensor | None,
+    forget_gate: str,
+) -> list[Tensor]:
+    """The gradients of q, k, v, i, f and, if there was a state, of C, n, m."""
+    inputs = (q, k, v, i, f, reset, C, n, m)
+    return step_backward_tensors(dh, dC, dn, dm, *inputs, forget_gate)
+
+
+@step_backward_op.register_fake
+def _(
+    dh: Tensor | None,
+    dC: Tensor | None,
+    dn: Tensor | None,
+    dm: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    i: Tensor,
+    f: Tensor,
+    reset: Tensor | None,
+    C: Tensor | None,
+    n: Tensor | None,
+    m: Tensor | None,
+    forget_gate: str,
+) -> list[Tensor]:
+    return _empty_grads((q, k, v, i, f), (C, n, m))
+
+
+def step_backward_tensors(
+    dh: Tensor | None,
+    dC: Tensor | None,
+    dn: Tensor | None,
+    dm: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    i: Tensor,
+    f: Tensor,
+    reset: Tensor | None,
+    C: Tensor | None,
+    n: Tensor | None,
+    m: Tensor | None,
+    forget_gate: str,
+) -> list[Tensor]:
+    """What :func:`step_backward_op` does, without the op."""
+    state = None if C is None or n is None or m is None else (C, n, m)
+    return step_backward((dh, dC, dn, dm), q, k, v, i, f, reset, state, forget_gate)
+
+
+def _step(*inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    q, k, v, i, f, reset, C, n, m, forget_gate = inputs
+    state = None if C is None else (C, n, m)
+    h, after = step_forward(q, k, v, i, f, reset, state, forget_gate, inplace=False)
+    return h, *after
+
+
+def _empty_grads(inputs: tuple[Tensor, ...], state: Grads) -> list[Tensor]:
+    grads = [x.new_empty(x.shape) for x in inputs]
+    return grads + [s.new_empty(s.shape, dtype=torch.float32) for s in state if s is not None]
+
+
+def _keep_chunkwise(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    """Keep the inputs, the final C and n, and what :class:`Saved` names: nothing else is read."""
+    *tensors, ctx.chunk_size, ctx.forget_gate = inputs
+    ctx.save_for_backward(*tensors, *output[1:3], *output[4:])
+    ctx.set_materialize_grads(False)
+
+
+def _run_chunkwise(ctx: Any, grads: Grads, run: Any) -> Grads:
+    *inputs, C_T, n_T, C, n, qn = ctx.saved_tensors
+    saved = [C_T, n_T, C, n, qn]
+    outs = run(*grads[:4], *inputs, saved, ctx.chunk_size, ctx.forget_gate)
+    return *_in_place_of(inputs, outs), None, None
+
+
+def _keep_step(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *tensors, ctx.forget_gate = inputs
+    ctx.save_for_backward(*tensors)
+    ctx.set_materialize_grads(False)
+
+
+def _run_step(ctx: Any, grads: Grads, run: Any) -> Grads:
+    inputs = ctx.saved_tensors
+    return *_in_place_of(inputs, run(*grads, *inputs, ctx.forget_gate)), None
+
+
+def _in_place_of(inputs: tuple[Tensor | None, ...], grads: list[Tensor]) -> Grads:
+    """Gradients in the order and dtypes of q, k, v, i, f, reset, C, n, m."""
+    state = [g.to(s.dtype) for s, g in zip(inputs[6:], grads[5:], strict=False) if s is not None]
+    return *grads[:5], None, *(state or (None,) * 3)
+
+
+def _backward_chunkwise_op(ctx: Any, *grads: Tensor | None) -> Grads:
+    return _run_chunkwise(ctx, grads, chunkwise_backward_op)
+
+
+def _backward_step_op(ctx: Any, *grads: Tensor | None) -> Grads:
+    return _run_step(ctx, grads, step_backward_op)
+
+
+chunkwise_op.register_autograd(_backward_chunkwise_op, setup_context=_keep_chunkwise)
+step_op.register_autograd(_backward_step_op, setup_context=_keep_step)

@@ -1,0 +1,203 @@
+"""What is read out of the memory, and the gradient of the values: one tile of steps each.
+
+Both are sums over the steps of a chunk, weighted by `W * q k^T`, and a product with the state
+before or the gradient of the state behind it.
+"""
+
+import triton
+import triton.language as tl
+
+from xlstm_rl.kernels.mlstm.triton.weights import (
+    dot,
+    load_between,
+    load_columns,
+    load_rows,
+    load_tile,
+    store_tile,
+    weight,
+    within,
+)
+
+
+@triton.jit
+def mlstm_output_fwd_kernel(
+    q_ptr,  # [B, T, H, K]
+    k_ptr,  # [B, T, H, K]
+    v_ptr,  # [B, T, H, V]
+    c_ptr,  # [B * H, T]
+    u_ptr,  # [B * H, T + 1]
+    episode_ptr,  # [B * H, T + 1]
+    floor_ptr,  # [B * H, T]
+    C_0_ptr,  # [B, H, K, V] or None
+    n_0_ptr,  # [B, H, K] or None
+    C_ptr,  # [N - 1, B * H, K, V]
+    n_ptr,  # [N - 1, B * H, K]
+    h_ptr,  # [B, T, H, V]
+    qn_ptr,  # [B * H, T]
+    T,
+    H,
+    K,
+    V,
+    L,
+    total,  # B * H
+    tiles,  # of a sequence
+    tiles_per_chunk,
+    scale,
+    stride_qb,
+    stride_qt,
+    stride_qh,
+    stride_kb,
+    stride_kt,
+    stride_kh,
+    stride_vb,
+    stride_vt,
+    stride_vh,
+    PRECISION: tl.constexpr,
+    TILE: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_V: tl.constexpr,
+):
+    """Read h and ``q . n`` in one tile of rows."""
+    pid = tl.program_id(0)
+    bh = (pid // tiles).to(tl.int64)
+    tile = pid % tiles
+    batch, head = bh // H, bh % H
+    chunk = tile // tiles_per_chunk
+    start = chunk * L
+    end = tl.minimum(start + L, T)
+    first = start + (tile % tiles_per_chunk) * TILE
+    base = first.to(tl.int64)
+    q_ptr += batch * stride_qb + base * stride_qt + head * stride_qh
+    k_ptr += batch * stride_kb + head * stride_kh
+    v_ptr += batch * stride_vb + head * stride_vh
+    h_ptr += ((batch * T + base) * H + head) * V
+    c_ptr += bh * T
+    u_ptr += bh * (T + 1)
+    episode_ptr += bh * (T + 1)
+    qn_ptr += bh * T
+    rows = tl.arange(0, TILE)
+    kd = tl.arange(0, BLOCK_K)
+    vd = tl.program_id(1) * BLOCK_V + tl.arange(0, BLOCK_V)
+
+    t = first + rows
+    valid = t < end
+    u_t, episode_t = load_rows(u_ptr, episode_ptr, t, valid)
+    q = load_tile(q_ptr, stride_qt, rows, valid, kd, K)
+    sums = tl.zeros([TILE, BLOCK_V], tl.float32)
+    qn = tl.zeros([TILE], tl.float32)
+    if (C_0_ptr is not None) or (chunk > 0):
+        carries = episode_t == tl.load(episode_ptr + start)
+        g = tl.where(carries, weight(tl.load(u_ptr + start) - u_t), 0.0)
+        at = kd[:, None] * V + vd[None, :]
+        inside = (kd < K)[:, None] & (vd < V)[None, :]
+        C = load_between(C_0_ptr, C_ptr, chunk, (bh, total), K * V, at, inside)
+        n = load_between(n_0_ptr, n_ptr, chunk, (bh, total), K, kd, kd < K)
+        read = dot(q, C.to(q.dtype), PRECISION)
+        # masked, not multiplied by 0: not even a NaN survives a reset
+        sums += tl.where(carries[:, None], read * g[:, None], 0.0)
+        read_n = tl.sum(q.to(tl.float32) * n[None, :], 1)
+        qn += tl.where(carries, read_n * g, 0.0)
+    for column in range(start, first + 1, TILE):
+        j = column + rows
+        known = j < end
+        c, episode_j = load_columns(c_ptr, episode_ptr, j, known)
+        offset = tl.cast(column, tl.int64)
+        k = load_tile(k_ptr + offset * stride_kt, stride_kt, rows, known, kd, K)
+        v = load_tile(v_ptr + offset * stride_vt, stride_vt, rows, known, vd, V)
+        scores = dot(q, tl.trans(k), PRECISION)
+        scores *= within(c, episode_j, j, u_t, episode_t, t)
+        qn += tl.sum(scores, 1)
+        sums += dot(scores.to(v.dtype), v, PRECISION)
+    qn *= scale
+    den = tl.maximum(tl.abs(qn), tl.load(floor_ptr + bh * T + t, valid, other=1.0))
+    store_tile(h_ptr, H * V, rows, valid, vd, V, sums * (scale / den)[:, None])
+    if tl.program_id(1) == 0:
+        tl.store(qn_ptr + t, qn, valid)
+
+
+@triton.jit
+def mlstm_dv_kernel(
+    q_ptr,  # [B, T, H, K]
+    k_ptr,  # [B, T, H, K]
+    dh_ptr,  # [B, T, H, V]
+    c_ptr,  # [B * H, T]
+    u_ptr,  # [B * H, T + 1]
+    episode_ptr,  # [B * H, T + 1]
+    floor_ptr,  # [B * H, T]
+    qn_ptr,  # [B * H, T]
+    dC_T_ptr,  # [B, H, K, V] or None
+    dC_ptr,  # [N - 1, B * H, K, V]: of the states behind the chunks 0 .. N - 2
+    dv_ptr,  # [B, T, H, V]
+    T,
+    H,
+    K,
+    V,
+    L,
+    total,
+    tiles,
+    tiles_per_chunk,
+    scale,
+    stride_qb,
+    stride_qt,
+    stride_qh,
+    stride_kb,
+    stride_kt,
+    stride_kh,
+    stride_db,
+    stride_dt,
+    stride_dh,
+    PRECISION: tl.constexpr,
+    TILE: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_V: tl.constexpr,
+):
+    """Sum the gradient of one tile of values."""
+    pid = tl.program_id(0)
+    bh = (pid // tiles).to(tl.int64)
+    tile = pid % tiles
+    batch, head = bh // H, bh % H
+    chunk = tile // tiles_per_chunk
+    start = chunk * L
+    end = tl.minimum(start + L, T)
+    first = start + (tile % tiles_per_chunk) * TILE
+    base = first.to(tl.int64)
+    q_ptr += batch * stride_qb + head * stride_qh
+    k_ptr += batch * stride_kb + base * stride_kt + head * stride_kh
+    dh_ptr += batch * stride_db + head * stride_dh
+    dv_ptr += ((batch * T + base) * H + head) * V
+    c_ptr += bh * T
+    u_ptr += bh * (T + 1)
+    episode_ptr += bh * (T + 1)
+    floor_ptr += bh * T
+    qn_ptr += bh * T
+    rows = tl.arange(0, TILE)
+    kd = tl.arange(0, BLOCK_K)
+    vd = tl.program_id(1) * BLOCK_V + tl.arange(0, BLOCK_V)
+
+    j = first + rows
+    valid = j < end
+    c, episode_j = load_columns(c_ptr, episode_ptr, j, valid)
+    k = load_tile(k_ptr, stride_kt, rows, valid, kd, K)
+    dv = tl.zeros([TILE, BLOCK_V], tl.float32)
+    if (dC_T_ptr is not None) or (end < T):
+        reaches = episode_j == tl.load(episode_ptr + end)
+        a = tl.where(reaches, weight(c - tl.load(u_ptr + end)), 0.0)
+        at = kd[:, None] * V + vd[None, :]
+        inside = (kd < K)[:, None] & (vd < V)[None, :]
+        # behind the chunk: the state before the next one, or the final one
+        last = tl.where(end < T, chunk + 1, 0)
+        dC = load_between(dC_T_ptr, dC_ptr, last, (bh, total), K * V, at, inside)
+        dv += a[:, None] * dot(k, dC.to(k.dtype), PRECISION)
+    for row in range(first, end, TILE):
+        t = row + rows
+        known = t < end
+        u_t, episode_t = load_rows(u_ptr, episode_ptr, t, known)
+        qn = tl.load(qn_ptr + t, known, other=0.0)
+        den = tl.maximum(tl.abs(qn), tl.load(floor_ptr + t, known, other=1.0))
+        offset = tl.cast(row, tl.int64)
+        q = load_tile(q_ptr + offset * stride_qt, stride_qt, rows, known, kd, K)
+        dh = load_tile(dh_ptr + offset * stride_dt, stride_dt, rows, known, vd, V)
+        scores = dot(q, tl.trans(k), PRECISION)
+        scores *= within(c, episode_j, j, u_t, episode_t, t) * (scale / den)[:, None]
+        dv += dot(tl.trans(scores.to(dh.dtype)), dh, PRECISION)
+    store_tile(dv_ptr, H * V, rows, valid, vd, V, dv)

@@ -1,0 +1,92 @@
+"""What the chunkwise kernels share: where a tile lies, and the weights between steps."""
+
+import triton
+import triton.language as tl
+
+from xlstm_rl.kernels.launch import interpreting
+
+_INTERPRETING = tl.constexpr(interpreting())
+
+
+@triton.jit
+def dot(a, b, PRECISION: tl.constexpr):
+    """Multiply two tiles, summing in float32.
+
+    Triton's interpreter multiplies the bits of bfloat16 as if they were integers: there, the
+    rounded operands are widened first, which is what the hardware does too.
+    """
+    if _INTERPRETING:
+        return tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision=PRECISION)
+    else:
+        return tl.dot(a, b, input_precision=PRECISION)
+
+
+@triton.jit
+def split(x):
+    """A float64 as the sum of two float32: the differences of two such are as good as float64's."""
+    high = x.to(tl.float32)
+    return high, (x - high.to(tl.float64)).to(tl.float32)
+
+
+@triton.jit
+def within(c, episode_j, j, u, episode_i, i):
+    """Weights ``[I, J]`` of steps j in rows i of their own episode; rows past the end are 0."""
+    c_high, c_low = split(c)
+    u_high, u_low = split(u)
+    log = (c_high[None, :] - u_high[:, None]) + (c_low[None, :] - u_low[:, None])
+    seen = (episode_i[:, None] == episode_j[None, :]) & (i[:, None] >= j[None, :])
+    return tl.where(seen, tl.exp(tl.minimum(log, 0.0)), 0.0)  # above 0 only where not seen
+
+
+@triton.jit
+def load_columns(c_ptr, episode_ptr, t, valid):
+    """Load c and the episode of steps t; what is not valid belongs to no row's episode."""
+    c = tl.load(c_ptr + t, valid, other=-1e30)
+    return c, tl.load(episode_ptr + 1 + t, valid, other=-2)
+
+
+@triton.jit
+def load_rows(u_ptr, episode_ptr, t, valid):
+    """Load u and the episode of rows t; what is not valid sees no column."""
+    u = tl.load(u_ptr + 1 + t, valid, other=0.0)
+    return u, tl.load(episode_ptr + 1 + t, valid, other=-1)
+
+
+@triton.jit
+def weight(log):
+    """The exponential of a float64 in float32; above 0 are only those that are not used."""
+    return tl.exp(tl.minimum(log, 0.0).to(tl.float32))
+
+
+@triton.jit
+def load_tile(ptr, stride, t, valid_t, d, D):
+    """Load ``[t, d]`` of a tensor whose rows are `stride` apart; zeros outside."""
+    offsets = t[:, None] * stride + d[None, :]
+    return tl.load(ptr + offsets, valid_t[:, None] & (d < D)[None, :], other=0.0)
+
+
+@triton.jit
+def store_tile(ptr, stride, t, valid_t, d, D, x):
+    """Write ``x [t, d]``, cast to what lies there."""
+    offsets = t[:, None] * stride + d[None, :]
+    x = x.to(ptr.dtype.element_ty)
+    tl.store(ptr + offsets, x, valid_t[:, None] & (d < D)[None, :])
+
+
+@triton.jit
+def load_between(first_ptr, later_ptr, chunk, per_state, size, offsets, mask):
+    """Load a state (or a part of it) before a chunk: the first one, or one of those kept.
+
+    ``first_ptr [B * H, size]`` may be None (zeros); ``later_ptr [N - 1, B * H, size]`` holds the
+    states before the chunks 1 .. N - 1; `per_state` is (index of b and h, B * H).
+    """
+    bh, total = per_state
+    if chunk > 0:
+        base = later_ptr + (tl.cast(chunk - 1, tl.int64) * total + bh) * size
+        x = tl.load(base + offsets, mask, other=0.0)
+    else:
+        if first_ptr is not None:
+            x = tl.load(first_ptr + bh * size + offsets, mask, other=0.0).to(tl.float32)
+        else:
+            x = tl.zeros(offsets.shape, tl.float32)
+    return x

@@ -1,0 +1,83 @@
+"""The check that compiles all Triton kernels must find what it is there to find."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+ROOT = Path(__file__).parents[1]
+
+
+def check(folder, *options):
+    """Run the check on the toys; return its exit status, its table by kernel, and its errors."""
+    env = os.environ | {"PYTHONPATH": str(ROOT / "tests"), "TRITON_INTERPRET": "1"}
+    out = folder / "report.json"
+    command = [sys.executable, ".ci/check_kernels.py", "--cases", "kernel_check_toys"]
+    command += ["--json", str(out), "--jobs", "1", *options]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert not done.stderr
+    report = json.loads(out.read_text())
+    return done.returncode, report["rows"], report["errors"]
+
+
+def test_a_good_kernel_is_compiled_once_per_specialization_and_passes(tmp_path):
+    status, rows, errors = check(tmp_path, "--kernels", "good", "--classes", "sm_80,gfx942")
+    assert (status, errors) == (0, [])
+    assert {r["verdict"] for r in rows} == {"ok"}
+    assert all(r["registers"] > 0 for r in rows)
+    distinct = ["small n=1600", "small n=1601", "small n=1", "small n=2147483648"]
+    assert [r["case"] for r in rows if r["class"] == "sm_80"] == [*distinct, "large"]
+    assert [r["case"] for r in rows if r["class"] == "gfx942"] == distinct
+
+
+@pytest.fixture(scope="module")
+def faults(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("faults")
+    return check(folder, "--kernels", "spilling,wide,wrong,untiled", "--classes", "sm_80,gfx942")
+
+
+def found(faults, kernel, device_class):
+    (row,) = (r for r in faults[1] if r["kernel"] == kernel and r["class"] == device_class)
+    return row
+
+
+@pytest.mark.parametrize("device_class", ["sm_80", "gfx942"])
+def test_a_kernel_that_spills_is_caught(faults, device_class):
+    assert faults[0] == 1
+    row = found(faults, "held_kernel", device_class)
+    assert row["verdict"] == "SPILLS"
+    assert row["spills"]
+
+
+def test_too_much_shared_memory_is_caught(faults):
+    row = found(faults, "turned_kernel", "sm_80")
+    assert row["verdict"] == f"SHARED MEMORY over {99 * 1024}"
+    assert row["shared"] > 99 * 1024
+
+
+def test_a_kernel_that_does_not_compile_is_caught(faults):
+    row = found(faults, "wrong_kernel", "sm_80")
+    assert row["verdict"] == "ERROR"
+    assert any(e.startswith("wrong_kernel") and "CompilationError" in e for e in faults[2])
+
+
+def test_a_case_that_raises_or_launches_nothing_is_an_error(faults):
+    assert "wrong sm_80 raises: KeyError: 'medium'" in faults[2]
+    assert "wrong sm_80 idle: RuntimeError: nothing was launched" in faults[2]
+
+
+def test_a_tile_that_no_case_asked_for_is_an_error(faults):
+    missed = [e for e in faults[2] if e.startswith("spilling: no case met the tiles of")]
+    assert [m.split(" of ")[1] for m in missed] == [
+        "('sm_80', 'small')",
+        "('sm_80', 'large')",
+        "('gfx942', 16)",
+    ]
+
+
+def test_an_operation_without_a_table_of_tiles_is_an_error(faults):
+    assert "untiled: kernel_check.cases has no dict named TABLE" in faults[2]

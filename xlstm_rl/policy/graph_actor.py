@@ -1,0 +1,180 @@
+"""An actor whose whole step is captured once in a CUDA graph and then started at one go."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from xlstm_rl.policy.actor import Actor
+from xlstm_rl.policy.actor_critic import Leaves
+
+if TYPE_CHECKING:
+    from xlstm_rl.policy.policy import Policy
+
+_WARM_UP_STEPS = 3  # they compile kernels and take cuBLAS's workspace: no work for a capture
+
+
+class StepGraph(Protocol):
+    """What records a step and repeats it; replaced in tests, where there is no GPU."""
+
+    def capture(self, run: Callable[[], Tensor]) -> Tensor:
+        """Record `run`, possibly after running it a few times; return what it returns."""
+        ...
+
+    def replay(self) -> None:
+        """Do again what was recorded, on the same tensors, the returned one included."""
+        ...
+
+
+class CudaGraph:
+    """A `torch.cuda.CUDAGraph` with its warm-up, which leaves the random generators as they were.
+
+    Raises:
+        RuntimeError: the device is not one of CUDA (or ROCm).
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        if device.type != "cuda":
+            raise RuntimeError(
+                f"cuda_graph=True needs a policy on a CUDA device, this one is on {device}: move "
+                "it with policy.to('cuda') first, or leave cuda_graph=False"
+            )
+        self._device = device
+        self._graph = torch.cuda.CUDAGraph()
+
+    def capture(self, run: Callable[[], Tensor]) -> Tensor:
+        """Warm up on a side stream, then record.
+
+        Samples may come from torch's default generator: a graph knows it by itself, and each
+        replay draws on from where it stands.
+        """
+        # A cast that autocast has cached would be captured as a constant.
+        with torch.cuda.device(self._device), torch.autocast("cuda", enabled=False):
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream), torch.random.fork_rng([self._device]):
+                for _ in range(_WARM_UP_STEPS):
+                    run()
+            torch.cuda.current_stream().wait_stream(stream)
+            # What other threads do on the GPU meanwhile, say to pinned memory, is their business.
+            mode = "thread_local"
+            with torch.cuda.graph(self._graph, stream=stream, capture_error_mode=mode):
+                out = run()
+        return out
+
+    def replay(self) -> None:
+        """Start the recorded step on the current stream, without waiting for it."""
+        self._graph.replay()
+
+
+class _Staged:
+    """A tensor at a fixed place that is filled and read, by way of pinned memory if on a GPU."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self._host: Tensor | None = None
+        if tensor.is_cuda:
+            self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+            self._copied = torch.cuda.Event()
+
+    def write(self, value: Tensor) -> None:
+        """Copy from a tensor anywhere, cast to this dtype; from the GPU itself without waiting."""
+        if self._host is None or value.device.type != "cpu":
+            self.tensor.copy_(value)
+            return
+        self._copied.synchronize()  # the copy before has long left the pinned memory, as a rule
+        self._host.copy_(value)
+        self.tensor.copy_(self._host, non_blocking=True)
+        self._copied.record(torch.cuda.current_stream(self.tensor.device))
+
+    def read(self) -> NDArray[Any]:
+        """Return a copy as NumPy; this waits for the device."""
+        host = self.tensor
+        if self._host is not None:
+            host = self._host.copy_(self.tensor, non_blocking=True)
+            self._copied.record(torch.cuda.current_stream(self.tensor.device))
+            self._copied.synchronize()
+        array: NDArray[Any] = host.numpy().copy()
+        return array
+
+
+class GraphActor(Actor):
+    """An `Actor` with one launch a step: `policy.actor(..., cuda_graph=True)`.
+
+    Captured is `policy.choose`, the step of every other way to act, from raw observations to
+    actions of the environment: normaliser, encoder, memory in place with its resets, action head,
+    mode or sample. What changes **in place** afterwards is seen: weights under an optimiser or
+    `load_state_dict`, running statistics. A policy that is moved or cast needs a new actor, and
+    is refused here.
+
+    Args:
+        policy: on a CUDA device.
+        num_envs: as for `Actor`; fixed.
+        deterministic: as for `Actor`; fixed.
+        graph: what captures and replays; None: a CUDA graph.
+
+    Raises:
+        RuntimeError: the policy is not on a CUDA device.
+    """
+
+    def __init__(
+        self,
+        policy: "Policy",
+        num_envs: int | None,
+        deterministic: bool,
+        graph: StepGraph | None = None,
+    ) -> None:
+        self._graph = CudaGraph(policy.device) if graph is None else graph
+        super().__init__(policy, num_envs, deterministic)
+        device, rows = policy.device, self._batch_size
+        shape = tuple(policy.observation_space.shape or ())
+        with torch.inference_mode(False), torch.no_grad():
+            # in the type that the normaliser works in: it would be the first to cast
+            normalizer = policy.normalizer
+            obs = torch.zeros(rows, *shape, dtype=normalizer.dtype, device=device)
+            obs += normalizer.start or 0  # the warm-up needs an observation of the space
+            self._obs = _Staged(obs)
+            self._reset = _Staged(torch.zeros(rows, dtype=torch.bool, device=device))
+            self._reset_is_clear = True
+            self._action = _Staged(self._graph.capture(self._run))
+            for leaf in self._leaves:  # the warm-up has been here
+                leaf.zero_()
+        # The graph reads from these addresses: held, so that nobody else is given them.
+        self._held = [x.detach() for x in (*policy.parameters(), *policy.buffers())]
+        self._weight = next(policy.network.parameters())
+        self._address = self._weight.data_ptr()
+
+    def _run(self) -> Tensor:
+        """Do the step from buffer to buffer: what is captured."""
+        action, _ = self.policy.choose(
+            self._obs.tensor, self._leaves, self._reset.tensor, self.deterministic, inplace=True
+        )
+        return action
+
+    def _store(self, leaves: Leaves) -> None:
+        if not self._leaves:
+            super()._store(leaves)
+        for mine, new in zip(self._leaves, leaves, strict=True):
+            mine.copy_(new)
+
+    def _step(self, obs: Tensor, reset: Tensor | None) -> Tensor:
+        if self._weight.data_ptr() != self._address:
+            raise RuntimeError(
+                "the policy was moved or cast since its step was captured: make a new actor with "
+                "policy.actor(..., cuda_graph=True)"
+            )
+        self._obs.write(obs)
+        if reset is not None:
+            self._reset.write(reset)
+            self._reset_is_clear = False
+        elif not self._reset_is_clear:
+            self._reset.tensor.zero_()
+            self._reset_is_clear = True
+        self._graph.replay()
+        return self._action.tensor
+
+    def _hand_out(self, action: Tensor, as_tensor: bool) -> Any:
+        # the next step overwrites the buffer
+        return action.clone() if as_tensor else self._action.read()
