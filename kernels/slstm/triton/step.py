@@ -80,7 +80,9 @@ def slstm_step_kernel(
     i, f, z, o = zeros + i, zeros + f, zeros + z, zeros + o
     if h_0 is not None:
         w = R + head * D * D
-        i, f, z, o = add_mixed(i, f, z, o, h_0, h_rows, old_rows, w, HD * D, cols, end, D, BK, PRECISION)
+        i, f, z, o = add_mixed(
+            i, f, z, o, h_0, h_rows, old_rows, w, HD * D, cols, end, D, BK, PRECISION
+        )
         c = tl.load(c_0 + c_tile, mask=old, other=0.0).to(tl.float32)
         n = tl.load(n_0 + n_tile, mask=old, other=0.0).to(tl.float32)
         m = tl.load(m_0 + m_tile, mask=old, other=0.0).to(tl.float32)
