@@ -8,12 +8,15 @@ from torch import Tensor
 from xlstm_rl.kernels.launch import device_class, dot_precision, launch
 from xlstm_rl.kernels.slstm.triton.blocks import (
     dot,
-    layers,
-    load_matrices,
+    flat,
+    load,
+    load_four,
+    load_transposed,
     narrow,
     pack_four,
-    unpack_four,
-    unpack_two,
+    spread,
+    store,
+    store_four,
 )
 from xlstm_rl.kernels.slstm.triton.cell import retreat
 from xlstm_rl.kernels.slstm.triton.forward import Saved, dense
@@ -56,89 +59,81 @@ def slstm_bwd_kernel(
 ):
     """A tile of rows of one head, all steps from the last to the first.
 
-    Step t reads slot t of cs, ns (before it); slot t + 1 it still has from the step after it.
+    What a step reads is asked for one step ahead. Step t reads slot t of the memory (before it);
+    slot t + 1 it still has from the step after it. The gradients of the four gates are exchanged
+    at once, for one product with all of R.
     """
     head = tl.program_id(1).to(tl.int64)
-    rows = tl.program_id(0).to(tl.int64) * BB + tl.arange(0, BB)  # [BB]
-    cols = tl.arange(0, BD)
-    in_rows, in_cols = rows < B, cols < D
-    mask = in_rows[:, None] & in_cols[None, :]  # [BB, BD]
+    first = tl.program_id(0).to(tl.int64) * BB
+    rows = first + tl.arange(0, BB)  # [BB]
+    in_rows = rows < B
+    tile_rows, cols, slots = spread(BB, BD)
+    tile_rows = first + tile_rows
+    mask = (tile_rows < B) & (cols < D)
     HD = H.to(tl.int64) * D
     last = (T - 1).to(tl.int64)
 
-    state_rows = rows * HD + head * D
-    state_tile = state_rows[:, None] + cols[None, :]
-    dx_rows = rows * T * 4 * HD
-    dx_tile, dx_mask = layers(dx_rows, in_rows, HD, 4, cols, D)
+    state_tile = tile_rows * HD + head * D + cols
+    dx_tile = tile_rows * T * 4 * HD + cols
     dx += head * D + last * 4 * HD
-    BHD = B.to(tl.int64) * HD
-    gates_tile, gates_mask = layers(state_rows * 4, in_rows, D, 4, cols, D)
-    memory_tile, memory_mask = layers(state_rows * 2, in_rows, D, 2, cols, D)
-    gates += last * 4 * BHD
-    memory += last * 2 * BHD
+    size: tl.constexpr = BB * BD
+    programs = tl.num_programs(0).to(tl.int64) * H * size  # elements of one tensor, one step
+    here = (head * tl.num_programs(0) + tl.program_id(0)) * size
+    gates += 4 * (here + last * programs)
+    memory += 2 * (here + last * programs)
     if dy is not None:
         dy += head * y_h + last * y_t
-        dy_tile = (rows * y_b)[:, None] + cols[None, :]
-        d_out = tl.load(dy + dy_tile, mask=mask, other=0.0)
+        dy_tile = tile_rows * y_b + cols
+        d_out = load(dy, dy_tile, mask)
     if reset is not None:
         reset += last * reset_t
         start = tl.load(reset + rows * reset_b, mask=in_rows, other=0)
-    R_i, R_f, R_z, R_o = load_matrices(R + head * D * D, cols, HD * D, 1, D, D)  # transposed
+    R_all = load_transposed(R + head * D * D, HD * D, tl.arange(0, BD), D, BD)
 
     zeros = tl.zeros([BB, BD], tl.float32)
     dh, dc, dn, own = zeros, zeros, zeros, zeros
-    # 1, not 0, where there is nothing: n divides
-    s_memory = tl.load(memory + 2 * BHD + memory_tile, mask=memory_mask, other=1.0)
-    c_1, n_1 = unpack_two(s_memory)
+    c_1 = flat(load(memory + 2 * programs, slots, None), BB, BD)
+    n_1 = flat(load(memory + 2 * programs + size, slots, None), BB, BD)
     if dh_T is not None:
-        dh = tl.load(dh_T + state_tile, mask=mask, other=0.0).to(tl.float32)
+        dh = flat(load(dh_T, state_tile, mask), BB, BD)
     if dc_T is not None:
-        dc = tl.load(dc_T + state_tile, mask=mask, other=0.0).to(tl.float32)
+        dc = flat(load(dc_T, state_tile, mask), BB, BD)
         own -= c_1 * dc
     if dn_T is not None:
-        dn = tl.load(dn_T + state_tile, mask=mask, other=0.0).to(tl.float32)
+        dn = flat(load(dn_T, state_tile, mask), BB, BD)
         own -= n_1 * dn
     if dm_T is not None:
-        own += tl.load(dm_T + state_tile, mask=mask, other=0.0).to(tl.float32)
-    if HAS_OWN:
-        # adds nothing, but hands it to the threads that hold the other gradients: else they would
-        # exchange it at every step
-        own = dot(narrow(zeros, R.dtype.element_ty), R_i, own, PRECISION)
+        own += flat(load(dm_T, state_tile, mask), BB, BD)
 
-    s_gates = tl.load(gates + gates_tile, mask=gates_mask, other=0.0)
-    s_memory = tl.load(memory + memory_tile, mask=memory_mask, other=1.0)
+    s_lead, s_f, s_z, s_o = load_four(gates, size, slots, None)
+    s_c, s_n = load(memory, slots, None), load(memory + size, slots, None)
     for back in range(T):
-        next_rows = rows < tl.where(back + 1 < T, B, 0)
-        next_mask = next_rows[:, None] & in_cols[None, :]
-        lead, f, z, o = unpack_four(s_gates, BB, BD)
-        c_0, n_0 = unpack_two(s_memory)
-        gates -= 4 * BHD
-        memory -= 2 * BHD
-        next_3d = next_rows[:, None, None]
-        s_gates = tl.load(gates + gates_tile, mask=gates_mask & next_3d, other=0.0)
-        s_memory = tl.load(memory + memory_tile, mask=memory_mask & next_3d, other=1.0)
+        more = back + 1 < T  # the first step reads its own slots once more
+        lead, f = flat(s_lead, BB, BD), flat(s_f, BB, BD)
+        z, o = flat(s_z, BB, BD), flat(s_o, BB, BD)
+        c_0, n_0 = flat(s_c, BB, BD), flat(s_n, BB, BD)
+        gates -= tl.where(more, 4 * programs, 0)
+        memory -= tl.where(more, 2 * programs, 0)
+        s_lead, s_f, s_z, s_o = load_four(gates, size, slots, None)
+        s_c, s_n = load(memory, slots, None), load(memory + size, slots, None)
         if dy is not None:
-            dh += d_out.to(tl.float32)
-            dy -= y_t
-            d_out = tl.load(dy + dy_tile, mask=next_mask, other=0.0)
+            dh += flat(d_out, BB, BD)
+            dy -= tl.where(more, y_t, 0)
+            d_out = load(dy, dy_tile, mask)
         c, n = c_0, n_0
         if reset is not None:
             keep = (start == 0)[:, None]
-            reset -= reset_t
-            start = tl.load(reset + rows * reset_b, mask=next_rows, other=0)
+            reset -= tl.where(more, reset_t, 0)
+            start = tl.load(reset + rows * reset_b, mask=in_rows, other=0)
             c, n = tl.where(keep, c, 0.0), tl.where(keep, n, 0.0)
 
         di, df, dz, do, dc, dn, own = retreat(
             lead, f, z, o, c, n, c_1, n_1, dh, dc, dn, own, HAS_OWN, SIGMOID, EXP_BOUND
         )
-        packed = narrow(pack_four(di, df, dz, do, BB, BD), dx.dtype.element_ty)
-        tl.store(dx + dx_tile, packed, mask=dx_mask)
-        kind = R.dtype.element_ty
-        dh = dot(narrow(di, kind), R_i, zeros, PRECISION)
-        dh = dot(narrow(df, kind), R_f, dh, PRECISION)
-        dh = dot(narrow(dz, kind), R_z, dh, PRECISION)
-        dh = dot(narrow(do, kind), R_o, dh, PRECISION)
+        store_four(dx, HD, dx_tile, di, df, dz, do, mask, BB, BD)
         dx -= 4 * HD
+        d = tl.reshape(pack_four(di, df, dz, do, BB, BD), [BB, 4 * BD])
+        dh = dot(narrow(d, R.dtype.element_ty), R_all, zeros, PRECISION)
         if reset is not None:
             dh, dc = tl.where(keep, dh, 0.0), tl.where(keep, dc, 0.0)
             dn = tl.where(keep, dn, 0.0)  # own is 0 there already: m was i
@@ -146,15 +141,16 @@ def slstm_bwd_kernel(
 
     if dh_0 is not None:
         if reset is not None:
-            keep = tl.load(reset + reset_t + rows * reset_b, mask=in_rows, other=0)[:, None] == 0
+            # at the first step: the last that was asked for
+            keep = (start == 0)[:, None]
             c_1, n_1 = tl.where(keep, c_1, 0.0), tl.where(keep, n_1, 0.0)
         dm = c_1 * dc + n_1 * dn
         if HAS_OWN:
             dm += own
-        tl.store(dh_0 + state_tile, dh, mask=mask)
-        tl.store(dc_0 + state_tile, dc, mask=mask)
-        tl.store(dn_0 + state_tile, dn, mask=mask)
-        tl.store(dm_0 + state_tile, dm, mask=mask)
+        store(dh_0, state_tile, dh, mask, BB, BD)
+        store(dc_0, state_tile, dc, mask, BB, BD)
+        store(dn_0, state_tile, dn, mask, BB, BD)
+        store(dm_0, state_tile, dm, mask, BB, BD)
 
 
 def backward(
@@ -165,16 +161,17 @@ def backward(
     dm: Tensor | None,
     R: Tensor,
     reset: Tensor | None,
+    shape: torch.Size,
     saved: Saved,
     forget_gate: str,
     has_state: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
     """The gradients of x ``[B, T, 4, H, D]`` and, if there was a state, of h, c, n, m.
 
-    A ``None`` among the incoming gradients is zero.
+    A ``None`` among the incoming gradients is zero; ``shape`` is ``[B, T, H, D]``.
     """
     R = R.contiguous()
-    T, B, H, _, D = saved.gates.shape
+    B, T, H, D = shape
     dx = saved.gates.new_empty(B, T, 4, H, D)
     kind = device_class(dx.device)
     tile = sequence_tile(kind, D, R.dtype)

@@ -27,11 +27,73 @@ def narrow(v, dtype: tl.constexpr):
 
 
 @triton.jit
+def spread(BB: tl.constexpr, BD: tl.constexpr):
+    """Rows and columns of a tile as ``[BB / 8, BD / 8, 8, 4, 2]``, and each element's own slot.
+
+    What is loaded or stored in this shape the compiler gives to the threads that hold it in a
+    product: two columns to a thread, four threads and then eight rows to a warp, the warps along
+    the columns. So nothing has to be exchanged (on NVIDIA's matrix units; elsewhere it is).
+    A tile that only these kernels see lies in memory by slot, all of it dense.
+    """
+    blocks = tl.arange(0, BB // 8)[:, None, None, None, None]
+    warps = tl.arange(0, BD // 8)[None, :, None, None, None]
+    lanes = tl.arange(0, 8)[None, None, :, None, None]
+    pairs = tl.arange(0, 4)[None, None, None, :, None]
+    ones = tl.arange(0, 2)[None, None, None, None, :]
+    slots = blocks * (8 * BD) + warps * 64 + lanes * 8 + pairs * 2 + ones
+    return blocks * 8 + lanes, warps * 8 + pairs * 2 + ones, slots
+
+
+@triton.jit
+def flat(v, BB: tl.constexpr, BD: tl.constexpr):
+    """A tile ``[BB, BD]`` in float32 of one as :func:`spread` has it."""
+    v = tl.reshape(tl.permute(v, (0, 2, 1, 3, 4)), [BB, BD])
+    return v.to(tl.float32)
+
+
+@triton.jit
+def store(ptr, offsets, v, mask, BB: tl.constexpr, BD: tl.constexpr):
+    """Store a float32 tile ``[BB, BD]`` at offsets as :func:`spread` has them."""
+    v = narrow(v, ptr.dtype.element_ty)
+    v = tl.permute(tl.reshape(v, [BB // 8, 8, BD // 8, 4, 2]), (0, 2, 1, 3, 4))
+    tl.store(ptr + offsets, v, mask=mask)
+
+
+@triton.jit
+def load(ptr, offsets, mask):
+    """A tile as it is, 0 where the mask, if there is one, says so."""
+    if mask is None:
+        v = tl.load(ptr + offsets)
+    else:
+        v = tl.load(ptr + offsets, mask=mask, other=0.0)
+    return v
+
+
+@triton.jit
+def load_four(ptr, stride, offsets, mask):
+    """Four tiles, ``stride`` apart, as they are."""
+    v_0 = load(ptr, offsets, mask)
+    v_1 = load(ptr + stride, offsets, mask)
+    v_2 = load(ptr + 2 * stride, offsets, mask)
+    v_3 = load(ptr + 3 * stride, offsets, mask)
+    return v_0, v_1, v_2, v_3
+
+
+@triton.jit
+def store_four(ptr, stride, offsets, v_0, v_1, v_2, v_3, mask, BB: tl.constexpr, BD: tl.constexpr):
+    """Store four tiles ``stride`` apart."""
+    store(ptr, offsets, v_0, mask, BB, BD)
+    store(ptr + stride, offsets, v_1, mask, BB, BD)
+    store(ptr + 2 * stride, offsets, v_2, mask, BB, BD)
+    store(ptr + 3 * stride, offsets, v_3, mask, BB, BD)
+
+
+@triton.jit
 def layers(rows, in_rows, stride, COUNT: tl.constexpr, cols, D: tl.constexpr):
     """Offsets and mask ``[rows, COUNT, cols]`` of tiles that lie ``stride`` apart.
 
     What is read or written for several gates goes as one block: the threads that multiply matrices
-    hold other elements than those that read memory well, and each block is exchanged once.
+    hold other elements than those that read whole rows, and each block is exchanged once.
     """
     which = tl.arange(0, COUNT).to(tl.int64)
     tile = rows[:, None, None] + (which * stride)[None, :, None] + cols[None, None, :]
@@ -79,15 +141,19 @@ def load_biases(b, stride, cols, D: tl.constexpr):
 
 
 @triton.jit
-def load_matrices(R, cols, stride, W_K: tl.constexpr, W_N: tl.constexpr, D: tl.constexpr):
-    """The four matrices ``[D, D]``, ``stride`` apart, whose rows and columns are those apart."""
-    tile = cols[:, None] * W_K + cols[None, :] * W_N
-    mask = (cols < D)[:, None] & (cols < D)[None, :]
-    R_i = tl.load(R + tile, mask=mask, other=0.0)
-    R_f = tl.load(R + stride + tile, mask=mask, other=0.0)
-    R_z = tl.load(R + 2 * stride + tile, mask=mask, other=0.0)
-    R_o = tl.load(R + 3 * stride + tile, mask=mask, other=0.0)
-    return R_i, R_f, R_z, R_o
+def load_matrix(R, froms, cols, D: tl.constexpr):
+    """One matrix ``[froms, cols]``."""
+    mask = (froms < D)[:, None] & (cols < D)[None, :]
+    return tl.load(R + froms[:, None] * D + cols[None, :], mask=mask, other=0.0)
+
+
+@triton.jit
+def load_transposed(R, stride, cols, D: tl.constexpr, BD: tl.constexpr):
+    """The four matrices, transposed, below each other: ``[4 BD, cols]``."""
+    which = tl.arange(0, 4 * BD)
+    gates, tos = (which // BD).to(tl.int64), which % BD
+    tile = (gates * stride + tos)[:, None] + cols[None, :] * D
+    return tl.load(R + tile, mask=(tos < D)[:, None] & (cols < D)[None, :], other=0.0)
 
 
 @triton.jit

@@ -39,12 +39,13 @@ def log_sigmoid(v):
 def gates_from(ahead, first, EXP_BOUND: tl.constexpr):
     """Write and forget gate from ``ahead = i - (m' + log f)`` and ``first``: where n' = 0.
 
-    The larger of the two exponents is 0. Where n' = 0 it is the write gate's, and the forget gate
-    may be above 1; there ``inf * 0`` would be no number, so its exponent is bounded.
+    The larger of the two is 1, and the other one exponential. Where n' = 0 it is the write gate
+    that is 1, and the forget gate may be above 1; there ``inf * 0`` would be no number, so its
+    exponent is bounded.
     """
-    write = tl.where(first, 1.0, tl.exp(tl.minimum(ahead, 0.0)))
-    forget = tl.exp(tl.minimum(-ahead, tl.where(first, EXP_BOUND, 0.0)))
-    return write, forget
+    new = first | (ahead > 0.0)
+    e = tl.exp(tl.where(first, tl.minimum(-ahead, EXP_BOUND), -tl.abs(ahead)))
+    return tl.where(new, 1.0, e), tl.where(new, e, 1.0)
 
 
 @triton.jit
@@ -57,7 +58,8 @@ def advance(i, f, z, o, c, n, m, SIGMOID: tl.constexpr, EXP_BOUND: tl.constexpr)
     write, forget = gates_from(ahead, first, EXP_BOUND)
     c = forget * c + write * tanh(z)
     n = forget * n + write
-    h = sigmoid(o) * (c / n)
+    e = tl.exp(-tl.abs(o))
+    h = tl.where(o >= 0, 1.0, e) * c / ((1.0 + e) * n)  # sigmoid(o) c / n, divided once
     return ahead, h, c, n, m
 
 
@@ -88,9 +90,10 @@ def retreat(
     first = n == 0.0
     write, forget = gates_from(ahead, first, EXP_BOUND)
     z, o = tanh(z), sigmoid(o)
-    ratio = c_1 / n_1
-    dc += dh * (o / n_1)
-    dn -= dh * (o / n_1) * ratio
+    over = 1.0 / n_1
+    ratio = c_1 * over
+    dc += dh * (o * over)
+    dn -= dh * (o * over) * ratio
     di = write * (z * dc + dn)
     df = forget * (c * dc + n * dn)
     if HAS_OWN:

@@ -10,13 +10,15 @@ from torch import Tensor
 from xlstm_rl.kernels.launch import device_class, dot_precision, launch
 from xlstm_rl.kernels.slstm.triton.blocks import (
     dot,
-    layers,
+    flat,
+    load,
     load_biases,
-    load_matrices,
+    load_four,
+    load_matrix,
     narrow,
-    pack_four,
-    pack_two,
-    unpack_four,
+    spread,
+    store,
+    store_four,
 )
 from xlstm_rl.kernels.slstm.triton.cell import advance
 from xlstm_rl.kernels.slstm.triton.streamed import slstm_fwd_streamed_kernel
@@ -39,8 +41,8 @@ def slstm_fwd_kernel(
     c_T,
     n_T,
     m_T,
-    gates,  # [T, B, H, 4, D] or None: i - (m' + log f), then f, z, o
-    memory,  # [T + 1, B, H, 2, D] or None: c, n before the first step, and after each
+    gates,  # [T, H, tiles, 4, BB BD] or None: i - (m' + log f), then f, z, o
+    memory,  # [T + 1, H, tiles, 2, BB BD] or None: c, n before the first step, and after each
     B,
     T,
     H,
@@ -59,51 +61,59 @@ def slstm_fwd_kernel(
 ):
     """A tile of rows of one head, all steps, R in shared memory.
 
-    A step's loads are asked for one step ahead.
+    A step's x is asked for one step ahead. All that the threads exchange at a step is h.
     """
     head = tl.program_id(1).to(tl.int64)
-    rows = tl.program_id(0).to(tl.int64) * BB + tl.arange(0, BB)  # [BB]
-    cols = tl.arange(0, BD)
-    in_rows, in_cols = rows < B, cols < D
-    mask = in_rows[:, None] & in_cols[None, :]  # [BB, BD]
+    first = tl.program_id(0).to(tl.int64) * BB
+    rows = first + tl.arange(0, BB)  # [BB]
+    in_rows = rows < B
+    tile_rows, cols, slots = spread(BB, BD)
+    tile_rows = first + tile_rows
+    mask = (tile_rows < B) & (cols < D)
     HD = H.to(tl.int64) * D
 
-    state_rows = rows * HD + head * D
-    state_tile = state_rows[:, None] + cols[None, :]
+    state_tile = tile_rows * HD + head * D + cols
     x += head * x_h
-    x_tile, x_mask = layers(rows * x_b, in_rows, x_g, 4, cols, D)
+    x_tile = tile_rows * x_b + cols
     y += head * D
-    y_tile = (rows * T * HD)[:, None] + cols[None, :]
+    y_tile = tile_rows * T * HD + cols
 
-    b_i, b_f, b_z, b_o = load_biases(b + head * D, HD, cols, D)
+    ks = tl.arange(0, BD)
+    b_i, b_f, b_z, b_o = load_biases(b + head * D, HD, ks, D)
     zeros = tl.zeros([BB, BD], tl.float32)
-    R_i, R_f, R_z, R_o = load_matrices(R + head * D * D, cols, HD * D, D, 1, D)
+    R += head * D * D
+    R_i = load_matrix(R, ks, ks, D)
+    R_f = load_matrix(R + HD * D, ks, ks, D)
+    R_z = load_matrix(R + 2 * HD * D, ks, ks, D)
+    R_o = load_matrix(R + 3 * HD * D, ks, ks, D)
 
+    h, c, n, m = zeros, zeros, zeros, zeros
     if h_0 is not None:
-        h = tl.load(h_0 + state_tile, mask=mask, other=0.0).to(tl.float32)
-        c = tl.load(c_0 + state_tile, mask=mask, other=0.0).to(tl.float32)
-        n = tl.load(n_0 + state_tile, mask=mask, other=0.0).to(tl.float32)
-        m = tl.load(m_0 + state_tile, mask=mask, other=0.0).to(tl.float32)
-    else:
-        h, c, n, m = zeros, zeros, zeros, zeros
+        h = flat(load(h_0, state_tile, mask), BB, BD)
+        c = flat(load(c_0, state_tile, mask), BB, BD)
+        n = flat(load(n_0, state_tile, mask), BB, BD)
+        m = flat(load(m_0, state_tile, mask), BB, BD)
     if gates is not None:
-        BHD = B.to(tl.int64) * HD
-        gates_tile, gates_mask = layers(state_rows * 4, in_rows, D, 4, cols, D)
-        memory_tile, memory_mask = layers(state_rows * 2, in_rows, D, 2, cols, D)
-        tl.store(memory + memory_tile, pack_two(c, n), mask=memory_mask)
+        size: tl.constexpr = BB * BD
+        programs = tl.num_programs(0).to(tl.int64) * H * size  # elements of one tensor, one step
+        here = (head * tl.num_programs(0) + tl.program_id(0)) * size
+        gates += 4 * here
+        memory += 2 * here
+        store(memory, slots, c, None, BB, BD)
+        store(memory + size, slots, n, None, BB, BD)
 
-    x_next = tl.load(x + x_tile, mask=x_mask, other=0.0)
+    x_i, x_f, x_z, x_o = load_four(x, x_g, x_tile, mask)
     if reset is not None:
         start = tl.load(reset + rows * reset_b, mask=in_rows, other=0)
     for t in range(T):
-        next_rows = rows < tl.where(t + 1 < T, B, 0)
-        i, f, z, o = unpack_four(x_next, BB, BD)
-        x += x_t
-        x_next = tl.load(x + x_tile, mask=x_mask & next_rows[:, None, None], other=0.0)
+        i, f, z, o = flat(x_i, BB, BD), flat(x_f, BB, BD), flat(x_z, BB, BD), flat(x_o, BB, BD)
+        more = t + 1 < T  # the last step reads its own x once more
+        x += tl.where(more, x_t, 0)
+        x_i, x_f, x_z, x_o = load_four(x, x_g, x_tile, mask)
         if reset is not None:
             keep = (start == 0)[:, None]
-            reset += reset_t
-            start = tl.load(reset + rows * reset_b, mask=next_rows, other=0)
+            reset += tl.where(more, reset_t, 0)
+            start = tl.load(reset + rows * reset_b, mask=in_rows, other=0)
             # not multiplied by zero: not even a NaN of the last episode survives
             h, c = tl.where(keep, h, 0.0), tl.where(keep, c, 0.0)
             n, m = tl.where(keep, n, 0.0), tl.where(keep, m, 0.0)
@@ -114,35 +124,42 @@ def slstm_fwd_kernel(
         z += dot(a, R_z, zeros + b_z, PRECISION)
         o += dot(a, R_o, zeros + b_o, PRECISION)
         lead, h, c, n, m = advance(i, f, z, o, c, n, m, SIGMOID, EXP_BOUND)
-        tl.store(y + y_tile, narrow(h, y.dtype.element_ty), mask=mask)
+        store(y, y_tile, h, mask, BB, BD)
         y += HD
         if gates is not None:
-            packed = narrow(pack_four(lead, f, z, o, BB, BD), gates.dtype.element_ty)
-            tl.store(gates + gates_tile, packed, mask=gates_mask)
-            gates += 4 * BHD
-            memory += 2 * BHD
-            tl.store(memory + memory_tile, pack_two(c, n), mask=memory_mask)
+            store_four(gates, size, slots, lead, f, z, o, None, BB, BD)
+            gates += 4 * programs
+            memory += 2 * programs
+            store(memory, slots, c, None, BB, BD)
+            store(memory + size, slots, n, None, BB, BD)
 
-    tl.store(h_T + state_tile, h, mask=mask)
-    tl.store(c_T + state_tile, c, mask=mask)
-    tl.store(n_T + state_tile, n, mask=mask)
-    tl.store(m_T + state_tile, m, mask=mask)
+    store(h_T, state_tile, h, mask, BB, BD)
+    store(c_T, state_tile, c, mask, BB, BD)
+    store(n_T, state_tile, n, mask, BB, BD)
+    store(m_T, state_tile, m, mask, BB, BD)
 
 
 class Saved(NamedTuple):
-    """What the backward reads again, beside y, R and the first h."""
+    """What the backward reads again, beside y, R and the first h.
+
+    Either ``[steps, H, tiles, tensors, tile]``, padded, each tile in the order in which its threads
+    hold it, or, where R is streamed, ``[steps, B, H, tensors, D]``.
+    """
 
     gates: Tensor
-    """``[T, B, H, 4, D]`` in the dtype of x: i - (m' + log f), and the raw f, z, o."""
+    """4 tensors of T steps in the dtype of x: i - (m' + log f), and the raw f, z, o."""
     memory: Tensor
-    """``[T + 1, B, H, 2, D]``: c and n before the first step, and after each."""
+    """2 tensors of T + 1 steps: c and n before the first step, and after each."""
 
 
-def empty_saved(x: Tensor) -> Saved:
+def empty_saved(x: Tensor, R: Tensor) -> Saved:
     """Room for what a forward over x ``[B, T, 4, H, D]`` saves."""
     B, T, _, H, D = x.shape
-    memory = torch.empty(T + 1, B, H, 2, D, dtype=torch.float32, device=x.device)
-    return Saved(x.new_empty(T, B, H, 4, D), memory)
+    tile = sequence_tile(device_class(x.device), D, R.dtype)
+    streamed, tiles = tile.columns > 0, triton.cdiv(B, tile.rows)
+    lead, last = ((B, H), D) if streamed else ((H, tiles), tile.rows * pad(D))
+    memory = torch.empty(T + 1, *lead, 2, last, dtype=torch.float32, device=x.device)
+    return Saved(x.new_empty(T, *lead, 4, last), memory)
 
 
 def dense(x: Tensor) -> Tensor:
@@ -167,7 +184,7 @@ def forward(
     kind = device_class(x.device)
     tile = sequence_tile(kind, D, R.dtype)
     h, c, n, m = (torch.empty(B, H, D, dtype=torch.float32, device=x.device) for _ in range(4))
-    saved = empty_saved(x) if save else None
+    saved = empty_saved(x, R) if save else None
     if B == 0:
         return y, h, c, n, m, saved
     arguments = {
