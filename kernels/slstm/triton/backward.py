@@ -14,6 +14,7 @@ from xlstm_rl.kernels.slstm.triton.blocks import (
     load_transposed,
     narrow,
     pack_four,
+    pack_two,
     spread,
     store,
     store_four,
@@ -56,6 +57,7 @@ def slstm_bwd_kernel(
     PRECISION: tl.constexpr,
     BB: tl.constexpr,
     BD: tl.constexpr,
+    AT_ONCE: tl.constexpr,  # of the four gates, how many for one product: 4 or 2
 ):
     """A tile of rows of one head, all steps from the last to the first.
 
@@ -88,7 +90,13 @@ def slstm_bwd_kernel(
     if reset is not None:
         reset += last * reset_t
         start = tl.load(reset + rows * reset_b, mask=in_rows, other=0)
-    R_all = load_transposed(R + head * D * D, HD * D, tl.arange(0, BD), D, BD)
+    ks = tl.arange(0, BD)
+    R += head * D * D
+    if AT_ONCE == 4:
+        R_all = load_transposed(R, HD * D, ks, 4, D, BD)
+    else:
+        R_if = load_transposed(R, HD * D, ks, 2, D, BD)
+        R_zo = load_transposed(R + 2 * HD * D, HD * D, ks, 2, D, BD)
 
     zeros = tl.zeros([BB, BD], tl.float32)
     dh, dc, dn, own = zeros, zeros, zeros, zeros
@@ -132,8 +140,15 @@ def slstm_bwd_kernel(
         )
         store_four(dx, HD, dx_tile, di, df, dz, do, mask, BB, BD)
         dx -= 4 * HD
-        d = tl.reshape(pack_four(di, df, dz, do, BB, BD), [BB, 4 * BD])
-        dh = dot(narrow(d, R.dtype.element_ty), R_all, zeros, PRECISION)
+        kind = R.dtype.element_ty
+        if AT_ONCE == 4:
+            d = tl.reshape(pack_four(di, df, dz, do, BB, BD), [BB, 4 * BD])
+            dh = dot(narrow(d, kind), R_all, zeros, PRECISION)
+        else:
+            d = tl.reshape(pack_two(di, df), [BB, 2 * BD])
+            dh = dot(narrow(d, kind), R_if, zeros, PRECISION)
+            d = tl.reshape(pack_two(dz, do), [BB, 2 * BD])
+            dh = dot(narrow(d, kind), R_zo, dh, PRECISION)
         if reset is not None:
             dh, dc = tl.where(keep, dh, 0.0), tl.where(keep, dc, 0.0)
             dn = tl.where(keep, dn, 0.0)  # own is 0 there already: m was i
@@ -217,7 +232,7 @@ def backward(
     }
     grid = (triton.cdiv(B, tile.rows), H)
     if tile.columns == 0:
-        launch(dx.device, slstm_bwd_kernel, grid, **arguments, BD=pad(D))
+        launch(dx.device, slstm_bwd_kernel, grid, **arguments, BD=pad(D), AT_ONCE=tile.at_once)
     else:
         arguments |= {"end": D, "BN": tile.columns, "BK": tile.depth}
         launch(dx.device, slstm_bwd_streamed_kernel, grid, **arguments)

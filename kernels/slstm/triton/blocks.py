@@ -62,11 +62,13 @@ def store(ptr, offsets, v, mask, BB: tl.constexpr, BD: tl.constexpr):
 @triton.jit
 def load(ptr, offsets, mask):
     """A tile as it is, 0 where the mask, if there is one, says so."""
-    if mask is None:
-        v = tl.load(ptr + offsets)
-    else:
-        v = tl.load(ptr + offsets, mask=mask, other=0.0)
-    return v
+    return tl.load(ptr + offsets) if mask is None else tl.load(ptr + offsets, mask, other=0.0)
+
+
+@triton.jit
+def still(reset, rows, B, stride):
+    """Of rows of any shape, which are there and in the same episode as before."""
+    return (rows < B) & (tl.load(reset + rows * stride, mask=rows < B, other=1) == 0)
 
 
 @triton.jit
@@ -89,43 +91,15 @@ def store_four(ptr, stride, offsets, v_0, v_1, v_2, v_3, mask, BB: tl.constexpr,
 
 
 @triton.jit
-def layers(rows, in_rows, stride, COUNT: tl.constexpr, cols, D: tl.constexpr):
-    """Offsets and mask ``[rows, COUNT, cols]`` of tiles that lie ``stride`` apart.
-
-    What is read or written for several gates goes as one block: the threads that multiply matrices
-    hold other elements than those that read whole rows, and each block is exchanged once.
-    """
-    which = tl.arange(0, COUNT).to(tl.int64)
-    tile = rows[:, None, None] + (which * stride)[None, :, None] + cols[None, None, :]
-    return tile, in_rows[:, None, None] & (cols < D)[None, None, :] & (which < COUNT)[None, :, None]
-
-
-@triton.jit
-def unpack_four(v, BB: tl.constexpr, BD: tl.constexpr):
-    """Four tiles ``[BB, BD]`` in float32 of one block ``[BB, 4, BD]``."""
-    v = tl.reshape(tl.permute(v.to(tl.float32), (0, 2, 1)), [BB, BD, 2, 2])
-    v_02, v_13 = tl.split(v)
-    v_0, v_2 = tl.split(v_02)
-    v_1, v_3 = tl.split(v_13)
-    return v_0, v_1, v_2, v_3
-
-
-@triton.jit
 def pack_four(v_0, v_1, v_2, v_3, BB: tl.constexpr, BD: tl.constexpr):
-    """The inverse of :func:`unpack_four`."""
+    """One block ``[BB, 4, BD]`` of four tiles ``[BB, BD]``."""
     v = tl.join(tl.join(v_0, v_2), tl.join(v_1, v_3))
     return tl.permute(tl.reshape(v, [BB, BD, 4]), (0, 2, 1))
 
 
 @triton.jit
-def unpack_two(v):
-    """Two tiles ``[BB, BD]`` of one block ``[BB, 2, BD]``."""
-    return tl.split(tl.permute(v, (0, 2, 1)))
-
-
-@triton.jit
 def pack_two(v_0, v_1):
-    """The inverse of :func:`unpack_two`."""
+    """One block ``[BB, 2, BD]`` of two tiles ``[BB, BD]``."""
     return tl.permute(tl.join(v_0, v_1), (0, 2, 1))
 
 
@@ -148,9 +122,9 @@ def load_matrix(R, froms, cols, D: tl.constexpr):
 
 
 @triton.jit
-def load_transposed(R, stride, cols, D: tl.constexpr, BD: tl.constexpr):
-    """The four matrices, transposed, below each other: ``[4 BD, cols]``."""
-    which = tl.arange(0, 4 * BD)
+def load_transposed(R, stride, cols, COUNT: tl.constexpr, D: tl.constexpr, BD: tl.constexpr):
+    """COUNT matrices, ``stride`` apart, transposed, below each other: ``[COUNT BD, cols]``."""
+    which = tl.arange(0, COUNT * BD)
     gates, tos = (which // BD).to(tl.int64), which % BD
     tile = (gates * stride + tos)[:, None] + cols[None, :] * D
     return tl.load(R + tile, mask=(tos < D)[:, None] & (cols < D)[None, :], other=0.0)

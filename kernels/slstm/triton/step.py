@@ -8,10 +8,13 @@ from torch import Tensor
 from xlstm_rl.kernels.launch import device_class, dot_precision, launch
 from xlstm_rl.kernels.slstm.triton.blocks import (
     add_mixed,
-    layers,
+    flat,
+    load,
     load_biases,
-    narrow,
-    unpack_four,
+    load_four,
+    spread,
+    still,
+    store,
 )
 from xlstm_rl.kernels.slstm.triton.cell import advance
 from xlstm_rl.kernels.slstm.triton.forward import dense
@@ -59,49 +62,47 @@ def slstm_step_kernel(
 ):
     """A tile of whole rows of one head: nothing is read here that another program overwrites."""
     head = tl.program_id(1).to(tl.int64)
-    rows = tl.program_id(0).to(tl.int64) * BB + tl.arange(0, BB)  # [BB]
-    cols = tl.arange(0, BD)
-    in_rows, in_cols = rows < B, cols < D
-    mask = in_rows[:, None] & in_cols[None, :]  # [BB, BD]
+    first = tl.program_id(0).to(tl.int64) * BB
+    rows = first + tl.arange(0, BB)  # [BB], to multiply
+    ns = tl.arange(0, BD)
+    tile_rows, cols, _ = spread(BB, BD)
+    tile_rows = first + tile_rows
+    mask = (tile_rows < B) & (cols < D)
     HD = H.to(tl.int64) * D
 
-    old, old_rows = mask, in_rows
+    old, old_rows = mask, rows < B
     if reset is not None:
         # a row that starts afresh is not read at all: not even a NaN of the last episode survives
-        old_rows = in_rows & (tl.load(reset + rows * reset_b, mask=in_rows, other=1) == 0)
-        old = old_rows[:, None] & in_cols[None, :]
-    h_rows = rows * h_b + head * h_h
-    c_tile = (rows * c_b + head * c_h)[:, None] + cols[None, :]
-    n_tile = (rows * n_b + head * n_h)[:, None] + cols[None, :]
-    m_tile = (rows * m_b + head * m_h)[:, None] + cols[None, :]
+        old_rows = still(reset, rows, B, reset_b)
+        old = still(reset, tile_rows, B, reset_b) & (cols < D)
+    h_tile = tile_rows * h_b + head * h_h + cols
+    c_tile = tile_rows * c_b + head * c_h + cols
+    n_tile = tile_rows * n_b + head * n_h + cols
+    m_tile = tile_rows * m_b + head * m_h + cols
+    x_tile = tile_rows * x_b + head * x_h + cols
     zeros = tl.zeros([BB, BD], tl.float32)
     c, n, m = zeros, zeros, zeros
-    i, f, z, o = load_biases(b + head * D, HD, cols, D)
+    i, f, z, o = load_biases(b + head * D, HD, ns, D)
     i, f, z, o = zeros + i, zeros + f, zeros + z, zeros + o
     if h_0 is not None:
-        w = R + head * D * D
+        h_rows, w = rows * h_b + head * h_h, R + head * D * D
         i, f, z, o = add_mixed(
-            i, f, z, o, h_0, h_rows, old_rows, w, HD * D, cols, end, D, BK, PRECISION
+            i, f, z, o, h_0, h_rows, old_rows, w, HD * D, ns, end, D, BK, PRECISION
         )
-        c = tl.load(c_0 + c_tile, mask=old, other=0.0).to(tl.float32)
-        n = tl.load(n_0 + n_tile, mask=old, other=0.0).to(tl.float32)
-        m = tl.load(m_0 + m_tile, mask=old, other=0.0).to(tl.float32)
-    x_tile, in_x = layers(rows * x_b, in_rows, x_g, 4, cols, D)
-    x_all = tl.load(x + head * x_h + x_tile, mask=in_x, other=0.0)
-    x_i, x_f, x_z, x_o = unpack_four(x_all, BB, BD)
-    i, f, z, o = i + x_i, f + x_f, z + x_z, o + x_o
+        c = flat(load(c_0, c_tile, old), BB, BD)
+        n = flat(load(n_0, n_tile, old), BB, BD)
+        m = flat(load(m_0, m_tile, old), BB, BD)
+    x_i, x_f, x_z, x_o = load_four(x, x_g, x_tile, mask)
+    i, f = i + flat(x_i, BB, BD), f + flat(x_f, BB, BD)
+    z, o = z + flat(x_z, BB, BD), o + flat(x_o, BB, BD)
 
     _, h, c, n, m = advance(i, f, z, o, c, n, m, SIGMOID, EXP_BOUND)
     tl.debug_barrier()  # every warp has read all of h before any writes a part of it
-    tl.store(
-        y + (rows * HD + head * D)[:, None] + cols[None, :],
-        narrow(h, y.dtype.element_ty),
-        mask=mask,
-    )
-    tl.store(h_1 + h_rows[:, None] + cols[None, :], narrow(h, h_1.dtype.element_ty), mask=mask)
-    tl.store(c_1 + c_tile, narrow(c, c_1.dtype.element_ty), mask=mask)
-    tl.store(n_1 + n_tile, narrow(n, n_1.dtype.element_ty), mask=mask)
-    tl.store(m_1 + m_tile, narrow(m, m_1.dtype.element_ty), mask=mask)
+    store(y, tile_rows * HD + head * D + cols, h, mask, BB, BD)
+    store(h_1, h_tile, h, mask, BB, BD)
+    store(c_1, c_tile, c, mask, BB, BD)
+    store(n_1, n_tile, n, mask, BB, BD)
+    store(m_1, m_tile, m, mask, BB, BD)
 
 
 def step(
