@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_MEMORY = {"sm_80": 99 * 1024, "sm_90": 227 * 1024, "gfx942": 64 * 1024}
 
-SPILLS_ALLOWED: dict[str, str] = {}
+SPILLS_ALLOWED: dict[str, str] = {
+    "slstm_bwd_kernel sm_90 float32 sequence D=64 * HAS_OWN=0 *": "8 bytes; not measured: the next "
+    "smaller product has none, but its threads wait for each other four times a step, not twice",
+}
 """Why a spill is the faster choice, by a pattern of "kernel class case | tiles", as in the table:
     "mlstm_fwd_kernel sm_80 float32 * K=256 *": "measured on ...: 1.3 times the next smaller tile"
 """
