@@ -73,11 +73,11 @@ def test_a_case_that_raises_or_launches_nothing_is_an_error(faults):
 def test_a_tile_that_no_case_asked_for_is_an_error(faults):
     missed = [e for e in faults[2] if e.startswith("spilling: no case met the tiles of")]
     assert [m.split(" of ")[1] for m in missed] == [
-        "('sm_80', 'small')",
-        "('sm_80', 'large')",
-        "('gfx942', 16)",
+        "('TABLE', 'sm_80', 'small')",
+        "('TABLE', 'sm_80', 'large')",
+        "('TABLE', 'gfx942', 16)",
     ]
 
 
 def test_an_operation_without_a_table_of_tiles_is_an_error(faults):
-    assert "untiled: kernel_check.cases has no dict named TABLE" in faults[2]
+    assert "untiled: kernel_check.cases has no dict whose name ends in TABLE" in faults[2]

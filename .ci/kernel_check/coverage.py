@@ -1,7 +1,8 @@
 """Which entries of a table of tiles were looked up while launches were recorded.
 
-A module of tiles has them in ``TABLE``: dicts in dicts, however deep, that its functions read with
-``TABLE[...][...]``. What is no dict is an entry. The names of device classes are among the keys.
+A module of tiles has them in ``TABLE``, or in several dicts whose names end in ``TABLE``: dicts in
+dicts, however deep, that its functions read with ``TABLE[...][...]``. What is no dict is an entry.
+The names of device classes are among the keys.
 """
 
 from collections.abc import Iterator
@@ -38,11 +39,13 @@ class Watched(dict[Any, Any]):
 
 
 def watch(tiles: ModuleType) -> Watched:
-    """Put a table that takes notes in the place of ``tiles.TABLE``."""
-    table = getattr(tiles, "TABLE", None)
-    if not isinstance(table, dict):
-        raise TypeError(f"{tiles.__name__} has no dict named TABLE")
-    vars(tiles)["TABLE"] = watched = Watched(table)
+    """Put tables that take notes in the place of those of ``tiles``; return them by their names."""
+    found = {n: v for n, v in vars(tiles).items() if n.endswith("TABLE")}
+    tables = {name: table for name, table in found.items() if isinstance(table, dict)}
+    if not tables:
+        raise TypeError(f"{tiles.__name__} has no dict whose name ends in TABLE")
+    watched = Watched(tables)
+    vars(tiles).update(watched)
     return watched
 
 

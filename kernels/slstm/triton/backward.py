@@ -6,18 +6,23 @@ import triton.language as tl
 from torch import Tensor
 
 from xlstm_rl.kernels.launch import device_class, dot_precision, launch
-from xlstm_rl.kernels.slstm.triton.cell import (
-    add_product,
+from xlstm_rl.kernels.slstm.triton.blocks import (
     dot,
-    layers,
+    flat,
+    load,
+    load_four,
+    load_transposed,
     narrow,
     pack_four,
-    retreat,
-    unpack_four,
-    unpack_two,
+    pack_two,
+    spread,
+    store,
+    store_four,
 )
+from xlstm_rl.kernels.slstm.triton.cell import retreat
 from xlstm_rl.kernels.slstm.triton.forward import Saved, dense
-from xlstm_rl.kernels.slstm.triton.tiles import sequence_tile
+from xlstm_rl.kernels.slstm.triton.streamed import slstm_bwd_streamed_kernel
+from xlstm_rl.kernels.slstm.triton.tiles import pad, sequence_tile
 from xlstm_rl.kernels.types import exp_bound
 
 
@@ -50,114 +55,100 @@ def slstm_bwd_kernel(
     SIGMOID: tl.constexpr,
     EXP_BOUND: tl.constexpr,
     PRECISION: tl.constexpr,
-    ON_CHIP: tl.constexpr,
     BB: tl.constexpr,
     BD: tl.constexpr,
-    BK: tl.constexpr,
+    AT_ONCE: tl.constexpr,  # of the four gates, how many for one product: 4 or 2
 ):
     """A tile of rows of one head, all steps from the last to the first.
 
-    Step t reads slot t of cs, ns (before it); slot t + 1 it still has from the step after it.
+    What a step reads is asked for one step ahead. Step t reads slot t of the memory (before it);
+    slot t + 1 it still has from the step after it. The gradients of the four gates are exchanged
+    at once, for one product with all of R.
     """
     head = tl.program_id(1).to(tl.int64)
-    rows = tl.program_id(0).to(tl.int64) * BB + tl.arange(0, BB)  # [BB]
-    cols = tl.arange(0, BD)
-    in_rows, in_cols = rows < B, cols < D
-    mask = in_rows[:, None] & in_cols[None, :]  # [BB, BD]
+    first = tl.program_id(0).to(tl.int64) * BB
+    rows = first + tl.arange(0, BB)  # [BB]
+    in_rows = rows < B
+    tile_rows, cols, slots = spread(BB, BD)
+    tile_rows = first + tile_rows
+    mask = (tile_rows < B) & (cols < D)
     HD = H.to(tl.int64) * D
     last = (T - 1).to(tl.int64)
 
-    state_rows = rows * HD + head * D
-    state_tile = state_rows[:, None] + cols[None, :]
-    dx_rows = rows * T * 4 * HD
-    dx_tile, dx_mask = layers(dx_rows, in_rows, HD, 4, D, BD)
+    state_tile = tile_rows * HD + head * D + cols
+    dx_tile = tile_rows * T * 4 * HD + cols
     dx += head * D + last * 4 * HD
-    BHD = B.to(tl.int64) * HD
-    gates_tile, gates_mask = layers(state_rows * 4, in_rows, D, 4, D, BD)
-    memory_tile, memory_mask = layers(state_rows * 2, in_rows, D, 2, D, BD)
-    gates += last * 4 * BHD
-    memory += last * 2 * BHD
+    size: tl.constexpr = BB * BD
+    programs = tl.num_programs(0).to(tl.int64) * H * size  # elements of one tensor, one step
+    here = (head * tl.num_programs(0) + tl.program_id(0)) * size
+    gates += 4 * (here + last * programs)
+    memory += 2 * (here + last * programs)
     if dy is not None:
         dy += head * y_h + last * y_t
-        dy_tile = (rows * y_b)[:, None] + cols[None, :]
-        d_out = tl.load(dy + dy_tile, mask=mask, other=0.0)
+        dy_tile = tile_rows * y_b + cols
+        d_out = load(dy, dy_tile, mask)
     if reset is not None:
         reset += last * reset_t
         start = tl.load(reset + rows * reset_b, mask=in_rows, other=0)
+    ks = tl.arange(0, BD)
     R += head * D * D
-    if ON_CHIP:
-        w_mask = in_cols[:, None] & in_cols[None, :]
-        w_tile = cols[:, None] + cols[None, :] * D  # transposed
-        R_i = tl.load(R + w_tile, mask=w_mask, other=0.0)  # [BD, BD]
-        R_f = tl.load(R + HD * D + w_tile, mask=w_mask, other=0.0)
-        R_z = tl.load(R + 2 * HD * D + w_tile, mask=w_mask, other=0.0)
-        R_o = tl.load(R + 3 * HD * D + w_tile, mask=w_mask, other=0.0)
+    if AT_ONCE == 4:
+        R_all = load_transposed(R, HD * D, ks, 4, D, BD)
+    else:
+        R_if = load_transposed(R, HD * D, ks, 2, D, BD)
+        R_zo = load_transposed(R + 2 * HD * D, HD * D, ks, 2, D, BD)
 
-    dh = tl.zeros([BB, BD], tl.float32)
-    dc = tl.zeros([BB, BD], tl.float32)
-    dn = tl.zeros([BB, BD], tl.float32)
-    own = tl.zeros([BB, BD], tl.float32)
-    # 1, not 0, where there is nothing: n divides
-    s_memory = tl.load(memory + 2 * BHD + memory_tile, mask=memory_mask, other=1.0)
-    c_1, n_1 = unpack_two(s_memory)
+    zeros = tl.zeros([BB, BD], tl.float32)
+    dh, dc, dn, own = zeros, zeros, zeros, zeros
+    c_1 = flat(load(memory + 2 * programs, slots, None), BB, BD)
+    n_1 = flat(load(memory + 2 * programs + size, slots, None), BB, BD)
     if dh_T is not None:
-        dh = tl.load(dh_T + state_tile, mask=mask, other=0.0).to(tl.float32)
+        dh = flat(load(dh_T, state_tile, mask), BB, BD)
     if dc_T is not None:
-        dc = tl.load(dc_T + state_tile, mask=mask, other=0.0).to(tl.float32)
+        dc = flat(load(dc_T, state_tile, mask), BB, BD)
         own -= c_1 * dc
     if dn_T is not None:
-        dn = tl.load(dn_T + state_tile, mask=mask, other=0.0).to(tl.float32)
+        dn = flat(load(dn_T, state_tile, mask), BB, BD)
         own -= n_1 * dn
     if dm_T is not None:
-        own += tl.load(dm_T + state_tile, mask=mask, other=0.0).to(tl.float32)
+        own += flat(load(dm_T, state_tile, mask), BB, BD)
 
-    if ON_CHIP:
-        s_gates = tl.load(gates + gates_tile, mask=gates_mask, other=0.0)
-        s_memory = tl.load(memory + memory_tile, mask=memory_mask, other=1.0)
+    s_lead, s_f, s_z, s_o = load_four(gates, size, slots, None)
+    s_c, s_n = load(memory, slots, None), load(memory + size, slots, None)
     for back in range(T):
-        next_rows = rows < tl.where(back + 1 < T, B, 0)
-        next_mask = next_rows[:, None] & in_cols[None, :]
-        if not ON_CHIP:  # R takes its time: no registers for loads ahead
-            s_gates = tl.load(gates + gates_tile, mask=gates_mask, other=0.0)
-            s_memory = tl.load(memory + memory_tile, mask=memory_mask, other=1.0)
-        lead, f, z, o = unpack_four(s_gates, BB, BD)
-        c_0, n_0 = unpack_two(s_memory)
-        gates -= 4 * BHD
-        memory -= 2 * BHD
-        if ON_CHIP:
-            next_3d = next_rows[:, None, None]
-            s_gates = tl.load(gates + gates_tile, mask=gates_mask & next_3d, other=0.0)
-            s_memory = tl.load(memory + memory_tile, mask=memory_mask & next_3d, other=1.0)
+        more = back + 1 < T  # the first step reads its own slots once more
+        lead, f = flat(s_lead, BB, BD), flat(s_f, BB, BD)
+        z, o = flat(s_z, BB, BD), flat(s_o, BB, BD)
+        c_0, n_0 = flat(s_c, BB, BD), flat(s_n, BB, BD)
+        gates -= tl.where(more, 4 * programs, 0)
+        memory -= tl.where(more, 2 * programs, 0)
+        s_lead, s_f, s_z, s_o = load_four(gates, size, slots, None)
+        s_c, s_n = load(memory, slots, None), load(memory + size, slots, None)
         if dy is not None:
-            dh += d_out.to(tl.float32)
-            dy -= y_t
-            d_out = tl.load(dy + dy_tile, mask=next_mask, other=0.0)
+            dh += flat(d_out, BB, BD)
+            dy -= tl.where(more, y_t, 0)
+            d_out = load(dy, dy_tile, mask)
         c, n = c_0, n_0
         if reset is not None:
             keep = (start == 0)[:, None]
-            reset -= reset_t
-            start = tl.load(reset + rows * reset_b, mask=next_rows, other=0)
+            reset -= tl.where(more, reset_t, 0)
+            start = tl.load(reset + rows * reset_b, mask=in_rows, other=0)
             c, n = tl.where(keep, c, 0.0), tl.where(keep, n, 0.0)
 
         di, df, dz, do, dc, dn, own = retreat(
             lead, f, z, o, c, n, c_1, n_1, dh, dc, dn, own, HAS_OWN, SIGMOID, EXP_BOUND
         )
-        packed = narrow(pack_four(di, df, dz, do, BB, BD), dx.dtype.element_ty)
-        tl.store(dx + dx_tile, packed, mask=dx_mask)
-        dh = tl.zeros([BB, BD], tl.float32)
-        if ON_CHIP:
-            kind = R.dtype.element_ty
-            dh = dot(narrow(di, kind), R_i, dh, PRECISION)
-            dh = dot(narrow(df, kind), R_f, dh, PRECISION)
-            dh = dot(narrow(dz, kind), R_z, dh, PRECISION)
-            dh = dot(narrow(do, kind), R_o, dh, PRECISION)
-        else:
-            # what was just written is read again, in parts; nothing of it is written later
-            tl.debug_barrier()
-            for g in range(4):
-                a, w = dx + g * HD, R + g * HD * D
-                dh = add_product(dh, a, dx_rows, in_rows, w, cols, 1, D, D, BK, PRECISION)
+        store_four(dx, HD, dx_tile, di, df, dz, do, mask, BB, BD)
         dx -= 4 * HD
+        kind = R.dtype.element_ty
+        if AT_ONCE == 4:
+            d = tl.reshape(pack_four(di, df, dz, do, BB, BD), [BB, 4 * BD])
+            dh = dot(narrow(d, kind), R_all, zeros, PRECISION)
+        else:
+            d = tl.reshape(pack_two(di, df), [BB, 2 * BD])
+            dh = dot(narrow(d, kind), R_if, zeros, PRECISION)
+            d = tl.reshape(pack_two(dz, do), [BB, 2 * BD])
+            dh = dot(narrow(d, kind), R_zo, dh, PRECISION)
         if reset is not None:
             dh, dc = tl.where(keep, dh, 0.0), tl.where(keep, dc, 0.0)
             dn = tl.where(keep, dn, 0.0)  # own is 0 there already: m was i
@@ -165,15 +156,16 @@ def slstm_bwd_kernel(
 
     if dh_0 is not None:
         if reset is not None:
-            keep = tl.load(reset + reset_t + rows * reset_b, mask=in_rows, other=0)[:, None] == 0
+            # at the first step: the last that was asked for
+            keep = (start == 0)[:, None]
             c_1, n_1 = tl.where(keep, c_1, 0.0), tl.where(keep, n_1, 0.0)
         dm = c_1 * dc + n_1 * dn
         if HAS_OWN:
             dm += own
-        tl.store(dh_0 + state_tile, dh, mask=mask)
-        tl.store(dc_0 + state_tile, dc, mask=mask)
-        tl.store(dn_0 + state_tile, dn, mask=mask)
-        tl.store(dm_0 + state_tile, dm, mask=mask)
+        store(dh_0, state_tile, dh, mask, BB, BD)
+        store(dc_0, state_tile, dc, mask, BB, BD)
+        store(dn_0, state_tile, dn, mask, BB, BD)
+        store(dm_0, state_tile, dm, mask, BB, BD)
 
 
 def backward(
@@ -184,62 +176,64 @@ def backward(
     dm: Tensor | None,
     R: Tensor,
     reset: Tensor | None,
+    shape: torch.Size,
     saved: Saved,
     forget_gate: str,
     has_state: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
     """The gradients of x ``[B, T, 4, H, D]`` and, if there was a state, of h, c, n, m.
 
-    A ``None`` among the incoming gradients is zero.
+    A ``None`` among the incoming gradients is zero; ``shape`` is ``[B, T, H, D]``.
     """
     R = R.contiguous()
-    T, B, H, _, D = saved.gates.shape
+    B, T, H, D = shape
     dx = saved.gates.new_empty(B, T, 4, H, D)
-    state: list[Tensor | None] = [None] * 4
-    if has_state:
-        state = [saved.memory.new_empty(B, H, D) for _ in range(4)]
-    dy = None if dy is None else dense(dy)
-    dh, dc, dn, dm = (None if g is None else g.contiguous() for g in (dh, dc, dn, dm))
     kind = device_class(dx.device)
     tile = sequence_tile(kind, D, R.dtype)
-    if B > 0:
-        launch(
-            dx.device,
-            slstm_bwd_kernel,
-            (triton.cdiv(B, tile.rows), H),
-            dy=dy,
-            dh_T=dh,
-            dc_T=dc,
-            dn_T=dn,
-            dm_T=dm,
-            R=R,
-            reset=reset,
-            gates=saved.gates,
-            memory=saved.memory,
-            dx=dx,
-            dh_0=state[0],
-            dc_0=state[1],
-            dn_0=state[2],
-            dm_0=state[3],
-            B=B,
-            T=T,
-            H=H,
-            y_b=0 if dy is None else dy.stride(0),
-            y_t=0 if dy is None else dy.stride(1),
-            y_h=0 if dy is None else dy.stride(2),
-            reset_b=0 if reset is None else reset.stride(0),
-            reset_t=0 if reset is None else reset.stride(1),
-            D=D,
-            HAS_OWN=dc is not None or dn is not None or dm is not None,
-            SIGMOID=forget_gate == "sigmoid",
-            EXP_BOUND=exp_bound(torch.float32),
-            PRECISION=dot_precision(dx.dtype, kind),
-            ON_CHIP=tile.on_chip,
-            BB=tile.rows,
-            BD=tile.columns,
-            BK=tile.depth,
-            num_warps=tile.warps,
-            num_stages=tile.stages,
-        )
+    state: list[Tensor | None] = [None] * 4
+    if has_state or tile.columns:  # what is streamed keeps its state there
+        state = [saved.memory.new_empty(B, H, D) for _ in range(4)]
     dh_0, dc_0, dn_0, dm_0 = state
-    return dx, dh_0, dc_0, dn_0, dm_0
+    if B == 0:
+        return dx, dh_0, dc_0, dn_0, dm_0
+    dy = None if dy is None else dense(dy)
+    dh, dc, dn, dm = (None if g is None else g.contiguous() for g in (dh, dc, dn, dm))
+    arguments = {
+        "dy": dy,
+        "dh_T": dh,
+        "dc_T": dc,
+        "dn_T": dn,
+        "dm_T": dm,
+        "R": R,
+        "reset": reset,
+        "gates": saved.gates,
+        "memory": saved.memory,
+        "dx": dx,
+        "dh_0": dh_0,
+        "dc_0": dc_0,
+        "dn_0": dn_0,
+        "dm_0": dm_0,
+        "B": B,
+        "T": T,
+        "H": H,
+        "y_b": 0 if dy is None else dy.stride(0),
+        "y_t": 0 if dy is None else dy.stride(1),
+        "y_h": 0 if dy is None else dy.stride(2),
+        "reset_b": 0 if reset is None else reset.stride(0),
+        "reset_t": 0 if reset is None else reset.stride(1),
+        "D": D,
+        "HAS_OWN": dc is not None or dn is not None or dm is not None,
+        "SIGMOID": forget_gate == "sigmoid",
+        "EXP_BOUND": exp_bound(torch.float32),
+        "PRECISION": dot_precision(dx.dtype, kind),
+        "BB": tile.rows,
+        "num_warps": tile.backward_warps,
+        "num_stages": tile.stages,
+    }
+    grid = (triton.cdiv(B, tile.rows), H)
+    if tile.columns == 0:
+        launch(dx.device, slstm_bwd_kernel, grid, **arguments, BD=pad(D), AT_ONCE=tile.at_once)
+    else:
+        arguments |= {"end": D, "BN": tile.columns, "BK": tile.depth}
+        launch(dx.device, slstm_bwd_streamed_kernel, grid, **arguments)
+    return (dx, dh_0, dc_0, dn_0, dm_0) if has_state else (dx, None, None, None, None)

@@ -3,28 +3,6 @@
 import triton
 import triton.language as tl
 
-from xlstm_rl.kernels.launch import interpreting
-
-_INTERPRETING = tl.constexpr(interpreting())
-
-
-@triton.jit
-def dot(a, w, acc, PRECISION: tl.constexpr):
-    """``acc + a @ w`` for operands of one dtype, in float32."""
-    if _INTERPRETING:  # it would multiply the bits of bfloat16 as integers
-        a, w = a.to(tl.float32), w.to(tl.float32)
-    return tl.dot(a, w, acc, input_precision=PRECISION)
-
-
-@triton.jit
-def narrow(v, dtype: tl.constexpr):
-    """Float32 ``v`` in ``dtype``, rounded to the nearest."""
-    if _INTERPRETING and dtype == tl.bfloat16:  # there the cast itself cuts the digits off
-        bits = v.to(tl.int32, bitcast=True)
-        bits += 0x7FFF + ((bits >> 16) & 1)
-        v = (bits & -0x10000).to(tl.float32, bitcast=True)
-    return v.to(dtype)
-
 
 @triton.jit
 def sigmoid(v):
@@ -61,12 +39,13 @@ def log_sigmoid(v):
 def gates_from(ahead, first, EXP_BOUND: tl.constexpr):
     """Write and forget gate from ``ahead = i - (m' + log f)`` and ``first``: where n' = 0.
 
-    The larger of the two exponents is 0. Where n' = 0 it is the write gate's, and the forget gate
-    may be above 1; there ``inf * 0`` would be no number, so its exponent is bounded.
+    The larger of the two is 1, and the other one exponential. Where n' = 0 it is the write gate
+    that is 1, and the forget gate may be above 1; there ``inf * 0`` would be no number, so its
+    exponent is bounded.
     """
-    write = tl.where(first, 1.0, tl.exp(tl.minimum(ahead, 0.0)))
-    forget = tl.exp(tl.minimum(-ahead, tl.where(first, EXP_BOUND, 0.0)))
-    return write, forget
+    new = first | (ahead > 0.0)
+    e = tl.exp(tl.where(first, tl.minimum(-ahead, EXP_BOUND), -tl.abs(ahead)))
+    return tl.where(new, 1.0, e), tl.where(new, e, 1.0)
 
 
 @triton.jit
@@ -79,7 +58,8 @@ def advance(i, f, z, o, c, n, m, SIGMOID: tl.constexpr, EXP_BOUND: tl.constexpr)
     write, forget = gates_from(ahead, first, EXP_BOUND)
     c = forget * c + write * tanh(z)
     n = forget * n + write
-    h = sigmoid(o) * (c / n)
+    e = tl.exp(-tl.abs(o))
+    h = tl.where(o >= 0, 1.0, e) * c / ((1.0 + e) * n)  # sigmoid(o) c / n, divided once
     return ahead, h, c, n, m
 
 
@@ -110,9 +90,10 @@ def retreat(
     first = n == 0.0
     write, forget = gates_from(ahead, first, EXP_BOUND)
     z, o = tanh(z), sigmoid(o)
-    ratio = c_1 / n_1
-    dc += dh * (o / n_1)
-    dn -= dh * (o / n_1) * ratio
+    over = 1.0 / n_1
+    ratio = c_1 * over
+    dc += dh * (o * over)
+    dn -= dh * (o * over) * ratio
     di = write * (z * dc + dn)
     df = forget * (c * dc + n * dn)
     if HAS_OWN:
@@ -125,78 +106,3 @@ def retreat(
     dz = write * dc * (1.0 - z * z)
     do = dh * ratio * o * (1.0 - o)
     return di, df, dz, do, forget * dc, forget * dn, own
-
-
-@triton.jit
-def layers(rows, in_rows, stride, COUNT: tl.constexpr, D: tl.constexpr, BD: tl.constexpr):
-    """Offsets and mask ``[rows, COUNT, BD]`` of tiles that lie ``stride`` apart.
-
-    What is read or written for several gates goes as one block: the threads that multiply matrices
-    hold other elements than those that read memory well, and each block is exchanged once.
-    """
-    which, cols = tl.arange(0, COUNT).to(tl.int64), tl.arange(0, BD)
-    tile = rows[:, None, None] + (which * stride)[None, :, None] + cols[None, None, :]
-    return tile, in_rows[:, None, None] & (cols < D)[None, None, :] & (which < COUNT)[None, :, None]
-
-
-@triton.jit
-def unpack_four(v, BB: tl.constexpr, BD: tl.constexpr):
-    """Four tiles ``[BB, BD]`` in float32 of one block ``[BB, 4, BD]``."""
-    v = tl.reshape(tl.permute(v.to(tl.float32), (0, 2, 1)), [BB, BD, 2, 2])
-    v_02, v_13 = tl.split(v)
-    v_0, v_2 = tl.split(v_02)
-    v_1, v_3 = tl.split(v_13)
-    return v_0, v_1, v_2, v_3
-
-
-@triton.jit
-def pack_four(v_0, v_1, v_2, v_3, BB: tl.constexpr, BD: tl.constexpr):
-    """The inverse of :func:`unpack_four`."""
-    v = tl.join(tl.join(v_0, v_2), tl.join(v_1, v_3))
-    return tl.permute(tl.reshape(v, [BB, BD, 4]), (0, 2, 1))
-
-
-@triton.jit
-def unpack_two(v):
-    """Two tiles ``[BB, BD]`` of one block ``[BB, 2, BD]``."""
-    return tl.split(tl.permute(v, (0, 2, 1)))
-
-
-@triton.jit
-def pack_two(v_0, v_1):
-    """The inverse of :func:`unpack_two`."""
-    return tl.permute(tl.join(v_0, v_1), (0, 2, 1))
-
-
-@triton.jit
-def load_bias(b, cols, in_cols):
-    """A row ``[1, cols]`` in float32."""
-    return tl.load(b + cols, mask=in_cols, other=0.0).to(tl.float32)[None, :]
-
-
-@triton.jit
-def add_product(
-    acc,
-    a_ptr,
-    rows,
-    in_rows,
-    w_ptr,
-    cols,
-    W_K: tl.constexpr,
-    W_N: tl.constexpr,
-    D: tl.constexpr,
-    BK: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """``acc + a @ w``, ``a [rows, D]`` and ``w [D, cols]`` read from memory, BK of D at a time.
-
-    ``W_K`` and ``W_N`` are the strides of w.
-    """
-    for k in range(0, D, BK):
-        ks = k + tl.arange(0, BK)
-        a_mask = in_rows[:, None] & (ks < D)[None, :]
-        w_mask = (ks < D)[:, None] & (cols < D)[None, :]
-        a = tl.load(a_ptr + rows[:, None] + ks[None, :], mask=a_mask, other=0.0)
-        w = tl.load(w_ptr + ks[:, None] * W_K + cols[None, :] * W_N, mask=w_mask, other=0.0)
-        acc = dot(narrow(a.to(tl.float32), w.dtype), w, acc, PRECISION)
-    return acc

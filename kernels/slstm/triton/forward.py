@@ -8,18 +8,21 @@ import triton.language as tl
 from torch import Tensor
 
 from xlstm_rl.kernels.launch import device_class, dot_precision, launch
-from xlstm_rl.kernels.slstm.triton.cell import (
-    add_product,
-    advance,
+from xlstm_rl.kernels.slstm.triton.blocks import (
     dot,
-    layers,
-    load_bias,
+    flat,
+    load,
+    load_biases,
+    load_four,
+    load_matrix,
     narrow,
-    pack_four,
-    pack_two,
-    unpack_four,
+    spread,
+    store,
+    store_four,
 )
-from xlstm_rl.kernels.slstm.triton.tiles import sequence_tile
+from xlstm_rl.kernels.slstm.triton.cell import advance
+from xlstm_rl.kernels.slstm.triton.streamed import slstm_fwd_streamed_kernel
+from xlstm_rl.kernels.slstm.triton.tiles import pad, sequence_tile
 from xlstm_rl.kernels.types import SLSTMState, exp_bound
 
 
@@ -38,8 +41,8 @@ def slstm_fwd_kernel(
     c_T,
     n_T,
     m_T,
-    gates,  # [T, B, H, 4, D] or None: i - (m' + log f), then f, z, o
-    memory,  # [T + 1, B, H, 2, D] or None: c, n before the first step, and after each
+    gates,  # [T, H, tiles, 4, BB BD] or None: i - (m' + log f), then f, z, o
+    memory,  # [T + 1, H, tiles, 2, BB BD] or None: c, n before the first step, and after each
     B,
     T,
     H,
@@ -53,130 +56,110 @@ def slstm_fwd_kernel(
     SIGMOID: tl.constexpr,
     EXP_BOUND: tl.constexpr,
     PRECISION: tl.constexpr,
-    ON_CHIP: tl.constexpr,  # R stays in shared memory; else it is read at every step
     BB: tl.constexpr,
     BD: tl.constexpr,
-    BK: tl.constexpr,
 ):
-    """A tile of rows of one head, all steps. A step's loads are asked for one step ahead."""
+    """A tile of rows of one head, all steps, R in shared memory.
+
+    A step's x is asked for one step ahead. All that the threads exchange at a step is h.
+    """
     head = tl.program_id(1).to(tl.int64)
-    rows = tl.program_id(0).to(tl.int64) * BB + tl.arange(0, BB)  # [BB]
-    cols = tl.arange(0, BD)
-    in_rows, in_cols = rows < B, cols < D
-    mask = in_rows[:, None] & in_cols[None, :]  # [BB, BD]
+    first = tl.program_id(0).to(tl.int64) * BB
+    rows = first + tl.arange(0, BB)  # [BB]
+    in_rows = rows < B
+    tile_rows, cols, slots = spread(BB, BD)
+    tile_rows = first + tile_rows
+    mask = (tile_rows < B) & (cols < D)
     HD = H.to(tl.int64) * D
 
-    state_rows = rows * HD + head * D
-    state_tile = state_rows[:, None] + cols[None, :]
+    state_tile = tile_rows * HD + head * D + cols
     x += head * x_h
-    x_tile, x_mask = layers(rows * x_b, in_rows, x_g, 4, D, BD)
+    x_tile = tile_rows * x_b + cols
     y += head * D
-    y_tile = (rows * T * HD)[:, None] + cols[None, :]
+    y_tile = tile_rows * T * HD + cols
 
-    b += head * D
+    ks = tl.arange(0, BD)
+    b_i, b_f, b_z, b_o = load_biases(b + head * D, HD, ks, D)
     zeros = tl.zeros([BB, BD], tl.float32)
-    b_i = zeros + load_bias(b, cols, in_cols)
-    b_f = zeros + load_bias(b + HD, cols, in_cols)
-    b_z = zeros + load_bias(b + 2 * HD, cols, in_cols)
-    b_o = zeros + load_bias(b + 3 * HD, cols, in_cols)
     R += head * D * D
-    if ON_CHIP:
-        w_mask = in_cols[:, None] & in_cols[None, :]
-        w_tile = cols[:, None] * D + cols[None, :]
-        R_i = tl.load(R + w_tile, mask=w_mask, other=0.0)  # [BD, BD]
-        R_f = tl.load(R + HD * D + w_tile, mask=w_mask, other=0.0)
-        R_z = tl.load(R + 2 * HD * D + w_tile, mask=w_mask, other=0.0)
-        R_o = tl.load(R + 3 * HD * D + w_tile, mask=w_mask, other=0.0)
+    R_i = load_matrix(R, ks, ks, D)
+    R_f = load_matrix(R + HD * D, ks, ks, D)
+    R_z = load_matrix(R + 2 * HD * D, ks, ks, D)
+    R_o = load_matrix(R + 3 * HD * D, ks, ks, D)
 
+    h, c, n, m = zeros, zeros, zeros, zeros
     if h_0 is not None:
-        h = tl.load(h_0 + state_tile, mask=mask, other=0.0).to(tl.float32)
-        c = tl.load(c_0 + state_tile, mask=mask, other=0.0).to(tl.float32)
-        n = tl.load(n_0 + state_tile, mask=mask, other=0.0).to(tl.float32)
-        m = tl.load(m_0 + state_tile, mask=mask, other=0.0).to(tl.float32)
-    else:
-        h = tl.zeros([BB, BD], tl.float32)
-        c = tl.zeros([BB, BD], tl.float32)
-        n = tl.zeros([BB, BD], tl.float32)
-        m = tl.zeros([BB, BD], tl.float32)
+        h = flat(load(h_0, state_tile, mask), BB, BD)
+        c = flat(load(c_0, state_tile, mask), BB, BD)
+        n = flat(load(n_0, state_tile, mask), BB, BD)
+        m = flat(load(m_0, state_tile, mask), BB, BD)
     if gates is not None:
-        BHD = B.to(tl.int64) * HD
-        gates_tile, gates_mask = layers(state_rows * 4, in_rows, D, 4, D, BD)
-        memory_tile, memory_mask = layers(state_rows * 2, in_rows, D, 2, D, BD)
-        tl.store(memory + memory_tile, pack_two(c, n), mask=memory_mask)
+        size: tl.constexpr = BB * BD
+        programs = tl.num_programs(0).to(tl.int64) * H * size  # elements of one tensor, one step
+        here = (head * tl.num_programs(0) + tl.program_id(0)) * size
+        gates += 4 * here
+        memory += 2 * here
+        store(memory, slots, c, None, BB, BD)
+        store(memory + size, slots, n, None, BB, BD)
 
-    if ON_CHIP:
-        x_next = tl.load(x + x_tile, mask=x_mask, other=0.0)
+    x_i, x_f, x_z, x_o = load_four(x, x_g, x_tile, mask)
     if reset is not None:
         start = tl.load(reset + rows * reset_b, mask=in_rows, other=0)
     for t in range(T):
-        next_rows = rows < tl.where(t + 1 < T, B, 0)
-        if not ON_CHIP:  # R takes its time: no registers for loads ahead
-            x_next = tl.load(x + x_tile, mask=x_mask, other=0.0)
-        i, f, z, o = unpack_four(x_next, BB, BD)
-        x += x_t
-        if ON_CHIP:
-            next_mask = x_mask & next_rows[:, None, None]
-            x_next = tl.load(x + x_tile, mask=next_mask, other=0.0)
+        i, f, z, o = flat(x_i, BB, BD), flat(x_f, BB, BD), flat(x_z, BB, BD), flat(x_o, BB, BD)
+        more = t + 1 < T  # the last step reads its own x once more
+        x += tl.where(more, x_t, 0)
+        x_i, x_f, x_z, x_o = load_four(x, x_g, x_tile, mask)
         if reset is not None:
             keep = (start == 0)[:, None]
-            reset += reset_t
-            start = tl.load(reset + rows * reset_b, mask=next_rows, other=0)
+            reset += tl.where(more, reset_t, 0)
+            start = tl.load(reset + rows * reset_b, mask=in_rows, other=0)
             # not multiplied by zero: not even a NaN of the last episode survives
             h, c = tl.where(keep, h, 0.0), tl.where(keep, c, 0.0)
             n, m = tl.where(keep, n, 0.0), tl.where(keep, m, 0.0)
 
-        if ON_CHIP:
-            a = narrow(h, R.dtype.element_ty)
-            i += dot(a, R_i, b_i, PRECISION)
-            f += dot(a, R_f, b_f, PRECISION)
-            z += dot(a, R_z, b_z, PRECISION)
-            o += dot(a, R_o, b_o, PRECISION)
-        else:
-            # the whole h is needed, a part at a time: it goes through memory, in its final place
-            tl.debug_barrier()
-            tl.store(h_T + state_tile, h, mask=mask)
-            tl.debug_barrier()
-            w = R
-            i += add_product(b_i, h_T, state_rows, in_rows, w, cols, D, 1, D, BK, PRECISION)
-            w += HD * D
-            f += add_product(b_f, h_T, state_rows, in_rows, w, cols, D, 1, D, BK, PRECISION)
-            w += HD * D
-            z += add_product(b_z, h_T, state_rows, in_rows, w, cols, D, 1, D, BK, PRECISION)
-            w += HD * D
-            o += add_product(b_o, h_T, state_rows, in_rows, w, cols, D, 1, D, BK, PRECISION)
-
+        a = narrow(h, R.dtype.element_ty)
+        i += dot(a, R_i, zeros + b_i, PRECISION)
+        f += dot(a, R_f, zeros + b_f, PRECISION)
+        z += dot(a, R_z, zeros + b_z, PRECISION)
+        o += dot(a, R_o, zeros + b_o, PRECISION)
         lead, h, c, n, m = advance(i, f, z, o, c, n, m, SIGMOID, EXP_BOUND)
-        tl.store(y + y_tile, narrow(h, y.dtype.element_ty), mask=mask)
+        store(y, y_tile, h, mask, BB, BD)
         y += HD
         if gates is not None:
-            packed = narrow(pack_four(lead, f, z, o, BB, BD), gates.dtype.element_ty)
-            tl.store(gates + gates_tile, packed, mask=gates_mask)
-            gates += 4 * BHD
-            memory += 2 * BHD
-            tl.store(memory + memory_tile, pack_two(c, n), mask=memory_mask)
+            store_four(gates, size, slots, lead, f, z, o, None, BB, BD)
+            gates += 4 * programs
+            memory += 2 * programs
+            store(memory, slots, c, None, BB, BD)
+            store(memory + size, slots, n, None, BB, BD)
 
-    if not ON_CHIP:
-        tl.debug_barrier()
-    tl.store(h_T + state_tile, h, mask=mask)
-    tl.store(c_T + state_tile, c, mask=mask)
-    tl.store(n_T + state_tile, n, mask=mask)
-    tl.store(m_T + state_tile, m, mask=mask)
+    store(h_T, state_tile, h, mask, BB, BD)
+    store(c_T, state_tile, c, mask, BB, BD)
+    store(n_T, state_tile, n, mask, BB, BD)
+    store(m_T, state_tile, m, mask, BB, BD)
 
 
 class Saved(NamedTuple):
-    """What the backward reads again, beside y, R and the first h."""
+    """What the backward reads again, beside y, R and the first h.
+
+    Either ``[steps, H, tiles, tensors, tile]``, padded, each tile in the order in which its threads
+    hold it, or, where R is streamed, ``[steps, B, H, tensors, D]``.
+    """
 
     gates: Tensor
-    """``[T, B, H, 4, D]`` in the dtype of x: i - (m' + log f), and the raw f, z, o."""
+    """4 tensors of T steps in the dtype of x: i - (m' + log f), and the raw f, z, o."""
     memory: Tensor
-    """``[T + 1, B, H, 2, D]``: c and n before the first step, and after each."""
+    """2 tensors of T + 1 steps: c and n before the first step, and after each."""
 
 
-def empty_saved(x: Tensor) -> Saved:
+def empty_saved(x: Tensor, R: Tensor) -> Saved:
     """Room for what a forward over x ``[B, T, 4, H, D]`` saves."""
     B, T, _, H, D = x.shape
-    memory = torch.empty(T + 1, B, H, 2, D, dtype=torch.float32, device=x.device)
-    return Saved(x.new_empty(T, B, H, 4, D), memory)
+    tile = sequence_tile(device_class(x.device), D, R.dtype)
+    streamed, tiles = tile.columns > 0, triton.cdiv(B, tile.rows)
+    lead, last = ((B, H), D) if streamed else ((H, tiles), tile.rows * pad(D))
+    memory = torch.empty(T + 1, *lead, 2, last, dtype=torch.float32, device=x.device)
+    return Saved(x.new_empty(T, *lead, 4, last), memory)
 
 
 def dense(x: Tensor) -> Tensor:
@@ -198,48 +181,49 @@ def forward(
     B, T, _, H, D = x.shape
     first = (None,) * 4 if state is None else tuple(s.contiguous() for s in state)
     y = x.new_empty(B, T, H, D)
-    h, c, n, m = (torch.empty(B, H, D, dtype=torch.float32, device=x.device) for _ in range(4))
-    saved = empty_saved(x) if save else None
     kind = device_class(x.device)
     tile = sequence_tile(kind, D, R.dtype)
-    if B > 0:
-        launch(
-            x.device,
-            slstm_fwd_kernel,
-            (triton.cdiv(B, tile.rows), H),
-            x=x,
-            R=R,
-            b=b,
-            reset=reset,
-            h_0=first[0],
-            c_0=first[1],
-            n_0=first[2],
-            m_0=first[3],
-            y=y,
-            h_T=h,
-            c_T=c,
-            n_T=n,
-            m_T=m,
-            gates=None if saved is None else saved.gates,
-            memory=None if saved is None else saved.memory,
-            B=B,
-            T=T,
-            H=H,
-            x_b=x.stride(0),
-            x_t=x.stride(1),
-            x_g=x.stride(2),
-            x_h=x.stride(3),
-            reset_b=0 if reset is None else reset.stride(0),
-            reset_t=0 if reset is None else reset.stride(1),
-            D=D,
-            SIGMOID=forget_gate == "sigmoid",
-            EXP_BOUND=exp_bound(torch.float32),
-            PRECISION=dot_precision(x.dtype, kind),
-            ON_CHIP=tile.on_chip,
-            BB=tile.rows,
-            BD=tile.columns,
-            BK=tile.depth,
-            num_warps=tile.warps,
-            num_stages=tile.stages,
-        )
-    return y, h, c, n, m, saved
+    h, c, n, m = (torch.empty(B, H, D, dtype=torch.float32, device=x.device) for _ in range(4))
+    saved = empty_saved(x, R) if save else None
+    if B == 0:
+        return y, h, c, n, m, saved
+    arguments = {
+        "x": x,
+        "R": R,
+        "b": b,
+        "reset": reset,
+        "h_0": first[0],
+        "c_0": first[1],
+        "n_0": first[2],
+        "m_0": first[3],
+        "y": y,
+        "c_T": c,
+        "n_T": n,
+        "m_T": m,
+        "gates": None if saved is None else saved.gates,
+        "memory": None if saved is None else saved.memory,
+        "B": B,
+        "T": T,
+        "H": H,
+        "x_b": x.stride(0),
+        "x_t": x.stride(1),
+        "x_g": x.stride(2),
+        "x_h": x.stride(3),
+        "reset_b": 0 if reset is None else reset.stride(0),
+        "reset_t": 0 if reset is None else reset.stride(1),
+        "D": D,
+        "SIGMOID": forget_gate == "sigmoid",
+        "EXP_BOUND": exp_bound(torch.float32),
+        "PRECISION": dot_precision(x.dtype, kind),
+        "BB": tile.rows,
+        "num_warps": tile.forward_warps,
+        "num_stages": tile.stages,
+    }
+    grid = (triton.cdiv(B, tile.rows), H)
+    if tile.columns == 0:
+        launch(x.device, slstm_fwd_kernel, grid, **arguments, h_T=h, BD=pad(D))
+        return y, h, c, n, m, saved
+    hs = h.new_empty(2, B, H, D)
+    arguments |= {"hs": hs, "end": D, "BN": tile.columns, "BK": tile.depth}
+    launch(x.device, slstm_fwd_streamed_kernel, grid, **arguments)
+    return y, hs[T % 2], c, n, m, saved

@@ -119,7 +119,7 @@ def _(
 ) -> tuple[Tensor, ...]:
     B, T, _, H, D = x.shape
     states = [torch.empty(B, H, D, dtype=torch.float32, device=x.device) for _ in range(4)]
-    saved = empty_saved(x) if save else (x.new_empty(0), states[0].new_empty(0))
+    saved = empty_saved(x, R) if save else (x.new_empty(0), states[0].new_empty(0))
     return x.new_empty(B, T, H, D), *states, *saved
 
 
@@ -137,7 +137,9 @@ def _gradients(
     forget_gate: str,
 ) -> list[Tensor]:
     has_state = h_0 is not None
-    dx, *state = backward(dy, dh, dc, dn, dm, R, reset, Saved(*saved), forget_gate, has_state)
+    dx, *state = backward(
+        dy, dh, dc, dn, dm, R, reset, y.shape, Saved(*saved), forget_gate, has_state
+    )
     dR, db = weight_grads(y, h_0, reset, dx)
     return [dx, dR, db, *(s for s in state if s is not None)]
 

@@ -6,20 +6,23 @@ import triton.language as tl
 from torch import Tensor
 
 from xlstm_rl.kernels.launch import device_class, dot_precision, launch
-from xlstm_rl.kernels.slstm.triton.cell import (
-    add_product,
-    advance,
-    layers,
-    load_bias,
-    narrow,
-    unpack_four,
+from xlstm_rl.kernels.slstm.triton.blocks import (
+    add_mixed,
+    flat,
+    load,
+    load_biases,
+    load_four,
+    spread,
+    still,
+    store,
 )
+from xlstm_rl.kernels.slstm.triton.cell import advance
 from xlstm_rl.kernels.slstm.triton.forward import dense
-from xlstm_rl.kernels.slstm.triton.tiles import step_tile
+from xlstm_rl.kernels.slstm.triton.tiles import pad, step_tile
 from xlstm_rl.kernels.types import exp_bound
 
 
-@triton.jit(do_not_specialize=["B", "H"])
+@triton.jit(do_not_specialize=["B", "H", "end"])
 def slstm_step_kernel(
     x,  # [B, 4, H, D], strides below
     R,  # [4, H, D, D]
@@ -48,6 +51,7 @@ def slstm_step_kernel(
     n_h,
     m_b,
     m_h,
+    end,  # D, but not at compile time: an unrolled loop would need too many registers
     D: tl.constexpr,
     SIGMOID: tl.constexpr,
     EXP_BOUND: tl.constexpr,
@@ -58,58 +62,47 @@ def slstm_step_kernel(
 ):
     """A tile of whole rows of one head: nothing is read here that another program overwrites."""
     head = tl.program_id(1).to(tl.int64)
-    rows = tl.program_id(0).to(tl.int64) * BB + tl.arange(0, BB)  # [BB]
-    cols = tl.arange(0, BD)
-    in_rows, in_cols = rows < B, cols < D
-    mask = in_rows[:, None] & in_cols[None, :]  # [BB, BD]
+    first = tl.program_id(0).to(tl.int64) * BB
+    rows = first + tl.arange(0, BB)  # [BB], to multiply
+    ns = tl.arange(0, BD)
+    tile_rows, cols, _ = spread(BB, BD)
+    tile_rows = first + tile_rows
+    mask = (tile_rows < B) & (cols < D)
     HD = H.to(tl.int64) * D
 
-    x_tile, x_mask = layers(rows * x_b, in_rows, x_g, 4, D, BD)
-    x_all = tl.load(x + head * x_h + x_tile, mask=x_mask, other=0.0)
-    i, f, z, o = unpack_four(x_all, BB, BD)
-    old, old_rows = mask, in_rows
+    old, old_rows = mask, rows < B
     if reset is not None:
         # a row that starts afresh is not read at all: not even a NaN of the last episode survives
-        old_rows = in_rows & (tl.load(reset + rows * reset_b, mask=in_rows, other=0) == 0)
-        old = old_rows[:, None] & in_cols[None, :]
-    b += head * D
-    i += load_bias(b, cols, in_cols)
-    f += load_bias(b + HD, cols, in_cols)
-    z += load_bias(b + 2 * HD, cols, in_cols)
-    o += load_bias(b + 3 * HD, cols, in_cols)
-
-    h_rows = rows * h_b + head * h_h
-    c_tile = (rows * c_b + head * c_h)[:, None] + cols[None, :]
-    n_tile = (rows * n_b + head * n_h)[:, None] + cols[None, :]
-    m_tile = (rows * m_b + head * m_h)[:, None] + cols[None, :]
+        old_rows = still(reset, rows, B, reset_b)
+        old = still(reset, tile_rows, B, reset_b) & (cols < D)
+    h_tile = tile_rows * h_b + head * h_h + cols
+    c_tile = tile_rows * c_b + head * c_h + cols
+    n_tile = tile_rows * n_b + head * n_h + cols
+    m_tile = tile_rows * m_b + head * m_h + cols
+    x_tile = tile_rows * x_b + head * x_h + cols
+    zeros = tl.zeros([BB, BD], tl.float32)
+    c, n, m = zeros, zeros, zeros
+    i, f, z, o = load_biases(b + head * D, HD, ns, D)
+    i, f, z, o = zeros + i, zeros + f, zeros + z, zeros + o
     if h_0 is not None:
-        c = tl.load(c_0 + c_tile, mask=old, other=0.0).to(tl.float32)
-        n = tl.load(n_0 + n_tile, mask=old, other=0.0).to(tl.float32)
-        m = tl.load(m_0 + m_tile, mask=old, other=0.0).to(tl.float32)
-        w = R + head * D * D
-        i = add_product(i, h_0, h_rows, old_rows, w, cols, D, 1, D, BK, PRECISION)
-        w += HD * D
-        f = add_product(f, h_0, h_rows, old_rows, w, cols, D, 1, D, BK, PRECISION)
-        w += HD * D
-        z = add_product(z, h_0, h_rows, old_rows, w, cols, D, 1, D, BK, PRECISION)
-        w += HD * D
-        o = add_product(o, h_0, h_rows, old_rows, w, cols, D, 1, D, BK, PRECISION)
-    else:
-        c = tl.zeros([BB, BD], tl.float32)
-        n = tl.zeros([BB, BD], tl.float32)
-        m = tl.zeros([BB, BD], tl.float32)
+        h_rows, w = rows * h_b + head * h_h, R + head * D * D
+        i, f, z, o = add_mixed(
+            i, f, z, o, h_0, h_rows, old_rows, w, HD * D, ns, end, D, BK, PRECISION
+        )
+        c = flat(load(c_0, c_tile, old), BB, BD)
+        n = flat(load(n_0, n_tile, old), BB, BD)
+        m = flat(load(m_0, m_tile, old), BB, BD)
+    x_i, x_f, x_z, x_o = load_four(x, x_g, x_tile, mask)
+    i, f = i + flat(x_i, BB, BD), f + flat(x_f, BB, BD)
+    z, o = z + flat(x_z, BB, BD), o + flat(x_o, BB, BD)
 
     _, h, c, n, m = advance(i, f, z, o, c, n, m, SIGMOID, EXP_BOUND)
     tl.debug_barrier()  # every warp has read all of h before any writes a part of it
-    tl.store(
-        y + (rows * HD + head * D)[:, None] + cols[None, :],
-        narrow(h, y.dtype.element_ty),
-        mask=mask,
-    )
-    tl.store(h_1 + h_rows[:, None] + cols[None, :], narrow(h, h_1.dtype.element_ty), mask=mask)
-    tl.store(c_1 + c_tile, narrow(c, c_1.dtype.element_ty), mask=mask)
-    tl.store(n_1 + n_tile, narrow(n, n_1.dtype.element_ty), mask=mask)
-    tl.store(m_1 + m_tile, narrow(m, m_1.dtype.element_ty), mask=mask)
+    store(y, tile_rows * HD + head * D + cols, h, mask, BB, BD)
+    store(h_1, h_tile, h, mask, BB, BD)
+    store(c_1, c_tile, c, mask, BB, BD)
+    store(n_1, n_tile, n, mask, BB, BD)
+    store(m_1, m_tile, m, mask, BB, BD)
 
 
 def step(
@@ -208,12 +201,13 @@ def _step(
             n_h=n.stride(1),
             m_b=m.stride(0),
             m_h=m.stride(1),
+            end=D,
             D=D,
             SIGMOID=forget_gate == "sigmoid",
             EXP_BOUND=exp_bound(torch.float32),
             PRECISION=dot_precision(x.dtype, kind),
             BB=tile.rows,
-            BD=tile.columns,
+            BD=pad(D),
             BK=tile.depth,
             num_warps=tile.warps,
             num_stages=tile.stages,

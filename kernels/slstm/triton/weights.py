@@ -6,7 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from xlstm_rl.kernels.launch import device_class, dot_precision, launch
-from xlstm_rl.kernels.slstm.triton.cell import dot, narrow
+from xlstm_rl.kernels.slstm.triton.blocks import dot, narrow
 from xlstm_rl.kernels.slstm.triton.tiles import weights_tile
 
 _PROGRAMS = 1024  # a few for every multiprocessor
