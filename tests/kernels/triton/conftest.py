@@ -103,7 +103,7 @@ def _run(call, xs, reset, touch, backend):
     return [o.detach() for o in outs], grads
 
 
-class OutOfBounds(IndexError):
+class OutOfBoundsError(IndexError):
     """A kernel read or wrote outside its tensors."""
 
 
@@ -127,7 +127,7 @@ class _CheckedMemory:
 
 @contextmanager
 def checked():
-    """Raise :class:`OutOfBounds` at the first address outside the tensors of a launch."""
+    """Raise :class:`OutOfBoundsError` at the first address outside the tensors of a launch."""
     real, start = interpreter._interpreter, interpreter.GridExecutor.__call__
     spans = [np.empty((0, 2), np.uint64)]
 
@@ -143,7 +143,7 @@ def checked():
         for first, end in spans[0]:
             ok |= (addresses >= first) & (addresses + np.uint64(size) <= end)
         if not ok.all():
-            raise OutOfBounds(f"{what} {(~ok).sum()} of {ok.size} elements outside every tensor")
+            raise OutOfBoundsError(f"{what} {(~ok).sum()} of {ok.size} elements outside every tensor")
 
     interpreter._interpreter = _CheckedMemory(real, inside)
     interpreter.GridExecutor.__call__ = begin
