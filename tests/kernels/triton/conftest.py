@@ -143,7 +143,9 @@ def checked():
         for first, end in spans[0]:
             ok |= (addresses >= first) & (addresses + np.uint64(size) <= end)
         if not ok.all():
-            raise OutOfBoundsError(f"{what} {(~ok).sum()} of {ok.size} elements outside every tensor")
+            raise OutOfBoundsError(
+                f"{what} {(~ok).sum()} of {ok.size} elements outside every tensor"
+            )
 
     interpreter._interpreter = _CheckedMemory(real, inside)
     interpreter.GridExecutor.__call__ = begin
