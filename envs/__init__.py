@@ -23,19 +23,25 @@ from xlstm_rl.envs.spaces import (
     space_to_dict,
 )
 from xlstm_rl.envs.tmaze import TMaze, TMazeVectorEnv
+from xlstm_rl.envs.wrappers import Delay, Flicker, ObservationNoise, RandomStartCue
+from xlstm_rl.envs.wrapping import list_wrappers
 
 __all__ = [
     "AssociativeRecall",
     "AssociativeRecallVectorEnv",
     "CartPoleNoVelVectorEnv",
+    "Delay",
     "EnvConfig",
+    "Flicker",
     "MemoryChain",
     "MemoryChainVectorEnv",
     "NavigateAndReturn",
     "NavigateAndReturnVectorEnv",
     "NoVelocity",
+    "ObservationNoise",
     "Parity",
     "ParityVectorEnv",
+    "RandomStartCue",
     "RepeatPrevious",
     "RepeatPreviousVectorEnv",
     "TMaze",
@@ -44,6 +50,7 @@ __all__ = [
     "check_supported_spaces",
     "describe_space",
     "list_envs",
+    "list_wrappers",
     "make_env",
     "make_vector_env",
     "same_spaces",
