@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
-from torch import Tensor
 
 from xlstm_rl.envs.arguments import check_whole
+from xlstm_rl.envs.batched import Values
 from xlstm_rl.envs.task import SingleTask, TaskVectorEnv
 
 
@@ -80,30 +80,29 @@ class AssociativeRecallVectorEnv(TaskVectorEnv):
         """The mean return of the best policy that sees the present observation alone."""
         return 2.0 / self.values - 1.0
 
-    def _begin(self, rows: Tensor, options: dict[str, Any]) -> None:
+    def _begin(self, rows: Values, options: dict[str, Any]) -> None:
         count, pairs = len(rows), self.pairs
         self.keys[rows, :pairs] = self.draw_orders(count, pairs)
         self.keys[rows, pairs:-1] = self.draw_orders(count, pairs)
         self.value_of[rows] = self.draw_integers(self.values, count, pairs)
 
-    def _advance(self, actions: Tensor) -> tuple[Tensor, Tensor]:
+    def _advance(self, actions: Values) -> tuple[Values, Values]:
         asked = self.elapsed > self.pairs
         _, value = self._shown(self.elapsed - 1)
-        right = (actions == value.squeeze(1)).to(self.reward_dtype)
-        return (2 * right - 1) * asked / self.pairs, self.elapsed >= 2 * self.pairs
+        right = actions == value
+        return (2.0 * right - 1.0) * asked / self.pairs, self.elapsed >= 2 * self.pairs
 
-    def _observe(self) -> Tensor:
+    def _observe(self) -> Values:
         key, value = self._shown(self.elapsed)
-        observation = self.zeros(self.num_envs, self.pairs + self.values, dtype=torch.float32)
-        present = (self.elapsed < 2 * self.pairs).float().unsqueeze(1)
-        observation.scatter_(1, key, present)
-        told = (self.elapsed < self.pairs).float().unsqueeze(1)
-        return observation.scatter_(1, self.pairs + value, told)
+        observation = self.zeros(self.num_envs, self.pairs + self.values, dtype="float32")
+        observation[self.every, key] = 1.0 * (self.elapsed < 2 * self.pairs)
+        observation[self.every, self.pairs + value] = 1.0 * (self.elapsed < self.pairs)
+        return observation
 
-    def _shown(self, time: Tensor) -> tuple[Tensor, Tensor]:
-        """The key at `time [B]` and its value, `[B, 1]` each."""
-        key = self.keys.gather(1, time.unsqueeze(1))
-        return key, self.value_of.gather(1, key)
+    def _shown(self, time: Values) -> tuple[Values, Values]:
+        """The key at `time [B]` and its value, `[B]` each."""
+        key = self.keys[self.every, time]
+        return key, self.value_of[self.every, key]
 
 
 class AssociativeRecall(SingleTask):

@@ -15,6 +15,8 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 Array = npt.NDArray[Any]
+Values = Any
+"""NumPy arrays in an environment on arrays, tensors in one on tensors."""
 
 
 class BatchedVectorEnv(VectorEnv[Any, Any, Any]):
@@ -22,9 +24,12 @@ class BatchedVectorEnv(VectorEnv[Any, Any, Any]):
 
     Like `gymnasium.vector.SyncVectorEnv` in what `reset` and `step` return, in all three autoreset
     modes and in `options={"reset_mask": ...}`; other reset options hold for that one reset only.
-    States are tensors on `device`. What goes in and out are NumPy arrays, or, with `tensors`,
-    tensors on that device: then nothing leaves it, rewards are float32, and `final_obs` is one
-    tensor `[B, ...]`, valid where its mask `_final_obs` is true.
+
+    What a subclass computes is written once, in operations that NumPy's arrays and torch's tensors
+    share. It runs on tensors with `tensors` or away from the CPU, and else on arrays, whose calls
+    cost a fraction; the numbers drawn are the same. NumPy goes in and comes out, or, with
+    `tensors`, tensors on the device: then nothing leaves it, rewards are float32, and `final_obs`
+    is one tensor `[B, ...]`, valid where its mask `_final_obs` is true.
 
     The environments share one random generator, so seed s does not start them where the seeds
     s, s + 1, ... start those of a SyncVectorEnv; another kind of device draws other numbers.
@@ -61,47 +66,54 @@ class BatchedVectorEnv(VectorEnv[Any, Any, Any]):
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self.device = torch.device(device)
         self.tensors = tensors
+        self._on_tensors = tensors or self.device.type != "cpu"
         self.generator = torch.Generator(self.device)
-        # NumPy rewards are float64, as Gymnasium's; not every device has them.
-        wide = self.device.type == "cpu" and not tensors
-        self.reward_dtype = torch.float64 if wide else torch.float32
         self.elapsed = self.zeros(num_envs)
         """Steps of each episode so far, `[B]`; a step counts itself."""
-        self._max_steps = max_episode_steps
-        self._done = self.zeros(num_envs, dtype=torch.bool)
-        self._never = self.zeros(num_envs, dtype=torch.bool)
+        self.every = self.array(range(num_envs))
+        """The indices of all environments, `[B]`."""
+        self._max_steps = np.iinfo(np.int64).max if max_episode_steps is None else max_episode_steps
+        self._done = self.zeros(num_envs, dtype="bool")
         self._started = False
 
     @abstractmethod
-    def _begin(self, rows: Tensor, options: dict[str, Any]) -> None:
+    def _begin(self, rows: Values, options: dict[str, Any]) -> None:
         """Draw the initial states of the environments `rows [N]` from `self.generator`."""
 
     @abstractmethod
-    def _advance(self, actions: Tensor) -> tuple[Tensor, Tensor]:
+    def _advance(self, actions: Values) -> tuple[Values, Values]:
         """Move every state by one step; `self.elapsed` already counts it.
 
         What becomes of an episode that is over does not matter, its clock is then 1.
 
         Returns:
-            New tensors of rewards and terminations, `[B]` each.
+            New rewards and terminations, `[B]` each.
         """
 
     @abstractmethod
-    def _observe(self) -> Tensor:
-        """Return a new tensor with the observations of all environments, `[B, ...]`."""
+    def _observe(self) -> Values:
+        """Return the observations of all environments, `[B, ...]`, in new memory."""
 
-    def zeros(self, *shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
-        """Return a tensor of zeros on the device, integers if nothing else is asked for."""
-        return torch.zeros(shape, dtype=dtype, device=self.device)
+    def zeros(self, *shape: int, dtype: str = "int64") -> Values:
+        """Return zeros, integers if nothing else is asked for."""
+        if self._on_tensors:
+            return torch.zeros(shape, dtype=getattr(torch, dtype), device=self.device)
+        return np.zeros(shape, dtype=dtype)
 
-    def draw_integers(self, high: int, *shape: int) -> Tensor:
+    def array(self, numbers: Any) -> Values:
+        """Return whole numbers as an array or tensor."""
+        array = np.array(numbers, dtype=np.int64)
+        return torch.from_numpy(array).to(self.device) if self._on_tensors else array
+
+    def draw_integers(self, high: int, *shape: int) -> Values:
         """Draw integers from 0 to `high - 1`."""
-        return torch.randint(high, shape, generator=self.generator, device=self.device)
+        drawn = torch.randint(high, shape, generator=self.generator, device=self.device)
+        return drawn if self._on_tensors else drawn.numpy()
 
-    def draw_orders(self, count: int, size: int) -> Tensor:
+    def draw_orders(self, count: int, size: int) -> Values:
         """Draw random orders of the numbers 0 to `size - 1`, `[count, size]`."""
         keys = torch.rand(count, size, generator=self.generator, device=self.device)
-        return keys.argsort(1)
+        return keys.argsort(1) if self._on_tensors else keys.argsort(1).numpy()
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -119,10 +131,7 @@ class BatchedVectorEnv(VectorEnv[Any, Any, Any]):
             self.generator.manual_seed((self.np_random_seed or 0) % 2**63)
         options = dict(options or {})
         mask = options.pop("reset_mask", None)
-        if mask is None:
-            rows = torch.arange(self.num_envs, device=self.device)
-        else:
-            rows = _rows(self._check_mask(mask))
+        rows = self.every if mask is None else self._rows(self._check_mask(mask))
         self._restart(rows, options)
         self._done[rows] = False
         self._started = True
@@ -145,7 +154,7 @@ class BatchedVectorEnv(VectorEnv[Any, Any, Any]):
         actions = self._check_actions(actions)
         dead = None
         if self.autoreset_mode is not AutoresetMode.SAME_STEP and self._done.any():
-            dead = _rows(self._done)
+            dead = self._rows(self._done)
             if self.autoreset_mode is AutoresetMode.DISABLED:
                 raise ResetNeeded(
                     f"the episodes of environments {dead.tolist()} are over: call reset(options="
@@ -154,9 +163,7 @@ class BatchedVectorEnv(VectorEnv[Any, Any, Any]):
             self.elapsed[dead] = 0
         self.elapsed += 1
         rewards, terminated = self._advance(actions)
-        truncated = self._never.clone()
-        if self._max_steps is not None:
-            truncated = self.elapsed >= self._max_steps
+        truncated = self.elapsed >= self._max_steps
         if dead is not None:
             self._restart(dead, {})
             rewards[dead] = 0.0
@@ -167,25 +174,26 @@ class BatchedVectorEnv(VectorEnv[Any, Any, Any]):
         infos: dict[str, Any] = {}
         if self.autoreset_mode is AutoresetMode.SAME_STEP and self._done.any():
             infos = self._final(observations)
-            self._restart(_rows(self._done), {})
+            self._restart(self._rows(self._done), {})
             observations = self._observe()
+        rewards = self._out(rewards)
         if not self.tensors:
-            rewards = rewards.cpu().double()
+            rewards = rewards.astype(np.float64, copy=False)
         return (
             self._out(observations),
-            self._out(rewards),
+            rewards,
             self._out(terminated),
             self._out(truncated),
             infos,
         )
 
-    def _restart(self, rows: Tensor, options: dict[str, Any]) -> None:
+    def _restart(self, rows: Values, options: dict[str, Any]) -> None:
         self.elapsed[rows] = 0
         self._begin(rows, options)
 
-    def _final(self, observations: Tensor) -> dict[str, Any]:
+    def _final(self, observations: Values) -> dict[str, Any]:
         """The last observations of the finished episodes, in the form of SyncVectorEnv."""
-        mask = self._out(self._done.clone())
+        mask = self._out(self._done)
         final_obs: Any = observations
         if not self.tensors:
             # Filled by NumPy's own loop: thousands of episodes may end in one step.
@@ -194,46 +202,46 @@ class BatchedVectorEnv(VectorEnv[Any, Any, Any]):
             final_obs[mask] = np.fromiter(last, dtype=object, count=len(last))
         return {
             "final_obs": final_obs,
-            "_final_obs": mask,
+            "_final_obs": mask | mask,  # copies: `reset` writes into the mask
             "final_info": {},
-            "_final_info": mask.clone() if self.tensors else mask.copy(),
+            "_final_info": mask | mask,
         }
 
-    def _out(self, values: Tensor) -> Any:
-        return values if self.tensors else values.cpu().numpy()
+    def _out(self, values: Values) -> Any:
+        return values.cpu().numpy() if self._on_tensors and not self.tensors else values
 
-    def _check_mask(self, mask: Any) -> Tensor:
-        if isinstance(mask, np.ndarray):
-            mask = torch.as_tensor(mask, device=self.device)
+    def _rows(self, mask: Values) -> Values:
+        return mask.nonzero().squeeze(1) if self._on_tensors else np.flatnonzero(mask)
+
+    def _in(self, values: Any) -> Values:
+        if self._on_tensors:
+            return torch.as_tensor(values, device=self.device)
+        return values.numpy() if isinstance(values, Tensor) else np.asarray(values)
+
+    def _check_mask(self, mask: Any) -> Values:
         if not (
-            isinstance(mask, Tensor)
-            and mask.shape == (self.num_envs,)
-            and mask.dtype == torch.bool
+            isinstance(mask, np.ndarray | Tensor)
+            and tuple(mask.shape) == (self.num_envs,)
+            and mask.dtype in (np.bool_, torch.bool)
             and mask.any()
         ):
             raise ValueError(
                 f"options['reset_mask'] is {mask!r}, expected a bool array of shape "
                 f"({self.num_envs},) with at least one True"
             )
-        return torch.as_tensor(mask, device=self.device)
+        return self._in(mask)
 
-    def _check_actions(self, actions: Any) -> Tensor:
-        batch: Tensor = torch.as_tensor(actions, device=self.device)
+    def _check_actions(self, actions: Any) -> Values:
+        batch = self._in(actions)
         space = self.single_action_space
         if not isinstance(space, spaces.Discrete):
             return batch
         # By hand, because action_space.contains takes longer than the step itself.
-        right = batch.shape == (self.num_envs,) and not batch.dtype.is_floating_point
-        if right:
-            low, high = torch.aminmax(batch)
-            right = bool(low >= 0) and bool(high < int(space.n))
-        if not right:
+        whole = not (batch.is_floating_point() if self._on_tensors else batch.dtype.kind == "f")
+        right = tuple(batch.shape) == (self.num_envs,) and whole
+        if not right or batch.min() < 0 or batch.max() >= int(space.n):
             raise ValueError(
                 f"the actions are {actions!r}, expected {self.num_envs} whole numbers "
                 f"from 0 to {space.n - 1}"
             )
-        return batch
-
-
-def _rows(mask: Tensor) -> Tensor:
-    return mask.nonzero().squeeze(1)
+        return batch.long() if self._on_tensors else batch.astype(np.int64, copy=False)

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
-from torch import Tensor
 
 from xlstm_rl.envs.arguments import check_whole
+from xlstm_rl.envs.batched import Values
 from xlstm_rl.envs.task import SingleTask, TaskVectorEnv
 
 
@@ -90,21 +90,21 @@ class MemoryChainVectorEnv(TaskVectorEnv):
         """The mean return of the best policy that sees the present observation alone."""
         return 1.0 if self.length == 1 else 0.0
 
-    def _begin(self, rows: Tensor, options: dict[str, Any]) -> None:
+    def _begin(self, rows: Values, options: dict[str, Any]) -> None:
         self.context[rows] = self.draw_integers(2, len(rows), self.bits)
         self.query[rows] = self.draw_integers(self.bits, len(rows))
 
-    def _advance(self, actions: Tensor) -> tuple[Tensor, Tensor]:
+    def _advance(self, actions: Values) -> tuple[Values, Values]:
         terminated = self.elapsed > self.length
-        right = actions == self.context.gather(1, self.query.unsqueeze(1)).squeeze(1)
-        return (right.to(self.reward_dtype) * 2 - 1) * terminated, terminated
+        right = actions == self.context[self.every, self.query]
+        return (2.0 * right - 1.0) * terminated, terminated
 
-    def _observe(self) -> Tensor:
-        time = (self.elapsed - 1).clamp_(min=0)
-        observation = self.zeros(self.num_envs, 2 + self.bits, dtype=torch.float32)
+    def _observe(self) -> Values:
+        time = (self.elapsed - 1).clip(0)
+        observation = self.zeros(self.num_envs, 2 + self.bits, dtype="float32")
         observation[:, 0] = 1 - time / self.length
         observation[:, 1] = self.query * (time == self.length - 1)
-        observation[:, 2:] = (2 * self.context - 1) * (time == 0).unsqueeze(1)
+        observation[:, 2:] = (2 * self.context - 1) * (time == 0)[:, None]
         return observation
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
-from torch import Tensor
 
 from xlstm_rl.envs.arguments import check_whole
+from xlstm_rl.envs.batched import Values
 from xlstm_rl.envs.task import SingleTask, TaskVectorEnv
 
 
@@ -76,7 +76,7 @@ class NavigateAndReturnVectorEnv(TaskVectorEnv):
         self.goal = self.zeros(num_envs, 2)
         """The cell of each goal, `[B, 2]`."""
         self._leg_steps = 2 * (size - 1)
-        self._moves = torch.tensor([[0, 0], [1, 0], [0, 1], [-1, 0], [0, -1]], device=self.device)
+        self._moves = self.array([[0, 0], [1, 0], [0, 1], [-1, 0], [0, -1]])
 
     @property
     def optimal_return(self) -> float:
@@ -88,24 +88,23 @@ class NavigateAndReturnVectorEnv(TaskVectorEnv):
         """The mean return of the best policy that sees the present observation alone."""
         return (1.0 + self.returns / self.size**2) / (self.returns + 1)
 
-    def _begin(self, rows: Tensor, options: dict[str, Any]) -> None:
+    def _begin(self, rows: Values, options: dict[str, Any]) -> None:
         self.position[rows] = self.draw_integers(self.size, len(rows), 2)
         self.goal[rows] = self.draw_integers(self.size, len(rows), 2)
 
-    def _advance(self, actions: Tensor) -> tuple[Tensor, Tensor]:
-        self.position += self._moves.index_select(0, actions)
-        self.position.clamp_(0, self.size - 1)
+    def _advance(self, actions: Values) -> tuple[Values, Values]:
+        self.position = (self.position + self._moves[actions]).clip(0, self.size - 1)
         over = self.elapsed % self._leg_steps == 0
         there = (self.position == self.goal).all(1) & over
-        rewards = there.to(self.reward_dtype) / (self.returns + 1)
+        rewards = there / (self.returns + 1)
         if over.any():
-            rows = over.nonzero().squeeze(1)
+            rows = self._rows(over)
             self.position[rows] = self.draw_integers(self.size, len(rows), 2)
         return rewards, self.elapsed >= self._leg_steps * (self.returns + 1)
 
-    def _observe(self) -> Tensor:
-        observation = torch.empty(self.num_envs, 5, device=self.device)
-        in_sight = (self.elapsed < self._leg_steps).unsqueeze(1)
+    def _observe(self) -> Values:
+        observation = self.zeros(self.num_envs, 5, dtype="float32")
+        in_sight = (self.elapsed < self._leg_steps)[:, None]
         observation[:, :2] = self.position * (2 / (self.size - 1)) - 1
         observation[:, 2:4] = (self.goal * (2 / (self.size - 1)) - 1) * in_sight
         observation[:, 4:] = in_sight

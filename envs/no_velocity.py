@@ -13,7 +13,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
-import torch
 from gymnasium import spaces
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv, CartPoleVectorEnv
 from gymnasium.envs.classic_control.continuous_mountain_car import Continuous_MountainCarEnv
@@ -21,7 +20,6 @@ from gymnasium.envs.classic_control.pendulum import PendulumEnv
 from gymnasium.envs.classic_control.utils import maybe_parse_reset_bounds
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import AutoresetMode
-from torch import Tensor
 
 from xlstm_rl.envs.batched import Array, BatchedVectorEnv
 
@@ -149,18 +147,19 @@ class CartPoleNoVelVectorEnv(BatchedVectorEnv):
     def state(self, value: npt.NDArray[np.float64]) -> None:
         self._physics.state = np.array(value, dtype=np.float64).reshape(4, self.num_envs)
 
-    def _begin(self, rows: Tensor, options: dict[str, Any]) -> None:
+    def _begin(self, rows: Array, options: dict[str, Any]) -> None:
         low, high = maybe_parse_reset_bounds(options, -0.05, 0.05)
-        self.state[:, rows.numpy()] = self.np_random.uniform(low, high, size=(4, len(rows)))
+        self.state[:, rows] = self.np_random.uniform(low, high, size=(4, len(rows)))
 
-    def _advance(self, actions: Tensor) -> tuple[Tensor, Tensor]:
+    def _advance(self, actions: Array) -> tuple[Array, npt.NDArray[np.bool_]]:
         # Gymnasium restarts what it holds for finished; the restarts are ours.
         self._physics.prev_done = self._nobody
-        _, rewards, terminated, _, _ = self._physics.step(actions.numpy())
-        return torch.from_numpy(rewards).double(), torch.from_numpy(terminated)
+        _, rewards, terminated, _, _ = self._physics.step(actions)
+        return rewards.astype(np.float64), terminated
 
-    def _observe(self) -> Tensor:
-        return torch.from_numpy(self.state[self._kept].T.astype(np.float32))
+    def _observe(self) -> Array:
+        observation: Array = self.state[self._kept].T.astype(np.float32)
+        return observation
 
     def render(self) -> Any:
         """Return one RGB image per environment."""

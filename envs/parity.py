@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
-from torch import Tensor
 
 from xlstm_rl.envs.arguments import check_whole
+from xlstm_rl.envs.batched import Values
 from xlstm_rl.envs.task import SingleTask, TaskVectorEnv
 
 
@@ -77,19 +77,19 @@ class ParityVectorEnv(TaskVectorEnv):
         """The mean return of the best policy that sees the present observation alone."""
         return 1.0 / self.length
 
-    def _begin(self, rows: Tensor, options: dict[str, Any]) -> None:
+    def _begin(self, rows: Values, options: dict[str, Any]) -> None:
         bit = self.draw_integers(2, len(rows))
         self.bit[rows] = bit
         self.parity[rows] = bit
 
-    def _advance(self, actions: Tensor) -> tuple[Tensor, Tensor]:
-        right = (actions == self.parity).to(self.reward_dtype)
+    def _advance(self, actions: Values) -> tuple[Values, Values]:
+        right = actions == self.parity
         self.bit = self.draw_integers(2, self.num_envs)
-        self.parity ^= self.bit
-        return (2 * right - 1) / self.length, self.elapsed >= self.length
+        self.parity = self.parity ^ self.bit
+        return (2.0 * right - 1.0) / self.length, self.elapsed >= self.length
 
-    def _observe(self) -> Tensor:
-        return self.bit.clone()
+    def _observe(self) -> Values:
+        return self.bit + 0  # a copy: `_begin` writes into the bits
 
 
 class Parity(SingleTask):

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
-from torch import Tensor
 
 from xlstm_rl.envs.arguments import check_whole
+from xlstm_rl.envs.batched import Values
 from xlstm_rl.envs.task import SingleTask, TaskVectorEnv
 
 _SUITS = 4
@@ -92,19 +92,19 @@ class RepeatPreviousVectorEnv(TaskVectorEnv):
         """The mean return of the best policy that sees the present observation alone."""
         return 2 * (self.num_cards // _SUITS) / (self.num_cards - 1) - 1
 
-    def _begin(self, rows: Tensor, options: dict[str, Any]) -> None:
+    def _begin(self, rows: Values, options: dict[str, Any]) -> None:
         self.suits[rows] = self.draw_orders(len(rows), self.num_cards) % _SUITS
 
-    def _advance(self, actions: Tensor) -> tuple[Tensor, Tensor]:
+    def _advance(self, actions: Values) -> tuple[Values, Values]:
         asked = self.elapsed > self.k
-        right = (actions == self._dealt(self.elapsed - 1 - self.k)).to(self.reward_dtype)
-        return (2 * right - 1) * asked * self._reward, self.elapsed >= self.num_cards - 1
+        right = actions == self._dealt((self.elapsed - 1 - self.k).clip(0))
+        return (2.0 * right - 1.0) * asked * self._reward, self.elapsed >= self.num_cards - 1
 
-    def _observe(self) -> Tensor:
+    def _observe(self) -> Values:
         return self._dealt(self.elapsed)
 
-    def _dealt(self, time: Tensor) -> Tensor:
-        return self.suits.gather(1, time.clamp(min=0).unsqueeze(1)).squeeze(1)
+    def _dealt(self, time: Values) -> Values:
+        return self.suits[self.every, time]
 
 
 class RepeatPrevious(SingleTask):

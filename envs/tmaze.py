@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
-from torch import Tensor
 
 from xlstm_rl.envs.arguments import check_whole
+from xlstm_rl.envs.batched import Values
 from xlstm_rl.envs.task import SingleTask, TaskVectorEnv
 
 
@@ -93,22 +93,22 @@ class TMazeVectorEnv(TaskVectorEnv):
         """The mean return of the best policy that sees the present observation alone."""
         return 0.5
 
-    def _begin(self, rows: Tensor, options: dict[str, Any]) -> None:
+    def _begin(self, rows: Values, options: dict[str, Any]) -> None:
         self.position[rows] = 0
         self.side[rows] = 2 * self.draw_integers(2, len(rows)) - 1
 
-    def _advance(self, actions: Tensor) -> tuple[Tensor, Tensor]:
-        vertical = (actions & 1).bool()
+    def _advance(self, actions: Values) -> tuple[Values, Values]:
+        vertical = (actions & 1) == 1
         turned = vertical & (self.position == self.length)
         right = turned & (2 - actions == self.side)
-        self.position += (1 - actions) * ~vertical
-        self.position.clamp_(self._first_cell, self.length)
+        cell = self.position + (1 - actions) * ~vertical
+        self.position = cell.clip(self._first_cell, self.length)
         late = ~turned & (self.position < self.elapsed - self._spare_steps)
-        rewards = right.to(self.reward_dtype) - late.to(self.reward_dtype) / self.length
+        rewards = 1.0 * right - late / self.length
         return rewards, turned | (self.elapsed > self.length + self._spare_steps)
 
-    def _observe(self) -> Tensor:
-        observation = torch.empty(self.num_envs, 3, device=self.device)
+    def _observe(self) -> Values:
+        observation = self.zeros(self.num_envs, 3, dtype="float32")
         observation[:, 0] = self.side * (self.position == self._first_cell)
         observation[:, 1] = self.position == 0
         observation[:, 2] = self.position == self.length

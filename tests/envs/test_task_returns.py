@@ -7,7 +7,6 @@ from itertools import product
 
 import numpy as np
 import pytest
-import torch
 
 from xlstm_rl.envs import (
     AssociativeRecallVectorEnv,
@@ -102,7 +101,7 @@ def test_the_optimal_policy_reaches_the_stated_return_in_every_episode(task, kwa
         np.testing.assert_allclose(play(env, policy, seed), env.optimal_return, atol=1e-9)
 
 
-@pytest.mark.parametrize("active", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("active", [False, True])
 def test_a_corridor_of_10_000_steps_is_walked_to_its_end(active):
     env = TMazeVectorEnv(2, length=10_000, active=active, autoreset_mode="Disabled")
     np.testing.assert_array_equal(play(env, active_policy if active else passive_policy), 1)
@@ -181,7 +180,7 @@ def test_no_table_from_observations_to_actions_beats_half_of_a_tmaze(active, kin
     def policy(history):
         if len(history) == 1:
             env.side[::2], env.side[1::2] = 1, -1
-            history[0][:, 0] = 0 if active else env.side.numpy()
+            history[0][:, 0] = 0 if active else env.side
         index = [seen.setdefault(bytes(row), len(seen)) for row in history[-1]]
         return tables.repeat(2, axis=0)[np.arange(env.num_envs), index]
 
@@ -201,10 +200,10 @@ def test_a_return_without_memory_is_luck_for_every_table():
     for _ in range(2):
         observation, *_ = env.step(np.zeros(env.num_envs, dtype=np.int64))
     assert not observation[:, 2:].any()
-    env.position[:] = torch.from_numpy(np.tile(places[:, :2], (len(tables), 1)))
-    env.goal[:] = torch.from_numpy(np.tile(places[:, 2:], (len(tables), 1)))
+    env.position[:] = np.tile(places[:, :2], (len(tables), 1))
+    env.goal[:] = np.tile(places[:, 2:], (len(tables), 1))
     for _ in range(2):
-        x, y = env.position.numpy().T
+        x, y = env.position.T
         _, rewards, terminated, _, _ = env.step(actions_in[rows, 2 * x + y])
     assert terminated.all()
     np.testing.assert_allclose(rewards.reshape(len(tables), -1).mean(1), 1 / 2 / 4)

@@ -139,6 +139,29 @@ def test_with_tensors_the_same_happens_in_tensors(name, mode):
 
 
 @pytest.mark.parametrize("name", TASKS)
+def test_actions_of_every_whole_number_type_are_taken_alike(name):
+    env = make(name)
+    last = env.single_action_space.n - 1
+    outcomes = []
+    for dtype in (np.int64, np.int32, np.uint8):
+        env.reset(seed=0)
+        outcomes.append([env.step(np.full(5, last, dtype))[:3] for _ in range(20)])
+    for ours, theirs, expected in zip(*outcomes, strict=True):
+        for array, other, right in zip(ours, theirs, expected, strict=True):
+            np.testing.assert_array_equal(array, right)
+            np.testing.assert_array_equal(other, right)
+
+
+@pytest.mark.parametrize("wrong", [[0, 1], [0, 0, 0, 0, 9], [-1, 0, 0, 0, 0], [0.0] * 5])
+@pytest.mark.parametrize("tensors", [False, True])
+def test_wrong_actions_are_refused(wrong, tensors):
+    env = make("TMaze-v0", kwargs={"tensors": tensors})
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="expected 5 whole numbers from 0 to 3"):
+        env.step(torch.tensor(wrong) if tensors else np.array(wrong))
+
+
+@pytest.mark.parametrize("name", TASKS)
 def test_what_a_step_returned_does_not_change_later(name):
     outcomes = trajectory(make(name))
     copies = [[np.copy(array) for array in step[:4]] for step in outcomes]
@@ -224,14 +247,14 @@ def test_pairs_and_questions_by_hand():
 def test_a_return_by_hand():
     env = NavigateAndReturnVectorEnv(1, size=2, returns=1, autoreset_mode=AutoresetMode.DISABLED)
     env.reset(seed=0)
-    env.position[:], env.goal[:] = torch.tensor([[0, 0]]), torch.tensor([[0, 1]])
+    env.position[:], env.goal[:] = [[0, 0]], [[0, 1]]
     observation, rewards, *_ = env.step(np.array([2]))  # up, to the goal
     np.testing.assert_array_equal(observation, [[-1, 1, -1, 1, 1]])
     assert rewards[0] == 0
     observation, rewards, *_ = env.step(np.array([3]))  # left, on the spot, and the leg is over
     assert rewards[0] == 0.5
     np.testing.assert_array_equal(observation[0, 2:], [0, 0, 0])
-    env.position[:] = torch.tensor([[1, 1]])
+    env.position[:] = [[1, 1]]
     assert env.step(np.array([4]))[0][0, :2].tolist() == [1, -1]
     _, rewards, terminated, _, _ = env.step(np.array([0]))
     assert rewards[0] == 0
