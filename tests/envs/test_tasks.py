@@ -138,6 +138,33 @@ def test_with_tensors_the_same_happens_in_tensors(name, mode):
             np.testing.assert_array_equal(ours[4]["final_obs"].numpy()[mask], final)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("mode", ["same_step", "next_step"])
+def test_on_a_gpu_tensors_stay_there_and_arrays_come_back(name, mode):
+    def run(tensors):
+        kwargs = {"device": "cuda", "tensors": tensors}
+        return make(name, 64, autoreset=mode, kwargs=kwargs)
+
+    arrays = trajectory(run(False))
+    env = run(True)
+    rng = np.random.default_rng(0)
+    observation, _ = env.reset(seed=3)
+    for expected in arrays[1:]:
+        assert observation.is_cuda
+        actions = rng.integers(env.single_action_space.n, size=64)
+        observation, *ours, info = env.step(torch.from_numpy(actions).cuda())
+        for tensor, array in zip([observation, *ours], expected[:4], strict=True):
+            assert tensor.is_cuda
+            assert isinstance(array, np.ndarray)
+            np.testing.assert_allclose(tensor.cpu().numpy(), array, atol=1e-6)
+        assert expected[1].dtype == np.float64
+        if info:
+            mask = expected[4]["_final_obs"]
+            last = np.stack(expected[4]["final_obs"][mask])
+            np.testing.assert_array_equal(info["final_obs"][info["_final_obs"]].cpu(), last)
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_actions_of_every_whole_number_type_are_taken_alike(name):
     env = make(name)
