@@ -1,7 +1,8 @@
 """TMaze: see a sign at one end of a corridor, turn to its side at the other end.
 
-Source of the task: Bakker, Reinforcement Learning with Long Short-Term Memory, 2001; of the two
-variants and of the reward: Ni et al., When Do Transformers Shine in RL?, 2023 (arXiv:2307.03864).
+Source of the task: Bakker, Reinforcement Learning with Long Short-Term Memory, 2001. The two
+variants and the price of falling behind are those of Ni et al., When Do Transformers Shine in RL?,
+2023 (arXiv:2307.03864).
 """
 
 from __future__ import annotations
