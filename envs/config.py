@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from xlstm_rl.envs.wrapping import check_wrappers
+
 Vectorization = Literal["auto", "sync", "async", "native"]
 Autoreset = Literal["auto", "same_step", "next_step", "disabled"]
 
@@ -46,6 +48,10 @@ class EnvConfig:
     max_episode_steps: int | None = None
     """Truncate episodes after this many steps; None keeps the limit the id was registered with."""
 
+    wrappers: dict[str, Any] = field(default_factory=dict)
+    """Wrappers by name with their arguments, the first one innermost, such as
+    `{Flicker: {probability: 0.2}, Delay: {steps: 2}}`; they are put around each environment."""
+
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not self.id:
             raise ValueError(
@@ -59,6 +65,7 @@ class EnvConfig:
         _check_choice("autoreset", self.autoreset, get_args(Autoreset))
         _check_kwargs(self.kwargs)
         object.__setattr__(self, "kwargs", dict(self.kwargs))
+        object.__setattr__(self, "wrappers", check_wrappers(self.wrappers))
 
 
 def _check_count(name: str, value: object, alternative: str = "") -> None:

@@ -15,6 +15,7 @@ from gymnasium.wrappers import TimeLimit
 
 from xlstm_rl.envs.config import EnvConfig
 from xlstm_rl.envs.registration import find_spec
+from xlstm_rl.envs.wrapping import wrap
 
 AnyEnv = gym.Env[Any, Any]
 AnyVectorEnv = VectorEnv[Any, Any, Any]
@@ -48,6 +49,7 @@ def make_env(
             "give an id or a callable that makes one"
         )
     if isinstance(env, gym.Env):
+        _refuse_wrappers(config)
         _check_render_mode(env, render_mode)
         return env
     return _single_maker(config, env, render_mode)()
@@ -69,6 +71,7 @@ def make_vector_env(
         ValueError: The environment cannot be made so; the message says why and what to do.
     """
     if isinstance(env, VectorEnv):
+        _refuse_wrappers(config)
         autoreset_mode(env)
         return env
     maker = _single_maker(config, env)
@@ -79,6 +82,8 @@ def make_vector_env(
             return native
         if config.vectorization == "native":
             name = maker.spec.id if isinstance(maker, _SpecMaker) else "a callable"
+            if config.wrappers:
+                name = "an environment in env.wrappers"
             mode_text = f" with autoreset {config.autoreset!r}" if wanted else ""
             raise ValueError(
                 f"env.vectorization='native': {name} has no vector form of its own{mode_text}; "
@@ -161,10 +166,31 @@ class _CallableMaker:
         return env if self.max_episode_steps is None else TimeLimit(env, self.max_episode_steps)
 
 
+@dataclass(frozen=True)
+class _WrappedMaker:
+    """Makes one environment and puts wrappers around it."""
+
+    maker: _SpecMaker | _CallableMaker
+    wrappers: dict[str, Any]
+
+    def __call__(self) -> AnyEnv:
+        return wrap(self.maker(), self.wrappers)
+
+
+_Maker = _SpecMaker | _CallableMaker | _WrappedMaker
+
+
 def _single_maker(
     config: EnvConfig,
     env: str | Callable[..., AnyEnv] | AnyEnv | None,
     render_mode: str | None = None,
+) -> _Maker:
+    maker = _bare_maker(config, env, render_mode)
+    return _WrappedMaker(maker, config.wrappers) if config.wrappers else maker
+
+
+def _bare_maker(
+    config: EnvConfig, env: str | Callable[..., AnyEnv] | AnyEnv | None, render_mode: str | None
 ) -> _SpecMaker | _CallableMaker:
     if isinstance(env, str):
         config = replace(config, id=env)
@@ -180,11 +206,9 @@ def _single_maker(
     )
 
 
-def _native_form(
-    maker: _SpecMaker | _CallableMaker, num_envs: int, wanted: AutoresetMode | None
-) -> AnyVectorEnv | None:
+def _native_form(maker: _Maker, num_envs: int, wanted: AutoresetMode | None) -> AnyVectorEnv | None:
     """The environment's own vector form; None if there is none that restarts as `wanted`."""
-    if isinstance(maker, _CallableMaker):
+    if not isinstance(maker, _SpecMaker):
         return None
     entry_point = maker.spec.vector_entry_point
     if entry_point is None or maker.spec.additional_wrappers:  # those wrap single environments
@@ -210,6 +234,14 @@ def _parameters(call: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
         return inspect.signature(call).parameters
     except ValueError:  # some built-in callables have no signature
         return {}
+
+
+def _refuse_wrappers(config: EnvConfig) -> None:
+    if config.wrappers:
+        raise ValueError(
+            f"env.wrappers: {', '.join(config.wrappers)} cannot be put around an environment that "
+            "is given ready made: give an id or a callable that makes one"
+        )
 
 
 def _check_render_mode(env: AnyEnv, render_mode: str | None) -> None:

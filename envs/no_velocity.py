@@ -147,9 +147,9 @@ class CartPoleNoVelVectorEnv(BatchedVectorEnv):
     def state(self, value: npt.NDArray[np.float64]) -> None:
         self._physics.state = np.array(value, dtype=np.float64).reshape(4, self.num_envs)
 
-    def _begin(self, mask: npt.NDArray[np.bool_], options: dict[str, Any]) -> None:
+    def _begin(self, rows: Array, options: dict[str, Any]) -> None:
         low, high = maybe_parse_reset_bounds(options, -0.05, 0.05)
-        self.state[:, mask] = self.np_random.uniform(low, high, size=(4, int(mask.sum())))
+        self.state[:, rows] = self.np_random.uniform(low, high, size=(4, len(rows)))
 
     def _advance(self, actions: Array) -> tuple[Array, npt.NDArray[np.bool_]]:
         # Gymnasium restarts what it holds for finished; the restarts are ours.

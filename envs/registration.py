@@ -16,6 +16,18 @@ class _Registered(NamedTuple):
     register: dict[str, Any]
 
 
+def _task(entry_point: str, reward_threshold: float, description: str) -> _Registered:
+    """A task of ours, whose vector form stands beside it."""
+    return _Registered(
+        description,
+        {
+            "entry_point": f"xlstm_rl.envs.{entry_point}",
+            "vector_entry_point": f"xlstm_rl.envs.{entry_point}VectorEnv",
+            "reward_threshold": reward_threshold,
+        },
+    )
+
+
 _ENVS = {
     "xlstm_rl/CartPoleNoVel-v1": _Registered(
         "balance a pole without seeing velocities; 2 numbers, 2 actions, best return 500",
@@ -49,13 +61,35 @@ _ENVS = {
             "reward_threshold": 200.0,
         },
     ),
-    "xlstm_rl/MemoryChain-v0": _Registered(
+    "xlstm_rl/MemoryChain-v0": _task(
+        "memory_chain:MemoryChain",
+        0.95,
         "recall one of `bits` signs after `length` steps; optimal return 1, without memory 0",
-        {
-            "entry_point": "xlstm_rl.envs.memory_chain:MemoryChain",
-            "vector_entry_point": "xlstm_rl.envs.memory_chain:MemoryChainVectorEnv",
-            "reward_threshold": 0.95,
-        },
+    ),
+    "xlstm_rl/TMaze-v0": _task(
+        "tmaze:TMaze",
+        0.95,
+        "turn to the side named `length` steps before; optimal return 1, without memory 0.5",
+    ),
+    "xlstm_rl/RepeatPrevious-v0": _task(
+        "repeat_previous:RepeatPrevious",
+        0.9,
+        "name the suit dealt `k` steps ago, as in POPGym; optimal return 1, without memory -0.49",
+    ),
+    "xlstm_rl/AssociativeRecall-v0": _task(
+        "associative_recall:AssociativeRecall",
+        0.9,
+        "name the values of `pairs` keys; optimal return 1, without memory 2 / `values` - 1",
+    ),
+    "xlstm_rl/Parity-v0": _task(
+        "parity:Parity",
+        0.9,
+        "say the running parity of `length` bits; optimal return 1, without memory 1 / `length`",
+    ),
+    "xlstm_rl/NavigateAndReturn-v0": _task(
+        "navigate_and_return:NavigateAndReturn",
+        0.9,
+        "find back to a goal `returns` times, unseen; optimal return 1, without memory 0.28",
     ),
 }
 

@@ -26,6 +26,14 @@ def test_without_memory_the_same_configuration_does_not(tmp_path: Path) -> None:
     assert _train_and_evaluate(tmp_path / "run", "--memory.kind", "mlp").mean < 150
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["tmaze", "parity", "repeat_previous", "associative_recall", "navigate_and_return"],
+)
+def test_the_memory_tasks_are_learned_within_their_budgets(tmp_path: Path, name: str) -> None:
+    assert _train_and_evaluate(tmp_path / "run", "--config", name).mean >= 0.9
+
+
 @pytest.mark.parametrize("seed", ["0", "1", "2"])
 def test_memory_chain_recalls_over_32_steps(tmp_path: Path, seed: str) -> None:
     result = _train_and_evaluate(tmp_path / "run", "--config", "memory_chain", "--seed", seed)

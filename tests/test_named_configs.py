@@ -2,12 +2,27 @@ import pytest
 
 from xlstm_rl.agents import TrainConfig
 from xlstm_rl.config import ConfigError, find_config, list_configs, parse_config
+from xlstm_rl.envs import make_env, make_vector_env
 
 
 @pytest.mark.parametrize("name", list_configs())
 def test_every_packaged_configuration_is_valid_and_described(name: str) -> None:
     assert list_configs()[name]
     parse_config(TrainConfig, file=find_config(name))
+
+
+@pytest.mark.parametrize("name", list_configs())
+def test_the_environment_of_every_packaged_configuration_can_be_made(name: str) -> None:
+    config = parse_config(TrainConfig, file=find_config(name)).env
+    make_env(config).close()
+    env = make_vector_env(config)
+    assert env.num_envs == config.num_envs
+    env.close()
+
+
+def test_parity_is_learned_by_a_memory_that_tracks_a_state() -> None:
+    config = parse_config(TrainConfig, file=find_config("parity"))
+    assert "s" in config.memory.block_types
 
 
 def test_training_without_a_configuration_is_training_cartpole_novel() -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from xlstm_rl.envs import ParityVectorEnv
 from xlstm_rl.errors import TrainingError
 from xlstm_rl.memory import MemoryConfig
 from xlstm_rl.normalization import NormalizationConfig
@@ -68,6 +69,16 @@ def test_what_acted_is_what_trains(
         log_prob, value = _recompute(policy, rollout)
         torch.testing.assert_close(log_prob, rollout.data["log_prob"], rtol=0, atol=1e-5)
         torch.testing.assert_close(value, rollout.data["value"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_acted_on_discrete_observations_is_what_trains(mode: AutoresetMode) -> None:
+    env = ParityVectorEnv(3, autoreset_mode=mode, length=5)
+    policy = _policy(env, MEMORIES[0])
+    rollout = _collector(env, policy).collect()
+    log_prob, _ = _recompute(policy, rollout)
+    torch.testing.assert_close(log_prob, rollout.data["log_prob"], rtol=0, atol=1e-5)
+    assert set(rollout.data["observation"].unique().tolist()) == {0, 1}
 
 
 @pytest.mark.parametrize("mode", MODES)

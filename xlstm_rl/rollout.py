@@ -148,7 +148,8 @@ class Collector:
 
     def _check_finite(self, buffers: "_Buffers") -> None:
         """Refuse NaN and infinities before they reach the statistics or the weights."""
-        steps = {"observation": buffers.raw.flatten(2), "reward": buffers.reward.unsqueeze(-1)}
+        raw = buffers.raw.reshape(*buffers.raw.shape[:2], -1)  # Discrete: [T, B] becomes [T, B, 1]
+        steps = {"observation": raw, "reward": buffers.reward.unsqueeze(-1)}
         for name, values in steps.items():
             bad = ~torch.isfinite(values).all(-1)
             if bad.any():

@@ -47,7 +47,7 @@ def test_help_waits_for_neither_torch_nor_gymnasium() -> None:
         ),
         ("eval", ["RUN", "--episodes INT", "--stochastic", "(default: 20)", "--env.id"]),
         ("plot", ["RUN...", "--out STR"]),
-        ("list", ["{configs,envs,memories}"]),
+        ("list", ["{configs,envs,memories,wrappers}"]),
     ],
 )
 def test_every_command_explains_its_options(
@@ -67,6 +67,7 @@ def test_every_command_explains_its_options(
         ("configs", ["cartpole_novel", "memory_chain", "pendulum_novel"]),
         ("envs", ["xlstm_rl/CartPoleNoVel-v1", "xlstm_rl/MemoryChain-v0"]),
         ("memories", ["xlstm", "lstm", "gru", "mlp"]),
+        ("wrappers", ["NoVelocity(velocities)", "Flicker(probability)", "Delay(steps)"]),
     ],
 )
 def test_list_names_each_with_a_description(

@@ -11,7 +11,7 @@ from xlstm_rl.envs.registration import find_spec, register_envs
 def test_the_list_has_every_environment_of_ours_with_a_description():
     ids = [line.split(maxsplit=1)[0] for line in list_envs()]
     assert ids == [env_id for env_id in gym.registry if env_id.startswith("xlstm_rl/")]
-    assert len(ids) == 5
+    assert len(ids) == 10
     assert all(len(line.split(maxsplit=1)[1]) > 20 for line in list_envs())
 
 

@@ -15,20 +15,23 @@ from xlstm_rl.config import list_configs
 class ListOptions:
     """Show what there is."""
 
-    what: Positional[Literal["configs", "envs", "memories"]]
-    """Configurations for --config, environments of this library, or kinds of memory."""
+    what: Positional[Literal["configs", "envs", "memories", "wrappers"]]
+    """Configurations for --config, environments of this library, kinds of memory, or wrappers for
+    env.wrappers."""
 
 
 def run(args: Sequence[str]) -> int:
-    """Print one line per configuration, environment or memory."""
+    """Print one line per configuration, environment, memory or wrapper."""
     options = read_options(ListOptions, args, "list")
-    show = {"configs": _configs, "envs": _envs, "memories": _memories}
+    show = {"configs": _configs, "envs": _envs, "memories": _memories, "wrappers": _wrappers}
     print("\n".join(show[options.what]()))
     return 0
 
 
 def _configs() -> list[str]:
-    return [f"{name:<18}{what}" for name, what in list_configs().items()]
+    configs = list_configs()
+    width = max(map(len, configs)) + 2
+    return [f"{name:<{width}}{what}" for name, what in configs.items()]
 
 
 def _envs() -> list[str]:
@@ -46,3 +49,9 @@ def _memories() -> list[str]:
         f"{kind:<14}{(getdoc(memory) or '').partition(chr(10))[0]}"
         for kind, memory in memories.items()
     ]
+
+
+def _wrappers() -> list[str]:
+    from xlstm_rl.envs import list_wrappers
+
+    return list_wrappers()
