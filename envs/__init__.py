@@ -11,13 +11,8 @@ from xlstm_rl.envs.make import autoreset_mode, make_env, make_vector_env
 from xlstm_rl.envs.memory_chain import MemoryChain, MemoryChainVectorEnv
 from xlstm_rl.envs.no_velocity import CartPoleNoVelVectorEnv, NoVelocity
 from xlstm_rl.envs.registration import list_envs, register_envs
-from xlstm_rl.envs.spaces import (
-    check_supported_spaces,
-    describe_space,
-    same_spaces,
-    space_from_dict,
-    space_to_dict,
-)
+from xlstm_rl.envs.space_files import space_from_dict, space_to_dict
+from xlstm_rl.envs.spaces import check_supported_spaces, describe_space, same_spaces
 
 __all__ = [
     "CartPoleNoVelVectorEnv",

@@ -72,6 +72,39 @@ def countdown_vector() -> Callable[[AutoresetMode], SyncVectorEnv]:
     return make
 
 
+class AnySpaces(gymnasium.Env[Any, Any]):
+    """Observes samples of any space and refuses actions outside of any other.
+
+    Episodes last 3, 4 and 5 steps in turn and end by termination and truncation in turn; every
+    step pays a reward drawn between -1 and 1.
+    """
+
+    def __init__(self, observation_space: Any, action_space: Any) -> None:
+        self.observation_space, self.action_space = observation_space, action_space
+        self.episode = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        if seed is not None:
+            self.observation_space.seed(seed)
+        self.episode, self.t = self.episode + 1, 0
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> Any:
+        if not self.action_space.contains(action):
+            raise ValueError(f"{action!r} is not in {self.action_space}")
+        self.t += 1
+        ended, cut = self.t == 3 + self.episode % 3, self.episode % 2 == 0
+        reward = float(self.np_random.uniform(-1, 1))
+        return self.observation_space.sample(), reward, ended and not cut, ended and cut, {}
+
+
+@pytest.fixture
+def any_spaces() -> type[AnySpaces]:
+    """The class itself."""
+    return AnySpaces
+
+
 @pytest.fixture
 def waiting_is_an_error() -> Callable[[], AbstractContextManager[None]]:
     """A context in which an operation fails that makes the host wait for the GPU."""

@@ -12,9 +12,13 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from xlstm_rl.envs import autoreset_mode
+from xlstm_rl.envs.leaves import is_nested, space_leaves, take
 
 Array = NDArray[Any]
 BoolArray = NDArray[np.bool_]
+
+RawObservation = Array | dict[str, Array]
+"""Observations of a space without parts, or those of a Dict or Tuple space by the leaf's name."""
 
 
 @dataclass
@@ -31,7 +35,7 @@ class Transition:
     """`[B]`, the episode was cut: bootstrap from the final observation. Never with
     `terminated`."""
 
-    observation: Array
+    observation: RawObservation
     """`[B, ...]`, what the next action is chosen from."""
 
     reset: BoolArray
@@ -43,7 +47,7 @@ class Transition:
     final_rows: NDArray[np.int64]
     """Environments whose final observation is not `observation` and was truncated."""
 
-    final_observation: Array | None
+    final_observation: RawObservation | None
     """`[len(final_rows), ...]`, those final observations; None where there are none."""
 
 
@@ -54,16 +58,19 @@ class EpisodeStream:
         self.env = env
         self.mode = autoreset_mode(env)
         self._ended = np.zeros(env.num_envs, dtype=bool)
+        space = env.single_observation_space
+        self._leaves = space_leaves(space) if is_nested(space) else []
 
-    def reset(self, seed: int | None = None) -> Array:
+    def reset(self, seed: int | None = None) -> RawObservation:
         """Begin an episode in every environment and return its first observations `[B, ...]`."""
         observation, _ = self.env.reset(seed=seed)
         self._ended[:] = False
-        return np.asarray(observation)
+        return self._read(observation)
 
-    def step(self, action: Array) -> Transition:
-        """Apply actions `[B, ...]`."""
-        observation, reward, terminated, truncated, info = self.env.step(action)
+    def step(self, action: Any) -> Transition:
+        """Apply actions `[B, ...]`, nested like the action space."""
+        answer, reward, terminated, truncated, info = self.env.step(action)
+        observation = self._read(answer)
         truncated = truncated & ~terminated
         ended = terminated | truncated
         transition = Transition(
@@ -84,14 +91,36 @@ class EpisodeStream:
         elif ended.any():
             rows = np.flatnonzero(truncated)
             if self.mode == AutoresetMode.SAME_STEP:
-                final = info["final_obs"] if rows.size else None
-                final = None if final is None else np.stack([final[row] for row in rows])
+                final = self._stack([info["final_obs"][row] for row in rows])
             else:
-                final = observation[rows]
-                transition.observation, _ = self.env.reset(options={"reset_mask": ended})
+                final = _rows(observation, rows)
+                answer, _ = self.env.reset(options={"reset_mask": ended})
+                transition.observation = self._read(answer)
             if rows.size:
                 transition.final_rows, transition.final_observation = rows, final
         return transition
+
+    def _read(self, observation: Any) -> RawObservation:
+        if not self._leaves:
+            return np.asarray(observation)
+        return {leaf.name: np.asarray(take(observation, leaf.path)) for leaf in self._leaves}
+
+    def _stack(self, observations: list[Any]) -> RawObservation | None:
+        """Return observations of single environments as a batch; None if there are none."""
+        if not observations:
+            return None
+        if not self._leaves:
+            return np.stack(observations)
+        return {
+            leaf.name: np.stack([take(one, leaf.path) for one in observations])
+            for leaf in self._leaves
+        }
+
+
+def _rows(observation: RawObservation, rows: NDArray[np.int64]) -> RawObservation:
+    if isinstance(observation, dict):
+        return {name: part[rows] for name, part in observation.items()}
+    return observation[rows]
 
 
 _NO_ROWS = np.empty(0, dtype=np.int64)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from xlstm_rl.config import ConfigError
 from xlstm_rl.envs import make_env
 from xlstm_rl.envs.config import EnvConfig
+from xlstm_rl.envs.leaves import map_leaves, stack_values
 from xlstm_rl.envs.spaces import same_spaces
 from xlstm_rl.policy.policy import Policy
 
@@ -144,11 +146,13 @@ def _play(
     state = policy.initial_state(len(envs), critic=False)  # no action depends on it
     reset = np.ones(len(envs), dtype=bool)
     while playing:
-        actions, state = policy.act(np.stack(observations), state, reset, deterministic, generator)
+        obs = stack_values(policy.observation_space, observations)
+        actions, state = policy.act(obs, state, reset, deterministic, generator)
         reset = np.zeros(len(envs), dtype=bool)
         left: list[int] = []
         for row, env in enumerate(envs):
-            observation, reward, terminated, truncated, _ = env.step(actions[row])
+            action = map_leaves(itemgetter(row), actions)
+            observation, reward, terminated, truncated, _ = env.step(action)
             returns[playing[row]] += float(reward)
             lengths[playing[row]] += 1
             observations[row] = observation

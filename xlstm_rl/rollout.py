@@ -9,10 +9,12 @@ from gymnasium.vector import VectorEnv
 from tensordict import TensorDict
 from torch import Tensor
 
-from xlstm_rl.autoreset import Array, EpisodeStream, Transition
+from xlstm_rl.autoreset import Array, EpisodeStream, RawObservation, Transition
 from xlstm_rl.errors import TrainingError
+from xlstm_rl.normalization import Observation
 from xlstm_rl.policy.actor_critic import Leaves
-from xlstm_rl.policy.policy import Policy
+from xlstm_rl.policy.observations import map_observation
+from xlstm_rl.policy.policy import Policy, to_numpy
 
 
 @dataclass
@@ -20,14 +22,16 @@ class Rollout:
     """T steps of B environments, episode borders inside."""
 
     data: TensorDict
-    """Batch size `[B, T]`: `observation` (normalised, as the network saw it), `action`,
-    `log_prob`, `value`, `next_value`, `reward`, `terminated`, `truncated`, `reset`, `live`."""
+    """Batch size `[B, T]`: `observation` (normalised, as the network saw it; a TensorDict by the
+    leaf's name where the space is a Dict or Tuple), `action` (in the policy's units), `log_prob`,
+    `value`, `next_value`, `reward`, `terminated`, `truncated`, `reset`, `live`."""
 
     segment_leaves: list[Leaves]
     """The memory states, batch first, before the first step of each time segment."""
 
-    raw_observation: Tensor
-    """`[B, T, ...]`, flattened but not normalised: what the running statistics are fed with."""
+    raw_observation: Any
+    """`[B, T, ...]`, a tensor or a TensorDict, flattened but not normalised: the numbers that the
+    running statistics are fed with."""
 
     episode_returns: list[float] = field(default_factory=list)
     """Sums of raw rewards of the episodes that ended."""
@@ -90,11 +94,11 @@ class Collector:
                 # copied, because no gradient may flow through what inference mode has made
                 segment_leaves.append(tuple(leaf.clone() for leaf in self._leaves))
             with torch.inference_mode():  # a tenth of a step's time: nothing is tracked
-                flat, x = self._network_input(self._observation)
+                raw, x = self._network_input(self._observation)
                 params, value, self._leaves = network.step(x, self._leaves, self._reset_tensor())
                 action = distribution.sample(params, self.generator)
-            buffers.write_decision(t, flat, x, params, value, action, self._reset, self._dead)
-            transition = self._stream.step(distribution.to_env(action).cpu().numpy())
+            buffers.write_decision(t, raw, x, params, value, action, self._reset, self._dead)
+            transition = self._stream.step(to_numpy(distribution.to_env(action)))
             buffers.write_outcome(t, transition)
             if transition.final_observation is not None:
                 rows = torch.from_numpy(transition.final_rows).to(self._device)
@@ -110,16 +114,23 @@ class Collector:
         return Rollout(
             buffers.to_tensordict(distribution, last_value, final_values),
             segment_leaves,
-            buffers.raw.transpose(0, 1),
+            _transpose(buffers.raw, self._num_envs, self.rollout_steps),
             returns,
             lengths,
         )
 
-    def _network_input(self, observation: Array) -> tuple[Tensor, Tensor]:
-        normalizer = self.policy.normalizer
-        raw = torch.from_numpy(np.ascontiguousarray(observation)).to(self._device)
+    def _network_input(self, observation: RawObservation) -> tuple[Observation, Observation]:
+        """Return the numbers that are normalised, and the whole observation as it is read."""
+        normalizer: Any = self.policy.normalizer
+        if isinstance(observation, dict):
+            raw: Any = {name: self._tensor(part) for name, part in observation.items()}
+        else:
+            raw = self._tensor(observation)
         flat = normalizer.flatten(raw)
-        return flat, normalizer.normalize(flat)
+        return normalizer.numbers(flat), normalizer.normalize(flat)
+
+    def _tensor(self, array: Array) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
 
     def _reset_tensor(self) -> Tensor | None:
         # Most steps begin no episode anywhere; the memory's path without masks is cheaper.
@@ -127,7 +138,7 @@ class Collector:
             return None
         return torch.from_numpy(self._reset).to(self._device)
 
-    def _final_value(self, rows: Tensor, observation: Array) -> Tensor:
+    def _final_value(self, rows: Tensor, observation: RawObservation) -> Tensor:
         """Value final observations with the memory of the episodes that they belong to."""
         leaves = tuple(leaf[rows] for leaf in self._leaves)
         _, x = self._network_input(observation)
@@ -148,7 +159,11 @@ class Collector:
 
     def _check_finite(self, buffers: "_Buffers") -> None:
         """Refuse NaN and infinities before they reach the statistics or the weights."""
-        steps = {"observation": buffers.raw.flatten(2), "reward": buffers.reward.unsqueeze(-1)}
+        steps = {"reward": buffers.reward.unsqueeze(-1)}
+        if isinstance(buffers.raw, dict):
+            steps |= {f"observation {name!r}": part for name, part in buffers.raw.items()}
+        else:
+            steps["observation"] = buffers.raw
         for name, values in steps.items():
             bad = ~torch.isfinite(values).all(-1)
             if bad.any():
@@ -164,16 +179,16 @@ class _Buffers:
     """Bare tensors `[T, B, ...]`, so that a step writes whole contiguous rows."""
 
     def __init__(self, policy: Policy, steps: int, num_envs: int) -> None:
-        distribution, normalizer = policy.network.distribution, policy.normalizer
+        distribution = policy.network.distribution
         lead, device = (steps, num_envs), policy.device
-        self.raw = torch.empty(0)
-        self.observation = torch.empty(0)
+        self.raw: Observation = torch.empty(0)
+        self.observation: Observation = torch.empty(0)
         self.params = torch.empty(*lead, distribution.num_params, device=device)
         self.value = torch.empty(lead, device=device)
         self.action = torch.empty(
             *lead, *distribution.action_shape, dtype=distribution.action_dtype, device=device
         )
-        self._lead, self._dtype, self._device = lead, normalizer.dtype, device
+        self._lead, self._device = lead, device
         # What the environment answers arrives in host memory and moves once per rollout.
         self.reward = torch.empty(lead)
         self.flags = {
@@ -184,8 +199,8 @@ class _Buffers:
     def write_decision(
         self,
         t: int,
-        flat: Tensor,
-        x: Tensor,
+        raw: Observation,
+        x: Observation,
         params: Tensor,
         value: Tensor,
         action: Tensor,
@@ -193,16 +208,21 @@ class _Buffers:
         dead: Array,
     ) -> None:
         if t == 0:
-            shape = (*self._lead, *x.shape[1:])
-            self.raw = torch.empty(shape, dtype=flat.dtype, device=self._device)
-            self.observation = torch.empty(shape, dtype=x.dtype, device=self._device)
-        self.raw[t] = flat
-        self.observation[t] = x
+            self.raw, self.observation = self._like(raw), self._like(x)
+        _write(self.raw, t, raw)
+        _write(self.observation, t, x)
         self.params[t] = params
         self.value[t] = value
         self.action[t] = action
         self.flags["reset"][t] = torch.from_numpy(reset)
         self.flags["dead"][t] = torch.from_numpy(dead)
+
+    def _like(self, row: Observation) -> Observation:
+        def one(x: Tensor) -> Tensor:
+            shape = (*self._lead, *x.shape[1:])
+            return torch.empty(shape, dtype=x.dtype, device=self._device)
+
+        return map_observation(one, row)
 
     def write_outcome(self, t: int, transition: Transition) -> None:
         self.reward[t] = torch.from_numpy(np.asarray(transition.reward, dtype=np.float32))
@@ -222,7 +242,6 @@ class _Buffers:
             next_value[t, rows] = value
         flags = {name: flag.to(self._device) for name, flag in self.flags.items()}
         columns = {
-            "observation": self.observation,
             "action": self.action,
             "log_prob": log_prob,
             "value": self.value,
@@ -235,6 +254,25 @@ class _Buffers:
         }
         steps, num_envs = self._lead
         return TensorDict(
-            {name: column.transpose(0, 1).contiguous() for name, column in columns.items()},
+            {
+                "observation": _transpose(self.observation, num_envs, steps),
+                **{name: column.transpose(0, 1).contiguous() for name, column in columns.items()},
+            },
             batch_size=(num_envs, steps),
         )
+
+
+def _write(buffer: Observation, t: int, row: Observation) -> None:
+    if isinstance(buffer, Tensor) and isinstance(row, Tensor):
+        buffer[t] = row
+    elif isinstance(buffer, dict) and isinstance(row, dict):
+        for name, part in row.items():
+            buffer[name][t] = part
+
+
+def _transpose(buffer: Observation, num_envs: int, steps: int) -> Any:
+    """Return `[T, B, ...]` as `[B, T, ...]`: a tensor, or a TensorDict by the leaf's name."""
+    if isinstance(buffer, Tensor):
+        return buffer.transpose(0, 1).contiguous()
+    parts = {name: part.transpose(0, 1).contiguous() for name, part in buffer.items()}
+    return TensorDict(parts, batch_size=(num_envs, steps))

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from xlstm_rl.memory import Memory, MemoryConfig, make_memory
+from xlstm_rl.normalization import Observation
 from xlstm_rl.policy.config import PolicyConfig
-from xlstm_rl.policy.distributions import DiagonalGaussian, make_distribution
+from xlstm_rl.policy.distributions import make_distribution
 from xlstm_rl.policy.encoders import make_encoder, make_mlp, orthogonal
 
 Leaves = tuple[Tensor, ...]
@@ -79,17 +80,16 @@ class ActorCritic(nn.Module):
         policy: PolicyConfig,
     ) -> None:
         super().__init__()
-        self.distribution = make_distribution(action_space)
+        self.distribution = make_distribution(action_space, policy)
         self.actor = Trunk(observation_space, memory, policy)
         self.critic = (
             Trunk(observation_space, memory, policy) if policy.critic == "separate" else None
         )
-        num_params = self.distribution.num_params
+        num_outputs, num_free = self.distribution.num_outputs, self.distribution.num_free
         self.log_std: nn.Parameter | None = None
-        if isinstance(self.distribution, DiagonalGaussian):
-            num_params //= 2
-            self.log_std = nn.Parameter(torch.full((num_params,), policy.initial_log_std))
-        self.action_head = Head(memory.width, num_params, policy, gain=0.01)
+        if num_free:
+            self.log_std = nn.Parameter(torch.full((num_free,), policy.initial_log_std))
+        self.action_head = Head(memory.width, num_outputs, policy, gain=0.01)
         self.value_head = Head(memory.width, 1, policy, gain=1.0)
 
     def memories(self, critic: bool = True) -> dict[str, Memory]:
@@ -113,12 +113,13 @@ class ActorCritic(nn.Module):
         return leaves
 
     def forward(
-        self, observation: Tensor, leaves: Leaves, reset: Tensor | None
+        self, observation: Observation, leaves: Leaves, reset: Tensor | None
     ) -> tuple[Tensor, Tensor, Leaves]:
         """Run whole sequences.
 
         Args:
-            observation: `[B, T, ...]`, normalised.
+            observation: `[B, T, ...]`, normalised; of a Dict or Tuple space a mapping from the
+                names of its leaves to such tensors.
             leaves: the state before the first step.
             reset: `[B, T]`, true where a step is the first of an episode; None: nowhere.
 
@@ -129,13 +130,13 @@ class ActorCritic(nn.Module):
         return self._evaluate(_run_sequence, observation, leaves, reset)
 
     def step(
-        self, observation: Tensor, leaves: Leaves, reset: Tensor | None
+        self, observation: Observation, leaves: Leaves, reset: Tensor | None
     ) -> tuple[Tensor, Tensor, Leaves]:
         """Run one step: the same as `forward` without the time axis."""
         return self._evaluate(_run_step, observation, leaves, reset)
 
     def decide(
-        self, observation: Tensor, leaves: Leaves, reset: Tensor | None, inplace: bool = False
+        self, observation: Observation, leaves: Leaves, reset: Tensor | None, inplace: bool = False
     ) -> tuple[Tensor, Leaves]:
         """Run one step for the action alone: `step` without the values.
 
@@ -158,7 +159,7 @@ class ActorCritic(nn.Module):
         return params, after
 
     def _evaluate(
-        self, run: _Run, observation: Tensor, leaves: Leaves, reset: Tensor | None
+        self, run: _Run, observation: Observation, leaves: Leaves, reset: Tensor | None
     ) -> tuple[Tensor, Tensor, Leaves]:
         params, features, after, critic_leaves = self._act(run, observation, leaves, reset)
         if self.critic is not None:
@@ -168,7 +169,7 @@ class ActorCritic(nn.Module):
         return params, self.value_head(features).squeeze(-1), after
 
     def _act(
-        self, run: _Run, observation: Tensor, leaves: Leaves, reset: Tensor | None
+        self, run: _Run, observation: Observation, leaves: Leaves, reset: Tensor | None
     ) -> tuple[Tensor, Tensor, Leaves, Leaves]:
         """Run the actor's branch: distribution parameters, its features, its state, the rest."""
         split = len(self.actor.memory.state_keys)
@@ -177,5 +178,5 @@ class ActorCritic(nn.Module):
         )
         params = self.action_head(features)
         if self.log_std is not None:
-            params = torch.cat((params, self.log_std.expand_as(params)), -1)
+            params = torch.cat((params, self.log_std.expand(*params.shape[:-1], -1)), -1)
         return params, features, after, leaves[split:]

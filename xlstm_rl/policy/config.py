@@ -26,6 +26,13 @@ class PolicyConfig:
     initial_log_std: float = 0.0
     """Starting log standard deviation of Gaussian actions, in units of half the action range."""
 
+    action_std: Literal["free", "state"] = "free"
+    """Standard deviation of Gaussian actions: `free` parameters, or from the `state`."""
+
+    action_bounds: Literal["clip", "tanh"] = "clip"
+    """How Gaussian actions keep their bounds: samples beyond one are clipped on their way to the
+    environment, or every sample goes through a tanh whose slope is in the log-probability."""
+
     def __post_init__(self) -> None:
         for name in ("encoder_layers", "head_layers"):
             if getattr(self, name) < 0:

@@ -1,12 +1,15 @@
 """Encoders: from an observation to the memory's input."""
 
 import math
-from itertools import pairwise
+from collections.abc import Mapping
+from itertools import accumulate, pairwise
 from typing import Any
 
 import gymnasium
+import torch
 from torch import Tensor, nn
 
+from xlstm_rl.envs.leaves import is_nested, space_leaves
 from xlstm_rl.policy.config import PolicyConfig
 
 _ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "silu": nn.SiLU}
@@ -57,20 +60,85 @@ class DiscreteEncoder(nn.Module):
         return out
 
 
-def make_encoder(space: gymnasium.Space[Any], width: int, config: PolicyConfig) -> nn.Module:
+class MultiDiscreteEncoder(nn.Module):
+    """Embeds k indices `[..., k]` as `[..., width]`: a Linear layer on their one-hot codes."""
+
+    offsets: Tensor
+
+    def __init__(self, counts: list[int], width: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(sum(counts), width)
+        # the variance of the sum is that of one embedding
+        nn.init.orthogonal_(self.embedding.weight, (2.0 / len(counts)) ** 0.5)
+        offsets = torch.tensor([0, *accumulate(counts[:-1])])
+        self.register_buffer("offsets", offsets, persistent=False)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Return `[..., width]` for indices `[..., k]`."""
+        out: Tensor = self.embedding(observation + self.offsets).sum(-2)
+        return out
+
+
+class JoinedEncoder(nn.Module):
+    """One encoder per leaf, their outputs `[..., width]` summed.
+
+    For encoders that are linear this is the linear layer on all leaves side by side. The sum is
+    divided by the root of their number, so that it is of the size of one of them.
+    """
+
+    def __init__(self, encoders: dict[str, nn.Module]) -> None:
+        super().__init__()
+        self.names = list(encoders)
+        self.encoders = nn.ModuleList(encoders.values())
+        self._scale = 1.0 / math.sqrt(len(encoders))
+
+    def forward(self, observation: Mapping[str, Tensor]) -> Tensor:
+        """Return `[..., width]` for tensors by the leaf's name."""
+        pairs = zip(self.names, self.encoders, strict=True)
+        parts = [encoder(observation[name]) for name, encoder in pairs]
+        out: Tensor = parts[0]
+        for part in parts[1:]:
+            out = out + part
+        return out * self._scale
+
+
+def make_encoder(
+    space: gymnasium.Space[Any], width: int, config: PolicyConfig, without: str | None = None
+) -> nn.Module:
     """Return a module from observations, as the normaliser hands them on, to `[..., width]`.
 
+    Args:
+        space: of one environment.
+        width: of what goes into the memory.
+        config: the layers.
+        without: a key of a Dict space that is not encoded.
+
     Raises:
-        ValueError: the space is neither Box nor Discrete.
+        ValueError: the space, or a part of it, has no encoder.
     """
-    if isinstance(space, gymnasium.spaces.Discrete):
-        first: nn.Module = DiscreteEncoder(int(space.n), width)
-    elif isinstance(space, gymnasium.spaces.Box):
-        gain = 2.0**0.5 if config.encoder_layers else 1.0
-        first = _first_layer(math.prod(space.shape), width, gain)
+    gain = 2.0**0.5 if config.encoder_layers else 1.0
+    if is_nested(space):
+        leaves = space_leaves(space, without)
+        first: nn.Module = JoinedEncoder(
+            {leaf.name: _leaf_encoder(leaf.space, width, gain) for leaf in leaves}
+        )
     else:
-        raise ValueError(f"observation space {space}: expected Box or Discrete")
+        first = _leaf_encoder(space, width, gain)
     if config.encoder_layers == 0:
         return first
     rest = make_mlp([width] * config.encoder_layers, config.activation)
     return nn.Sequential(first, _ACTIVATIONS[config.activation](), *rest)
+
+
+def _leaf_encoder(space: gymnasium.Space[Any], width: int, gain: float) -> nn.Module:
+    """Return the first layer for a space without parts: to `[..., width]`, no activation."""
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return DiscreteEncoder(int(space.n), width)
+    if isinstance(space, gymnasium.spaces.MultiDiscrete):
+        return MultiDiscreteEncoder(space.nvec.ravel().tolist(), width)
+    if isinstance(space, gymnasium.spaces.Box | gymnasium.spaces.MultiBinary):
+        return _first_layer(math.prod(space.shape), width, gain)
+    raise ValueError(
+        f"observation space {space}: expected Box, Discrete, MultiDiscrete, MultiBinary, or Dict "
+        "or Tuple of these"
+    )

@@ -1,32 +1,30 @@
 """A policy: normaliser, network and the spaces that they were made for."""
 
-from typing import Any, overload
+from typing import Any
 
 import gymnasium
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from tensordict import TensorDict
 from torch import Tensor, nn
 
 from xlstm_rl.envs.config import EnvConfig
+from xlstm_rl.envs.leaves import map_leaves
 from xlstm_rl.envs.spaces import check_supported_spaces
 from xlstm_rl.memory import MemoryConfig
-from xlstm_rl.normalization import NormalizationConfig, ObservationNormalizer
+from xlstm_rl.normalization import NormalizationConfig, Observation, make_normalizer
 from xlstm_rl.policy.actor import Actor
 from xlstm_rl.policy.actor_critic import ActorCritic, Leaves
 from xlstm_rl.policy.config import PolicyConfig
 from xlstm_rl.policy.graph_actor import GraphActor
-
-Array = NDArray[Any]
+from xlstm_rl.policy.observations import ObservationReader, map_observation
 
 
 class Policy(nn.Module):
     """Acts one step at a time: observation and memory state in, action and memory state out.
 
     Args:
-        observation_space: of one environment; Box or Discrete.
-        action_space: of one environment; Discrete or one-dimensional Box.
+        observation_space: of one environment; see `envs.check_supported_spaces`.
+        action_space: of one environment; likewise.
         memory: the memory's configuration.
         policy: configuration of encoder and heads.
         normalization: whether observations are normalised.
@@ -53,7 +51,8 @@ class Policy(nn.Module):
         self.policy_config = policy
         self.normalization_config = normalization
         self.env_config = env
-        self.normalizer = ObservationNormalizer(observation_space, normalization)
+        self.reader = ObservationReader(observation_space)
+        self.normalizer = make_normalizer(observation_space, normalization)
         self.network = ActorCritic(observation_space, action_space, memory, policy)
 
     @property
@@ -72,38 +71,19 @@ class Policy(nn.Module):
         leaves = self.network.initial_leaves(batch_size, self.device, critic)
         return self.pack_state(leaves, batch_size, critic)
 
-    @overload
     def act(
         self,
-        obs: Tensor,
-        state: TensorDict | None = ...,
-        reset: Any = ...,
-        deterministic: bool = ...,
-        generator: torch.Generator | None = ...,
-    ) -> tuple[Tensor, TensorDict]: ...
-
-    @overload
-    def act(
-        self,
-        obs: Array,
-        state: TensorDict | None = ...,
-        reset: Any = ...,
-        deterministic: bool = ...,
-        generator: torch.Generator | None = ...,
-    ) -> tuple[Array, TensorDict]: ...
-
-    def act(
-        self,
-        obs: Array | Tensor,
+        obs: Any,
         state: TensorDict | None = None,
         reset: Any = None,
         deterministic: bool = True,
         generator: torch.Generator | None = None,
-    ) -> tuple[Array | Tensor, TensorDict]:
+    ) -> tuple[Any, TensorDict]:
         """Choose actions for a batch of B environments.
 
         Args:
-            obs: raw observations `[B, *observation_shape]`, NumPy or torch.
+            obs: raw observations `[B, *observation_shape]`, NumPy or torch; dicts and tuples of
+                them where the observation space is a Dict or Tuple.
             state: the memory state handed back by the step before; None: fresh, like
                 `initial_state(B)`. The memories that it holds are those that are carried on: the
                 critic's as well, unless it comes from `initial_state(B, critic=False)`.
@@ -114,13 +94,15 @@ class Policy(nn.Module):
 
         Returns:
             Actions `[B, *action_shape]` of the environment's action space, of the same kind
-            (NumPy or torch) as `obs`, and the memory state after the step.
+            (NumPy or torch) as `obs`, in dicts and tuples where it is a Dict or Tuple, and the
+            memory state after the step.
 
         Raises:
             ValueError: a shape does not fit the policy.
         """
-        raw = torch.as_tensor(np.asarray(obs) if not isinstance(obs, Tensor) else obs)
-        batch_size = self._check_observation(raw)
+        raw, batch_size, is_tensor = self.reader.read(
+            obs, None, "act takes a batch; for one environment use policy.actor()"
+        )
         device = self.device
         if state is None:
             leaves = self.network.initial_leaves(batch_size, device)
@@ -128,7 +110,7 @@ class Policy(nn.Module):
             leaves = self.unpack_state(state, batch_size)
         flags = self.read_reset(reset, batch_size)
         action, leaves = self.choose(
-            raw.to(device),
+            map_observation(lambda one: one.to(device), raw),
             leaves,
             None if flags is None else flags.to(device),
             deterministic,
@@ -136,25 +118,26 @@ class Policy(nn.Module):
         )
         carried = ("actor", "critic") if state is None else tuple(state.keys())
         after = self.pack_state(leaves, batch_size, critic="critic" in carried)
-        return (action if isinstance(obs, Tensor) else action.cpu().numpy()), after
+        return (action if is_tensor else to_numpy(action)), after
 
     @torch.no_grad()
     def choose(
         self,
-        obs: Tensor,
+        obs: Observation,
         leaves: Leaves,
         reset: Tensor | None,
         deterministic: bool = True,
         generator: torch.Generator | None = None,
         inplace: bool = False,
-    ) -> tuple[Tensor, Leaves]:
+    ) -> tuple[Any, Leaves]:
         """Do what `act` does, on bare tensors that are where the policy is, unchecked.
 
         This is the step of `act` and of every actor. On a CUDA device nothing in it waits for the
         device, so that it can be captured in a CUDA graph.
 
         Args:
-            obs: raw observations `[B, *observation_shape]`.
+            obs: raw observations `[B, *observation_shape]`, by the leaf's name where the space is
+                nested, as `reader.read` returns them.
             leaves: the state of the actor's memory, and if need be of the critic's behind it.
             reset: `[B]` bool, or None: nowhere.
             deterministic: take the most probable action instead of a sample.
@@ -210,16 +193,6 @@ class Policy(nn.Module):
             leaves += memory.unpack_state(state[name])
         return tuple(leaf.to(self.device) for leaf in leaves)
 
-    def _check_observation(self, observation: Tensor) -> int:
-        expected = tuple(self.observation_space.shape or ())
-        got = tuple(observation.shape)
-        if len(got) != len(expected) + 1 or got[1:] != expected:
-            raise ValueError(
-                f"obs has shape {list(got)}, expected [B, {', '.join(map(str, expected))}]: act "
-                "takes a batch; for one environment use policy.actor()"
-            )
-        return got[0]
-
     def read_reset(self, reset: Any, batch_size: int) -> Tensor | None:
         """Return flags `[B]`, wherever they were, from one bool or B of them.
 
@@ -259,3 +232,8 @@ class Policy(nn.Module):
             RuntimeError: `cuda_graph` without a CUDA device.
         """
         return (GraphActor if cuda_graph else Actor)(self, num_envs, deterministic)
+
+
+def to_numpy(action: Any) -> Any:
+    """Return actions as NumPy, nested as they are; for a GPU the host waits."""
+    return map_leaves(lambda one: one.cpu().numpy(), action)
