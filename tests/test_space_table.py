@@ -41,9 +41,19 @@ ACTIONS: dict[str, tuple[gymnasium.Space[Any], dict[str, Any]]] = {
         {"action_bounds": "tanh", "action_std": "state"},
     ),
 }
+PREVIOUS = {"previous_action": True, "previous_reward": True, "first_step": True}
+WITH_MASK = spaces.Dict(seen=VECTOR, action_mask=spaces.MultiBinary(3))
+BESIDE: dict[str, tuple[gymnasium.Space[Any], gymnasium.Space[Any], dict[str, Any]]] = {
+    "previous_action": (VECTOR, PAIR, {"previous_action": True}),
+    "previous_reward": (spaces.Discrete(4), CHOICE, {"previous_reward": True}),
+    "first_step": (OBSERVATIONS["Dict"], TORQUE, {"first_step": True}),
+    "action_mask: info": (VECTOR, CHOICE, {"action_mask": "info"}),
+    "action_mask: observation": (WITH_MASK, CHOICE, {"action_mask": "observation", **PREVIOUS}),
+}
 ROWS: dict[str, tuple[gymnasium.Space[Any], gymnasium.Space[Any], dict[str, Any]]] = {
     **{f"observation: {name}": (space, CHOICE, {}) for name, space in OBSERVATIONS.items()},
     **{f"action: {name}": (VECTOR, *row) for name, row in ACTIONS.items()},
+    **{f"beside: {name}": row for name, row in BESIDE.items()},
 }
 
 
@@ -78,7 +88,7 @@ def test_a_row_of_the_table(any_spaces: Any, tmp_path: Path, row: str) -> None:
     critic, mode = [("shared", "next_step"), ("separate", "same_step")][list(ROWS).index(row) % 2]
 
     def make() -> Any:
-        return any_spaces(observation, action)
+        return any_spaces(observation, action, policy.get("action_mask"))
 
     agent = _agent(make, {"critic": critic, **policy}, autoreset=mode)
     agent.learn(2 * 3 * 12)
@@ -128,10 +138,10 @@ class _Static(gymnasium.Env[Any, Any]):
 
 def test_the_documentation_has_these_rows_and_no_others() -> None:
     text = (Path(__file__).parents[1] / "docs" / "spaces.md").read_text(encoding="utf-8")
-    tables = text.split("## ")[1:]
+    tables = text.split("\n## ")[1:]
     found = {
         f"{kind}: {name}"
-        for kind, table in zip(("observation", "action"), tables, strict=False)
+        for kind, table in zip(("observation", "action", "beside"), tables, strict=True)
         for name in re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
     }
     assert found == set(ROWS)

@@ -17,6 +17,7 @@ from xlstm_rl.envs.leaves import is_nested, space_leaves, take
 Array = NDArray[Any]
 BoolArray = NDArray[np.bool_]
 
+Info = dict[str, Any]
 RawObservation = Array | dict[str, Array]
 """Observations of a space without parts, or those of a Dict or Tuple space by the leaf's name."""
 
@@ -50,6 +51,9 @@ class Transition:
     final_observation: RawObservation | None
     """`[len(final_rows), ...]`, those final observations; None where there are none."""
 
+    infos: list[Info]
+    """What the environments said beside `observation`: of the step, then of the resets, if any."""
+
 
 class EpisodeStream:
     """Steps a vector environment, whichever way it resets its episodes."""
@@ -60,10 +64,11 @@ class EpisodeStream:
         self._ended = np.zeros(env.num_envs, dtype=bool)
         space = env.single_observation_space
         self._leaves = space_leaves(space) if is_nested(space) else []
+        self.first_info: Info = {}
 
     def reset(self, seed: int | None = None) -> RawObservation:
         """Begin an episode in every environment and return its first observations `[B, ...]`."""
-        observation, _ = self.env.reset(seed=seed)
+        observation, self.first_info = self.env.reset(seed=seed)
         self._ended[:] = False
         return self._read(observation)
 
@@ -82,6 +87,7 @@ class EpisodeStream:
             dead=np.zeros_like(ended),
             final_rows=_NO_ROWS,
             final_observation=None,
+            infos=[info],
         )
         if self.mode == AutoresetMode.NEXT_STEP:
             # The step after an episode's last one only resets: what it answers is an episode's
@@ -94,7 +100,8 @@ class EpisodeStream:
                 final = self._stack([info["final_obs"][row] for row in rows])
             else:
                 final = _rows(observation, rows)
-                answer, _ = self.env.reset(options={"reset_mask": ended})
+                answer, first_info = self.env.reset(options={"reset_mask": ended})
+                transition.infos = [_rows_of_info(info, ~ended), first_info]
                 transition.observation = self._read(answer)
             if rows.size:
                 transition.final_rows, transition.final_observation = rows, final
@@ -115,6 +122,13 @@ class EpisodeStream:
             leaf.name: np.stack([take(one, leaf.path) for one in observations])
             for leaf in self._leaves
         }
+
+
+def _rows_of_info(info: Info, rows: BoolArray) -> Info:
+    """Return an info in which what is marked is marked in some rows alone."""
+    marked = {name: flags & rows for name, flags in info.items() if name.startswith("_")}
+    missing = {f"_{name}": rows for name in info if not name.startswith("_")}
+    return {**info, **missing, **marked}
 
 
 def _rows(observation: RawObservation, rows: NDArray[np.int64]) -> RawObservation:

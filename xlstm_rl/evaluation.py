@@ -13,8 +13,9 @@ import torch
 from xlstm_rl.config import ConfigError
 from xlstm_rl.envs import make_env
 from xlstm_rl.envs.config import EnvConfig
-from xlstm_rl.envs.leaves import map_leaves, stack_values
+from xlstm_rl.envs.leaves import map_leaves, stack_values, take
 from xlstm_rl.envs.spaces import same_spaces
+from xlstm_rl.masks import read_masks
 from xlstm_rl.policy.policy import Policy
 
 _MAX_PARALLEL = 20
@@ -139,21 +140,23 @@ def _play(
     generator = torch.Generator(policy.device).manual_seed(seed)
     returns, lengths = [0.0] * episodes, [0] * episodes
     playing = list(range(len(envs)))
-    observations = [
-        env.reset(seed=seed + episode)[0] for env, episode in zip(envs, playing, strict=True)
-    ]
+    begun = [env.reset(seed=seed + episode) for env, episode in zip(envs, playing, strict=True)]
+    observations, infos = [one[0] for one in begun], [one[1] for one in begun]
+    rewards = [0.0] * len(envs)
     waiting = iter(range(len(envs), episodes))
     state = policy.initial_state(len(envs), critic=False)  # no action depends on it
     reset = np.ones(len(envs), dtype=bool)
     while playing:
         obs = stack_values(policy.observation_space, observations)
-        actions, state = policy.act(obs, state, reset, deterministic, generator)
+        beside = _beside(policy, rewards, infos, obs, playing, lengths)
+        actions, state = policy.act(obs, state, reset, deterministic, generator, **beside)
         reset = np.zeros(len(envs), dtype=bool)
         left: list[int] = []
         for row, env in enumerate(envs):
             action = map_leaves(itemgetter(row), actions)
-            observation, reward, terminated, truncated, _ = env.step(action)
-            returns[playing[row]] += float(reward)
+            observation, reward, terminated, truncated, infos[row] = env.step(action)
+            rewards[row] = float(reward)
+            returns[playing[row]] += rewards[row]
             lengths[playing[row]] += 1
             observations[row] = observation
             if not (terminated or truncated):
@@ -163,12 +166,49 @@ def _play(
                 left.append(row)
                 continue
             playing[row] = following
-            observations[row], _ = env.reset(seed=seed + following)
+            observations[row], infos[row] = env.reset(seed=seed + following)
             reset[row] = True
         if left:
             keep = [row for row in range(len(envs)) if row not in left]
             envs = [envs[row] for row in keep]
             playing = [playing[row] for row in keep]
             observations = [observations[row] for row in keep]
+            rewards, infos = [rewards[row] for row in keep], [infos[row] for row in keep]
             state, reset = state[torch.tensor(keep, dtype=torch.long)], reset[keep]
     return EvaluationResult(returns, lengths)
+
+
+def _beside(
+    policy: Policy,
+    rewards: list[float],
+    infos: list[dict[str, Any]],
+    obs: Any,
+    playing: list[int],
+    lengths: list[int],
+) -> dict[str, Any]:
+    """Return what `policy.act` needs beside the observation.
+
+    Raises:
+        EnvError: a mask is missing or allows nothing; named are the episode and its step.
+    """
+    beside: dict[str, Any] = {}
+    if policy.context.reads_reward:
+        beside["reward"] = np.array(rewards, dtype=np.float32)
+    if policy.context.reads_mask:
+        key = policy.policy_config.action_mask_key
+        masks = np.empty(len(infos), dtype=object)
+        for row, info in enumerate(infos):
+            masks[row] = info.get(key)
+        info = {key: masks, f"_{key}": np.array([key in info for info in infos])}
+        flags = read_masks(
+            policy,
+            {leaf.name: take(obs, leaf.path) for leaf in policy.reader.leaves},
+            [info],
+            np.zeros(len(infos), dtype=np.bool_),
+            lambda row: (
+                f"the environment of episode {playing[row]} at step {lengths[playing[row]]}"
+            ),
+        )
+        if policy.beside.source == "info":
+            beside["action_mask"] = torch.from_numpy(flags)
+    return beside

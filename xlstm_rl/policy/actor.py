@@ -9,6 +9,7 @@ from torch import Tensor
 from xlstm_rl.envs.leaves import map_leaves
 from xlstm_rl.normalization import Observation
 from xlstm_rl.policy.actor_critic import Leaves
+from xlstm_rl.policy.beside import Beside, is_set
 from xlstm_rl.policy.observations import map_observation
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Actor:
         self._leaves: Leaves = ()
         self._lead = () if num_envs is None else (num_envs,)
         self.state = policy.initial_state(self._batch_size, critic=False)
+        self._fresh = True
 
     @property
     def state(self) -> TensorDict:
@@ -44,21 +46,29 @@ class Actor:
         leaves = self.policy.unpack_state(state, self._batch_size)
         # tensors made in inference mode could not be overwritten outside of it
         with torch.inference_mode(False), torch.no_grad():
-            self._store(leaves[: len(self.policy.network.actor.memory.state_keys)])
+            policy = self.policy
+            count = len(policy.context.state_shapes) + len(policy.network.actor.memory.state_keys)
+            self._store(leaves[:count])
+        self._fresh = False
 
-    def __call__(self, obs: Any, reset: Any = None) -> Any:
+    def __call__(
+        self, obs: Any, reset: Any = None, reward: Any = None, action_mask: Any = None
+    ) -> Any:
         """Return the action for an observation, and remember.
 
         Args:
             obs: `[*observation_shape]`, or `[num_envs, *observation_shape]` for a vector
                 environment; dicts and tuples of them where the space is a Dict or Tuple.
             reset: true where `obs` is the first of an episode (`[num_envs]` or one bool).
+            reward: as for `Policy.act`; without a batch axis for one environment.
+            action_mask: as for `Policy.act`; likewise.
 
         Returns:
             The action or actions, of the same kind (NumPy or torch) as `obs`.
 
         Raises:
-            ValueError: a shape does not fit the policy or the number of environments.
+            ValueError: a shape does not fit the policy or the number of environments, what the
+                policy needs is missing, or a mask allows no action.
         """
         made_for = f"{self.num_envs} environments" if self.num_envs else "one, unbatched"
         raw, _, is_tensor = self.policy.reader.read(
@@ -70,7 +80,14 @@ class Actor:
         if not self.num_envs:
             raw = map_observation(lambda one: one.unsqueeze(0), raw)
         flags = self.policy.read_reset(reset, self._batch_size)
-        actions = self._hand_out(self._step(raw, flags), is_tensor)
+        if action_mask is not None and not self.num_envs:
+            action_mask = map_leaves(lambda one: None if one is None else one[None], action_mask)
+        fresh = self._fresh or is_set(flags)
+        beside = self.policy.beside.read(
+            raw, self._batch_size, reward, action_mask, fresh, self.policy.device
+        )
+        actions = self._hand_out(self._step(raw, flags, beside), is_tensor)
+        self._fresh = False
         # Gymnasium's Discrete spaces accept NumPy integers, so no further conversion is needed.
         return actions if self.num_envs else map_leaves(lambda one: one[0], actions)
 
@@ -78,7 +95,7 @@ class Actor:
         """Take over a state that may go on living elsewhere."""
         self._leaves = tuple(leaf.clone() for leaf in leaves)
 
-    def _step(self, obs: Observation, reset: Tensor | None) -> Any:
+    def _step(self, obs: Observation, reset: Tensor | None, beside: Beside) -> Any:
         """Return the actions `[B, ...]` for observations `[B, ...]` from anywhere."""
         device = self.policy.device
         leaves = self._leaves
@@ -91,6 +108,7 @@ class Actor:
             self.deterministic,
             # there a kernel writes where it read; on a CPU it would be a copy more
             inplace=device.type == "cuda",
+            beside=beside,
         )
         return action
 

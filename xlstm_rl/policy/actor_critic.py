@@ -1,5 +1,6 @@
 """The network: encoder, memory and heads, the same modules for acting and for training."""
 
+from functools import partial
 from typing import Any, Protocol
 
 import gymnasium
@@ -8,7 +9,9 @@ from torch import Tensor, nn
 
 from xlstm_rl.memory import Memory, MemoryConfig, make_memory
 from xlstm_rl.normalization import Observation
+from xlstm_rl.policy.categorical import MASKED_LOGIT
 from xlstm_rl.policy.config import PolicyConfig
+from xlstm_rl.policy.context import ACTION_MASK, context_sizes
 from xlstm_rl.policy.distributions import make_distribution
 from xlstm_rl.policy.encoders import make_encoder, make_mlp, orthogonal
 
@@ -19,10 +22,14 @@ class Trunk(nn.Module):
     """Encoder and memory: observations in, features `[..., D]` out."""
 
     def __init__(
-        self, space: gymnasium.Space[Any], memory: MemoryConfig, policy: PolicyConfig
+        self,
+        space: gymnasium.Space[Any],
+        memory: MemoryConfig,
+        policy: PolicyConfig,
+        beside: dict[str, int] | None,
     ) -> None:
         super().__init__()
-        self.encoder = make_encoder(space, memory.width, policy)
+        self.encoder = make_encoder(space, memory.width, policy, beside)
         self.memory: Memory = make_memory(memory)
 
 
@@ -81,10 +88,11 @@ class ActorCritic(nn.Module):
     ) -> None:
         super().__init__()
         self.distribution = make_distribution(action_space, policy)
-        self.actor = Trunk(observation_space, memory, policy)
-        self.critic = (
-            Trunk(observation_space, memory, policy) if policy.critic == "separate" else None
-        )
+        beside = context_sizes(self.distribution, policy)
+        bare = not beside and policy.action_mask == "none"
+        trunk = partial(Trunk, observation_space, memory, policy, None if bare else beside)
+        self.actor = trunk()
+        self.critic = trunk() if policy.critic == "separate" else None
         num_outputs, num_free = self.distribution.num_outputs, self.distribution.num_free
         self.log_std: nn.Parameter | None = None
         if num_free:
@@ -119,7 +127,7 @@ class ActorCritic(nn.Module):
 
         Args:
             observation: `[B, T, ...]`, normalised; of a Dict or Tuple space a mapping from the
-                names of its leaves to such tensors.
+                names of its leaves to such tensors, and beside them what `Context.join` adds.
             leaves: the state before the first step.
             reset: `[B, T]`, true where a step is the first of an episode; None: nowhere.
 
@@ -177,6 +185,9 @@ class ActorCritic(nn.Module):
             self.actor.memory, self.actor.encoder(observation), leaves[:split], reset
         )
         params = self.action_head(features)
+        mask = None if isinstance(observation, Tensor) else observation.get(ACTION_MASK)
+        if mask is not None:
+            params = params.masked_fill(~mask, MASKED_LOGIT)
         if self.log_std is not None:
             params = torch.cat((params, self.log_std.expand(*params.shape[:-1], -1)), -1)
         return params, features, after, leaves[split:]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from xlstm_rl.envs.leaves import is_nested, space_leaves
 from xlstm_rl.policy.config import PolicyConfig
+from xlstm_rl.policy.context import OBSERVATION
 
 _ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "silu": nn.SiLU}
 
@@ -103,7 +104,10 @@ class JoinedEncoder(nn.Module):
 
 
 def make_encoder(
-    space: gymnasium.Space[Any], width: int, config: PolicyConfig, without: str | None = None
+    space: gymnasium.Space[Any],
+    width: int,
+    config: PolicyConfig,
+    beside: Mapping[str, int] | None = None,
 ) -> nn.Module:
     """Return a module from observations, as the normaliser hands them on, to `[..., width]`.
 
@@ -111,17 +115,21 @@ def make_encoder(
         space: of one environment.
         width: of what goes into the memory.
         config: the layers.
-        without: a key of a Dict space that is not encoded.
+        beside: names and lengths of the vectors that stand beside the observation in a mapping;
+            None: an observation that has no parts comes as a bare tensor.
 
     Raises:
         ValueError: the space, or a part of it, has no encoder.
     """
     gain = 2.0**0.5 if config.encoder_layers else 1.0
-    if is_nested(space):
-        leaves = space_leaves(space, without)
-        first: nn.Module = JoinedEncoder(
-            {leaf.name: _leaf_encoder(leaf.space, width, gain) for leaf in leaves}
-        )
+    if is_nested(space) or beside is not None:
+        leaves = space_leaves(space, config.mask_in_observation)
+        encoders = {
+            leaf.name or OBSERVATION: _leaf_encoder(leaf.space, width, gain) for leaf in leaves
+        }
+        for name, size in (beside or {}).items():
+            encoders[name] = _first_layer(size, width, gain)
+        first: nn.Module = JoinedEncoder(encoders)
     else:
         first = _leaf_encoder(space, width, gain)
     if config.encoder_layers == 0:

@@ -11,6 +11,7 @@ from xlstm_rl.envs.leaves import map_leaves
 from xlstm_rl.normalization import Observation
 from xlstm_rl.policy.actor import Actor
 from xlstm_rl.policy.actor_critic import Leaves
+from xlstm_rl.policy.beside import Beside
 
 if TYPE_CHECKING:
     from xlstm_rl.policy.policy import Policy
@@ -141,6 +142,12 @@ class GraphActor(Actor):
             )
             self._reset = _Staged(torch.zeros(rows, dtype=torch.bool, device=device))
             self._reset_is_clear = True
+            context, width = policy.context, policy.beside.mask.width
+            self._reward = (
+                _Staged(torch.zeros(rows, device=device)) if context.reads_reward else None
+            )
+            all_allowed = torch.ones(rows, width, dtype=torch.bool, device=device)
+            self._mask = _Staged(all_allowed) if context.reads_mask else None
             self._action = map_leaves(_Staged, self._graph.capture(self._run))
             for leaf in self._leaves:  # the warm-up has been here
                 leaf.zero_()
@@ -157,7 +164,15 @@ class GraphActor(Actor):
         else:
             obs = self._obs.tensor
         action, _ = self.policy.choose(
-            obs, self._leaves, self._reset.tensor, self.deterministic, inplace=True
+            obs,
+            self._leaves,
+            self._reset.tensor,
+            self.deterministic,
+            inplace=True,
+            beside=(
+                None if self._reward is None else self._reward.tensor,
+                None if self._mask is None else self._mask.tensor,
+            ),
         )
         return action
 
@@ -167,7 +182,7 @@ class GraphActor(Actor):
         for mine, new in zip(self._leaves, leaves, strict=True):
             mine.copy_(new)
 
-    def _step(self, obs: Observation, reset: Tensor | None) -> Any:
+    def _step(self, obs: Observation, reset: Tensor | None, beside: Beside) -> Any:
         if self._weight.data_ptr() != self._address:
             raise RuntimeError(
                 "the policy was moved or cast since its step was captured: make a new actor with "
@@ -178,6 +193,11 @@ class GraphActor(Actor):
                 staged.write(obs[name])
         elif isinstance(self._obs, _Staged) and isinstance(obs, Tensor):
             self._obs.write(obs)
+        reward, mask = beside
+        if self._reward is not None and reward is not None:
+            self._reward.write(reward)
+        if self._mask is not None and mask is not None:
+            self._mask.write(mask)
         if reset is not None:
             self._reset.write(reset)
             self._reset_is_clear = False

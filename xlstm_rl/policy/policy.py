@@ -12,9 +12,12 @@ from xlstm_rl.envs.leaves import map_leaves
 from xlstm_rl.envs.spaces import check_supported_spaces
 from xlstm_rl.memory import MemoryConfig
 from xlstm_rl.normalization import NormalizationConfig, Observation, make_normalizer
+from xlstm_rl.policy.action_mask import ActionMask
 from xlstm_rl.policy.actor import Actor
 from xlstm_rl.policy.actor_critic import ActorCritic, Leaves
+from xlstm_rl.policy.beside import Beside, BesideReader, check_mask_key, is_set
 from xlstm_rl.policy.config import PolicyConfig
+from xlstm_rl.policy.context import Context
 from xlstm_rl.policy.graph_actor import GraphActor
 from xlstm_rl.policy.observations import ObservationReader, map_observation
 
@@ -52,8 +55,16 @@ class Policy(nn.Module):
         self.normalization_config = normalization
         self.env_config = env
         self.reader = ObservationReader(observation_space)
-        self.normalizer = make_normalizer(observation_space, normalization)
+        check_mask_key(observation_space, policy.mask_in_observation)
+        self.normalizer = make_normalizer(
+            observation_space, normalization, policy.mask_in_observation
+        )
         self.network = ActorCritic(observation_space, action_space, memory, policy)
+        distribution = self.network.distribution
+        self.context = Context(distribution, policy, normalization)
+        self.beside = BesideReader(
+            observation_space, ActionMask(action_space, distribution), self.context, policy
+        )
 
     @property
     def device(self) -> torch.device:
@@ -68,8 +79,15 @@ class Policy(nn.Module):
             critic: with the state of the critic's memory, where it has its own. No action depends
                 on it: acting from a state without it costs about half as much.
         """
-        leaves = self.network.initial_leaves(batch_size, self.device, critic)
+        leaves = self.initial_leaves(batch_size, self.device, critic)
         return self.pack_state(leaves, batch_size, critic)
+
+    def initial_leaves(
+        self, batch_size: int, device: torch.device | None = None, critic: bool = True
+    ) -> Leaves:
+        """Return the bare tensors of `initial_state`."""
+        own = self.context.initial_leaves(batch_size, device)
+        return own + self.network.initial_leaves(batch_size, device, critic)
 
     def act(
         self,
@@ -78,6 +96,8 @@ class Policy(nn.Module):
         reset: Any = None,
         deterministic: bool = True,
         generator: torch.Generator | None = None,
+        reward: Any = None,
+        action_mask: Any = None,
     ) -> tuple[Any, TensorDict]:
         """Choose actions for a batch of B environments.
 
@@ -91,6 +111,12 @@ class Policy(nn.Module):
                 None: nowhere.
             deterministic: take the most probable action instead of a sample.
             generator: source of the samples; None: torch's default one.
+            reward: `[B]`, what the environment answered to the action before; needed by a policy
+                with `policy.previous_reward`, ignored by others and where an episode begins.
+            action_mask: the masks of B environments, as a vector environment has them in `info`,
+                or a bool tensor `[B, num_outputs]` with a flag for each output of the action head;
+                needed by a policy with
+                `policy.action_mask: info`.
 
         Returns:
             Actions `[B, *action_shape]` of the environment's action space, of the same kind
@@ -98,23 +124,27 @@ class Policy(nn.Module):
             memory state after the step.
 
         Raises:
-            ValueError: a shape does not fit the policy.
+            ValueError: a shape does not fit the policy, what it needs is missing, or a mask
+                allows no action.
         """
         raw, batch_size, is_tensor = self.reader.read(
             obs, None, "act takes a batch; for one environment use policy.actor()"
         )
         device = self.device
         if state is None:
-            leaves = self.network.initial_leaves(batch_size, device)
+            leaves = self.initial_leaves(batch_size, device)
         else:
             leaves = self.unpack_state(state, batch_size)
         flags = self.read_reset(reset, batch_size)
+        fresh = state is None or is_set(flags)
+        beside = self.beside.read(raw, batch_size, reward, action_mask, fresh, device)
         action, leaves = self.choose(
             map_observation(lambda one: one.to(device), raw),
             leaves,
             None if flags is None else flags.to(device),
             deterministic,
             generator,
+            beside=beside,
         )
         carried = ("actor", "critic") if state is None else tuple(state.keys())
         after = self.pack_state(leaves, batch_size, critic="critic" in carried)
@@ -129,6 +159,7 @@ class Policy(nn.Module):
         deterministic: bool = True,
         generator: torch.Generator | None = None,
         inplace: bool = False,
+        beside: Beside = (None, None),
     ) -> tuple[Any, Leaves]:
         """Do what `act` does, on bare tensors that are where the policy is, unchecked.
 
@@ -138,30 +169,55 @@ class Policy(nn.Module):
         Args:
             obs: raw observations `[B, *observation_shape]`, by the leaf's name where the space is
                 nested, as `reader.read` returns them.
-            leaves: the state of the actor's memory, and if need be of the critic's behind it.
+            leaves: the state of the context and of the actor's memory, and if need be of the
+                critic's behind it.
             reset: `[B]` bool, or None: nowhere.
             deterministic: take the most probable action instead of a sample.
             generator: source of the samples; None: torch's default one.
             inplace: overwrite the leaves and hand them back.
+            beside: reward and flags of the action mask, as `BesideReader.read` returns them.
 
         Returns:
             Actions `[B, *action_shape]` of the environment's action space, and the state after.
         """
-        params, leaves = self.network.decide(self.normalizer(obs), leaves, reset, inplace)
-        distribution = self.network.distribution
-        if deterministic:
-            return distribution.to_env(distribution.mode(params)), leaves
-        return distribution.to_env(distribution.sample(params, generator)), leaves
+        context, distribution, x = self.context, self.network.distribution, self.normalizer(obs)
+        own: Leaves = ()
+        if context.is_active:
+            count = len(context.state_shapes)
+            own, leaves = leaves[:count], leaves[count:]
+            x = context.join(x, own, reset, *beside)
+        params, leaves = self.network.decide(x, leaves, reset, inplace)
+        action = (
+            distribution.mode(params) if deterministic else distribution.sample(params, generator)
+        )
+        if own:
+            leaves = context.after(own, action, inplace) + leaves
+        return distribution.to_env(action), leaves
+
+    def update_statistics(self, raw: Any, reward: Tensor, live: Tensor | None) -> None:
+        """Merge a rollout into the running statistics.
+
+        Args:
+            raw: `Rollout.raw_observation`.
+            reward: `[B, T]`, as the environment gave it.
+            live: `[B, T]`, false at dead autoreset steps, which do not count; None: all count.
+        """
+        self.normalizer.update(raw.flatten(0, 1) if live is None else raw[live])
+        self.context.update(reward.flatten() if live is None else reward[live])
 
     def pack_state(self, leaves: Leaves, batch_size: int, critic: bool = True) -> TensorDict:
         """Return bare state tensors as a TensorDict with one entry per memory.
 
         Args:
-            leaves: in the order of the memories, batch first.
+            leaves: of the context, then of the memories in their order, batch first.
             batch_size: number of environments B.
             critic: whether the leaves of a separate critic's memory are among them.
         """
-        packed, at = {}, 0
+        packed, at = {}, len(self.context.state_shapes)
+        if at:
+            names = self.context.state_shapes
+            own = dict(zip(names, leaves[:at], strict=True))
+            packed["previous"] = TensorDict(own, batch_size=(batch_size,))
         for name, memory in self.network.memories(critic).items():
             size = len(memory.state_keys)
             packed[name] = memory.pack_state(leaves[at : at + size], batch_size)
@@ -178,9 +234,10 @@ class Policy(nn.Module):
         """
         found = sorted(map(str, state.keys()))
         memories = self.network.memories(critic="critic" in found)
-        if found != sorted(memories):
+        expected = sorted([*memories, *(["previous"] if self.context.state_shapes else [])])
+        if found != expected:
             raise ValueError(
-                f"state holds {found}, this policy's memories are {sorted(memories)}: pass the "
+                f"state holds {found}, this policy's memories are {expected}: pass the "
                 "state that this policy handed back, or None for a fresh one"
             )
         if tuple(state.batch_size) != (batch_size,):
@@ -188,7 +245,7 @@ class Policy(nn.Module):
                 f"state has batch size {list(state.batch_size)}, the observations have "
                 f"[{batch_size}]: pass one state row per environment, or None for a fresh one"
             )
-        leaves: Leaves = ()
+        leaves: Leaves = tuple(state["previous", name] for name in self.context.state_shapes)
         for name, memory in memories.items():
             leaves += memory.unpack_state(state[name])
         return tuple(leaf.to(self.device) for leaf in leaves)
