@@ -18,13 +18,21 @@ CHOICE = spaces.Discrete(3, start=1)
 TORQUE = spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 1.0], np.float32))
 PAIR = spaces.Dict(arm=TORQUE, gear=spaces.Tuple([CHOICE, spaces.MultiBinary(2)]))
 
+
+def _image(*shape: int) -> gymnasium.Space[Any]:
+    return spaces.Box(0, 255, shape, np.uint8)
+
+
 OBSERVATIONS: dict[str, gymnasium.Space[Any]] = {
     "Box of floats": VECTOR,
     "Box of integers": spaces.Box(-5, 5, (2, 2), np.int32),
+    "Box of uint8, H x W x C": _image(40, 36, 3),
+    "Box of uint8, C x H x W": _image(2, 12, 16),
+    "Box of uint8, H x W": _image(9, 7),
     "Discrete": spaces.Discrete(5, start=-2),
     "MultiDiscrete": spaces.MultiDiscrete([2, 4], start=[3, 0]),
     "MultiBinary": spaces.MultiBinary((2, 2)),
-    "Dict": spaces.Dict(near=VECTOR, far=spaces.Box(0, 1, ()), room=CHOICE),
+    "Dict": spaces.Dict(near=VECTOR, eye=_image(8, 8, 3), far=spaces.Box(0, 1, ()), room=CHOICE),
     "Tuple": spaces.Tuple([spaces.Dict(a=VECTOR, b=spaces.MultiBinary(2)), CHOICE]),
 }
 ACTIONS: dict[str, tuple[gymnasium.Space[Any], dict[str, Any]]] = {
@@ -124,11 +132,12 @@ def test_an_actor_of_one_environment_takes_and_gives_nested_values(
 def test_nested_observations_that_do_not_fit_are_named() -> None:
     agent = _agent(lambda: _Static(OBSERVATIONS["Dict"]), {})
     good = {"near": np.zeros((2, 3)), "far": np.zeros(2), "room": np.ones(2, int)}
+    good["eye"] = np.zeros((2, 8, 8, 3), np.uint8)
     agent.policy.act(good)
     with pytest.raises(ValueError, match=r"obs 'far' has shape \[3\], expected \[2\]"):
         agent.policy.act({**good, "far": np.zeros(3)})
-    with pytest.raises(ValueError, match=r"no part 'room' in a value with \['far', 'near'\]"):
-        agent.policy.act({"near": np.zeros((2, 3)), "far": np.zeros(2)})
+    with pytest.raises(ValueError, match=r"no part 'room' in .* \['eye', 'far', 'near'\]"):
+        agent.policy.act({key: value for key, value in good.items() if key != "room"})
 
 
 class _Static(gymnasium.Env[Any, Any]):

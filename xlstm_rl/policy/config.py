@@ -33,6 +33,13 @@ class PolicyConfig:
     """How Gaussian actions keep their bounds: samples beyond one are clipped on their way to the
     environment, or every sample goes through a tanh whose slope is in the log-probability."""
 
+    image_encoder: Literal["auto", "nature", "impala", "flat"] = "auto"
+    """Encoder of uint8 images: Nature DQN's convolutions, IMPALA's residual ones, or one linear
+    layer on the pixels. auto: nature, or impala where a side is below 36 pixels."""
+
+    image_layout: Literal["auto", "hwc", "chw"] = "auto"
+    """Order of an image's axes. auto: the shorter one of the first and the last is the channels."""
+
     previous_action: bool = False
     """Feed the memory with the action before, zeros at the first step of an episode."""
 

@@ -9,9 +9,10 @@ import gymnasium
 import torch
 from torch import Tensor, nn
 
-from xlstm_rl.envs.leaves import is_nested, space_leaves
+from xlstm_rl.envs.leaves import is_nested, observation_kind, space_leaves
 from xlstm_rl.policy.config import PolicyConfig
 from xlstm_rl.policy.context import OBSERVATION
+from xlstm_rl.policy.images import ImageEncoder
 
 _ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "silu": nn.SiLU}
 
@@ -125,21 +126,26 @@ def make_encoder(
     if is_nested(space) or beside is not None:
         leaves = space_leaves(space, config.mask_in_observation)
         encoders = {
-            leaf.name or OBSERVATION: _leaf_encoder(leaf.space, width, gain) for leaf in leaves
+            leaf.name or OBSERVATION: _leaf_encoder(leaf.space, width, gain, config)
+            for leaf in leaves
         }
         for name, size in (beside or {}).items():
             encoders[name] = _first_layer(size, width, gain)
         first: nn.Module = JoinedEncoder(encoders)
     else:
-        first = _leaf_encoder(space, width, gain)
+        first = _leaf_encoder(space, width, gain, config)
     if config.encoder_layers == 0:
         return first
     rest = make_mlp([width] * config.encoder_layers, config.activation)
     return nn.Sequential(first, _ACTIVATIONS[config.activation](), *rest)
 
 
-def _leaf_encoder(space: gymnasium.Space[Any], width: int, gain: float) -> nn.Module:
-    """Return the first layer for a space without parts: to `[..., width]`, no activation."""
+def _leaf_encoder(
+    space: gymnasium.Space[Any], width: int, gain: float, config: PolicyConfig
+) -> nn.Module:
+    """Return the encoder of a space without parts, to `[..., width]`: its last layer is linear."""
+    if observation_kind(space) == "image":
+        return ImageEncoder(space, width, config)
     if isinstance(space, gymnasium.spaces.Discrete):
         return DiscreteEncoder(int(space.n), width)
     if isinstance(space, gymnasium.spaces.MultiDiscrete):
