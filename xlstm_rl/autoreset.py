@@ -4,6 +4,8 @@ What differs between the modes is where the last observation of an episode stand
 next episode begins; everything behind this file sees one kind of transition.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +14,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from xlstm_rl.envs import autoreset_mode
-from xlstm_rl.envs.leaves import is_nested, space_leaves, take
+from xlstm_rl.envs.checked import EnvFault, wrong_observation
+from xlstm_rl.envs.leaves import Leaf, is_nested, space_leaves, take
+from xlstm_rl.errors import EnvError
 
 Array = NDArray[Any]
 BoolArray = NDArray[np.bool_]
@@ -63,18 +67,29 @@ class EpisodeStream:
         self.mode = autoreset_mode(env)
         self._ended = np.zeros(env.num_envs, dtype=bool)
         space = env.single_observation_space
-        self._leaves = space_leaves(space) if is_nested(space) else []
+        self._leaves, self._is_nested = space_leaves(space), is_nested(space)
         self.first_info: Info = {}
+        self.steps = 0
 
     def reset(self, seed: int | None = None) -> RawObservation:
-        """Begin an episode in every environment and return its first observations `[B, ...]`."""
-        observation, self.first_info = self.env.reset(seed=seed)
+        """Begin an episode in every environment and return its first observations `[B, ...]`.
+
+        Raises:
+            EnvError: an environment raised, died, or observed what is not in its space.
+        """
+        with self._faults():
+            observation, self.first_info = self.env.reset(seed=seed)
         self._ended[:] = False
         return self._read(observation)
 
     def step(self, action: Any) -> Transition:
-        """Apply actions `[B, ...]`, nested like the action space."""
-        answer, reward, terminated, truncated, info = self.env.step(action)
+        """Apply actions `[B, ...]`, nested like the action space.
+
+        Raises:
+            EnvError: an environment raised, died, or observed what is not in its space.
+        """
+        with self._faults():
+            answer, reward, terminated, truncated, info = self.env.step(action)
         observation = self._read(answer)
         truncated = truncated & ~terminated
         ended = terminated | truncated
@@ -100,28 +115,82 @@ class EpisodeStream:
                 final = self._stack([info["final_obs"][row] for row in rows])
             else:
                 final = _rows(observation, rows)
-                answer, first_info = self.env.reset(options={"reset_mask": ended})
+                with self._faults():
+                    answer, first_info = self.env.reset(options={"reset_mask": ended})
                 transition.infos = [_rows_of_info(info, ~ended), first_info]
                 transition.observation = self._read(answer)
             if rows.size:
                 transition.final_rows, transition.final_observation = rows, final
+        self.steps += self.env.num_envs
         return transition
 
     def _read(self, observation: Any) -> RawObservation:
-        if not self._leaves:
-            return np.asarray(observation)
-        return {leaf.name: np.asarray(take(observation, leaf.path)) for leaf in self._leaves}
+        if not self._is_nested:
+            return self._checked(self._leaves[0], np.asarray(observation), self.env.num_envs)
+        try:
+            return {
+                leaf.name: self._checked(
+                    leaf, np.asarray(take(observation, leaf.path)), self.env.num_envs
+                )
+                for leaf in self._leaves
+            }
+        except ValueError as error:
+            raise EnvError(f"step {self.steps}: the observation: {error}") from error
 
     def _stack(self, observations: list[Any]) -> RawObservation | None:
         """Return observations of single environments as a batch; None if there are none."""
         if not observations:
             return None
-        if not self._leaves:
+        if not self._is_nested:
             return np.stack(observations)
         return {
             leaf.name: np.stack([take(one, leaf.path) for one in observations])
             for leaf in self._leaves
         }
+
+    def _checked(self, leaf: Leaf, values: Array, rows: int) -> Array:
+        wrong = wrong_observation(leaf, values, rows)
+        if wrong is not None:
+            row, what = wrong
+            which = "" if row is None else f"environment {row}: "
+            raise EnvError(f"step {self.steps}: {which}{what}")
+        return values
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        """Tell what an environment did wrong, and when."""
+        try:
+            yield
+        except EnvFault as error:
+            raise EnvError(f"step {self.steps}: {error}") from error
+        except (EOFError, ConnectionError) as error:
+            gone = self._give_up_processes()
+            which = f" of environments {gone}" if gone else ""
+            raise EnvError(
+                f"step {self.steps}: a process{which} died ({type(error).__name__}): it was "
+                "killed, or crashed without a Python error; env.vectorization=sync shows where"
+            ) from error
+        except Exception as error:
+            raise EnvError(
+                f"step {self.steps}: {self.env} raised {type(error).__name__}: {error}"
+            ) from error
+
+    def _give_up_processes(self) -> list[int]:
+        """Return which environments' processes are dead, and end the others.
+
+        The vector could not be closed: it would wait for the answers of the dead.
+        """
+        vector: Any = self.env.unwrapped
+        processes = getattr(vector, "processes", [])
+        for one in processes:
+            one.join(0.1)  # a process that was just killed may still count as alive
+        gone = [n for n, one in enumerate(processes) if not one.is_alive()]
+        for one in processes:
+            one.terminate()
+            one.join()
+        if processes:
+            vector.closed = True
+        return gone
 
 
 def _rows_of_info(info: Info, rows: BoolArray) -> Info:

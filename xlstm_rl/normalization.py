@@ -67,11 +67,20 @@ class RunningMoments(nn.Module):
         if batch.shape[0] == 0:
             return
         batch = batch.double()
-        added = batch.shape[0]
+        count = self.count.new_tensor(float(batch.shape[0]))
+        self._merge(batch.mean(0), batch.var(0, correction=0), count)
+
+    @torch.no_grad()
+    def merge(self, other: "RunningMoments") -> None:
+        """Merge the statistics of another stream, as of another process."""
+        if bool(other.count > 0):
+            self._merge(other.mean, other.var, other.count)
+
+    def _merge(self, mean: Tensor, var: Tensor, added: Tensor) -> None:
         total = self.count + added
-        delta = batch.mean(0) - self.mean
+        delta = mean - self.mean
         # Before the first batch the variance of 1 is a stand-in with no weight.
-        squares = self.var * self.count + batch.var(0, correction=0) * added
+        squares = self.var * self.count + var * added
         self.var.copy_((squares + delta.square() * (self.count * added / total)) / total)
         self.mean += delta * (added / total)
         self.count.copy_(total)
@@ -86,7 +95,7 @@ class ObservationNormalizer(nn.Module):
     `[..., n]`.
     """
 
-    shift: Tensor
+    center: Tensor
     scale: Tensor
     starts: Tensor
 
@@ -100,9 +109,9 @@ class ObservationNormalizer(nn.Module):
         size = math.prod(self.observation_shape)
         normalized = config.observation and self.is_vector
         self.moments = RunningMoments(size) if normalized else None
-        # Float32 copies derived from the moments: three operations a step are saved.
+        # Float32 copies derived from the moments: operations are saved at each step.
         copies = size if normalized else 0
-        self.register_buffer("shift", torch.zeros(copies), persistent=False)
+        self.register_buffer("center", torch.zeros(copies), persistent=False)
         self.register_buffer("scale", torch.ones(copies), persistent=False)
         if isinstance(space, gymnasium.spaces.MultiDiscrete):
             starts = torch.from_numpy(np.asarray(space.start, dtype=np.int64).ravel())
@@ -131,7 +140,9 @@ class ObservationNormalizer(nn.Module):
         """Shift, scale and clip what `flatten` returned."""
         if self.moments is None:
             return flat
-        return torch.addcmul(self.shift, flat, self.scale).clamp_(-self.clip, self.clip)
+        # The mean goes first: a constant feature, however large, becomes 0 and not the rounding
+        # of its multiple.
+        return (flat - self.center).mul_(self.scale).clamp_(-self.clip, self.clip)
 
     def forward(self, observation: Tensor) -> Tensor:
         """Return the network's input for raw observations `[..., *shape]`."""
@@ -149,9 +160,8 @@ class ObservationNormalizer(nn.Module):
 
     def _refresh(self) -> None:
         if self.moments is not None:
-            scale = (self.moments.var + _EPSILON).rsqrt()
-            self.scale.copy_(scale)
-            self.shift.copy_(-self.moments.mean * scale)
+            self.scale.copy_((self.moments.var + _EPSILON).rsqrt())
+            self.center.copy_(self.moments.mean)
 
 
 class NestedNormalizer(nn.Module):

@@ -111,14 +111,15 @@ class Collector:
                 self._reward = buffers.reward[t].to(self._device)
             if transition.final_observation is not None:
                 rows = torch.from_numpy(transition.final_rows).to(self._device)
-                value = self._final_value(rows, transition.final_observation)
+                value = self._final_value(rows, transition.final_observation, t + 1)
                 final_values.append((t, rows, value))
             self._count_episodes(transition, returns, lengths)
             self._observation, self._infos = transition.observation, transition.infos
             self._reset, self._dead = transition.reset, transition.dead
-        _, x, reset = self._network_input(self.rollout_steps)
-        _, last_value, _ = network.step(x, self._leaves, reset)
         self._check_finite(buffers)
+        numbers, x, reset = self._network_input(self.rollout_steps)
+        self._refuse_non_finite(numbers, self.rollout_steps)
+        _, last_value, _ = network.step(x, self._leaves, reset)
         self.steps_done += self.rollout_steps * self._num_envs
         return Rollout(
             buffers.to_tensordict(distribution, last_value, final_values),
@@ -166,10 +167,11 @@ class Collector:
             return None
         return torch.from_numpy(self._reset).to(self._device)
 
-    def _final_value(self, rows: Tensor, observation: RawObservation) -> Tensor:
+    def _final_value(self, rows: Tensor, observation: RawObservation, t: int) -> Tensor:
         """Value final observations with the memory of the episodes that they belong to."""
         leaves = tuple(leaf[rows] for leaf in self._leaves)
-        _, x = self._normalized(observation)
+        numbers, x = self._normalized(observation)
+        self._refuse_non_finite(numbers, t, rows)
         context = self.policy.context
         if context.is_active:  # no mask: no value depends on what could be done
             own = tuple(leaf[rows] for leaf in self._context_leaves)
@@ -192,17 +194,28 @@ class Collector:
 
     def _check_finite(self, buffers: Buffers) -> None:
         """Refuse NaN and infinities before they reach the statistics or the weights."""
-        steps = {"reward": buffers.reward.unsqueeze(-1)}
-        if isinstance(buffers.raw, dict):
-            steps |= {f"observation {name!r}": part for name, part in buffers.raw.items()}
-        else:
-            steps["observation"] = buffers.raw
-        for name, values in steps.items():
+        bad = ~torch.isfinite(buffers.reward)
+        if bad.any():
+            t, row = (int(i) for i in bad.nonzero()[0])
+            raise self._non_finite("reward", row, t)
+        self._refuse_non_finite(buffers.raw, 0)
+
+    def _refuse_non_finite(
+        self, numbers: Observation, first: int, rows: Tensor | None = None
+    ) -> None:
+        """Look at numbers `[T, B, n]` from step `first` on, or `[B, n]` of one step."""
+        parts = {"": numbers} if isinstance(numbers, Tensor) else numbers
+        for name, values in parts.items():
             bad = ~torch.isfinite(values).all(-1)
             if bad.any():
-                t, row = (int(i) for i in bad.nonzero()[0])
-                raise TrainingError(
-                    f"the environment returned a non-finite {name} in environment {row} at step "
-                    f"{self.steps_done + t * self._num_envs}: NaN or infinite values cannot be "
-                    "trained on; check the environment's rewards and observations"
-                )
+                *step, row = (int(i) for i in bad.nonzero()[0])
+                number = row if rows is None else int(rows[row])
+                what = f"observation {name!r}" if name else "observation"
+                raise self._non_finite(what, number, first + sum(step))
+
+    def _non_finite(self, what: str, row: int, t: int) -> TrainingError:
+        return TrainingError(
+            f"the environment returned a non-finite {what} in environment {row} at step "
+            f"{self.steps_done + t * self._num_envs}: NaN or infinite values cannot be trained "
+            "on; check the environment's rewards and observations"
+        )
