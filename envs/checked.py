@@ -12,12 +12,12 @@ from gymnasium import spaces
 from xlstm_rl.envs.leaves import Leaf, observation_kind, space_leaves, take
 
 
-class EnvFault(RuntimeError):  # noqa: N818 - a fault of the environment, not of the caller
+class EnvStepError(RuntimeError):
     """An environment raised, or answered what is not in its space."""
 
 
 class CheckedEnv(gym.Wrapper[Any, Any, Any, Any]):
-    """Say in an `EnvFault` which environment of a vector raised, or observed another shape.
+    """Say in an `EnvStepError` which environment of a vector raised, or observed another shape.
 
     Inside a vector the observations of all environments are copied into one array: a wrong shape
     would be a puzzle there, or spread over the row without a word.
@@ -38,12 +38,12 @@ class CheckedEnv(gym.Wrapper[Any, Any, Any, Any]):
         """Reset the environment.
 
         Raises:
-            EnvFault: it raised, or its observation has another shape than its space.
+            EnvStepError: it raised, or its observation has another shape than its space.
         """
         try:
             observation, info = self.env.reset(seed=seed, options=options)
         except Exception as error:
-            raise EnvFault(f"{self._name} raised in reset: {_told(error)}") from error
+            raise EnvStepError(f"{self._name} raised in reset: {_told(error)}") from error
         self._steps = 0
         self._check(observation)
         return observation, info
@@ -52,12 +52,12 @@ class CheckedEnv(gym.Wrapper[Any, Any, Any, Any]):
         """Step the environment.
 
         Raises:
-            EnvFault: it raised, or its observation has another shape than its space.
+            EnvStepError: it raised, or its observation has another shape than its space.
         """
         try:
             answer = self.env.step(action)
         except Exception as error:
-            raise EnvFault(
+            raise EnvStepError(
                 f"{self._name} raised in step {self._steps} of its episode: {_told(error)}"
             ) from error
         self._steps += 1
@@ -69,10 +69,10 @@ class CheckedEnv(gym.Wrapper[Any, Any, Any, Any]):
             try:
                 shape = np.shape(take(observation, leaf.path))
             except ValueError as error:
-                raise EnvFault(self._wrong(str(error))) from error
+                raise EnvStepError(self._wrong(str(error))) from error
             if shape != leaf.space.shape:
                 what = f" {leaf.name!r}" if leaf.path else ""
-                raise EnvFault(
+                raise EnvStepError(
                     self._wrong(
                         f"its observation{what} has shape {list(shape)}, its space is {leaf.space}"
                     )

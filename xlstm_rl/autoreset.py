@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from xlstm_rl.envs import autoreset_mode
-from xlstm_rl.envs.checked import EnvFault, wrong_observation
+from xlstm_rl.envs.checked import EnvStepError, wrong_observation
 from xlstm_rl.envs.leaves import Leaf, is_nested, space_leaves, take
 from xlstm_rl.errors import EnvError
 
@@ -161,7 +161,7 @@ class EpisodeStream:
         """Tell what an environment did wrong, and when."""
         try:
             yield
-        except EnvFault as error:
+        except EnvStepError as error:
             raise EnvError(f"step {self.steps}: {error}") from error
         except (EOFError, ConnectionError) as error:
             gone = self._give_up_processes()

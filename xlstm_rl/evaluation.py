@@ -14,7 +14,7 @@ import torch
 
 from xlstm_rl.config import ConfigError
 from xlstm_rl.envs import make_env
-from xlstm_rl.envs.checked import CheckedEnv, EnvFault, wrong_observation
+from xlstm_rl.envs.checked import CheckedEnv, EnvStepError, wrong_observation
 from xlstm_rl.envs.config import EnvConfig
 from xlstm_rl.envs.leaves import map_leaves, stack_values, take
 from xlstm_rl.envs.spaces import same_spaces
@@ -200,7 +200,7 @@ def _play(
 def _naming(where: Callable[[int], str], row: int) -> Iterator[None]:
     try:
         yield
-    except EnvFault as error:
+    except EnvStepError as error:
         raise EnvError(f"{where(row)}: {error}") from error
 
 
