@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 Vectorization = Literal["auto", "sync", "async", "native"]
+OnError = Literal["stop", "restart"]
 Autoreset = Literal["auto", "same_step", "next_step", "disabled"]
 
 _SET_ELSEWHERE = {
@@ -46,6 +47,10 @@ class EnvConfig:
     max_episode_steps: int | None = None
     """Truncate episodes after this many steps; None keeps the limit the id was registered with."""
 
+    on_error: OnError = "stop"
+    """What happens when an environment raises: the run stops, or the environment is made anew and
+    the broken episode is kept out of the loss. Not with a native vector form."""
+
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not self.id:
             raise ValueError(
@@ -56,7 +61,13 @@ class EnvConfig:
         if self.max_episode_steps is not None:
             _check_count("max_episode_steps", self.max_episode_steps, " or none")
         _check_choice("vectorization", self.vectorization, get_args(Vectorization))
+        _check_choice("on_error", self.on_error, get_args(OnError))
         _check_choice("autoreset", self.autoreset, get_args(Autoreset))
+        if self.on_error == "restart" and self.vectorization == "native":
+            raise ValueError(
+                "env.on_error='restart' needs single environments: set env.vectorization to 'sync' "
+                "or 'async'"
+            )
         _check_kwargs(self.kwargs)
         object.__setattr__(self, "kwargs", dict(self.kwargs))
 

@@ -16,6 +16,7 @@ from gymnasium.wrappers import TimeLimit
 from xlstm_rl.envs.checked import checked
 from xlstm_rl.envs.config import EnvConfig
 from xlstm_rl.envs.registration import find_spec
+from xlstm_rl.envs.restarting import restarting
 from xlstm_rl.envs.spaces import same_spaces
 
 AnyEnv = gym.Env[Any, Any]
@@ -75,7 +76,8 @@ def make_vector_env(
         return env
     maker = _single_maker(config, env)
     wanted = None if config.autoreset == "auto" else _AUTORESET[config.autoreset]
-    if config.vectorization in ("auto", "native"):
+    alone = config.on_error == "restart" and config.vectorization == "auto"
+    if config.vectorization in ("auto", "native") and not alone:
         native = _native_form(maker, config.num_envs, wanted)
         if native is not None:
             return native
@@ -86,7 +88,8 @@ def make_vector_env(
                 f"env.vectorization='native': {name} has no vector form of its own{mode_text}; "
                 "use 'auto', 'sync' or 'async'"
             )
-    makers = [checked(maker, index) for index in range(config.num_envs)]
+    wrap = restarting if config.on_error == "restart" else checked
+    makers = [wrap(maker, index) for index in range(config.num_envs)]
     mode = wanted or AutoresetMode.SAME_STEP
     if config.vectorization == "async":
         with _one_space_for_all([]):

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import gymnasium
@@ -204,3 +205,66 @@ def test_an_environment_that_raises_in_its_process_is_named() -> None:
     agent = _agent(make, env={"num_envs": 1, "vectorization": "async"})
     with pytest.raises(EnvError, match=r"step 6: environment 0 raised in step 2 .*: no floor"):
         agent.learn(16)
+
+
+class Fragile(Faulty):
+    """Raises in the third step of every second episode; pays 1 a step, broken or not."""
+
+    made = 0
+
+    def __init__(self) -> None:
+        super().__init__(VECTOR)
+        Fragile.made += 1
+        self.episode = Fragile.made - 1  # so that a new one goes on with the next kind
+
+    def step(self, action: Any) -> Any:
+        self.t += 1
+        if self.episode % 2 == 0 and self.t == 3:
+            raise ZeroDivisionError("no floor")
+        return self.observation_space.sample(), 1.0, self.t == 4, False, {}
+
+
+@pytest.mark.filterwarnings("ignore:environment 0 raised:RuntimeWarning")
+@pytest.mark.parametrize("mode", ["same_step", "disabled", "next_step"])
+def test_a_restarted_environment_s_broken_episode_is_kept_out_of_the_loss(mode: str) -> None:
+    Fragile.made = 0
+    env = {"num_envs": 1, "autoreset": mode, "on_error": "restart"}
+    agent = _agent(Fragile, env=env)
+    agent.learn(32)
+    assert Fragile.made > 3 and agent._collector is not None
+    seen = 0
+    for _ in range(6):
+        rollout = agent._collector.collect()
+        data = rollout.data[0]
+        assert set(rollout.episode_lengths) <= {4} and set(rollout.episode_returns) <= {4.0}
+        starts = data["reset"].nonzero().flatten().tolist()
+        for first, after in pairwise(starts):
+            live = data["live"][first:after].numpy()
+            steps = int((data["reward"][first:after] == 1).sum())
+            if steps == 4:
+                assert live[:4].all()  # and in next_step mode a dead one behind it
+            else:
+                assert steps == 2 and not live.any()
+            seen += steps == 2
+    assert seen >= 2
+
+
+def test_an_environment_that_always_raises_is_given_up() -> None:
+    class Dead(Faulty):
+        def step(self, action: Any) -> Any:
+            raise ZeroDivisionError("no floor")
+
+    agent = _agent(lambda: Dead(VECTOR), env={"num_envs": 1, "on_error": "restart"})
+    with (
+        pytest.warns(RuntimeWarning, match="environment 0 raised in step 0.*: restarted"),
+        pytest.raises(EnvError, match=r"environment 0 .*no floor \(3 times in a row: .* gives up"),
+    ):
+        agent.learn(16)
+
+
+def test_a_native_vector_form_cannot_restart() -> None:
+    with pytest.raises(ValueError, match="on_error='restart' needs single environments"):
+        EnvConfig(on_error="restart", vectorization="native")
+    env = make_vector_env(EnvConfig(on_error="restart", num_envs=2))  # which has a native form
+    assert isinstance(env, SyncVectorEnv)
+    env.close()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from xlstm_rl.envs import autoreset_mode
 from xlstm_rl.envs.checked import EnvStepError, wrong_observation
 from xlstm_rl.envs.leaves import Leaf, is_nested, space_leaves, take
+from xlstm_rl.envs.restarting import BROKEN
 from xlstm_rl.errors import EnvError
 
 Array = NDArray[Any]
@@ -54,6 +55,9 @@ class Transition:
 
     final_observation: RawObservation | None
     """`[len(final_rows), ...]`, those final observations; None where there are none."""
+
+    broken: BoolArray | None
+    """`[B]`, true where the episode that ended was broken by an error; None: nowhere."""
 
     infos: list[Info]
     """What the environments said beside `observation`: of the step, then of the resets, if any."""
@@ -102,6 +106,7 @@ class EpisodeStream:
             dead=np.zeros_like(ended),
             final_rows=_NO_ROWS,
             final_observation=None,
+            broken=_broken(info) if ended.any() else None,
             infos=[info],
         )
         if self.mode == AutoresetMode.NEXT_STEP:
@@ -191,6 +196,12 @@ class EpisodeStream:
         if processes:
             vector.closed = True
         return gone
+
+
+def _broken(info: Info) -> BoolArray | None:
+    # where a vector resets in the same step, the info of the last one stands in final_info
+    found = info.get("final_info", info).get(f"_{BROKEN}")
+    return None if found is None else np.asarray(found, dtype=np.bool_)
 
 
 def _rows_of_info(info: Info, rows: BoolArray) -> Info:

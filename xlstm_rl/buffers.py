@@ -69,6 +69,16 @@ class Buffers:
         self.flags["terminated"][t] = torch.from_numpy(transition.terminated)
         self.flags["truncated"][t] = torch.from_numpy(transition.truncated)
 
+    def drop_episodes(self, t: int, rows: Array) -> None:
+        """Mark the episodes that end at step t in some environments as dead, back to their start.
+
+        Steps of theirs in rollouts before this one have been trained on.
+        """
+        for row in np.flatnonzero(rows):
+            starts = self.flags["reset"][: t + 1, row].nonzero()
+            first = int(starts[-1]) if len(starts) else 0
+            self.flags["dead"][first : t + 1, row] = True
+
     def to_tensordict(
         self,
         distribution: Any,

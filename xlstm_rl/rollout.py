@@ -113,6 +113,8 @@ class Collector:
                 rows = torch.from_numpy(transition.final_rows).to(self._device)
                 value = self._final_value(rows, transition.final_observation, t + 1)
                 final_values.append((t, rows, value))
+            if transition.broken is not None:
+                buffers.drop_episodes(t, transition.broken)
             self._count_episodes(transition, returns, lengths)
             self._observation, self._infos = transition.observation, transition.infos
             self._reset, self._dead = transition.reset, transition.dead
@@ -187,8 +189,9 @@ class Collector:
         self._length += ~self._dead
         ended = transition.terminated | transition.truncated
         if ended.any():
-            returns += self._return[ended].tolist()
-            lengths += self._length[ended].tolist()
+            whole = ended if transition.broken is None else ended & ~transition.broken
+            returns += self._return[whole].tolist()
+            lengths += self._length[whole].tolist()
             self._return[ended] = 0.0
             self._length[ended] = 0
 
