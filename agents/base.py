@@ -194,8 +194,7 @@ class RecurrentAgent(ABC):
         """Scale the rewards and bring the running statistics up to date, after collecting."""
         data = rollout.data
         live = None if rollout.all_live() else data["live"]
-        raw = rollout.raw_observation
-        self.policy.normalizer.update(raw.flatten(0, 1) if live is None else raw[live])
+        self.policy.update_statistics(rollout.raw_observation, data["reward"], live)
         if self.reward_normalizer is not None:
             done = data["terminated"] | data["truncated"]
             reward = self.reward_normalizer(

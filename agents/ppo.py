@@ -160,8 +160,8 @@ def ppo_loss(
     plus half the squared value error times `value_coef`, less the entropy times `entropy_coef`.
     """
     advantage = batch.advantage
-    if config.normalize_advantage:
-        live = advantage if batch.live is None else advantage[batch.live]
+    live = advantage if batch.live is None else advantage[batch.live]
+    if config.normalize_advantage and live.numel() > 1:
         advantage = (advantage - live.mean()) / (live.std() + 1e-8)
     log_ratio = log_prob - batch.log_prob
     ratio = log_ratio.exp()
@@ -187,8 +187,8 @@ def ppo_loss(
 
 
 def live_mean(x: Tensor, live: Tensor | None) -> Tensor:
-    """Return the mean over live steps; None: every step is live."""
-    return x.mean() if live is None else x[live].mean()
+    """Return the mean over live steps, 0 where there are none; None: every step is live."""
+    return x.mean() if live is None else x[live].sum() / live.sum().clamp(min=1)
 
 
 def linear(end: float, progress: float) -> float:

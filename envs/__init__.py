@@ -15,13 +15,8 @@ from xlstm_rl.envs.no_velocity import CartPoleNoVelVectorEnv, NoVelocity
 from xlstm_rl.envs.parity import Parity, ParityVectorEnv
 from xlstm_rl.envs.registration import list_envs, register_envs
 from xlstm_rl.envs.repeat_previous import RepeatPrevious, RepeatPreviousVectorEnv
-from xlstm_rl.envs.spaces import (
-    check_supported_spaces,
-    describe_space,
-    same_spaces,
-    space_from_dict,
-    space_to_dict,
-)
+from xlstm_rl.envs.space_files import space_from_dict, space_to_dict
+from xlstm_rl.envs.spaces import check_supported_spaces, describe_space, same_spaces
 from xlstm_rl.envs.tmaze import TMaze, TMazeVectorEnv
 from xlstm_rl.envs.wrappers import Delay, Flicker, ObservationNoise, RandomStartCue
 from xlstm_rl.envs.wrapping import list_wrappers

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from xlstm_rl.envs.wrapping import check_wrappers
 
 Vectorization = Literal["auto", "sync", "async", "native"]
+OnError = Literal["stop", "restart"]
 Autoreset = Literal["auto", "same_step", "next_step", "disabled"]
 
 _SET_ELSEWHERE = {
@@ -52,6 +53,10 @@ class EnvConfig:
     """Wrappers by name with their arguments, the first one innermost, such as
     `{Flicker: {probability: 0.2}, Delay: {steps: 2}}`; they are put around each environment."""
 
+    on_error: OnError = "stop"
+    """What happens when an environment raises: the run stops, or the environment is made anew and
+    the broken episode is kept out of the loss. Not with a native vector form."""
+
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not self.id:
             raise ValueError(
@@ -62,7 +67,13 @@ class EnvConfig:
         if self.max_episode_steps is not None:
             _check_count("max_episode_steps", self.max_episode_steps, " or none")
         _check_choice("vectorization", self.vectorization, get_args(Vectorization))
+        _check_choice("on_error", self.on_error, get_args(OnError))
         _check_choice("autoreset", self.autoreset, get_args(Autoreset))
+        if self.on_error == "restart" and self.vectorization == "native":
+            raise ValueError(
+                "env.on_error='restart' needs single environments: set env.vectorization to 'sync' "
+                "or 'async'"
+            )
         _check_kwargs(self.kwargs)
         object.__setattr__(self, "kwargs", dict(self.kwargs))
         object.__setattr__(self, "wrappers", check_wrappers(self.wrappers))

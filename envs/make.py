@@ -13,8 +13,11 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import TimeLimit
 
+from xlstm_rl.envs.checked import checked
 from xlstm_rl.envs.config import EnvConfig
 from xlstm_rl.envs.registration import find_spec
+from xlstm_rl.envs.restarting import restarting
+from xlstm_rl.envs.spaces import same_spaces
 from xlstm_rl.envs.wrapping import wrap
 
 AnyEnv = gym.Env[Any, Any]
@@ -76,7 +79,8 @@ def make_vector_env(
         return env
     maker = _single_maker(config, env)
     wanted = None if config.autoreset == "auto" else _AUTORESET[config.autoreset]
-    if config.vectorization in ("auto", "native"):
+    alone = config.on_error == "restart" and config.vectorization == "auto"
+    if config.vectorization in ("auto", "native") and not alone:
         native = _native_form(maker, config.num_envs, wanted)
         if native is not None:
             return native
@@ -89,11 +93,15 @@ def make_vector_env(
                 f"env.vectorization='native': {name} has no vector form of its own{mode_text}; "
                 "use 'auto', 'sync' or 'async'"
             )
-    makers = [maker] * config.num_envs
+    guard = restarting if config.on_error == "restart" else checked
+    makers = [guard(maker, index) for index in range(config.num_envs)]
     mode = wanted or AutoresetMode.SAME_STEP
     if config.vectorization == "async":
-        return AsyncVectorEnv(makers, autoreset_mode=mode)
-    vector_env = SyncVectorEnv(makers, autoreset_mode=mode)
+        with _one_space_for_all([]):
+            return AsyncVectorEnv(makers, autoreset_mode=mode)
+    made: list[AnyEnv] = []
+    with _one_space_for_all(made):
+        vector_env = SyncVectorEnv([_recording(make, made) for make in makers], autoreset_mode=mode)
     if len({id(single.unwrapped) for single in vector_env.envs}) < config.num_envs:
         vector_env.close()
         raise ValueError(
@@ -267,3 +275,32 @@ def _clear_errors(name: str) -> Iterator[None]:
         if "unexpected keyword argument" not in str(error):
             raise
         raise ValueError(f"{name} does not take one of the kwargs: {error}") from error
+
+
+def _recording(make: Callable[[], AnyEnv], made: list[AnyEnv]) -> Callable[[], AnyEnv]:
+    def maker() -> AnyEnv:
+        made.append(make())
+        return made[-1]
+
+    return maker
+
+
+@contextmanager
+def _one_space_for_all(made: list[AnyEnv]) -> Iterator[None]:
+    """Name the environment of a vector whose spaces are not those of the first."""
+    try:
+        yield
+    except RuntimeError as error:
+        for index, env in enumerate(made):
+            for kind in ("observation_space", "action_space"):
+                difference = same_spaces(getattr(made[0], kind), getattr(env, kind))
+                if difference is not None:
+                    raise ValueError(
+                        f"the {kind} of environment {index} is not that of environment 0: "
+                        f"{difference} All environments of a vector need the same spaces"
+                    ) from error
+        if "space" in str(error):
+            raise ValueError(
+                f"the environments of a vector need the same spaces: {error}"
+            ) from error
+        raise

@@ -1,13 +1,14 @@
-"""Observation and action spaces: which ones are supported, as text, as plain data, compared."""
+"""Observation and action spaces: which ones are supported, as text, compared."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from gymnasium import Space, spaces
 
-_INFINITE = {"inf": np.inf, "-inf": -np.inf}
+from xlstm_rl.envs.leaves import observation_kind, space_leaves
 
 
 def describe_space(space: Space[Any]) -> str:
@@ -19,6 +20,10 @@ def describe_space(space: Space[Any]) -> str:
         size = " x ".join(map(str, space.shape)) or "1"
         numbers = "number" if size == "1" else "numbers"
         return f"{size} {numbers}, {space.dtype}, {_bounds_text(space)}"
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        return "; ".join(
+            f"{leaf.name}: {describe_space(leaf.space)}" for leaf in space_leaves(space)
+        )
     return str(space)
 
 
@@ -31,106 +36,52 @@ def _bounds_text(space: spaces.Box) -> str:
     return "bounded" if bounded else "partly bounded"
 
 
+_OBSERVATIONS = (
+    "Box (of floats, integers or bools), Discrete, MultiDiscrete, MultiBinary, and Dict and Tuple "
+    "of these"
+)
+_ACTIONS = "Discrete, MultiDiscrete, MultiBinary, Box (of floats), and Dict and Tuple of these"
+
+
 def check_supported_spaces(observation_space: Space[Any], action_space: Space[Any]) -> None:
     """Refuse the spaces of a single environment that no policy of this library can handle.
 
-    Observations: a Box of one dimension, of floats or integers, or Discrete. Actions: Discrete, or
-    a Box of one dimension of floats, bounded or not. A Discrete may count from any `start`; what
-    leaves and enters the environment is counted from there.
+    Observations: Box of floats, integers or bools, Discrete, MultiDiscrete, MultiBinary, and Dict
+    and Tuple of these, nested to any depth. Actions: the same with a Box of floats alone. What
+    counts from a `start` leaves and enters the environment counted from there.
 
     Raises:
-        ValueError: Names the space, what is supported, and a way out where there is one.
+        ValueError: Names the space, the part of it that is not supported, and what is.
     """
-    supported = "a Box of one dimension (floats or integers) and Discrete"
-    if not isinstance(observation_space, spaces.Discrete) and not _is_vector(
-        observation_space, "fiu"
+    for what, space, accepts, supported in (
+        ("observations", observation_space, _is_observation, _OBSERVATIONS),
+        ("actions", action_space, _is_action, _ACTIONS),
     ):
-        raise ValueError(
-            f"observations of {observation_space} are not supported, only {supported}"
-            f"{_way_out(observation_space)}"
-        )
-    if not isinstance(action_space, spaces.Discrete) and not _is_vector(action_space, "f"):
-        raise ValueError(
-            f"actions of {action_space} are not supported, only Discrete and a Box of one "
-            "dimension of floats"
-        )
+        leaves = space_leaves(space)
+        if not leaves:
+            raise ValueError(f"{what} of {space} are not supported: there is nothing in it")
+        for leaf in leaves:
+            if not accepts(leaf.space):
+                where = f", for its part {leaf.name!r} is {leaf.space}" if leaf.path else ""
+                raise ValueError(f"{what} of {space} are not supported{where}: only {supported}")
 
 
-def _is_vector(space: Space[Any], kinds: str) -> bool:
-    return (
-        isinstance(space, spaces.Box)
-        and len(space.shape) == 1
-        and space.shape[0] > 0
-        and space.dtype.kind in kinds
-    )
+def _is_observation(space: Space[Any]) -> bool:
+    return observation_kind(space) is not None
 
 
-def _way_out(space: Space[Any]) -> str:
-    if isinstance(space, spaces.Box) and len(space.shape) == 1:
-        return ""
-    if space.is_np_flattenable:
-        return "; gymnasium.wrappers.FlattenObservation makes one vector of it"
-    return ""
-
-
-def space_to_dict(space: Space[Any]) -> dict[str, Any]:
-    """Return `space` (Box or Discrete) as plain data for JSON and YAML; infinities as strings.
-
-    Raises:
-        ValueError: The space is of another kind.
-    """
-    if isinstance(space, spaces.Discrete):
-        return {
-            "type": "Discrete",
-            "n": int(space.n),
-            "start": int(space.start),
-            "dtype": str(space.dtype),
-        }
+def _is_action(space: Space[Any]) -> bool:
     if isinstance(space, spaces.Box):
-        return {
-            "type": "Box",
-            "shape": list(space.shape),
-            "dtype": str(space.dtype),
-            "low": [_to_plain(value) for value in space.low.ravel().tolist()],
-            "high": [_to_plain(value) for value in space.high.ravel().tolist()],
-        }
-    raise ValueError(f"{space} cannot be saved, only Box and Discrete can")
-
-
-def _to_plain(value: float) -> float | str:
-    return ("inf" if value > 0 else "-inf") if np.isinf(value) else value
-
-
-def space_from_dict(data: dict[str, Any]) -> Space[Any]:
-    """Return the space that `space_to_dict` turned into `data`: same kind, shape, dtype, bounds.
-
-    Raises:
-        ValueError: The data do not describe a space.
-    """
-    try:
-        dtype = np.dtype(data["dtype"])
-        if data["type"] == "Discrete":
-            return _discrete(data["n"], data["start"], dtype)
-        if data["type"] == "Box":
-            low, high = (
-                np.array([_INFINITE.get(value, value) for value in data[name]], dtype=dtype)
-                for name in ("low", "high")
-            )
-            shape = tuple(data["shape"])
-            return spaces.Box(low.reshape(shape), high.reshape(shape), dtype=dtype.type)
-    except (KeyError, TypeError, ValueError, AssertionError) as error:
-        raise ValueError(f"no space can be read from {data!r}: {error!r}") from error
-    raise ValueError(f"the space has the type {data['type']!r}, expected Box or Discrete")
-
-
-def _discrete(n: int, start: int, dtype: np.dtype[Any]) -> spaces.Discrete[Any]:
-    if dtype == np.int64:  # Gymnasium before 1.3 knows no other, and no argument for it
-        return spaces.Discrete(n, start=start)
-    return spaces.Discrete(n, start=start, dtype=dtype.type)
+        return space.dtype.kind == "f" and 0 not in space.shape
+    return isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary)
 
 
 def same_spaces(a: Space[Any], b: Space[Any]) -> str | None:
     """Return None if a policy made for the space `a` fits `b`, else one sentence why not."""
+    if isinstance(a, spaces.Dict) and isinstance(b, spaces.Dict) and list(a) == list(b):
+        return _first_difference(a.items(), b.values())
+    if isinstance(a, spaces.Tuple) and isinstance(b, spaces.Tuple) and len(a) == len(b):
+        return _first_difference(enumerate(a), b)
     if type(a) is not type(b):
         return f"the kind differs: {describe_space(a)} against {describe_space(b)}."
     for attribute in ("shape", "dtype", "n", "start"):
@@ -143,4 +94,14 @@ def same_spaces(a: Space[Any], b: Space[Any]) -> str | None:
             return f"the bounds differ: {a.low} to {a.high} against {b.low} to {b.high}."
     elif a != b:
         return f"the spaces differ: {a} against {b}."
+    return None
+
+
+def _first_difference(
+    ours: Iterable[tuple[Any, Space[Any]]], theirs: Iterable[Space[Any]]
+) -> str | None:
+    for (key, a), b in zip(ours, theirs, strict=True):
+        difference = same_spaces(a, b)
+        if difference is not None:
+            return f"in {key!r}, {difference}"
     return None

@@ -72,6 +72,95 @@ def countdown_vector() -> Callable[[AutoresetMode], SyncVectorEnv]:
     return make
 
 
+class AnySpaces(gymnasium.Env[Any, Any]):
+    """Observes samples of any space and refuses actions outside of any other.
+
+    Episodes last 3, 4 and 5 steps in turn and end by termination and truncation in turn; every
+    step pays a reward drawn between -1 and 1. With `mask_in` ("info" or "observation") a new
+    random action mask holds at every step, and an action that it forbids is refused.
+    """
+
+    def __init__(
+        self, observation_space: Any, action_space: Any, mask_in: str | None = None
+    ) -> None:
+        self.observation_space, self.action_space = observation_space, action_space
+        self.mask_in, self.episode = mask_in, 0
+
+    def _observe(self) -> Any:
+        obs, info = self.observation_space.sample(), {}
+        if self.mask_in is not None:
+            self.mask = random_mask(self.action_space, self.np_random)
+            (obs if self.mask_in == "observation" else info)["action_mask"] = self.mask
+        return obs, info
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        if seed is not None:
+            self.observation_space.seed(seed)
+        self.episode, self.t = self.episode + 1, 0
+        return self._observe()
+
+    def step(self, action: Any) -> Any:
+        if not self.action_space.contains(action):
+            raise ValueError(f"{action!r} is not in {self.action_space}")
+        if self.mask_in is not None and not allowed(self.action_space, self.mask, action):
+            raise ValueError(f"{action!r} is forbidden by {self.mask!r}")
+        self.t += 1
+        ended, cut = self.t == 3 + self.episode % 3, self.episode % 2 == 0
+        reward = float(self.np_random.uniform(-1, 1))
+        obs, info = self._observe()
+        if ended and self.mask_in == "info":
+            info = {}  # nothing can be done in a final state
+        return obs, reward, ended and not cut, ended and cut, info
+
+
+def random_mask(space: Any, rng: np.random.Generator) -> Any:
+    """Return a mask in the form of `space.sample(mask=...)` that allows something everywhere."""
+
+    def choices(n: int) -> np.ndarray:
+        mask = (rng.random(n) < 0.5).astype(np.int8)
+        mask[rng.integers(n)] = 1
+        return mask
+
+    if isinstance(space, gymnasium.spaces.Dict):
+        return {key: random_mask(part, rng) for key, part in space.items()}
+    if isinstance(space, gymnasium.spaces.Tuple):
+        return tuple(random_mask(part, rng) for part in space)
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return choices(int(space.n))
+    if isinstance(space, gymnasium.spaces.MultiDiscrete):
+        nested = [tuple(map(choices, row)) for row in np.atleast_2d(space.nvec)]
+        return tuple(nested) if space.nvec.ndim == 2 else nested[0]
+    if isinstance(space, gymnasium.spaces.MultiBinary):
+        return rng.integers(3, size=space.shape, dtype=np.int8)
+    return None
+
+
+def allowed(space: Any, mask: Any, action: Any) -> bool:
+    """Return whether a mask allows an action, one choice after the other."""
+    if isinstance(space, gymnasium.spaces.Dict):
+        return all(allowed(part, mask[key], action[key]) for key, part in space.items())
+    if isinstance(space, gymnasium.spaces.Tuple):
+        parts = zip(space, mask, action, strict=True)
+        return all(allowed(part, m, a) for part, m, a in parts)
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return bool(mask[action - space.start])
+    if isinstance(space, gymnasium.spaces.MultiDiscrete):
+        if space.nvec.ndim == 2:
+            mask = [one for row in mask for one in row]
+        index = (action - space.start).ravel()
+        return all(one[i] for one, i in zip(mask, index, strict=True))
+    if isinstance(space, gymnasium.spaces.MultiBinary):
+        return bool(((mask == 2) | (mask == action)).all())
+    return True
+
+
+@pytest.fixture
+def any_spaces() -> type[AnySpaces]:
+    """The class itself."""
+    return AnySpaces
+
+
 @pytest.fixture
 def waiting_is_an_error() -> Callable[[], AbstractContextManager[None]]:
     """A context in which an operation fails that makes the host wait for the GPU."""

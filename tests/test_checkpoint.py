@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,18 @@ def test_a_foreign_policy_file_is_refused(run: Path, text: str) -> None:
     with pytest.raises(CheckpointError, match=r"policy\.yaml") as caught:
         load_policy(run)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["choice", "torque"])
+def test_a_policy_saved_before_the_spaces_grew_acts_as_it_did(name: str) -> None:
+    folder = Path(__file__).parent / "data" / "saved_by_0.1.0" / name
+    policy, state = load_policy(folder), None
+    rng = np.random.default_rng(0)
+    size = policy.observation_space.shape[0]
+    for t, expected in enumerate(json.loads((folder / "actions.json").read_text())):
+        obs = rng.normal(size=(2, size)).astype(np.float32)
+        action, state = policy.act(obs, state, t == 3)
+        np.testing.assert_allclose(action, expected, atol=1e-5)
 
 
 def test_a_misspelt_key_in_the_policy_file_is_named(run: Path) -> None:

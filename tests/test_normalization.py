@@ -4,10 +4,12 @@ import pytest
 import torch
 
 from xlstm_rl.normalization import (
+    NestedNormalizer,
     NormalizationConfig,
     ObservationNormalizer,
     RewardNormalizer,
     RunningMoments,
+    make_normalizer,
 )
 
 BOX = gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float32)
@@ -21,6 +23,20 @@ def test_moments_merged_from_uneven_batches_equal_those_of_all_the_data() -> Non
     np.testing.assert_allclose(moments.mean.numpy(), data.mean(0), rtol=1e-12)
     np.testing.assert_allclose(moments.var.numpy(), data.var(0), rtol=1e-8)
     assert moments.count.item() == 1000
+
+
+def test_moments_of_several_processes_merge_to_those_of_all_the_data() -> None:
+    data = np.random.default_rng(0).normal(1e4, 0.1, (1000, 3))
+    parts = []
+    for part in np.split(data, [7, 500, 501]):
+        parts.append(RunningMoments(3))
+        parts[-1].update(torch.from_numpy(part))
+    whole = RunningMoments(3)
+    for moments in (RunningMoments(3), *parts, RunningMoments(3)):
+        whole.merge(moments)
+    np.testing.assert_allclose(whole.mean.numpy(), data.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(whole.var.numpy(), data.var(0), rtol=1e-8)
+    assert whole.count.item() == 1000
 
 
 def test_an_empty_batch_changes_nothing() -> None:
@@ -44,6 +60,54 @@ def test_a_constant_feature_stays_finite_and_clipped() -> None:
     normalizer.update(torch.full((10, 3), 2.0))
     assert normalizer(torch.full((1, 3), 2.0)).tolist() == [[0.0, 0.0, 0.0]]
     assert normalizer(torch.full((1, 3), 3.0)).tolist() == [[5.0, 5.0, 5.0]]
+
+
+@pytest.mark.parametrize("value", [0.1, 123456.789, -3e7, 1e30])
+def test_a_constant_feature_of_any_size_becomes_zero(value: float) -> None:
+    normalizer = ObservationNormalizer(BOX, NormalizationConfig())
+    data = torch.full((37, 3), value)
+    for _ in range(3):
+        normalizer.update(data)
+    assert not normalizer(data).any()
+
+
+def test_integer_features_are_normalised_as_numbers() -> None:
+    space = gymnasium.spaces.Box(0, 200, (2,), np.uint8)
+    normalizer = ObservationNormalizer(space, NormalizationConfig())
+    data = torch.randint(0, 200, (400, 2), dtype=torch.uint8)
+    normalizer.update(normalizer.numbers(normalizer.flatten(data)))
+    mean, std = data.double().mean(0), data.double().std(0, correction=0)
+    torch.testing.assert_close(normalizer(data), ((data - mean) / std).float())
+
+
+def test_of_a_nested_space_only_the_numbers_are_normalised() -> None:
+    spaces = gymnasium.spaces
+    space = spaces.Dict(
+        eye=spaces.Box(0, 255, (4, 4), np.uint8),
+        room=spaces.Discrete(3, start=1),
+        bits=spaces.MultiBinary(2),
+        keys=spaces.MultiDiscrete([2, 3], start=[5, 0]),
+        pose=BOX,
+    )
+    normalizer = make_normalizer(space, NormalizationConfig())
+    assert isinstance(normalizer, NestedNormalizer)
+    raw = {
+        "eye": torch.full((9, 4, 4), 200, dtype=torch.uint8),
+        "room": torch.full((9,), 3),
+        "bits": torch.ones(9, 2, dtype=torch.int8),
+        "keys": torch.tensor([[6, 2]] * 9),
+        "pose": torch.randn(9, 3) * 5 + 2,
+    }
+    normalizer.update(normalizer.numbers(normalizer.flatten(raw)))
+    out = normalizer(raw)
+    assert torch.equal(out["eye"], raw["eye"])
+    assert out["room"].tolist() == [2] * 9
+    assert out["bits"].tolist() == [[1.0, 1.0]] * 9
+    assert out["keys"].tolist() == [[1, 2]] * 9
+    torch.testing.assert_close(out["pose"].mean(0), torch.zeros(3), atol=1e-5, rtol=0)
+    other = make_normalizer(space, NormalizationConfig())
+    other.load_state_dict(normalizer.state_dict())
+    torch.testing.assert_close(other(raw)["pose"], out["pose"])
 
 
 def test_loaded_statistics_take_effect_at_once() -> None:

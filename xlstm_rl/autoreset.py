@@ -4,6 +4,8 @@ What differs between the modes is where the last observation of an episode stand
 next episode begins; everything behind this file sees one kind of transition.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +14,17 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from xlstm_rl.envs import autoreset_mode
+from xlstm_rl.envs.checked import EnvStepError, wrong_observation
+from xlstm_rl.envs.leaves import Leaf, is_nested, space_leaves, take
+from xlstm_rl.envs.restarting import BROKEN
+from xlstm_rl.errors import EnvError
 
 Array = NDArray[Any]
 BoolArray = NDArray[np.bool_]
+
+Info = dict[str, Any]
+RawObservation = Array | dict[str, Array]
+"""Observations of a space without parts, or those of a Dict or Tuple space by the leaf's name."""
 
 
 @dataclass
@@ -31,7 +41,7 @@ class Transition:
     """`[B]`, the episode was cut: bootstrap from the final observation. Never with
     `terminated`."""
 
-    observation: Array
+    observation: RawObservation
     """`[B, ...]`, what the next action is chosen from."""
 
     reset: BoolArray
@@ -43,8 +53,14 @@ class Transition:
     final_rows: NDArray[np.int64]
     """Environments whose final observation is not `observation` and was truncated."""
 
-    final_observation: Array | None
+    final_observation: RawObservation | None
     """`[len(final_rows), ...]`, those final observations; None where there are none."""
+
+    broken: BoolArray | None
+    """`[B]`, true where the episode that ended was broken by an error; None: nowhere."""
+
+    infos: list[Info]
+    """What the environments said beside `observation`: of the step, then of the resets, if any."""
 
 
 class EpisodeStream:
@@ -54,16 +70,31 @@ class EpisodeStream:
         self.env = env
         self.mode = autoreset_mode(env)
         self._ended = np.zeros(env.num_envs, dtype=bool)
+        space = env.single_observation_space
+        self._leaves, self._is_nested = space_leaves(space), is_nested(space)
+        self.first_info: Info = {}
+        self.steps = 0
 
-    def reset(self, seed: int | None = None) -> Array:
-        """Begin an episode in every environment and return its first observations `[B, ...]`."""
-        observation, _ = self.env.reset(seed=seed)
+    def reset(self, seed: int | None = None) -> RawObservation:
+        """Begin an episode in every environment and return its first observations `[B, ...]`.
+
+        Raises:
+            EnvError: an environment raised, died, or observed what is not in its space.
+        """
+        with self._faults():
+            observation, self.first_info = self.env.reset(seed=seed)
         self._ended[:] = False
-        return np.asarray(observation)
+        return self._read(observation)
 
-    def step(self, action: Array) -> Transition:
-        """Apply actions `[B, ...]`."""
-        observation, reward, terminated, truncated, info = self.env.step(action)
+    def step(self, action: Any) -> Transition:
+        """Apply actions `[B, ...]`, nested like the action space.
+
+        Raises:
+            EnvError: an environment raised, died, or observed what is not in its space.
+        """
+        with self._faults():
+            answer, reward, terminated, truncated, info = self.env.step(action)
+        observation = self._read(answer)
         truncated = truncated & ~terminated
         ended = terminated | truncated
         transition = Transition(
@@ -75,6 +106,8 @@ class EpisodeStream:
             dead=np.zeros_like(ended),
             final_rows=_NO_ROWS,
             final_observation=None,
+            broken=_broken(info) if ended.any() else None,
+            infos=[info],
         )
         if self.mode == AutoresetMode.NEXT_STEP:
             # The step after an episode's last one only resets: what it answers is an episode's
@@ -84,14 +117,104 @@ class EpisodeStream:
         elif ended.any():
             rows = np.flatnonzero(truncated)
             if self.mode == AutoresetMode.SAME_STEP:
-                final = info["final_obs"] if rows.size else None
-                final = None if final is None else np.stack([final[row] for row in rows])
+                final = self._stack([info["final_obs"][row] for row in rows])
             else:
-                final = observation[rows]
-                transition.observation, _ = self.env.reset(options={"reset_mask": ended})
+                final = _rows(observation, rows)
+                with self._faults():
+                    answer, first_info = self.env.reset(options={"reset_mask": ended})
+                transition.infos = [_rows_of_info(info, ~ended), first_info]
+                transition.observation = self._read(answer)
             if rows.size:
                 transition.final_rows, transition.final_observation = rows, final
+        self.steps += self.env.num_envs
         return transition
+
+    def _read(self, observation: Any) -> RawObservation:
+        if not self._is_nested:
+            return self._checked(self._leaves[0], np.asarray(observation), self.env.num_envs)
+        try:
+            return {
+                leaf.name: self._checked(
+                    leaf, np.asarray(take(observation, leaf.path)), self.env.num_envs
+                )
+                for leaf in self._leaves
+            }
+        except ValueError as error:
+            raise EnvError(f"step {self.steps}: the observation: {error}") from error
+
+    def _stack(self, observations: list[Any]) -> RawObservation | None:
+        """Return observations of single environments as a batch; None if there are none."""
+        if not observations:
+            return None
+        if not self._is_nested:
+            return np.stack(observations)
+        return {
+            leaf.name: np.stack([take(one, leaf.path) for one in observations])
+            for leaf in self._leaves
+        }
+
+    def _checked(self, leaf: Leaf, values: Array, rows: int) -> Array:
+        wrong = wrong_observation(leaf, values, rows)
+        if wrong is not None:
+            row, what = wrong
+            which = "" if row is None else f"environment {row}: "
+            raise EnvError(f"step {self.steps}: {which}{what}")
+        return values
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        """Tell what an environment did wrong, and when."""
+        try:
+            yield
+        except EnvStepError as error:
+            raise EnvError(f"step {self.steps}: {error}") from error
+        except (EOFError, ConnectionError) as error:
+            gone = self._give_up_processes()
+            which = f" of environments {gone}" if gone else ""
+            raise EnvError(
+                f"step {self.steps}: a process{which} died ({type(error).__name__}): it was "
+                "killed, or crashed without a Python error; env.vectorization=sync shows where"
+            ) from error
+        except Exception as error:
+            raise EnvError(
+                f"step {self.steps}: {self.env} raised {type(error).__name__}: {error}"
+            ) from error
+
+    def _give_up_processes(self) -> list[int]:
+        """Return which environments' processes are dead, and end the others.
+
+        The vector could not be closed: it would wait for the answers of the dead.
+        """
+        vector: Any = self.env.unwrapped
+        processes = getattr(vector, "processes", [])
+        for one in processes:
+            one.join(0.1)  # a process that was just killed may still count as alive
+        gone = [n for n, one in enumerate(processes) if not one.is_alive()]
+        for one in processes:
+            one.terminate()
+            one.join()
+        if processes:
+            vector.closed = True
+        return gone
+
+
+def _broken(info: Info) -> BoolArray | None:
+    # where a vector resets in the same step, the info of the last one stands in final_info
+    found = info.get("final_info", info).get(f"_{BROKEN}")
+    return None if found is None else np.asarray(found, dtype=np.bool_)
+
+
+def _rows_of_info(info: Info, rows: BoolArray) -> Info:
+    """Return an info in which what is marked is marked in some rows alone."""
+    marked = {name: flags & rows for name, flags in info.items() if name.startswith("_")}
+    missing = {f"_{name}": rows for name in info if not name.startswith("_")}
+    return {**info, **missing, **marked}
+
+
+def _rows(observation: RawObservation, rows: NDArray[np.int64]) -> RawObservation:
+    if isinstance(observation, dict):
+        return {name: part[rows] for name, part in observation.items()}
+    return observation[rows]
 
 
 _NO_ROWS = np.empty(0, dtype=np.int64)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from xlstm_rl.config import ConfigError, config_from_dict, config_to_dict, load_yaml, save_yaml
 from xlstm_rl.envs.config import EnvConfig
-from xlstm_rl.envs.spaces import space_from_dict, space_to_dict
+from xlstm_rl.envs.space_files import space_from_dict, space_to_dict
 from xlstm_rl.errors import CheckpointError
 from xlstm_rl.memory import MemoryConfig
 from xlstm_rl.normalization import NormalizationConfig

@@ -9,5 +9,9 @@ class TrainingError(RuntimeError):
     """A training run cannot go on; what it saved before stays as it is."""
 
 
+class EnvError(TrainingError):
+    """An environment raised, died, or answered what nothing can be done with."""
+
+
 class NonFiniteLossError(TrainingError):
     """A loss or a gradient became NaN or infinite; the weights were not updated with it."""

@@ -1,7 +1,10 @@
 """Evaluation of a policy on whole episodes."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,12 @@ import torch
 
 from xlstm_rl.config import ConfigError
 from xlstm_rl.envs import make_env
+from xlstm_rl.envs.checked import CheckedEnv, EnvStepError, wrong_observation
 from xlstm_rl.envs.config import EnvConfig
+from xlstm_rl.envs.leaves import map_leaves, stack_values, take
 from xlstm_rl.envs.spaces import same_spaces
+from xlstm_rl.errors import EnvError
+from xlstm_rl.masks import read_masks
 from xlstm_rl.policy.policy import Policy
 
 _MAX_PARALLEL = 20
@@ -63,6 +70,8 @@ def evaluate(
         video_dir: where to write a video of every episode (needs the extra `video`).
 
     Raises:
+        EnvError: an environment raised, or answered what cannot be used; named are the episode
+            and its step.
         ConfigError: the environment is unknown, its spaces are not the policy's, or a package
             that videos need is missing.
     """
@@ -70,7 +79,7 @@ def evaluate(
         raise ConfigError(f"episodes={episodes}: expected 1 or more")
     config, custom = _resolve(policy, env)
     count = 1 if video_dir is not None else min(episodes, _MAX_PARALLEL)
-    envs = [_make(config, custom, video_dir) for _ in range(count)]
+    envs = [CheckedEnv(_make(config, custom, video_dir), "its environment") for _ in range(count)]
     try:
         _check_spaces(policy, envs[0])
         return _play(policy, envs, episodes, seed, deterministic)
@@ -128,7 +137,7 @@ def _check_spaces(policy: Policy, env: gymnasium.Env[Any, Any]) -> None:
 
 def _play(
     policy: Policy,
-    envs: list[gymnasium.Env[Any, Any]],
+    envs: list[CheckedEnv],
     episodes: int,
     seed: int,
     deterministic: bool,
@@ -137,19 +146,34 @@ def _play(
     generator = torch.Generator(policy.device).manual_seed(seed)
     returns, lengths = [0.0] * episodes, [0] * episodes
     playing = list(range(len(envs)))
-    observations = [
-        env.reset(seed=seed + episode)[0] for env, episode in zip(envs, playing, strict=True)
-    ]
+
+    def where(row: int) -> str:
+        return f"environment of episode {playing[row]} at step {lengths[playing[row]]}"
+
+    begun = []
+    for episode, env in enumerate(envs):
+        with _naming(where, episode):
+            begun.append(env.reset(seed=seed + episode))
+    observations, infos = [one[0] for one in begun], [one[1] for one in begun]
+    rewards = [0.0] * len(envs)
     waiting = iter(range(len(envs), episodes))
     state = policy.initial_state(len(envs), critic=False)  # no action depends on it
     reset = np.ones(len(envs), dtype=bool)
     while playing:
-        actions, state = policy.act(np.stack(observations), state, reset, deterministic, generator)
+        obs = stack_values(policy.observation_space, observations)
+        _check_observations(policy, obs, where)
+        beside = _beside(policy, rewards, infos, obs, where)
+        actions, state = policy.act(obs, state, reset, deterministic, generator, **beside)
         reset = np.zeros(len(envs), dtype=bool)
         left: list[int] = []
         for row, env in enumerate(envs):
-            observation, reward, terminated, truncated, _ = env.step(actions[row])
-            returns[playing[row]] += float(reward)
+            action = map_leaves(itemgetter(row), actions)
+            with _naming(where, row):
+                observation, reward, terminated, truncated, infos[row] = env.step(action)
+            rewards[row] = float(reward)
+            if not math.isfinite(rewards[row]):
+                raise EnvError(f"{where(row)}: its reward is {reward}")
+            returns[playing[row]] += rewards[row]
             lengths[playing[row]] += 1
             observations[row] = observation
             if not (terminated or truncated):
@@ -159,12 +183,68 @@ def _play(
                 left.append(row)
                 continue
             playing[row] = following
-            observations[row], _ = env.reset(seed=seed + following)
+            with _naming(where, row):
+                observations[row], infos[row] = env.reset(seed=seed + following)
             reset[row] = True
         if left:
             keep = [row for row in range(len(envs)) if row not in left]
             envs = [envs[row] for row in keep]
             playing = [playing[row] for row in keep]
             observations = [observations[row] for row in keep]
+            rewards, infos = [rewards[row] for row in keep], [infos[row] for row in keep]
             state, reset = state[torch.tensor(keep, dtype=torch.long)], reset[keep]
     return EvaluationResult(returns, lengths)
+
+
+@contextmanager
+def _naming(where: Callable[[int], str], row: int) -> Iterator[None]:
+    try:
+        yield
+    except EnvStepError as error:
+        raise EnvError(f"{where(row)}: {error}") from error
+
+
+def _check_observations(policy: Policy, obs: Any, where: Callable[[int], str]) -> None:
+    """Refuse what is not in the space, and numbers that are not finite."""
+    for leaf in policy.reader.leaves:
+        values = np.asarray(take(obs, leaf.path))
+        wrong = wrong_observation(leaf, values, len(values))
+        if wrong is not None:
+            raise EnvError(f"{where(wrong[0] or 0)}: {wrong[1]}")
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            row = int(np.argwhere(~np.isfinite(values))[0][0])
+            what = f" {leaf.name!r}" if leaf.path else ""
+            raise EnvError(f"{where(row)}: its observation{what} is not finite: {values[row]}")
+
+
+def _beside(
+    policy: Policy,
+    rewards: list[float],
+    infos: list[dict[str, Any]],
+    obs: Any,
+    where: Callable[[int], str],
+) -> dict[str, Any]:
+    """Return what `policy.act` needs beside the observation.
+
+    Raises:
+        EnvError: a mask is missing or allows nothing; named are the episode and its step.
+    """
+    beside: dict[str, Any] = {}
+    if policy.context.reads_reward:
+        beside["reward"] = np.array(rewards, dtype=np.float32)
+    if policy.context.reads_mask:
+        key = policy.policy_config.action_mask_key
+        masks = np.empty(len(infos), dtype=object)
+        for row, info in enumerate(infos):
+            masks[row] = info.get(key)
+        info = {key: masks, f"_{key}": np.array([key in info for info in infos])}
+        flags = read_masks(
+            policy,
+            {leaf.name: take(obs, leaf.path) for leaf in policy.reader.leaves},
+            [info],
+            np.zeros(len(infos), dtype=np.bool_),
+            where,
+        )
+        if policy.beside.source == "info":
+            beside["action_mask"] = torch.from_numpy(flags)
+    return beside

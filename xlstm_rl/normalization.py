@@ -5,14 +5,21 @@ the policy that acts and the policy that trains then see the same numbers.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from xlstm_rl.envs.leaves import is_nested, observation_kind, space_leaves
+
 _EPSILON = 1e-8
+
+Observation = Tensor | dict[str, Tensor]
+"""Observations of a space without parts, or those of a Dict or Tuple space by the leaf's name."""
 
 
 @dataclass(frozen=True)
@@ -60,71 +67,158 @@ class RunningMoments(nn.Module):
         if batch.shape[0] == 0:
             return
         batch = batch.double()
-        added = batch.shape[0]
+        count = self.count.new_tensor(float(batch.shape[0]))
+        self._merge(batch.mean(0), batch.var(0, correction=0), count)
+
+    @torch.no_grad()
+    def merge(self, other: "RunningMoments") -> None:
+        """Merge the statistics of another stream, as of another process."""
+        if bool(other.count > 0):
+            self._merge(other.mean, other.var, other.count)
+
+    def _merge(self, mean: Tensor, var: Tensor, added: Tensor) -> None:
         total = self.count + added
-        delta = batch.mean(0) - self.mean
+        delta = mean - self.mean
         # Before the first batch the variance of 1 is a stand-in with no weight.
-        squares = self.var * self.count + batch.var(0, correction=0) * added
+        squares = self.var * self.count + var * added
         self.var.copy_((squares + delta.square() * (self.count * added / total)) / total)
         self.mean += delta * (added / total)
         self.count.copy_(total)
 
 
 class ObservationNormalizer(nn.Module):
-    """Turns observations of a space into the network's input.
+    """Turns observations of a space without parts into the network's input.
 
-    Box observations become float32 vectors `[..., n]`, shifted and scaled by running statistics;
-    Discrete ones become indices from 0.
+    Numbers (Box) become float32 vectors `[..., n]`, shifted and scaled by running statistics.
+    Images (Box of uint8 with two or three axes) stay as they are: the encoder scales them. Discrete
+    ones become indices from 0 `[...]`, MultiDiscrete ones `[..., k]`, MultiBinary ones float32
+    `[..., n]`.
     """
 
-    shift: Tensor
+    center: Tensor
     scale: Tensor
+    starts: Tensor
 
     def __init__(self, space: gymnasium.Space[Any], config: NormalizationConfig) -> None:
         super().__init__()
         self.observation_shape = tuple(space.shape or ())
+        self.kind = observation_kind(space)
         self.start = int(space.start) if isinstance(space, gymnasium.spaces.Discrete) else None
         self.clip = config.clip_observation
+        self.is_vector = self.kind == "vector"
         size = math.prod(self.observation_shape)
-        self.moments = RunningMoments(size) if config.observation and self.start is None else None
-        # Float32 copies derived from the moments: three operations a step are saved.
-        self.register_buffer("shift", torch.zeros(size), persistent=False)
-        self.register_buffer("scale", torch.ones(size), persistent=False)
+        normalized = config.observation and self.is_vector
+        self.moments = RunningMoments(size) if normalized else None
+        # Float32 copies derived from the moments: operations are saved at each step.
+        copies = size if normalized else 0
+        self.register_buffer("center", torch.zeros(copies), persistent=False)
+        self.register_buffer("scale", torch.ones(copies), persistent=False)
+        if isinstance(space, gymnasium.spaces.MultiDiscrete):
+            starts = torch.from_numpy(np.asarray(space.start, dtype=np.int64).ravel())
+            self.register_buffer("starts", starts, persistent=False)
         self.register_load_state_dict_post_hook(lambda self, _: self._refresh())  # type: ignore[no-untyped-call]
 
     @property
     def dtype(self) -> torch.dtype:
         """The type of the network's input."""
-        return torch.float32 if self.start is None else torch.int64
+        if self.kind == "image":
+            return torch.uint8
+        return torch.float32 if self.kind in ("vector", "multi_binary") else torch.int64
 
     def flatten(self, observation: Tensor) -> Tensor:
-        """Return raw observations `[..., *shape]` as vectors `[..., n]` (Discrete: `[...]`)."""
+        """Return raw observations `[..., *shape]` as the network reads them, not normalised."""
         if self.start is not None:
             return observation.long() - self.start
+        if self.kind == "image":
+            return observation
         batch = observation.shape[: observation.ndim - len(self.observation_shape)]
+        if self.kind == "multi_discrete":
+            return observation.long().reshape(*batch, -1) - self.starts
         return observation.to(torch.float32).reshape(*batch, -1)
 
     def normalize(self, flat: Tensor) -> Tensor:
         """Shift, scale and clip what `flatten` returned."""
         if self.moments is None:
             return flat
-        return torch.addcmul(self.shift, flat, self.scale).clamp_(-self.clip, self.clip)
+        # The mean goes first: a constant feature, however large, becomes 0 and not the rounding
+        # of its multiple.
+        return (flat - self.center).mul_(self.scale).clamp_(-self.clip, self.clip)
 
     def forward(self, observation: Tensor) -> Tensor:
         """Return the network's input for raw observations `[..., *shape]`."""
         return self.normalize(self.flatten(observation))
 
-    def update(self, flat: Tensor) -> None:
-        """Merge what `flatten` returned, `[N, n]`, into the statistics."""
+    def numbers(self, flat: Tensor) -> Tensor:
+        """Return the part of what `flatten` returned that may be infinite, and is normalised."""
+        return flat if self.is_vector else flat.new_empty((flat.shape[0], 0))
+
+    def update(self, numbers: Tensor) -> None:
+        """Merge what `numbers` returned, `[N, n]`, into the statistics."""
         if self.moments is not None:
-            self.moments.update(flat)
+            self.moments.update(numbers)
             self._refresh()
 
     def _refresh(self) -> None:
         if self.moments is not None:
-            scale = (self.moments.var + _EPSILON).rsqrt()
-            self.scale.copy_(scale)
-            self.shift.copy_(-self.moments.mean * scale)
+            self.scale.copy_((self.moments.var + _EPSILON).rsqrt())
+            self.center.copy_(self.moments.mean)
+
+
+class NestedNormalizer(nn.Module):
+    """An `ObservationNormalizer` for each leaf of a Dict or Tuple space, by the leaf's name.
+
+    The calls are those of `ObservationNormalizer` on mappings from names to tensors; leaves that
+    the policy does not read may be among them and are left out.
+
+    Args:
+        space: of one environment.
+        config: what is normalised.
+        without: a key of the space that is no observation, such as that of an action mask.
+    """
+
+    def __init__(
+        self, space: gymnasium.Space[Any], config: NormalizationConfig, without: str | None = None
+    ) -> None:
+        super().__init__()
+        leaves = space_leaves(space, without)
+        self.names = [leaf.name for leaf in leaves]
+        self.parts = nn.ModuleList(ObservationNormalizer(leaf.space, config) for leaf in leaves)
+        self._parts = {
+            leaf.name: part
+            for leaf, part in zip(leaves, self.parts, strict=True)
+            if isinstance(part, ObservationNormalizer)
+        }
+
+    def flatten(self, observation: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return every leaf as the network reads it, not normalised."""
+        return {name: part.flatten(observation[name]) for name, part in self._parts.items()}
+
+    def normalize(self, flat: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Normalise what `flatten` returned."""
+        return {name: part.normalize(flat[name]) for name, part in self._parts.items()}
+
+    def forward(self, observation: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the network's input."""
+        return self.normalize(self.flatten(observation))
+
+    def numbers(self, flat: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the leaves of what `flatten` returned that may be infinite."""
+        return {name: flat[name] for name, part in self._parts.items() if part.is_vector}
+
+    def update(self, numbers: Mapping[str, Tensor]) -> None:
+        """Merge what `numbers` returned into the statistics."""
+        for name, part in self._parts.items():
+            if part.is_vector:
+                part.update(numbers[name])
+
+
+def make_normalizer(
+    space: gymnasium.Space[Any], config: NormalizationConfig, without: str | None = None
+) -> ObservationNormalizer | NestedNormalizer:
+    """Return the normaliser of a space, nested or not; `without` as for `NestedNormalizer`."""
+    if is_nested(space):
+        return NestedNormalizer(space, config, without)
+    return ObservationNormalizer(space, config)
 
 
 class RewardNormalizer(nn.Module):

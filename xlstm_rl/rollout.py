@@ -9,10 +9,13 @@ from gymnasium.vector import VectorEnv
 from tensordict import TensorDict
 from torch import Tensor
 
-from xlstm_rl.autoreset import Array, EpisodeStream, Transition
+from xlstm_rl.autoreset import Array, EpisodeStream, RawObservation, Transition
+from xlstm_rl.buffers import Buffers, batch_first
 from xlstm_rl.errors import TrainingError
+from xlstm_rl.masks import read_masks
+from xlstm_rl.normalization import Observation
 from xlstm_rl.policy.actor_critic import Leaves
-from xlstm_rl.policy.policy import Policy
+from xlstm_rl.policy.policy import Policy, to_numpy
 
 
 @dataclass
@@ -20,14 +23,16 @@ class Rollout:
     """T steps of B environments, episode borders inside."""
 
     data: TensorDict
-    """Batch size `[B, T]`: `observation` (normalised, as the network saw it), `action`,
-    `log_prob`, `value`, `next_value`, `reward`, `terminated`, `truncated`, `reset`, `live`."""
+    """Batch size `[B, T]`: `observation` (normalised, as the network saw it; a TensorDict by the
+    leaf's name where the space is a Dict or Tuple), `action` (in the policy's units), `log_prob`,
+    `value`, `next_value`, `reward`, `terminated`, `truncated`, `reset`, `live`."""
 
     segment_leaves: list[Leaves]
     """The memory states, batch first, before the first step of each time segment."""
 
-    raw_observation: Tensor
-    """`[B, T, ...]`, flattened but not normalised: what the running statistics are fed with."""
+    raw_observation: Any
+    """`[B, T, ...]`, a tensor or a TensorDict, flattened but not normalised: the numbers that the
+    running statistics are fed with."""
 
     episode_returns: list[float] = field(default_factory=list)
     """Sums of raw rewards of the episodes that ended."""
@@ -65,9 +70,12 @@ class Collector:
         self._num_envs = env.num_envs
         self._device = policy.device
         self._leaves = policy.network.initial_leaves(env.num_envs, policy.device)
+        self._context_leaves = policy.context.initial_leaves(env.num_envs, policy.device)
         self._observation = self._stream.reset(seed)
+        self._infos = [self._stream.first_info]
         self._reset = np.ones(env.num_envs, dtype=bool)
         self._dead = np.zeros(env.num_envs, dtype=bool)
+        self._reward: Tensor | None = None
         self._return = np.zeros(env.num_envs)
         self._length = np.zeros(env.num_envs, dtype=np.int64)
 
@@ -76,11 +84,12 @@ class Collector:
         """Collect `rollout_steps` steps of every environment.
 
         Raises:
-            TrainingError: an observation or a reward is not finite.
+            TrainingError: an observation or a reward is not finite, or a mask allows no action.
         """
-        network, distribution = self.policy.network, self.policy.network.distribution
+        network, context = self.policy.network, self.policy.context
+        distribution = network.distribution
         self._device = self.policy.device  # looked up once: it asks a parameter
-        buffers = _Buffers(self.policy, self.rollout_steps, self._num_envs)
+        buffers = Buffers(self.policy, self.rollout_steps, self._num_envs)
         segment_leaves: list[Leaves] = []
         returns: list[float] = []
         lengths: list[int] = []
@@ -90,36 +99,69 @@ class Collector:
                 # copied, because no gradient may flow through what inference mode has made
                 segment_leaves.append(tuple(leaf.clone() for leaf in self._leaves))
             with torch.inference_mode():  # a tenth of a step's time: nothing is tracked
-                flat, x = self._network_input(self._observation)
-                params, value, self._leaves = network.step(x, self._leaves, self._reset_tensor())
+                raw, x, reset = self._network_input(t)
+                params, value, self._leaves = network.step(x, self._leaves, reset)
                 action = distribution.sample(params, self.generator)
-            buffers.write_decision(t, flat, x, params, value, action, self._reset, self._dead)
-            transition = self._stream.step(distribution.to_env(action).cpu().numpy())
+                if self._context_leaves:
+                    self._context_leaves = context.after(self._context_leaves, action)
+            buffers.write_decision(t, raw, x, params, value, action, self._reset, self._dead)
+            transition = self._stream.step(to_numpy(distribution.to_env(action)))
             buffers.write_outcome(t, transition)
+            if context.reads_reward:
+                self._reward = buffers.reward[t].to(self._device)
             if transition.final_observation is not None:
                 rows = torch.from_numpy(transition.final_rows).to(self._device)
-                value = self._final_value(rows, transition.final_observation)
+                value = self._final_value(rows, transition.final_observation, t + 1)
                 final_values.append((t, rows, value))
+            if transition.broken is not None:
+                buffers.drop_episodes(t, transition.broken)
             self._count_episodes(transition, returns, lengths)
-            self._observation = transition.observation
+            self._observation, self._infos = transition.observation, transition.infos
             self._reset, self._dead = transition.reset, transition.dead
-        _, x = self._network_input(self._observation)
-        _, last_value, _ = network.step(x, self._leaves, self._reset_tensor())
         self._check_finite(buffers)
+        numbers, x, reset = self._network_input(self.rollout_steps)
+        self._refuse_non_finite(numbers, self.rollout_steps)
+        _, last_value, _ = network.step(x, self._leaves, reset)
         self.steps_done += self.rollout_steps * self._num_envs
         return Rollout(
             buffers.to_tensordict(distribution, last_value, final_values),
             segment_leaves,
-            buffers.raw.transpose(0, 1),
+            batch_first(buffers.raw, self._num_envs, self.rollout_steps),
             returns,
             lengths,
         )
 
-    def _network_input(self, observation: Array) -> tuple[Tensor, Tensor]:
-        normalizer = self.policy.normalizer
-        raw = torch.from_numpy(np.ascontiguousarray(observation)).to(self._device)
+    def _network_input(self, t: int) -> tuple[Observation, Observation, Tensor | None]:
+        """Return the numbers that are normalised, all that the network reads, and the resets."""
+        numbers, x = self._normalized(self._observation)
+        reset, context = self._reset_tensor(), self.policy.context
+        if context.is_active:
+            mask = self._mask(t) if context.reads_mask else None
+            x = context.join(x, self._context_leaves, reset, self._reward, mask)
+        return numbers, x, reset
+
+    def _normalized(self, observation: RawObservation) -> tuple[Observation, Observation]:
+        normalizer: Any = self.policy.normalizer
+        if isinstance(observation, dict):
+            raw: Any = {name: self._tensor(part) for name, part in observation.items()}
+        else:
+            raw = self._tensor(observation)
         flat = normalizer.flatten(raw)
-        return flat, normalizer.normalize(flat)
+        return normalizer.numbers(flat), normalizer.normalize(flat)
+
+    def _mask(self, t: int) -> Tensor:
+        step = self.steps_done + t * self._num_envs
+        flags = read_masks(
+            self.policy,
+            self._observation,
+            self._infos,
+            self._dead,
+            lambda row: f"environment {row} at step {step}",
+        )
+        return self._tensor(flags)
+
+    def _tensor(self, array: Array) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
 
     def _reset_tensor(self) -> Tensor | None:
         # Most steps begin no episode anywhere; the memory's path without masks is cheaper.
@@ -127,10 +169,16 @@ class Collector:
             return None
         return torch.from_numpy(self._reset).to(self._device)
 
-    def _final_value(self, rows: Tensor, observation: Array) -> Tensor:
+    def _final_value(self, rows: Tensor, observation: RawObservation, t: int) -> Tensor:
         """Value final observations with the memory of the episodes that they belong to."""
         leaves = tuple(leaf[rows] for leaf in self._leaves)
-        _, x = self._network_input(observation)
+        numbers, x = self._normalized(observation)
+        self._refuse_non_finite(numbers, t, rows)
+        context = self.policy.context
+        if context.is_active:  # no mask: no value depends on what could be done
+            own = tuple(leaf[rows] for leaf in self._context_leaves)
+            reward = None if self._reward is None else self._reward[rows]
+            x = context.join(x, own, None, reward, None)
         _, value, _ = self.policy.network.step(x, leaves, None)
         return value
 
@@ -141,101 +189,36 @@ class Collector:
         self._length += ~self._dead
         ended = transition.terminated | transition.truncated
         if ended.any():
-            returns += self._return[ended].tolist()
-            lengths += self._length[ended].tolist()
+            whole = ended if transition.broken is None else ended & ~transition.broken
+            returns += self._return[whole].tolist()
+            lengths += self._length[whole].tolist()
             self._return[ended] = 0.0
             self._length[ended] = 0
 
-    def _check_finite(self, buffers: "_Buffers") -> None:
+    def _check_finite(self, buffers: Buffers) -> None:
         """Refuse NaN and infinities before they reach the statistics or the weights."""
-        raw = buffers.raw.reshape(*buffers.raw.shape[:2], -1)  # Discrete: [T, B] becomes [T, B, 1]
-        steps = {"observation": raw, "reward": buffers.reward.unsqueeze(-1)}
-        for name, values in steps.items():
+        bad = ~torch.isfinite(buffers.reward)
+        if bad.any():
+            t, row = (int(i) for i in bad.nonzero()[0])
+            raise self._non_finite("reward", row, t)
+        self._refuse_non_finite(buffers.raw, 0)
+
+    def _refuse_non_finite(
+        self, numbers: Observation, first: int, rows: Tensor | None = None
+    ) -> None:
+        """Look at numbers `[T, B, n]` from step `first` on, or `[B, n]` of one step."""
+        parts = {"": numbers} if isinstance(numbers, Tensor) else numbers
+        for name, values in parts.items():
             bad = ~torch.isfinite(values).all(-1)
             if bad.any():
-                t, row = (int(i) for i in bad.nonzero()[0])
-                raise TrainingError(
-                    f"the environment returned a non-finite {name} in environment {row} at step "
-                    f"{self.steps_done + t * self._num_envs}: NaN or infinite values cannot be "
-                    "trained on; check the environment's rewards and observations"
-                )
+                *step, row = (int(i) for i in bad.nonzero()[0])
+                number = row if rows is None else int(rows[row])
+                what = f"observation {name!r}" if name else "observation"
+                raise self._non_finite(what, number, first + sum(step))
 
-
-class _Buffers:
-    """Bare tensors `[T, B, ...]`, so that a step writes whole contiguous rows."""
-
-    def __init__(self, policy: Policy, steps: int, num_envs: int) -> None:
-        distribution, normalizer = policy.network.distribution, policy.normalizer
-        lead, device = (steps, num_envs), policy.device
-        self.raw = torch.empty(0)
-        self.observation = torch.empty(0)
-        self.params = torch.empty(*lead, distribution.num_params, device=device)
-        self.value = torch.empty(lead, device=device)
-        self.action = torch.empty(
-            *lead, *distribution.action_shape, dtype=distribution.action_dtype, device=device
-        )
-        self._lead, self._dtype, self._device = lead, normalizer.dtype, device
-        # What the environment answers arrives in host memory and moves once per rollout.
-        self.reward = torch.empty(lead)
-        self.flags = {
-            name: torch.empty(lead, dtype=torch.bool)
-            for name in ("terminated", "truncated", "reset", "dead")
-        }
-
-    def write_decision(
-        self,
-        t: int,
-        flat: Tensor,
-        x: Tensor,
-        params: Tensor,
-        value: Tensor,
-        action: Tensor,
-        reset: Array,
-        dead: Array,
-    ) -> None:
-        if t == 0:
-            shape = (*self._lead, *x.shape[1:])
-            self.raw = torch.empty(shape, dtype=flat.dtype, device=self._device)
-            self.observation = torch.empty(shape, dtype=x.dtype, device=self._device)
-        self.raw[t] = flat
-        self.observation[t] = x
-        self.params[t] = params
-        self.value[t] = value
-        self.action[t] = action
-        self.flags["reset"][t] = torch.from_numpy(reset)
-        self.flags["dead"][t] = torch.from_numpy(dead)
-
-    def write_outcome(self, t: int, transition: Transition) -> None:
-        self.reward[t] = torch.from_numpy(np.asarray(transition.reward, dtype=np.float32))
-        self.flags["terminated"][t] = torch.from_numpy(transition.terminated)
-        self.flags["truncated"][t] = torch.from_numpy(transition.truncated)
-
-    def to_tensordict(
-        self,
-        distribution: Any,
-        last_value: Tensor,
-        final_values: list[tuple[int, Tensor, Tensor]],
-    ) -> TensorDict:
-        # One pass over the whole rollout costs less than a log-probability at every step.
-        log_prob, _ = distribution.log_prob_and_entropy(self.params, self.action)
-        next_value = torch.cat((self.value[1:], last_value.unsqueeze(0)))
-        for t, rows, value in final_values:
-            next_value[t, rows] = value
-        flags = {name: flag.to(self._device) for name, flag in self.flags.items()}
-        columns = {
-            "observation": self.observation,
-            "action": self.action,
-            "log_prob": log_prob,
-            "value": self.value,
-            "next_value": next_value,
-            "reward": self.reward.to(self._device),
-            "terminated": flags["terminated"],
-            "truncated": flags["truncated"],
-            "reset": flags["reset"],
-            "live": ~flags["dead"],
-        }
-        steps, num_envs = self._lead
-        return TensorDict(
-            {name: column.transpose(0, 1).contiguous() for name, column in columns.items()},
-            batch_size=(num_envs, steps),
+    def _non_finite(self, what: str, row: int, t: int) -> TrainingError:
+        return TrainingError(
+            f"the environment returned a non-finite {what} in environment {row} at step "
+            f"{self.steps_done + t * self._num_envs}: NaN or infinite values cannot be trained "
+            "on; check the environment's rewards and observations"
         )

@@ -105,6 +105,17 @@ def test_dead_steps_carry_no_loss() -> None:
     assert torch.equal(loss(), before)
 
 
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_minibatch_with_hardly_a_live_step_stays_finite(count: int) -> None:
+    live = torch.zeros(6, 5, dtype=torch.bool)
+    live[2, 3] = count == 1
+    batch, log_prob = _batch(live), torch.full((6, 5), -0.7, requires_grad=True)
+    loss, log = ppo_loss(batch, log_prob, -log_prob, torch.randn(6, 5), 0.2, PPOConfig())
+    loss.backward()
+    assert torch.isfinite(loss) and all(torch.isfinite(x) for x in log.values())
+    assert log_prob.grad is not None and not log_prob.grad[~live].any()
+
+
 def test_value_clipping_takes_the_larger_error() -> None:
     batch = _batch()
     batch.value, batch.target = torch.zeros(6, 5), torch.ones(6, 5)

@@ -22,15 +22,16 @@ def make_policy() -> Callable[..., Policy]:
         observation: gymnasium.Space[Any] = OBSERVATION,
         action: gymnasium.Space[Any] = TORQUE,
         critic: str = "separate",
+        config: dict[str, Any] | None = None,
         **memory: Any,
     ) -> Policy:
-        config = MemoryConfig(**{"pattern": "ms", "width": 16, "num_heads": 2, **memory})
-        network = PolicyConfig(head_width=8, critic=critic)  # type: ignore[arg-type]
-        policy = Policy(observation, action, config, network, NormalizationConfig())
+        memories = MemoryConfig(**{"pattern": "ms", "width": 16, "num_heads": 2, **memory})
+        network = PolicyConfig(**{"head_width": 8, "critic": critic, **(config or {})})
+        policy = Policy(observation, action, memories, network, NormalizationConfig())
         with torch.no_grad():
             for weight in policy.network.parameters():
                 weight.add_(0.1 * torch.randn_like(weight))
-        if policy.normalizer.dtype is torch.float32:
+        if observation.shape == (3,):
             policy.normalizer.update(2.0 * torch.randn(100, 3) + 1.0)
         return policy
 

@@ -106,6 +106,51 @@ class _OneDevice(TorchDispatchMode):
         return out
 
 
+@pytest.mark.parametrize("std", ["free", "state"])
+@pytest.mark.parametrize("bounds", ["clip", "tanh"])
+@pytest.mark.parametrize("deterministic", [True, False], ids=["mode", "sample"])
+def test_nothing_of_nested_spaces_asks_for_a_value_off_the_cpu(
+    make_policy: Make, deterministic: bool, bounds: str, std: str
+) -> None:
+    spaces = gymnasium.spaces
+    observation = spaces.Dict(
+        eye=spaces.Box(0, 255, (40, 40, 3), np.uint8),
+        far=spaces.Box(0, 255, (3, 8, 8), np.uint8),
+        room=spaces.Discrete(3, start=2),
+        keys=spaces.MultiDiscrete([2, 3], start=[1, 0]),
+        bits=spaces.MultiBinary(2),
+        pose=spaces.Box(-1, 1, (2, 2)),
+    )
+    action = spaces.Tuple(
+        [
+            spaces.Box(-1, 1, (2, 1)),
+            spaces.Discrete(3, start=1),
+            spaces.MultiDiscrete([2, 3]),
+            spaces.MultiBinary(2),
+        ]
+    )
+    config = {"previous_action": True, "previous_reward": True, "first_step": True}
+    config |= {"action_mask": "info", "action_bounds": bounds, "action_std": std}
+    policy = make_policy(observation, action, config=config).to("meta")
+    device = torch.device("meta")
+    obs = policy.reader.example(5, device)
+    reset = torch.zeros(5, dtype=torch.bool, device=device)
+    mask = torch.ones(5, policy.beside.mask.width, dtype=torch.bool, device=device)
+    with _OneDevice():
+        for inplace in (False, True):
+            leaves = policy.initial_leaves(5, device, critic=False)
+            out, _ = policy.choose(
+                obs,
+                leaves,
+                reset,
+                deterministic,
+                inplace=inplace,
+                beside=(torch.zeros(5, device=device), mask),
+            )
+            shapes = [tuple(one.shape) for one in out]
+            assert shapes == [(5, 2, 1), (5,), (5, 2), (5, 2)]
+
+
 @pytest.mark.parametrize("deterministic", [True, False], ids=["mode", "sample"])
 @pytest.mark.parametrize("action", [gymnasium.spaces.Discrete(3, start=1), None])
 @pytest.mark.parametrize("observation", [gymnasium.spaces.Discrete(4, start=2), None])

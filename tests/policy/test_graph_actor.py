@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
+from xlstm_rl.envs.leaves import map_leaves, stack_values
 from xlstm_rl.policy import Actor, GraphActor, Policy
 
 Make = Callable[..., Policy]
@@ -42,7 +44,8 @@ class Rerun:
 
     def replay(self) -> None:
         self.replays += 1
-        self._out.copy_(self._run())
+        for old, new in zip(tree_leaves(self._out), tree_leaves(self._run()), strict=True):
+            old.copy_(new)
 
 
 def _graph_actor(policy: Policy, num_envs: int | None = B, deterministic: bool = True) -> Actor:
@@ -87,6 +90,40 @@ def test_observations_are_cast_as_the_normaliser_would(make_policy: Make, dtype:
     for obs, _ in _episodes(5):
         cast = np.abs(3.3 * obs).astype(dtype)
         np.testing.assert_array_equal(graph(cast), plain(cast))
+
+
+NESTED = gymnasium.spaces.Dict(
+    eye=gymnasium.spaces.Box(0, 255, (4, 4, 3), np.uint8),
+    room=gymnasium.spaces.Discrete(3, start=2),
+    rest=gymnasium.spaces.Tuple([gymnasium.spaces.MultiDiscrete([2, 3], start=[1, 0])]),
+)
+JOINT = gymnasium.spaces.Dict(
+    arm=gymnasium.spaces.Box(-1, 1, (2,)),
+    bits=gymnasium.spaces.MultiBinary(2),
+    gear=gymnasium.spaces.Tuple([gymnasium.spaces.Discrete(3, start=1)]),
+)
+
+
+@pytest.mark.parametrize("as_tensors", [False, True])
+def test_nested_observations_actions_masks_and_the_step_before(
+    make_policy: Make, as_tensors: bool
+) -> None:
+    config = {"previous_action": True, "previous_reward": True, "action_mask": "info"}
+    policy = make_policy(NESTED, JOINT, config=config)
+    plain, graph = policy.actor(2), _graph_actor(policy, 2)
+    rng = np.random.default_rng(0)
+    for t in range(12):
+        obs: Any = stack_values(NESTED, [NESTED.sample() for _ in range(2)])
+        if as_tensors:
+            obs = map_leaves(torch.as_tensor, obs)
+        mask = {"gear": (np.eye(3, dtype=np.int8)[rng.integers(3, size=2)],)}
+        beside = {"reward": rng.normal(size=2), "action_mask": mask}
+        reset = np.array([t == 5, t == 8])
+        ours, theirs = graph(obs, reset, **beside), plain(obs, reset, **beside)
+        pairs = zip(tree_leaves(ours), tree_leaves(theirs), strict=True)
+        assert all(bool((a == b).all()) for a, b in pairs)
+        assert (np.asarray(ours["gear"][0]) - 1 == mask["gear"][0].argmax(1)).all()
+    assert (graph.state == plain.state).all()
 
 
 def test_discrete_observations(make_policy: Make) -> None:
@@ -278,6 +315,20 @@ def test_no_way_of_acting_waits_for_the_gpu(
             plain(obs, reset)
             _, state = policy.act(obs, state, reset, deterministic)
         graph(obs, reset=True)
+
+
+@pytest.mark.gpu
+def test_a_captured_step_of_nested_spaces_equals_the_plain_one(make_policy: Make) -> None:
+    config = {"previous_action": True, "previous_reward": True, "action_mask": "info"}
+    policy = make_policy(NESTED, JOINT, config=config).to("cuda")
+    plain, graph = policy.actor(B), policy.actor(B, cuda_graph=True)
+    for t in range(50):
+        obs = stack_values(NESTED, [NESTED.sample() for _ in range(B)])
+        mask = {"gear": (np.eye(3, dtype=np.int8)[np.random.default_rng(t).integers(3, size=B)],)}
+        beside = {"reward": np.full(B, t / 7), "action_mask": mask}
+        ours, theirs = graph(obs, t % 9 == 0, **beside), plain(obs, t % 9 == 0, **beside)
+        for a, b in zip(tree_leaves(ours), tree_leaves(theirs), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-4)
 
 
 @pytest.mark.gpu

@@ -153,5 +153,6 @@ def test_a_state_of_another_batch_or_policy_is_refused() -> None:
 def test_spaces_that_no_policy_handles_are_refused() -> None:
     with pytest.raises(ValueError, match="Text"):
         _policy(gymnasium.spaces.Text(5))
-    with pytest.raises(ValueError, match="MultiDiscrete"):
-        _policy(BOX, gymnasium.spaces.MultiDiscrete([2, 2]))
+    graph = gymnasium.spaces.Tuple([TORQUE, gymnasium.spaces.Graph(BOX, None)])
+    with pytest.raises(ValueError, match=r"its part '1' is Graph.*only Discrete, MultiDiscrete"):
+        _policy(BOX, graph)

@@ -2,12 +2,15 @@
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from xlstm_rl.envs.leaves import map_leaves
+from xlstm_rl.normalization import Observation
 from xlstm_rl.policy.actor_critic import Leaves
+from xlstm_rl.policy.beside import Beside, is_set
+from xlstm_rl.policy.observations import map_observation
 
 if TYPE_CHECKING:
     from xlstm_rl.policy.policy import Policy
@@ -28,10 +31,9 @@ class Actor:
         self.deterministic = deterministic
         self._batch_size = num_envs or 1
         self._leaves: Leaves = ()
-        self._obs_shape = tuple(policy.observation_space.shape or ())
-        if num_envs is not None:
-            self._obs_shape = (num_envs, *self._obs_shape)
+        self._lead = () if num_envs is None else (num_envs,)
         self.state = policy.initial_state(self._batch_size, critic=False)
+        self._fresh = True
 
     @property
     def state(self) -> TensorDict:
@@ -44,55 +46,71 @@ class Actor:
         leaves = self.policy.unpack_state(state, self._batch_size)
         # tensors made in inference mode could not be overwritten outside of it
         with torch.inference_mode(False), torch.no_grad():
-            self._store(leaves[: len(self.policy.network.actor.memory.state_keys)])
+            policy = self.policy
+            count = len(policy.context.state_shapes) + len(policy.network.actor.memory.state_keys)
+            self._store(leaves[:count])
+        self._fresh = False
 
-    def __call__(self, obs: Any, reset: Any = None) -> Any:
+    def __call__(
+        self, obs: Any, reset: Any = None, reward: Any = None, action_mask: Any = None
+    ) -> Any:
         """Return the action for an observation, and remember.
 
         Args:
             obs: `[*observation_shape]`, or `[num_envs, *observation_shape]` for a vector
-                environment.
+                environment; dicts and tuples of them where the space is a Dict or Tuple.
             reset: true where `obs` is the first of an episode (`[num_envs]` or one bool).
+            reward: as for `Policy.act`; without a batch axis for one environment.
+            action_mask: as for `Policy.act`; likewise.
 
         Returns:
             The action or actions, of the same kind (NumPy or torch) as `obs`.
 
         Raises:
-            ValueError: a shape does not fit the policy or the number of environments.
+            ValueError: a shape does not fit the policy or the number of environments, what the
+                policy needs is missing, or a mask allows no action.
         """
-        is_tensor = isinstance(obs, Tensor)
-        raw = obs if is_tensor else torch.as_tensor(np.asarray(obs))
-        if tuple(raw.shape) != self._obs_shape:
-            made_for = f"{self.num_envs} environments" if self.num_envs else "one, unbatched"
-            raise ValueError(
-                f"obs has shape {list(raw.shape)}, expected {list(self._obs_shape)}: this actor is "
-                f"for {made_for}; policy.actor(num_envs=...) makes one for another number"
-            )
+        made_for = f"{self.num_envs} environments" if self.num_envs else "one, unbatched"
+        raw, _, is_tensor = self.policy.reader.read(
+            obs,
+            self._lead,
+            f"this actor is for {made_for}; policy.actor(num_envs=...) makes one for another "
+            "number",
+        )
+        if not self.num_envs:
+            raw = map_observation(lambda one: one.unsqueeze(0), raw)
         flags = self.policy.read_reset(reset, self._batch_size)
-        action = self._step(raw if self.num_envs else raw.unsqueeze(0), flags)
-        actions = self._hand_out(action, is_tensor)
+        if action_mask is not None and not self.num_envs:
+            action_mask = map_leaves(lambda one: None if one is None else one[None], action_mask)
+        fresh = self._fresh or is_set(flags)
+        beside = self.policy.beside.read(
+            raw, self._batch_size, reward, action_mask, fresh, self.policy.device
+        )
+        actions = self._hand_out(self._step(raw, flags, beside), is_tensor)
+        self._fresh = False
         # Gymnasium's Discrete spaces accept NumPy integers, so no further conversion is needed.
-        return actions if self.num_envs else actions[0]
+        return actions if self.num_envs else map_leaves(lambda one: one[0], actions)
 
     def _store(self, leaves: Leaves) -> None:
         """Take over a state that may go on living elsewhere."""
         self._leaves = tuple(leaf.clone() for leaf in leaves)
 
-    def _step(self, obs: Tensor, reset: Tensor | None) -> Tensor:
+    def _step(self, obs: Observation, reset: Tensor | None, beside: Beside) -> Any:
         """Return the actions `[B, ...]` for observations `[B, ...]` from anywhere."""
         device = self.policy.device
         leaves = self._leaves
         if leaves and leaves[0].device != device:  # the policy has moved
             leaves = tuple(leaf.to(device) for leaf in leaves)
         action, self._leaves = self.policy.choose(
-            obs.to(device),
+            map_observation(lambda one: one.to(device), obs),
             leaves,
             None if reset is None else reset.to(device),
             self.deterministic,
             # there a kernel writes where it read; on a CPU it would be a copy more
             inplace=device.type == "cuda",
+            beside=beside,
         )
         return action
 
-    def _hand_out(self, action: Tensor, as_tensor: bool) -> Any:
-        return action if as_tensor else action.cpu().numpy()
+    def _hand_out(self, action: Any, as_tensor: bool) -> Any:
+        return action if as_tensor else map_leaves(lambda one: one.cpu().numpy(), action)

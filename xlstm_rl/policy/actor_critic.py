@@ -1,5 +1,6 @@
 """The network: encoder, memory and heads, the same modules for acting and for training."""
 
+from functools import partial
 from typing import Any, Protocol
 
 import gymnasium
@@ -7,8 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from xlstm_rl.memory import Memory, MemoryConfig, make_memory
+from xlstm_rl.normalization import Observation
+from xlstm_rl.policy.categorical import MASKED_LOGIT
 from xlstm_rl.policy.config import PolicyConfig
-from xlstm_rl.policy.distributions import DiagonalGaussian, make_distribution
+from xlstm_rl.policy.context import ACTION_MASK, context_sizes
+from xlstm_rl.policy.distributions import make_distribution
 from xlstm_rl.policy.encoders import make_encoder, make_mlp, orthogonal
 
 Leaves = tuple[Tensor, ...]
@@ -18,10 +22,14 @@ class Trunk(nn.Module):
     """Encoder and memory: observations in, features `[..., D]` out."""
 
     def __init__(
-        self, space: gymnasium.Space[Any], memory: MemoryConfig, policy: PolicyConfig
+        self,
+        space: gymnasium.Space[Any],
+        memory: MemoryConfig,
+        policy: PolicyConfig,
+        beside: dict[str, int] | None,
     ) -> None:
         super().__init__()
-        self.encoder = make_encoder(space, memory.width, policy)
+        self.encoder = make_encoder(space, memory.width, policy, beside)
         self.memory: Memory = make_memory(memory)
 
 
@@ -79,17 +87,17 @@ class ActorCritic(nn.Module):
         policy: PolicyConfig,
     ) -> None:
         super().__init__()
-        self.distribution = make_distribution(action_space)
-        self.actor = Trunk(observation_space, memory, policy)
-        self.critic = (
-            Trunk(observation_space, memory, policy) if policy.critic == "separate" else None
-        )
-        num_params = self.distribution.num_params
+        self.distribution = make_distribution(action_space, policy)
+        beside = context_sizes(self.distribution, policy)
+        bare = not beside and policy.action_mask == "none"
+        trunk = partial(Trunk, observation_space, memory, policy, None if bare else beside)
+        self.actor = trunk()
+        self.critic = trunk() if policy.critic == "separate" else None
+        num_outputs, num_free = self.distribution.num_outputs, self.distribution.num_free
         self.log_std: nn.Parameter | None = None
-        if isinstance(self.distribution, DiagonalGaussian):
-            num_params //= 2
-            self.log_std = nn.Parameter(torch.full((num_params,), policy.initial_log_std))
-        self.action_head = Head(memory.width, num_params, policy, gain=0.01)
+        if num_free:
+            self.log_std = nn.Parameter(torch.full((num_free,), policy.initial_log_std))
+        self.action_head = Head(memory.width, num_outputs, policy, gain=0.01)
         self.value_head = Head(memory.width, 1, policy, gain=1.0)
 
     def memories(self, critic: bool = True) -> dict[str, Memory]:
@@ -113,12 +121,13 @@ class ActorCritic(nn.Module):
         return leaves
 
     def forward(
-        self, observation: Tensor, leaves: Leaves, reset: Tensor | None
+        self, observation: Observation, leaves: Leaves, reset: Tensor | None
     ) -> tuple[Tensor, Tensor, Leaves]:
         """Run whole sequences.
 
         Args:
-            observation: `[B, T, ...]`, normalised.
+            observation: `[B, T, ...]`, normalised; of a Dict or Tuple space a mapping from the
+                names of its leaves to such tensors, and beside them what `Context.join` adds.
             leaves: the state before the first step.
             reset: `[B, T]`, true where a step is the first of an episode; None: nowhere.
 
@@ -129,13 +138,13 @@ class ActorCritic(nn.Module):
         return self._evaluate(_run_sequence, observation, leaves, reset)
 
     def step(
-        self, observation: Tensor, leaves: Leaves, reset: Tensor | None
+        self, observation: Observation, leaves: Leaves, reset: Tensor | None
     ) -> tuple[Tensor, Tensor, Leaves]:
         """Run one step: the same as `forward` without the time axis."""
         return self._evaluate(_run_step, observation, leaves, reset)
 
     def decide(
-        self, observation: Tensor, leaves: Leaves, reset: Tensor | None, inplace: bool = False
+        self, observation: Observation, leaves: Leaves, reset: Tensor | None, inplace: bool = False
     ) -> tuple[Tensor, Leaves]:
         """Run one step for the action alone: `step` without the values.
 
@@ -158,7 +167,7 @@ class ActorCritic(nn.Module):
         return params, after
 
     def _evaluate(
-        self, run: _Run, observation: Tensor, leaves: Leaves, reset: Tensor | None
+        self, run: _Run, observation: Observation, leaves: Leaves, reset: Tensor | None
     ) -> tuple[Tensor, Tensor, Leaves]:
         params, features, after, critic_leaves = self._act(run, observation, leaves, reset)
         if self.critic is not None:
@@ -168,7 +177,7 @@ class ActorCritic(nn.Module):
         return params, self.value_head(features).squeeze(-1), after
 
     def _act(
-        self, run: _Run, observation: Tensor, leaves: Leaves, reset: Tensor | None
+        self, run: _Run, observation: Observation, leaves: Leaves, reset: Tensor | None
     ) -> tuple[Tensor, Tensor, Leaves, Leaves]:
         """Run the actor's branch: distribution parameters, its features, its state, the rest."""
         split = len(self.actor.memory.state_keys)
@@ -176,6 +185,9 @@ class ActorCritic(nn.Module):
             self.actor.memory, self.actor.encoder(observation), leaves[:split], reset
         )
         params = self.action_head(features)
+        mask = None if isinstance(observation, Tensor) else observation.get(ACTION_MASK)
+        if mask is not None:
+            params = params.masked_fill(~mask, MASKED_LOGIT)
         if self.log_std is not None:
-            params = torch.cat((params, self.log_std.expand_as(params)), -1)
+            params = torch.cat((params, self.log_std.expand(*params.shape[:-1], -1)), -1)
         return params, features, after, leaves[split:]

@@ -26,9 +26,44 @@ class PolicyConfig:
     initial_log_std: float = 0.0
     """Starting log standard deviation of Gaussian actions, in units of half the action range."""
 
+    action_std: Literal["free", "state"] = "free"
+    """Standard deviation of Gaussian actions: `free` parameters, or from the `state`."""
+
+    action_bounds: Literal["clip", "tanh"] = "clip"
+    """How Gaussian actions keep their bounds: samples beyond one are clipped on their way to the
+    environment, or every sample goes through a tanh whose slope is in the log-probability."""
+
+    image_encoder: Literal["auto", "nature", "impala", "flat"] = "auto"
+    """Encoder of uint8 images: Nature DQN's convolutions, IMPALA's residual ones, or one linear
+    layer on the pixels. auto: nature, or impala where a side is below 36 pixels."""
+
+    image_layout: Literal["auto", "hwc", "chw"] = "auto"
+    """Order of an image's axes. auto: the shorter one of the first and the last is the channels."""
+
+    previous_action: bool = False
+    """Feed the memory with the action before, zeros at the first step of an episode."""
+
+    previous_reward: bool = False
+    """Feed the memory with the reward of the action before, zero at the first step."""
+
+    first_step: bool = False
+    """Feed the memory with a flag that is one at the first step of an episode."""
+
+    action_mask: Literal["none", "info", "observation"] = "none"
+    """Where the environment says which actions are allowed: nowhere, in the step's `info`, or in
+    the Dict `observation`, of which the mask is then no part that the memory sees."""
+
+    action_mask_key: str = "action_mask"
+    """The key of the mask there."""
+
     def __post_init__(self) -> None:
         for name in ("encoder_layers", "head_layers"):
             if getattr(self, name) < 0:
                 raise ValueError(f"policy.{name}={getattr(self, name)}: expected 0 or more")
         if self.head_width < 1:
             raise ValueError(f"policy.head_width={self.head_width}: expected 1 or more")
+
+    @property
+    def mask_in_observation(self) -> str | None:
+        """The key of a Dict observation that is an action mask; None: there is none."""
+        return self.action_mask_key if self.action_mask == "observation" else None

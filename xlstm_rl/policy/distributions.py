@@ -1,140 +1,137 @@
-"""Action distributions on bare tensors.
+"""From an action space to its distribution; the joint one of a Dict or Tuple."""
 
-`torch.distributions` costs several hundred microseconds a step in validation and object
-construction. Here a distribution holds nothing but constants, and its parameters are one tensor
-`[..., num_params]`, so that the same code serves a step `[B]` and a rollout `[B, T]`. It is a
-module so that its constants are where the weights are: to copy them at each step would stall a GPU.
-"""
-
-import math
-from abc import ABC, abstractmethod
+from itertools import accumulate, pairwise
 from typing import Any
 
 import gymnasium
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from gymnasium import spaces
 from torch import Tensor, nn
 
-_LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
+from xlstm_rl.envs.leaves import build, is_nested, space_leaves
+from xlstm_rl.policy.action_distribution import ActionDistribution
+from xlstm_rl.policy.categorical import Categorical, MultiCategorical
+from xlstm_rl.policy.config import PolicyConfig
+from xlstm_rl.policy.gaussian import DiagonalGaussian, SquashedGaussian
+
+_EXACT_IN_FLOAT = 2**24
 
 
-class ActionDistribution(nn.Module, ABC):
-    """A family of distributions over one action space."""
+class JointDistribution(ActionDistribution):
+    """Independent distributions over the leaves of a Dict or Tuple space.
 
-    num_params: int
-    """Length of the last axis of the parameters."""
-
-    action_shape: tuple[int, ...]
-    """Shape of one action in the policy's own units."""
-
-    action_dtype: torch.dtype
-    """Type of an action in the policy's own units."""
-
-    @abstractmethod
-    def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Draw actions `[..., *action_shape]` from parameters `[..., num_params]`."""
-
-    @abstractmethod
-    def mode(self, params: Tensor) -> Tensor:
-        """Return the most probable actions `[..., *action_shape]`."""
-
-    @abstractmethod
-    def log_prob_and_entropy(self, params: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log-probability and entropy, in nats, each `[...]`."""
-
-    @abstractmethod
-    def to_env(self, action: Tensor) -> Tensor:
-        """Turn actions in the policy's units into actions of the environment's space."""
-
-
-class Categorical(ActionDistribution):
-    """One of `n` choices; the parameters are logits `[..., n]`."""
-
-    action_shape = ()
-    action_dtype = torch.int64
-
-    def __init__(self, n: int, start: int = 0) -> None:
-        super().__init__()
-        self.num_params = n
-        self.start = start
-
-    def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Draw actions `[...]` by the exponential race: argmax of p / Exp(1) has law p."""
-        race = torch.empty_like(params).exponential_(generator=generator)
-        return (params - race.log_()).argmax(-1)
-
-    def mode(self, params: Tensor) -> Tensor:
-        """Return the choices `[...]` with the largest logit."""
-        return params.argmax(-1)
-
-    def log_prob_and_entropy(self, params: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log-probability and entropy of choices `[...]`."""
-        log_p = params.log_softmax(-1)
-        log_prob = log_p.gather(-1, action.unsqueeze(-1)).squeeze(-1)
-        return log_prob, -(log_p.exp() * log_p).sum(-1)
-
-    def to_env(self, action: Tensor) -> Tensor:
-        """Shift choices to the first element of the environment's space."""
-        return action + self.start if self.start else action
-
-
-class DiagonalGaussian(ActionDistribution):
-    """Independent normals; the parameters are means and log standard deviations `[..., 2A]`.
-
-    The policy's unit is half the range of a bounded action: -1 and 1 are the bounds. An action
-    beyond a bound is clipped on its way to the environment, and its log-probability is that of
-    the unclipped sample, so the ratio of PPO stays exact.
+    An action in the policy's units is one vector of all leaves, float32, in which choices are
+    whole numbers. The joint log-probability and entropy are the sums over the leaves.
     """
 
     action_dtype = torch.float32
-    low: Tensor
-    high: Tensor
-    center: Tensor
-    scale: Tensor
 
-    def __init__(self, low: NDArray[Any], high: NDArray[Any]) -> None:
+    def __init__(self, space: gymnasium.Space[Any], parts: list[ActionDistribution]) -> None:
         super().__init__()
-        bounded = np.isfinite(low) & np.isfinite(high)
-        with np.errstate(over="ignore", invalid="ignore"):
-            center = np.where(bounded, (low + high) / 2, 0.0)
-            scale = np.where(bounded, (high - low) / 2, 1.0)
-        self.num_params = 2 * low.size
-        self.action_shape = low.shape
-        for name, value in (("low", low), ("high", high), ("center", center), ("scale", scale)):
-            constant = torch.tensor(value, dtype=torch.float32)
-            self.register_buffer(name, constant, persistent=False)
+        self.space = space
+        self.parts = nn.ModuleList(parts)
+        self._parts = parts  # typed; the list above moves them between devices
+        self.num_params = sum(part.num_params for part in parts)
+        self.num_free = sum(part.num_free for part in parts)
+        self.num_features = sum(part.num_features for part in parts)
+        sizes = [int(np.prod(part.action_shape)) for part in parts]
+        self.action_shape = (sum(sizes),)
+        self._actions = _slices(sizes)
+        self._outputs = _slices([part.num_outputs for part in parts])
+        self._free = _slices([part.num_free for part in parts], self.num_outputs)
+
+    def _params(self, params: Tensor) -> list[Tensor]:
+        """Return each leaf's parameters: its outputs of the network, then its free ones."""
+        return [
+            torch.cat((params[..., outputs], params[..., free]), -1)
+            if part.num_free
+            else params[..., outputs]
+            for part, outputs, free in zip(self._parts, self._outputs, self._free, strict=True)
+        ]
+
+    def _split(self, action: Tensor) -> list[Tensor]:
+        """Return each leaf's action in its own shape and type."""
+        return [
+            action[..., where].reshape(*action.shape[:-1], *part.action_shape).to(part.action_dtype)
+            for part, where in zip(self._parts, self._actions, strict=True)
+        ]
+
+    def _join(self, actions: list[Tensor], params: Tensor) -> Tensor:
+        batch = params.shape[:-1]
+        return torch.cat([one.reshape(*batch, -1).float() for one in actions], -1)
 
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Draw actions `[..., A]`."""
-        mean, log_std = params.chunk(2, -1)
-        noise = torch.empty_like(mean).normal_(generator=generator)
-        return torch.addcmul(mean, noise, log_std.exp())
+        """Draw actions `[..., A]`, leaf after leaf."""
+        pairs = zip(self._parts, self._params(params), strict=True)
+        return self._join([part.sample(own, generator) for part, own in pairs], params)
 
     def mode(self, params: Tensor) -> Tensor:
-        """Return the means `[..., A]`."""
-        return params.chunk(2, -1)[0]
+        """Return the most probable actions `[..., A]`."""
+        pairs = zip(self._parts, self._params(params), strict=True)
+        return self._join([part.mode(own) for part, own in pairs], params)
 
     def log_prob_and_entropy(self, params: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log-density and entropy, summed over the axes of an action."""
-        mean, log_std = params.chunk(2, -1)
-        z = (action - mean) * (-log_std).exp()
-        log_prob = (-0.5 * z.square() - log_std - _LOG_SQRT_2PI).sum(-1)
-        return log_prob, (log_std + (0.5 + _LOG_SQRT_2PI)).sum(-1)
+        """Return the sums of the leaves' log-probabilities and entropies."""
+        found = [
+            part.log_prob_and_entropy(own, one)
+            for part, own, one in zip(
+                self._parts, self._params(params), self._split(action), strict=True
+            )
+        ]
+        log_probs, entropies = zip(*found, strict=True)
+        return torch.stack(log_probs).sum(0), torch.stack(entropies).sum(0)
 
-    def to_env(self, action: Tensor) -> Tensor:
-        """Scale actions `[..., A]` to the environment's range and clip them to its bounds."""
-        return torch.addcmul(self.center, action, self.scale).clamp(self.low, self.high)
+    def to_env(self, action: Tensor) -> Any:
+        """Return actions nested like the space, each leaf as its own distribution gives it."""
+        leaves = zip(self._parts, self._split(action), strict=True)
+        return build(self.space, iter([part.to_env(one) for part, one in leaves]))
+
+    def features(self, action: Tensor) -> Tensor:
+        """Return the leaves' features side by side."""
+        leaves = zip(self._parts, self._split(action), strict=True)
+        return torch.cat([part.features(one) for part, one in leaves], -1)
 
 
-def make_distribution(space: gymnasium.Space[Any]) -> ActionDistribution:
+def _slices(sizes: list[int], start: int = 0) -> list[slice]:
+    return [slice(a, b) for a, b in pairwise(accumulate(sizes, initial=start))]
+
+
+def make_distribution(
+    space: gymnasium.Space[Any], config: PolicyConfig | None = None
+) -> ActionDistribution:
     """Return the distribution family for an action space.
 
+    Args:
+        space: of one environment.
+        config: how numbers are distributed; None: the defaults.
+
     Raises:
-        ValueError: the space is neither Discrete nor a one-dimensional Box.
+        ValueError: the space, or a part of it, has no distribution.
     """
-    if isinstance(space, gymnasium.spaces.Discrete):
+    config = config or PolicyConfig()
+    if is_nested(space):
+        leaves = [leaf.space for leaf in space_leaves(space)]
+        for leaf in leaves:
+            if isinstance(leaf, spaces.Discrete) and leaf.n > _EXACT_IN_FLOAT:
+                raise ValueError(f"action space {leaf} inside {space}: at most 2^24 choices")
+        return JointDistribution(space, [make_distribution(leaf, config) for leaf in leaves])
+    if isinstance(space, spaces.Discrete):
         return Categorical(int(space.n), int(space.start))
-    if isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1:
-        return DiagonalGaussian(space.low, space.high)
-    raise ValueError(f"action space {space}: expected Discrete, or Box with one axis")
+    if isinstance(space, spaces.MultiDiscrete):
+        counts, starts = space.nvec.ravel().tolist(), space.start.ravel().tolist()
+        return MultiCategorical(counts, starts, space.shape, _torch_dtype(space))
+    if isinstance(space, spaces.MultiBinary):
+        size = int(np.prod(space.shape))
+        return MultiCategorical([2] * size, None, space.shape, _torch_dtype(space))
+    if isinstance(space, spaces.Box) and space.dtype.kind == "f":
+        family = SquashedGaussian if config.action_bounds == "tanh" else DiagonalGaussian
+        return family(space.low, space.high, config.action_std == "state", config.initial_log_std)
+    raise ValueError(
+        f"action space {space}: expected Discrete, MultiDiscrete, MultiBinary, Box of floats, or "
+        "Dict or Tuple of these"
+    )
+
+
+def _torch_dtype(space: gymnasium.Space[Any]) -> torch.dtype:
+    return torch.from_numpy(np.empty(0, dtype=space.dtype)).dtype

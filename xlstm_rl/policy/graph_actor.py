@@ -7,8 +7,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xlstm_rl.envs.leaves import map_leaves
+from xlstm_rl.normalization import Observation
 from xlstm_rl.policy.actor import Actor
 from xlstm_rl.policy.actor_critic import Leaves
+from xlstm_rl.policy.beside import Beside
 
 if TYPE_CHECKING:
     from xlstm_rl.policy.policy import Policy
@@ -19,7 +22,7 @@ _WARM_UP_STEPS = 3  # they compile kernels and take cuBLAS's workspace: no work 
 class StepGraph(Protocol):
     """What records a step and repeats it; replaced in tests, where there is no GPU."""
 
-    def capture(self, run: Callable[[], Tensor]) -> Tensor:
+    def capture(self, run: Callable[[], Any]) -> Any:
         """Record `run`, possibly after running it a few times; return what it returns."""
         ...
 
@@ -44,7 +47,7 @@ class CudaGraph:
         self._device = device
         self._graph = torch.cuda.CUDAGraph()
 
-    def capture(self, run: Callable[[], Tensor]) -> Tensor:
+    def capture(self, run: Callable[[], Any]) -> Any:
         """Warm up on a side stream, then record.
 
         Samples may come from torch's default generator: a graph knows it by itself, and each
@@ -129,16 +132,23 @@ class GraphActor(Actor):
         self._graph = CudaGraph(policy.device) if graph is None else graph
         super().__init__(policy, num_envs, deterministic)
         device, rows = policy.device, self._batch_size
-        shape = tuple(policy.observation_space.shape or ())
         with torch.inference_mode(False), torch.no_grad():
-            # in the type that the normaliser works in: it would be the first to cast
-            normalizer = policy.normalizer
-            obs = torch.zeros(rows, *shape, dtype=normalizer.dtype, device=device)
-            obs += normalizer.start or 0  # the warm-up needs an observation of the space
-            self._obs = _Staged(obs)
+            # the warm-up needs observations of the space
+            example = policy.reader.example(rows, device)
+            self._obs = (
+                _Staged(example)
+                if isinstance(example, Tensor)
+                else {name: _Staged(part) for name, part in example.items()}
+            )
             self._reset = _Staged(torch.zeros(rows, dtype=torch.bool, device=device))
             self._reset_is_clear = True
-            self._action = _Staged(self._graph.capture(self._run))
+            context, width = policy.context, policy.beside.mask.width
+            self._reward = (
+                _Staged(torch.zeros(rows, device=device)) if context.reads_reward else None
+            )
+            all_allowed = torch.ones(rows, width, dtype=torch.bool, device=device)
+            self._mask = _Staged(all_allowed) if context.reads_mask else None
+            self._action = map_leaves(_Staged, self._graph.capture(self._run))
             for leaf in self._leaves:  # the warm-up has been here
                 leaf.zero_()
         # The graph reads from these addresses: held, so that nobody else is given them.
@@ -146,10 +156,23 @@ class GraphActor(Actor):
         self._weight = next(policy.network.parameters())
         self._address = self._weight.data_ptr()
 
-    def _run(self) -> Tensor:
+    def _run(self) -> Any:
         """Do the step from buffer to buffer: what is captured."""
+        obs: Observation
+        if isinstance(self._obs, dict):
+            obs = {name: staged.tensor for name, staged in self._obs.items()}
+        else:
+            obs = self._obs.tensor
         action, _ = self.policy.choose(
-            self._obs.tensor, self._leaves, self._reset.tensor, self.deterministic, inplace=True
+            obs,
+            self._leaves,
+            self._reset.tensor,
+            self.deterministic,
+            inplace=True,
+            beside=(
+                None if self._reward is None else self._reward.tensor,
+                None if self._mask is None else self._mask.tensor,
+            ),
         )
         return action
 
@@ -159,13 +182,22 @@ class GraphActor(Actor):
         for mine, new in zip(self._leaves, leaves, strict=True):
             mine.copy_(new)
 
-    def _step(self, obs: Tensor, reset: Tensor | None) -> Tensor:
+    def _step(self, obs: Observation, reset: Tensor | None, beside: Beside) -> Any:
         if self._weight.data_ptr() != self._address:
             raise RuntimeError(
                 "the policy was moved or cast since its step was captured: make a new actor with "
                 "policy.actor(..., cuda_graph=True)"
             )
-        self._obs.write(obs)
+        if isinstance(self._obs, dict) and isinstance(obs, dict):
+            for name, staged in self._obs.items():
+                staged.write(obs[name])
+        elif isinstance(self._obs, _Staged) and isinstance(obs, Tensor):
+            self._obs.write(obs)
+        reward, mask = beside
+        if self._reward is not None and reward is not None:
+            self._reward.write(reward)
+        if self._mask is not None and mask is not None:
+            self._mask.write(mask)
         if reset is not None:
             self._reset.write(reset)
             self._reset_is_clear = False
@@ -173,8 +205,8 @@ class GraphActor(Actor):
             self._reset.tensor.zero_()
             self._reset_is_clear = True
         self._graph.replay()
-        return self._action.tensor
+        return self._action
 
-    def _hand_out(self, action: Tensor, as_tensor: bool) -> Any:
-        # the next step overwrites the buffer
-        return action.clone() if as_tensor else self._action.read()
+    def _hand_out(self, action: Any, as_tensor: bool) -> Any:
+        # the next step overwrites the buffers
+        return map_leaves(lambda one: one.tensor.clone() if as_tensor else one.read(), action)

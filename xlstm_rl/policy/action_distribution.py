@@ -1,0 +1,63 @@
+"""What every action distribution is: constants, and functions of bare tensors.
+
+`torch.distributions` costs several hundred microseconds a step in validation and object
+construction. Here a distribution holds nothing but constants, and its parameters are one tensor
+`[..., num_params]`, so that the same code serves a step `[B]` and a rollout `[B, T]`. It is a
+module so that its constants are where the weights are: to copy them at each step would stall a GPU.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class ActionDistribution(nn.Module, ABC):
+    """A family of distributions over one action space."""
+
+    num_params: int
+    """Length of the last axis of the parameters: the network's outputs, then the free ones."""
+
+    num_free: int = 0
+    """How many of the parameters, the last ones, are weights that no observation changes."""
+
+    num_features: int
+    """Length of the last axis of `features`."""
+
+    action_shape: tuple[int, ...]
+    """Shape of one action in the policy's own units."""
+
+    action_dtype: torch.dtype
+    """Type of an action in the policy's own units."""
+
+    @property
+    def num_outputs(self) -> int:
+        """How many of the parameters, the first ones, come from the network."""
+        return self.num_params - self.num_free
+
+    @abstractmethod
+    def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Draw actions `[..., *action_shape]` from parameters `[..., num_params]`."""
+
+    @abstractmethod
+    def mode(self, params: Tensor) -> Tensor:
+        """Return the most probable actions `[..., *action_shape]`."""
+
+    @abstractmethod
+    def log_prob_and_entropy(self, params: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log-probability and entropy, in nats, each `[...]`."""
+
+    @abstractmethod
+    def to_env(self, action: Tensor) -> Any:
+        """Turn actions in the policy's units into actions of the environment's space.
+
+        Tensors, in dicts and tuples where the space is a Dict or Tuple.
+        """
+
+    @abstractmethod
+    def features(self, action: Tensor) -> Tensor:
+        """Return actions as float32 vectors `[..., num_features]` for a network to read.
+
+        Choices are one-hot; numbers are in the policy's units, within their bounds.
+        """
