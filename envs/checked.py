@@ -109,24 +109,28 @@ def wrong_observation(
         rows: how many environments.
     """
     space = leaf.space
-    what = f"observation {leaf.name!r}" if leaf.path else "observation"
     if values.shape != (rows, *(space.shape or ())):
         expected = [rows, *(space.shape or ())]
+        got = list(values.shape)
         return None, (
-            f"the {what} of {rows} environments has shape {list(values.shape)}, expected {expected}"
+            f"the {_what(leaf)} of {rows} environments has shape {got}, expected {expected}"
         )
     kind = observation_kind(space)
     allowed = _KINDS.get(kind or "", "iub")
     if values.dtype.kind not in allowed:
-        return None, f"the {what} has dtype {values.dtype}, its space is {space}"
+        return None, f"the {_what(leaf)} has dtype {values.dtype}, its space is {space}"
     if kind == "discrete" or kind == "multi_discrete":
         low = np.asarray(getattr(space, "start", 0))
         count = space.n if isinstance(space, spaces.Discrete) else getattr(space, "nvec", 0)
         outside = (values < low) | (values >= low + count)
         if outside.any():
             row = int(np.argwhere(outside)[0][0])
-            return row, f"the {what} is {values[row]}, its space is {space}"
+            return row, f"the {_what(leaf)} is {values[row]}, its space is {space}"
     return None
+
+
+def _what(leaf: Leaf) -> str:
+    return f"observation {leaf.name!r}" if leaf.path else "observation"
 
 
 _KINDS = {"vector": "fiub", "image": "u", "multi_binary": "fiub"}

@@ -4,8 +4,7 @@ What differs between the modes is where the last observation of an episode stand
 next episode begins; everything behind this file sees one kind of transition.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,8 +80,7 @@ class EpisodeStream:
         Raises:
             EnvError: an environment raised, died, or observed what is not in its space.
         """
-        with self._faults():
-            observation, self.first_info = self.env.reset(seed=seed)
+        observation, self.first_info = self._call(self.env.reset, seed=seed)
         self._ended[:] = False
         return self._read(observation)
 
@@ -92,8 +90,7 @@ class EpisodeStream:
         Raises:
             EnvError: an environment raised, died, or observed what is not in its space.
         """
-        with self._faults():
-            answer, reward, terminated, truncated, info = self.env.step(action)
+        answer, reward, terminated, truncated, info = self._call(self.env.step, action)
         observation = self._read(answer)
         truncated = truncated & ~terminated
         ended = terminated | truncated
@@ -120,8 +117,7 @@ class EpisodeStream:
                 final = self._stack([info["final_obs"][row] for row in rows])
             else:
                 final = _rows(observation, rows)
-                with self._faults():
-                    answer, first_info = self.env.reset(options={"reset_mask": ended})
+                answer, first_info = self._call(self.env.reset, options={"reset_mask": ended})
                 transition.infos = [_rows_of_info(info, ~ended), first_info]
                 transition.observation = self._read(answer)
             if rows.size:
@@ -161,11 +157,10 @@ class EpisodeStream:
             raise EnvError(f"step {self.steps}: {which}{what}")
         return values
 
-    @contextmanager
-    def _faults(self) -> Iterator[None]:
-        """Tell what an environment did wrong, and when."""
+    def _call(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call the environment, and tell what it did wrong, and when."""
         try:
-            yield
+            return call(*args, **kwargs)
         except EnvStepError as error:
             raise EnvError(f"step {self.steps}: {error}") from error
         except (EOFError, ConnectionError) as error:

@@ -69,6 +69,8 @@ class Collector:
         self._stream = EpisodeStream(env)
         self._num_envs = env.num_envs
         self._device = policy.device
+        # held, because a module looks its parts up in a dict at every access
+        self._context, self._normalizer = policy.context, policy.normalizer
         self._leaves = policy.network.initial_leaves(env.num_envs, policy.device)
         self._context_leaves = policy.context.initial_leaves(env.num_envs, policy.device)
         self._observation = self._stream.reset(seed)
@@ -86,7 +88,7 @@ class Collector:
         Raises:
             TrainingError: an observation or a reward is not finite, or a mask allows no action.
         """
-        network, context = self.policy.network, self.policy.context
+        network, context = self.policy.network, self._context
         distribution = network.distribution
         self._device = self.policy.device  # looked up once: it asks a parameter
         buffers = Buffers(self.policy, self.rollout_steps, self._num_envs)
@@ -134,14 +136,14 @@ class Collector:
     def _network_input(self, t: int) -> tuple[Observation, Observation, Tensor | None]:
         """Return the numbers that are normalised, all that the network reads, and the resets."""
         numbers, x = self._normalized(self._observation)
-        reset, context = self._reset_tensor(), self.policy.context
+        reset, context = self._reset_tensor(), self._context
         if context.is_active:
             mask = self._mask(t) if context.reads_mask else None
             x = context.join(x, self._context_leaves, reset, self._reward, mask)
         return numbers, x, reset
 
     def _normalized(self, observation: RawObservation) -> tuple[Observation, Observation]:
-        normalizer: Any = self.policy.normalizer
+        normalizer: Any = self._normalizer
         if isinstance(observation, dict):
             raw: Any = {name: self._tensor(part) for name, part in observation.items()}
         else:
@@ -174,7 +176,7 @@ class Collector:
         leaves = tuple(leaf[rows] for leaf in self._leaves)
         numbers, x = self._normalized(observation)
         self._refuse_non_finite(numbers, t, rows)
-        context = self.policy.context
+        context = self._context
         if context.is_active:  # no mask: no value depends on what could be done
             own = tuple(leaf[rows] for leaf in self._context_leaves)
             reward = None if self._reward is None else self._reward[rows]

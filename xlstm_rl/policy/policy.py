@@ -293,4 +293,6 @@ class Policy(nn.Module):
 
 def to_numpy(action: Any) -> Any:
     """Return actions as NumPy, nested as they are; for a GPU the host waits."""
+    if isinstance(action, Tensor):
+        return action.cpu().numpy()
     return map_leaves(lambda one: one.cpu().numpy(), action)
