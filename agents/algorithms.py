@@ -159,6 +159,13 @@ class A2CConfig(AlgorithmConfig):
     """Gradient steps on each rollout, each on all of it; more than one needs
     `advantages` vtrace."""
 
+    entropy_coef: float = 0.01
+    """Weight of the entropy bonus."""
+
+    normalize_advantage: bool = False
+    """Shift and scale the advantages of each gradient step to mean 0 and standard deviation 1.
+    Without PPO's clipping, this blows up the noise that is left once the critic is good."""
+
     advantages: Literal["gae", "n_step", "vtrace"] = "gae"
     """gae: generalised advantage estimation. n_step: returns to the rollout's end, as in the
     paper; `gae_lambda` is then not used. vtrace: weighted by importance (Espeholt et al. 2018,

@@ -30,3 +30,9 @@ def test_without_memory_the_same_configuration_does_not(tmp_path: Path) -> None:
 def test_memory_chain_recalls_over_32_steps(tmp_path: Path, seed: str) -> None:
     result = _train_and_evaluate(tmp_path / "run", "--config", "memory_chain", "--seed", seed)
     assert result.mean >= 0.95
+
+
+@pytest.mark.parametrize("seed", ["0", "1", "2"])
+def test_a2c_balances_a_pole_without_velocities(tmp_path: Path, seed: str) -> None:
+    result = _train_and_evaluate(tmp_path / "run", "--config", "cartpole_novel_a2c", "--seed", seed)
+    assert result.mean >= 475

@@ -76,7 +76,7 @@ def test_help_shows_the_options_of_the_algorithm_that_stands_beside_it(
 @pytest.mark.parametrize(
     ("what", "names"),
     [
-        ("configs", ["cartpole_novel", "memory_chain", "pendulum_novel"]),
+        ("configs", ["cartpole_novel", "cartpole_novel_a2c", "memory_chain"]),
         ("envs", ["xlstm_rl/CartPoleNoVel-v1", "xlstm_rl/MemoryChain-v0"]),
         ("memories", ["xlstm", "lstm", "gru", "mlp"]),
     ],

@@ -28,7 +28,9 @@ def run(args: Sequence[str]) -> int:
 
 
 def _configs() -> list[str]:
-    return [f"{name:<18}{what}" for name, what in list_configs().items()]
+    configs = list_configs()
+    width = max(map(len, configs)) + 2
+    return [f"{name:<{width}}{what}" for name, what in configs.items()]
 
 
 def _envs() -> list[str]:
