@@ -152,12 +152,20 @@ class A2CConfig(AlgorithmConfig):
     algo: Literal["a2c"] = "a2c"
     """The algorithm, ppo or a2c, which decides the other options of this section."""
 
-    rollout_steps: int = 16
-    """Steps collected from each environment between two updates (T of a rollout `[B, T]`)."""
+    rollout_steps: int = 32
+    """Steps collected from each environment between two updates (T of a rollout `[B, T]`).
+    Environments that began together are in the same part of their episodes: an update on a short
+    rollout sees that part alone."""
 
     epochs: int = 1
     """Gradient steps on each rollout, each on all of it; more than one needs
     `advantages` vtrace."""
+
+    learning_rate: float = 2e-3
+    """The optimiser's step size at the start."""
+
+    gae_lambda: float = 0.95
+    """Lambda of generalised advantage estimation and of V-trace."""
 
     entropy_coef: float = 0.01
     """Weight of the entropy bonus."""
