@@ -86,6 +86,19 @@ def test_what_does_not_fit_the_class_is_refused(args: list[str], file: Any, mess
     assert "\n" not in str(caught.value)
 
 
+def test_an_inner_section_may_be_of_several_classes_too() -> None:
+    @dataclass(frozen=True)
+    class Page:
+        number: int
+        drawing: Drawing = field(default_factory=lambda: Drawing(shape=Square(size=8)))
+
+    assert parse_config(Page, ["--number", "1"]).drawing.shape == Square(size=8)
+    page = parse_config(Page, ["--number", "1", "--drawing.shape.kind", "circle"])
+    assert page.drawing.shape == Circle()
+    with pytest.raises(ConfigError, match=r"drawing.shape.smooth: an option of .*kind=circle"):
+        config_from_dict(Page, {"number": 1, "drawing": {"shape": {"smooth": True}}})
+
+
 def test_a_union_without_a_tag_is_a_mistake_of_the_program() -> None:
     @dataclass(frozen=True)
     class Untagged:
