@@ -5,13 +5,15 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
+from torch.optim import Optimizer
 from typing_extensions import Self
 
+from xlstm_rl.agents.algorithms import AlgorithmConfig
 from xlstm_rl.agents.config import TrainConfig
 from xlstm_rl.checkpoint import write_checkpoint
 from xlstm_rl.config import ConfigError, config_from_dict, config_to_dict
@@ -48,6 +50,12 @@ class RecurrentAgent(ABC):
         ConfigError: a value is unknown, of the wrong type, or does not fit the others.
     """
 
+    algo: ClassVar[str]
+    """The `agent.algo` of a configuration that this class runs."""
+
+    algorithm: AlgorithmConfig
+    """The section `agent` of the configuration."""
+
     def __init__(
         self,
         environment: str | Callable[[], Any] | VectorEnv[Any, Any, Any] | None = None,
@@ -77,6 +85,8 @@ class RecurrentAgent(ABC):
         sections: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
         top = {"seed": seed, "device": device, "threads": threads, "run_dir": run_dir}
         sections["env"] = _env_section(environment, sections.get("env"))
+        if isinstance(agent, Mapping) or agent is None:
+            sections["agent"] = {"algo": self.algo, **(agent or {})}
         self._setup(config_from_dict(TrainConfig, {**top, **sections}), environment)
 
     @classmethod
@@ -92,7 +102,13 @@ class RecurrentAgent(ABC):
         environment: str | Callable[[], Any] | VectorEnv[Any, Any, Any] | None,
     ) -> None:
         custom = None if isinstance(environment, str) else environment
+        if config.agent.algo != self.algo:
+            raise ConfigError(
+                f"agent.algo={config.agent.algo}: {type(self).__name__} runs {self.algo}; use the "
+                f"class of that algorithm, or agent options of {self.algo}"
+            )
         self.config = config
+        self.algorithm = config.agent
         self.device = resolve_device(config.device)
         self.env = make_vector_env(config.env, custom)
         with torch.random.fork_rng(devices=[]):
@@ -106,9 +122,7 @@ class RecurrentAgent(ABC):
                 config.env if custom is None else None,
             ).to(self.device)
         self.parameters = list(self.policy.network.parameters())
-        self.optimizer = torch.optim.Adam(
-            self.parameters, config.agent.learning_rate, eps=config.agent.adam_eps, fused=True
-        )
+        self.optimizer = self.make_optimizer()
         self.sample_generator = torch.Generator(self.device).manual_seed(config.seed)
         self.shuffle_generator = torch.Generator().manual_seed(config.seed)
         self.reward_normalizer = (
@@ -122,6 +136,10 @@ class RecurrentAgent(ABC):
         self._collector: Collector | None = None
         self._logger: Logger | None = None
         self._recent: deque[tuple[float, int]] = deque(maxlen=_RECENT_EPISODES)
+
+    @abstractmethod
+    def make_optimizer(self) -> Optimizer:
+        """Return the optimiser of `self.parameters`."""
 
     @abstractmethod
     def update(self, rollout: Rollout, progress: float) -> dict[str, float]:
@@ -157,7 +175,7 @@ class RecurrentAgent(ABC):
         return self
 
     def _learn(self, total: int, on_update: OnUpdate | None) -> None:
-        per_rollout = self.config.agent.rollout_steps * self.env.num_envs
+        per_rollout = self.algorithm.rollout_steps * self.env.num_envs
         start, updates = self.steps_done, max(1, total // per_rollout)
         every = self.config.checkpoint.every_steps
         if self._collector is None:
@@ -180,12 +198,11 @@ class RecurrentAgent(ABC):
         self._save_to_run()
 
     def _make_collector(self) -> Collector:
-        config = self.config.agent
         return Collector(
             self.env,
             self.policy,
-            config.rollout_steps,
-            config.segment_steps or config.rollout_steps,
+            self.algorithm.rollout_steps,
+            self.algorithm.sequence_steps(),
             self.config.seed,
             self.sample_generator,
         )

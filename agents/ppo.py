@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.optim import Adam, Optimizer
 
+from xlstm_rl.agents.algorithms import PPOConfig
 from xlstm_rl.agents.base import RecurrentAgent
-from xlstm_rl.agents.config import PPOConfig
-from xlstm_rl.errors import NonFiniteLossError
+from xlstm_rl.agents.losses import explained_variance, live_mean, normalized
+from xlstm_rl.agents.optimization import gradient_step, linear, set_learning_rate
 from xlstm_rl.policy.actor_critic import Leaves
 from xlstm_rl.returns import generalized_advantage
 from xlstm_rl.rollout import Rollout
@@ -50,6 +52,14 @@ class RecurrentPPO(RecurrentAgent):
     autoreset steps carry no loss.
     """
 
+    algo = "ppo"
+    algorithm: PPOConfig
+
+    def make_optimizer(self) -> Optimizer:
+        """Return Adam."""
+        config = self.algorithm
+        return Adam(self.parameters, config.learning_rate, eps=config.adam_eps, fused=True)
+
     def update(self, rollout: Rollout, progress: float) -> dict[str, float]:
         """Improve the policy on one rollout.
 
@@ -61,11 +71,10 @@ class RecurrentPPO(RecurrentAgent):
             NonFiniteLossError: a loss or gradient is not finite; the weights stay as they were
                 before the minibatch that produced it.
         """
-        config = self.config.agent
+        config = self.algorithm
         learning_rate = config.learning_rate * linear(config.learning_rate_end, progress)
         clip = config.clip * linear(config.clip_end, progress)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+        set_learning_rate(self.optimizer, learning_rate)
         sequences = self._sequences(rollout)
         count = sequences.reset.shape[0]
         logs: list[dict[str, Tensor]] = []
@@ -80,19 +89,18 @@ class RecurrentPPO(RecurrentAgent):
             if config.target_kl is not None and kl > config.target_kl:
                 break
         means = {f"loss/{key}": torch.stack([log[key] for log in logs]).mean() for key in logs[0]}
-        residual, target = sequences.target - sequences.value, sequences.target
-        if sequences.live is not None:
-            residual, target = residual[sequences.live], target[sequences.live]
         return {
             **{key: value.item() for key, value in means.items()},
-            "loss/explained_variance": (1 - residual.var() / (target.var() + 1e-8)).item(),
+            "loss/explained_variance": explained_variance(
+                sequences.value, sequences.target, sequences.live
+            ),
             "loss/minibatches": float(len(logs)),
             "schedule/learning_rate": learning_rate,
             "schedule/clip": clip,
         }
 
     def _sequences(self, rollout: Rollout) -> Sequences:
-        config, data = self.config.agent, rollout.data
+        config, data = self.algorithm, rollout.data
         advantage, target = generalized_advantage(
             data["reward"],
             data["value"],
@@ -122,28 +130,15 @@ class RecurrentPPO(RecurrentAgent):
 
     def _minibatch(self, batch: Sequences, clip: float) -> dict[str, Tensor]:
         """Take one gradient step on sequences `[N, T]`."""
-        config, network = self.config.agent, self.policy.network
+        config, network = self.algorithm, self.policy.network
         reset = batch.reset if bool(batch.reset.any()) else None
         params, value, _ = network(batch.observation, batch.leaves, reset)
         log_prob, entropy = network.distribution.log_prob_and_entropy(params, batch.action)
         loss, log = ppo_loss(batch, log_prob, entropy, value, clip, config)
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        log["grad_norm"] = nn.utils.clip_grad_norm_(self.parameters, config.max_grad_norm)
-        self._refuse_non_finite(loss, log)
-        self.optimizer.step()
-        return log
-
-    def _refuse_non_finite(self, loss: Tensor, log: dict[str, Tensor]) -> None:
-        if bool(torch.isfinite(loss + log["grad_norm"])):
-            return
-        parts = {name: x.item() for name, x in log.items() if not torch.isfinite(x)}
-        raise NonFiniteLossError(
-            f"non-finite loss at step {self.steps_done}: "
-            + ", ".join(f"{name}={x}" for name, x in parts.items())
-            + "; the weights were left as they were. A smaller agent.learning_rate or "
-            "agent.max_grad_norm, or reward normalisation, usually helps"
+        gradient_step(
+            self.optimizer, self.parameters, loss, log, config.max_grad_norm, self.steps_done
         )
+        return log
 
 
 def ppo_loss(
@@ -160,9 +155,8 @@ def ppo_loss(
     plus half the squared value error times `value_coef`, less the entropy times `entropy_coef`.
     """
     advantage = batch.advantage
-    live = advantage if batch.live is None else advantage[batch.live]
-    if config.normalize_advantage and live.numel() > 1:
-        advantage = (advantage - live.mean()) / (live.std() + 1e-8)
+    if config.normalize_advantage:
+        advantage = normalized(advantage, batch.live)
     log_ratio = log_prob - batch.log_prob
     ratio = log_ratio.exp()
     clipped = ratio.clamp(1.0 - clip, 1.0 + clip)
@@ -184,13 +178,3 @@ def ppo_loss(
             "clip_fraction": live_mean((clipped != ratio).float(), batch.live),
         }
     return loss, log
-
-
-def live_mean(x: Tensor, live: Tensor | None) -> Tensor:
-    """Return the mean over live steps, 0 where there are none; None: every step is live."""
-    return x.mean() if live is None else x[live].sum() / live.sum().clamp(min=1)
-
-
-def linear(end: float, progress: float) -> float:
-    """Return the factor of a schedule from 1 at the start to `end` at the end of training."""
-    return 1.0 + (end - 1.0) * min(progress, 1.0)

@@ -38,3 +38,9 @@ def test_the_memory_tasks_are_learned_within_their_budgets(tmp_path: Path, name:
 def test_memory_chain_recalls_over_32_steps(tmp_path: Path, seed: str) -> None:
     result = _train_and_evaluate(tmp_path / "run", "--config", "memory_chain", "--seed", seed)
     assert result.mean >= 0.95
+
+
+@pytest.mark.parametrize("seed", ["0", "1", "2"])
+def test_a2c_balances_a_pole_without_velocities(tmp_path: Path, seed: str) -> None:
+    result = _train_and_evaluate(tmp_path / "run", "--config", "cartpole_novel_a2c", "--seed", seed)
+    assert result.mean >= 475

@@ -1,6 +1,7 @@
 import pytest
 
 from xlstm_rl.agents import TrainConfig
+from xlstm_rl.agents.algorithms import A2CConfig
 from xlstm_rl.config import ConfigError, find_config, list_configs, parse_config
 from xlstm_rl.envs import make_env, make_vector_env
 
@@ -46,3 +47,8 @@ def test_a_file_is_found_by_its_path_and_a_misspelt_name_gets_a_hint(tmp_path) -
         find_config(str(tmp_path / "other.yaml"))
     with pytest.raises(ConfigError, match="is a folder"):
         find_config(str(tmp_path))
+
+
+def test_cartpole_novel_a2c_is_the_algorithms_own_defaults() -> None:
+    config = parse_config(TrainConfig, file=find_config("cartpole_novel_a2c"))
+    assert config.agent == A2CConfig() and config.env == TrainConfig().env

@@ -9,6 +9,7 @@ from typing import Any
 
 _HOMES = {
     "MemoryConfig": "xlstm_rl.memory",
+    "RecurrentA2C": "xlstm_rl.agents",
     "RecurrentPPO": "xlstm_rl.agents",
     "evaluate": "xlstm_rl.evaluation",
     "load_policy": "xlstm_rl.checkpoint",
@@ -18,6 +19,7 @@ _HOMES = {
 __version__ = "0.1.0"
 __all__ = [
     "MemoryConfig",
+    "RecurrentA2C",
     "RecurrentPPO",
     "evaluate",
     "load_policy",

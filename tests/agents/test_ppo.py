@@ -10,8 +10,8 @@ from torch.distributions import Categorical
 from torchrl.objectives import ClipPPOLoss
 
 from xlstm_rl import RecurrentPPO
-from xlstm_rl.agents.config import PPOConfig
-from xlstm_rl.agents.ppo import Sequences, linear, ppo_loss
+from xlstm_rl.agents.algorithms import PPOConfig
+from xlstm_rl.agents.ppo import Sequences, ppo_loss
 from xlstm_rl.errors import NonFiniteLossError
 
 SMALL: dict[str, Any] = {
@@ -128,11 +128,6 @@ def test_value_clipping_takes_the_larger_error() -> None:
         batch, batch.log_prob, zero, zero + 0.5, 0.2, dataclasses.replace(config, value_clip=None)
     )
     assert log["value"].item() == pytest.approx(0.5 * 0.25, rel=1e-5)
-
-
-def test_schedules_are_linear() -> None:
-    assert [linear(0.0, p) for p in (0.0, 0.25, 1.0)] == [1.0, 0.75, 0.0]
-    assert linear(0.5, 0.5) == 0.75 and linear(1.0, 0.9) == 1.0
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not() -> None:

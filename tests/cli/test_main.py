@@ -61,10 +61,22 @@ def test_every_command_explains_its_options(
     assert all(part in text for part in parts), text
 
 
+def test_help_shows_the_options_of_the_algorithm_that_stands_beside_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    seen = {}
+    for words in ([], ["--agent.algo", "a2c"]):
+        with pytest.raises(SystemExit):
+            main(["train", *words, "--help"])
+        seen[len(words)] = capsys.readouterr().out
+    assert "--agent.clip FLOAT" in seen[0] and "--agent.rho-bar" not in seen[0]
+    assert "--agent.clip FLOAT" not in seen[2] and "--agent.rho-bar FLOAT" in seen[2]
+
+
 @pytest.mark.parametrize(
     ("what", "names"),
     [
-        ("configs", ["cartpole_novel", "memory_chain", "pendulum_novel"]),
+        ("configs", ["cartpole_novel", "cartpole_novel_a2c", "memory_chain"]),
         ("envs", ["xlstm_rl/CartPoleNoVel-v1", "xlstm_rl/MemoryChain-v0"]),
         ("memories", ["xlstm", "lstm", "gru", "mlp"]),
         ("wrappers", ["NoVelocity(velocities)", "Flicker(probability)", "Delay(steps)"]),

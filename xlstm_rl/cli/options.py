@@ -1,9 +1,9 @@
 """What every command shares: reading its options, its help, and refusing bad input."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
@@ -26,17 +26,27 @@ def read_options(
         SystemExit: The help was printed.
     """
     if any(word in _HELP for word in args):
-        _print_help(cls, command, file)
+        _print_help(cls, args, command, file)
     return parse_config(cls, args, file)
 
 
-def _print_help(cls: type[OptionsT], command: str, file: Path | None) -> None:
-    prog = f"xlstm-rl {command}"
+def _print_help(cls: type[OptionsT], args: Sequence[str], command: str, file: Path | None) -> None:
+    # The defaults that are shown are those of the file, and what stands beside --help: it may
+    # say which of several kinds a section is of, and so which options there are.
+    words = [word for word in args if word not in _HELP]
+    default: Any = tyro.MISSING_NONPROP
+    with suppress(ConfigError):
+        default = parse_config(cls, (), file)
+    with suppress(ConfigError):
+        default = parse_config(cls, words, file)
     with registry:
-        if file is None:
-            tyro.cli(cls, prog=prog, args=["--help"])
-        else:  # the defaults that are shown are those of the file
-            tyro.cli(cls, prog=prog, args=["--help"], default=parse_config(cls, (), file))
+        tyro.cli(
+            cls,
+            prog=f"xlstm-rl {command}",
+            args=["--help"],
+            default=default,
+            config=(tyro.conf.AvoidSubcommands,),
+        )
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import tyro
 
 from xlstm_rl.config.errors import ConfigError, suggestion
 from xlstm_rl.config.values import is_mapping, is_sequence, members, parse_tokens, parse_value
+from xlstm_rl.config.variants import Variants, variants_of
 from xlstm_rl.config.yaml_file import parse_yaml
 
 FLAG_ONLY = {"flag_only": True}
@@ -44,6 +45,10 @@ class Setting:
     key: str | None = None
 
 
+Chosen = Mapping[str, type]
+"""The class of each section that may be of several, by the section's path with a dot behind it."""
+
+
 def as_flag(path: str) -> str:
     """A dotted path as a flag: `env.num_envs` is `--env.num-envs`."""
     return "--" + path.replace("_", "-")
@@ -64,14 +69,27 @@ def default_of(field: dataclasses.Field[Any], parent: Any) -> Any:
     return MISSING if field.default_factory is MISSING else field.default_factory()
 
 
-def find_fields(cls: type, parent: Any = None, prefix: str = "") -> dict[str, Field]:
-    """Every value of a nested configuration class, by its dotted path."""
+def find_fields(
+    cls: type, parent: Any = None, prefix: str = "", chosen: Chosen | None = None
+) -> dict[str, Field]:
+    """Every value of a nested configuration class, by its dotted path.
+
+    Args:
+        cls: The class.
+        parent: An object of it whose values are the defaults; None: the class's own.
+        prefix: What stands before the names of its fields, with a dot behind it.
+        chosen: The class of each section that may be of several; None: the fields of all of them.
+    """
     found: dict[str, Field] = {}
     for field, annotation in own_fields(cls):
         path, default = prefix + field.name, default_of(field, parent)
+        section = None if default is MISSING else default
+        variants = variants_of(annotation)
+        if variants is not None:
+            found |= _variant_fields(variants, section, f"{path}.", chosen)
+            continue
         if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
-            section = None if default is MISSING else default
-            found |= find_fields(annotation, section, f"{path}.")
+            found |= find_fields(annotation, section, f"{path}.", chosen)
             continue
         extras: tuple[Any, ...] = ()
         if get_origin(annotation) is Annotated:
@@ -84,6 +102,22 @@ def find_fields(cls: type, parent: Any = None, prefix: str = "") -> dict[str, Fi
             positional=_POSITIONAL in extras,
             flag_only=bool(field.metadata.get("flag_only")),
         )
+    return found
+
+
+def _variant_fields(
+    variants: Variants, default: Any, prefix: str, chosen: Chosen | None
+) -> dict[str, Field]:
+    classes = list(variants.classes.values()) if chosen is None else [chosen[prefix]]
+    found: dict[str, Field] = {}
+    for cls in classes:
+        parent = default if type(default) is cls else None
+        for path, field in find_fields(cls, parent, prefix, chosen).items():
+            if path == prefix + variants.tag:
+                field = dataclasses.replace(field, kind=variants.tag_kind)
+            if path in found and found[path].kind != field.kind:
+                raise TypeError(f"{path} is {found[path].kind} here and {field.kind} there")
+            found.setdefault(path, field)
     return found
 
 

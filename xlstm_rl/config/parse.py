@@ -7,8 +7,10 @@ from dataclasses import MISSING
 from pathlib import Path
 from typing import Any, TypeVar
 
+from xlstm_rl.config.choice import choose_variants
 from xlstm_rl.config.errors import ConfigError, one_line
 from xlstm_rl.config.fields import (
+    Chosen,
     Setting,
     find_fields,
     own_fields,
@@ -42,6 +44,8 @@ def parse_config(
     elif file is not None:
         settings += settings_from_mapping(load_yaml(file), fields, source=str(file))
     settings += settings_from_args(args, fields)
+    chosen = choose_variants(cls, settings)
+    fields = find_fields(cls, chosen=chosen)
 
     values = {path: field.default for path, field in fields.items()}
     for setting in settings:
@@ -54,7 +58,7 @@ def parse_config(
         if values[path] is MISSING:
             name = path.upper() if field.positional else field.flag
             raise ConfigError(f"{name} is missing; --help says what it is")
-    return _build(cls, values, settings)
+    return _build(cls, values, settings, chosen)
 
 
 def config_from_dict(cls: type[ConfigT], mapping: Mapping[str, Any], source: str = "") -> ConfigT:
@@ -70,16 +74,22 @@ def config_from_dict(cls: type[ConfigT], mapping: Mapping[str, Any], source: str
     """
     fields = find_fields(cls)
     settings = settings_from_mapping(mapping, fields, source)
+    chosen = choose_variants(cls, settings)
+    fields = find_fields(cls, chosen=chosen)
     values = {path: field.default for path, field in fields.items()}
     values |= {setting.field.path: setting.value for setting in settings}
     for path, value in values.items():
         if value is MISSING:
             raise ConfigError(f"{source}:{path} is missing".lstrip(":"))
-    return _build(cls, values, settings)
+    return _build(cls, values, settings, chosen)
 
 
 def _build(
-    cls: type[ConfigT], values: Mapping[str, Any], settings: Sequence[Setting], prefix: str = ""
+    cls: type[ConfigT],
+    values: Mapping[str, Any],
+    settings: Sequence[Setting],
+    chosen: Chosen,
+    prefix: str = "",
 ) -> ConfigT:
     arguments: dict[str, Any] = {}
     for field, annotation in own_fields(cls):
@@ -87,7 +97,8 @@ def _build(
         if path in values:
             arguments[field.name] = values[path]
         else:
-            arguments[field.name] = _build(annotation, values, settings, f"{path}.")
+            section = chosen.get(f"{path}.", annotation)
+            arguments[field.name] = _build(section, values, settings, chosen, f"{path}.")
     try:
         return cls(**arguments)
     except ConfigError:

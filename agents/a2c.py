@@ -1,0 +1,143 @@
+"""Recurrent A2C: the algorithm from top to bottom."""
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+from torch.optim import Adam, Optimizer
+
+from xlstm_rl.agents.algorithms import A2CConfig
+from xlstm_rl.agents.base import RecurrentAgent
+from xlstm_rl.agents.losses import explained_variance, live_mean, normalized
+from xlstm_rl.agents.optimization import RMSprop, gradient_step, linear, set_learning_rate
+from xlstm_rl.returns import generalized_advantage, vtrace
+from xlstm_rl.rollout import Rollout
+
+
+class RecurrentA2C(RecurrentAgent):
+    """Advantage actor-critic on whole rollout sequences.
+
+    Mnih et al. 2016 (arXiv:1602.01783), with all environments in step instead of asynchronous
+    workers. Each rollout gives one gradient step on all its sequences, which start from the
+    memory state stored while acting; with V-trace (Espeholt et al. 2018, arXiv:1802.01561) it may
+    give several, and may come from an older policy. Dead autoreset steps carry no loss.
+    """
+
+    algo = "a2c"
+    algorithm: A2CConfig
+
+    def make_optimizer(self) -> Optimizer:
+        """Return Adam, or the paper's RMSprop."""
+        config = self.algorithm
+        if config.optimizer == "adam":
+            return Adam(self.parameters, config.learning_rate, eps=config.optimizer_eps, fused=True)
+        return RMSprop(
+            self.parameters, config.learning_rate, config.rmsprop_alpha, config.optimizer_eps
+        )
+
+    def update(self, rollout: Rollout, progress: float) -> dict[str, float]:
+        """Improve the policy on one rollout.
+
+        Args:
+            rollout: what the current policy just collected; with V-trace, or an earlier one.
+            progress: the fraction of training that is done, for the schedule.
+
+        Raises:
+            NonFiniteLossError: a loss or gradient is not finite; the weights stay as they were
+                before the step that produced it.
+        """
+        config, data = self.algorithm, rollout.data
+        learning_rate = config.learning_rate * linear(config.learning_rate_end, progress)
+        set_learning_rate(self.optimizer, learning_rate)
+        live = None if rollout.all_live() else data["live"]
+        fixed = None if config.advantages == "vtrace" else on_policy_targets(data, config)
+        logs: list[dict[str, Tensor]] = []
+        for _ in range(config.epochs):
+            log_prob, entropy, value = self._evaluate(rollout)
+            log_ratio = log_prob.detach() - data["log_prob"]
+            targets = fixed or vtrace_targets(data, log_ratio, value.detach(), config)
+            loss, log = a2c_loss(log_prob, entropy, value, *targets, live, config)
+            # The estimator "k3": unbiased, never negative (Schulman 2020, "Approximating KL").
+            log["approx_kl"] = live_mean(log_ratio.exp() - 1.0 - log_ratio, live)
+            gradient_step(
+                self.optimizer, self.parameters, loss, log, config.max_grad_norm, self.steps_done
+            )
+            logs.append(log)
+        means = {f"loss/{key}": torch.stack([log[key] for log in logs]).mean() for key in logs[0]}
+        return {
+            **{key: mean.item() for key, mean in means.items()},
+            "loss/explained_variance": explained_variance(value.detach(), targets[1], live),
+            "schedule/learning_rate": learning_rate,
+        }
+
+    def _evaluate(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
+        """Return log-probabilities, entropies and values `[B, T]` under the current weights."""
+        data, network = rollout.data, self.policy.network
+        reset = data["reset"] if bool(data["reset"].any()) else None
+        params, value, _ = network(data["observation"], rollout.segment_leaves[0], reset)
+        log_prob, entropy = network.distribution.log_prob_and_entropy(params, data["action"])
+        return log_prob, entropy, value
+
+
+def on_policy_targets(data: TensorDict, config: A2CConfig) -> tuple[Tensor, Tensor]:
+    """Return advantages and value targets `[B, T]` of a rollout of the current policy.
+
+    n-step returns reach to the end of the rollout or of the episode, whichever comes first, and
+    bootstrap there: generalised advantage estimation at lambda = 1.
+    """
+    return generalized_advantage(
+        data["reward"],
+        data["value"],
+        data["next_value"],
+        data["terminated"],
+        data["truncated"],
+        config.gamma,
+        1.0 if config.advantages == "n_step" else config.gae_lambda,
+    )
+
+
+def vtrace_targets(
+    data: TensorDict, log_ratio: Tensor, value: Tensor, config: A2CConfig
+) -> tuple[Tensor, Tensor]:
+    """Return advantages and value targets `[B, T]` for values under the current weights.
+
+    What follows a step is valued under the current weights too, but for final observations and
+    for what follows the rollout: their values are those that were computed while acting.
+    """
+    next_value = torch.cat((value[:, 1:], data["next_value"][:, -1:]), 1)
+    next_value = torch.where(data["truncated"], data["next_value"], next_value)
+    return vtrace(
+        log_ratio,
+        data["reward"],
+        value,
+        next_value,
+        data["terminated"],
+        data["truncated"],
+        config.gamma,
+        config.gae_lambda,
+        config.rho_bar,
+        config.c_bar,
+    )
+
+
+def a2c_loss(
+    log_prob: Tensor,
+    entropy: Tensor,
+    value: Tensor,
+    advantage: Tensor,
+    target: Tensor,
+    live: Tensor | None,
+    config: A2CConfig,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return A2C's loss and its parts, averaged over the live steps of `[B, T]`.
+
+    `-log pi(a|s) A`, plus half the squared value error times `value_coef`, less the entropy times
+    `entropy_coef`. The advantages are constants, and with V-trace hold the importance weights.
+    """
+    if config.normalize_advantage:
+        advantage = normalized(advantage, live)
+    policy_loss = -live_mean(log_prob * advantage, live)
+    value_loss = 0.5 * live_mean((value - target).square(), live)
+    mean_entropy = live_mean(entropy, live)
+    loss = policy_loss + config.value_coef * value_loss - config.entropy_coef * mean_entropy
+    log = {"policy": policy_loss, "value": value_loss, "entropy": mean_entropy}
+    return loss, {name: part.detach() for name, part in log.items()}

@@ -1,0 +1,87 @@
+"""Gradient steps: the schedule of the step size, the step itself, and the paper's RMSprop."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from xlstm_rl.errors import NonFiniteLossError
+
+
+class RMSprop(Optimizer):
+    """RMSprop with epsilon inside the root, as A3C's paper has it (arXiv:1602.01783, eq. S3).
+
+    `g <- alpha g + (1 - alpha) grad^2`, `weight <- weight - lr grad / sqrt(g + eps)`. The average
+    g starts at 1, as in the implementations that set the usual settings: torch's own starts at 0
+    and adds epsilon outside, which makes the first steps ten times as long as later ones.
+    """
+
+    def __init__(
+        self, params: Iterable[Tensor], lr: float, alpha: float = 0.99, eps: float = 1e-5
+    ) -> None:
+        super().__init__(params, {"lr": lr, "alpha": alpha, "eps": eps})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Take one step against the gradients."""
+        if closure is not None:
+            raise ValueError("RMSprop.step got a closure: compute the gradients before the step")
+        for group in self.param_groups:
+            lr, alpha, eps = group["lr"], group["alpha"], group["eps"]
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                state: dict[str, Any] = self.state[weight]
+                if not state:
+                    state["square_avg"] = torch.ones_like(weight)
+                average = state["square_avg"]
+                average.mul_(alpha).addcmul_(weight.grad, weight.grad, value=1.0 - alpha)
+                weight.addcmul_(weight.grad, (average + eps).rsqrt_(), value=-lr)
+
+
+def linear(end: float, progress: float) -> float:
+    """Return the factor of a schedule from 1 at the start to `end` at the end of training."""
+    return 1.0 + (end - 1.0) * min(progress, 1.0)
+
+
+def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
+    """Give every parameter group the same step size."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
+def gradient_step(
+    optimizer: Optimizer,
+    parameters: Sequence[nn.Parameter],
+    loss: Tensor,
+    log: dict[str, Tensor],
+    max_grad_norm: float,
+    step: int,
+) -> None:
+    """Take one step down a loss, and add the norm of its gradient to the log as `grad_norm`.
+
+    Args:
+        optimizer: of the parameters.
+        parameters: whose gradients are scaled down together to `max_grad_norm`.
+        loss: a scalar.
+        log: the loss's parts, named in the error.
+        max_grad_norm: the largest global norm.
+        step: environment steps done, for the error.
+
+    Raises:
+        NonFiniteLossError: the loss or its gradient is not finite; the weights are as before.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    torch.autograd.backward(loss)
+    log["grad_norm"] = nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+    if not bool(torch.isfinite(loss.detach() + log["grad_norm"])):
+        parts = {name: x.item() for name, x in log.items() if not torch.isfinite(x)}
+        raise NonFiniteLossError(
+            f"non-finite loss at step {step}: "
+            + ", ".join(f"{name}={x}" for name, x in parts.items())
+            + "; the weights were left as they were. A smaller agent.learning_rate or "
+            "agent.max_grad_norm, or reward normalisation, usually helps"
+        )
+    optimizer.step()
