@@ -153,9 +153,7 @@ class A2CConfig(AlgorithmConfig):
     """The algorithm, ppo or a2c, which decides the other options of this section."""
 
     rollout_steps: int = 32
-    """Steps collected from each environment between two updates (T of a rollout `[B, T]`).
-    Environments that began together are in the same part of their episodes: an update on a short
-    rollout sees that part alone."""
+    """Steps collected from each environment between two updates (T of a rollout `[B, T]`)."""
 
     epochs: int = 1
     """Gradient steps on each rollout, each on all of it; more than one needs
@@ -172,7 +170,7 @@ class A2CConfig(AlgorithmConfig):
 
     normalize_advantage: bool = False
     """Shift and scale the advantages of each gradient step to mean 0 and standard deviation 1.
-    Without PPO's clipping, this blows up the noise that is left once the critic is good."""
+    Without PPO's clipping, this also enlarges the noise that is left once the critic is good."""
 
     advantages: Literal["gae", "n_step", "vtrace"] = "gae"
     """gae: generalised advantage estimation. n_step: returns to the rollout's end, as in the

@@ -13,9 +13,9 @@ from xlstm_rl.errors import NonFiniteLossError
 class RMSprop(Optimizer):
     """RMSprop with epsilon inside the root, as A3C's paper has it (arXiv:1602.01783, eq. S3).
 
-    `g <- alpha g + (1 - alpha) grad^2`, `weight <- weight - lr grad / sqrt(g + eps)`. The average
-    g starts at 1, as in the implementations that set the usual settings: torch's own starts at 0
-    and adds epsilon outside, which makes the first steps ten times as long as later ones.
+    `g <- alpha g + (1 - alpha) grad^2`, `weight <- weight - lr grad / sqrt(g + eps)`. The average g
+    starts at 0, and epsilon, being inside the root, is what bounds the first steps. (Started at 1,
+    as some implementations do, it would need a thousand steps to come down to the gradients.)
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class RMSprop(Optimizer):
                     continue
                 state: dict[str, Any] = self.state[weight]
                 if not state:
-                    state["square_avg"] = torch.ones_like(weight)
+                    state["square_avg"] = torch.zeros_like(weight)
                 average = state["square_avg"]
                 average.mul_(alpha).addcmul_(weight.grad, weight.grad, value=1.0 - alpha)
                 weight.addcmul_(weight.grad, (average + eps).rsqrt_(), value=-lr)

@@ -147,8 +147,8 @@ def test_an_update_is_one_step_down_the_gradient_of_steps_taken_one_by_one(
     total.backward()
     for ours, start in zip(agent.parameters, network.parameters(), strict=True):
         assert start.grad is not None
-        # The average of squares starts at 1; half the learning rate is left at progress .5.
-        root = (0.99 + 0.01 * start.grad.square() + 1e-5).sqrt()
+        # The average of squares starts at 0; half the learning rate is left at progress .5.
+        root = (0.01 * start.grad.square() + 1e-5).sqrt()
         expected = start - 0.005 * start.grad / root
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-6)
 

@@ -15,7 +15,7 @@ def test_schedules_are_linear() -> None:
 def test_rmsprop_takes_the_papers_steps() -> None:
     gradients = torch.randn(5, 3, dtype=torch.float64)
     weight = torch.nn.Parameter(torch.ones(3, dtype=torch.float64))
-    expected, average = [1.0] * 3, [1.0] * 3
+    expected, average = [1.0] * 3, [0.0] * 3
     optimizer = RMSprop([weight], lr=0.1, alpha=0.9, eps=0.01)
     for gradient in gradients:
         weight.grad = gradient.clone()
