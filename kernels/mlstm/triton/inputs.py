@@ -89,6 +89,8 @@ def mlstm_dq_kernel(
     t = first + rows
     valid = t < end
     u_t, episode_t = load_rows(u_ptr, episode_ptr, t, valid)
+    q = load_tile(q_ptr, stride_qt, rows, valid, kd, K)
+    inner = tl.zeros([TILE], tl.float32)  # q . through, from products that were not rounded
     through = tl.zeros([TILE, BLOCK_K], tl.float32)  # the numerator
     under = tl.zeros([TILE, BLOCK_K], tl.float32)  # q . n
     if (C_0_ptr is not None) or (chunk > 0):
@@ -103,6 +105,7 @@ def mlstm_dq_kernel(
             through += dot(dh, tl.trans(C.to(dh.dtype)), PRECISION)
         n = load_between(n_0_ptr, n_ptr, chunk, (bh, total), K, kd, kd < K)
         through = tl.where(carries[:, None], through * g[:, None], 0.0)
+        inner += tl.sum(q.to(tl.float32) * through, 1)
         under += tl.where(carries[:, None], n[None, :] * g[:, None], 0.0)
     for column in range(start, first + 1, TILE):
         j = column + rows
@@ -117,20 +120,21 @@ def mlstm_dq_kernel(
             dscores += dot(dh, tl.trans(v), PRECISION)
         k = load_tile(k_ptr + offset * stride_kt, stride_kt, rows, known, kd, K)
         w = within(c, episode_j, j, u_t, episode_t, t)
-        through += dot((dscores * w).to(k.dtype), k, PRECISION)
+        dscores *= w
+        inner += tl.sum(dot(q, tl.trans(k), PRECISION) * dscores, 1)
+        through += dot(dscores.to(k.dtype), k, PRECISION)
         under += dot(w.to(k.dtype), k, PRECISION)
     floor = tl.load(floor_ptr + bh * T + t, valid, other=1.0)
     qn = tl.load(qn_ptr + bh * T + t, valid, other=0.0)
     den = tl.maximum(tl.abs(qn), floor)
-    q = load_tile(q_ptr, stride_qt, rows, valid, kd, K).to(tl.float32)
-    dq = through * (scale / den)[:, None]
+    inner *= scale / den
     counts = tl.abs(qn) > floor
-    ds = -tl.sum(q * dq, 1) / tl.where(counts, qn, 1.0)
-    ds = tl.where(counts, ds, 0.0)
-    dq += under * (ds * scale)[:, None]
+    ds = tl.where(counts, -inner / tl.where(counts, qn, 1.0), 0.0)
+    dq = through * (scale / den)[:, None] + under * (ds * scale)[:, None]
     store_tile(dq_ptr, H * K, rows, valid, kd, K, dq)
     tl.store(ds_ptr + bh * T + t, ds, valid)
-    tl.store(qdq_ptr + bh * T + t, tl.sum(q * dq, 1), valid)
+    # where q . n divides, the length of q changes nothing
+    tl.store(qdq_ptr + bh * T + t, tl.where(counts, 0.0, inner), valid)
 
 
 @triton.jit
@@ -205,6 +209,8 @@ def mlstm_dk_kernel(
     j = first + rows
     valid = j < end
     c, episode_j = load_columns(c_ptr, episode_ptr, j, valid)
+    k = load_tile(k_ptr, stride_kt, rows, valid, kd, K)
+    inner = tl.zeros([TILE], tl.float32)  # k . dk, from products that were not rounded
     dk = tl.zeros([TILE, BLOCK_K], tl.float32)
     if (dC_T_ptr is not None) or (end < T):
         reaches = episode_j == tl.load(episode_ptr + end)
@@ -219,6 +225,7 @@ def mlstm_dk_kernel(
             dk += dot(v, tl.trans(dC.to(v.dtype)), PRECISION)
         dn = load_between(dn_T_ptr, dn_ptr, last, (bh, total), K, kd, kd < K)
         dk = a[:, None] * (dk + dn[None, :])
+        inner += tl.sum(k.to(tl.float32) * dk, 1)
     for row in range(first, end, TILE):
         t = row + rows
         known = t < end
@@ -237,7 +244,7 @@ def mlstm_dk_kernel(
         # the weight first: where it is 0, what it weighs may be infinite
         w = within(c, episode_j, j, u_t, episode_t, t) * scale
         dscores = dscores * (w / den[:, None]) + w * ds[:, None]
+        inner += tl.sum(dot(q, tl.trans(k), PRECISION) * dscores, 0)
         dk += dot(tl.trans(dscores.to(q.dtype)), q, PRECISION)
     store_tile(dk_ptr, H * K, rows, valid, kd, K, dk)
-    k = load_tile(k_ptr, stride_kt, rows, valid, kd, K).to(tl.float32)
-    tl.store(kdk_ptr + bh * T + j, tl.sum(k * dk, 1), valid)
+    tl.store(kdk_ptr + bh * T + j, inner, valid)

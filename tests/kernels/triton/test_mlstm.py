@@ -77,7 +77,10 @@ def test_every_length_and_head_size(hold_to_reference, T, size, dtype):
 def test_largest_heads(hold_to_reference, K, V, dtype):
     xs = make_inputs(1, 70, 1, K, V)
     dtypes = [dtype] * 5 + [torch.float32] * 3
-    hold_to_reference(call, xs, make_reset("random", 1, 70), dtypes=dtypes)
+    # the gradient of f is what is left of sums over the whole state, whose operands are rounded
+    tolerances = (2e-2, 5e-2) if dtype is torch.bfloat16 else None
+    reset = make_reset("random", 1, 70)
+    hold_to_reference(call, xs, reset, dtypes=dtypes, tolerances=tolerances)
 
 
 @pytest.mark.parametrize(("K", "V"), [(3, 3), (1, 24), (24, 48), (80, 16), (16, 80)])

@@ -80,7 +80,10 @@ def test_large_heads(hold_to_reference, T, D):
 @pytest.mark.parametrize("dtype", [F32, BF16, F16])
 def test_lengths_and_head_sizes_all(hold_to_reference, T, D, dtype):
     xs = make(2, T, 1, D)
-    hold_to_reference(call, xs, make_reset("random", 2, T), dtypes_of(xs, dtype))
+    # a state of two numbers averages no rounding
+    tolerances = (2e-2, 3e-2) if D == 1 and dtype is not F32 else None
+    reset = make_reset("random", 2, T)
+    hold_to_reference(call, xs, reset, dtypes_of(xs, dtype), tolerances=tolerances)
 
 
 @pytest.mark.parametrize("kind", ["all", "last", "consecutive"])
