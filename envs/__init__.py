@@ -13,10 +13,12 @@ from xlstm_rl.envs.memory_chain import MemoryChain, MemoryChainVectorEnv
 from xlstm_rl.envs.navigate_and_return import NavigateAndReturn, NavigateAndReturnVectorEnv
 from xlstm_rl.envs.no_velocity import CartPoleNoVelVectorEnv, NoVelocity
 from xlstm_rl.envs.parity import Parity, ParityVectorEnv
+from xlstm_rl.envs.pool import EnvPoolEnv, EnvPoolVectorEnv
 from xlstm_rl.envs.registration import list_envs, register_envs
 from xlstm_rl.envs.repeat_previous import RepeatPrevious, RepeatPreviousVectorEnv
 from xlstm_rl.envs.space_files import space_from_dict, space_to_dict
 from xlstm_rl.envs.spaces import check_supported_spaces, describe_space, same_spaces
+from xlstm_rl.envs.symbols import Symbols
 from xlstm_rl.envs.tmaze import TMaze, TMazeVectorEnv
 from xlstm_rl.envs.wrappers import Delay, Flicker, ObservationNoise, RandomStartCue
 from xlstm_rl.envs.wrapping import list_wrappers
@@ -27,6 +29,8 @@ __all__ = [
     "CartPoleNoVelVectorEnv",
     "Delay",
     "EnvConfig",
+    "EnvPoolEnv",
+    "EnvPoolVectorEnv",
     "Flicker",
     "MemoryChain",
     "MemoryChainVectorEnv",
@@ -39,6 +43,7 @@ __all__ = [
     "RandomStartCue",
     "RepeatPrevious",
     "RepeatPreviousVectorEnv",
+    "Symbols",
     "TMaze",
     "TMazeVectorEnv",
     "autoreset_mode",

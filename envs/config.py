@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from xlstm_rl.envs.wrapping import check_wrappers
 
-Vectorization = Literal["auto", "sync", "async", "native"]
+Vectorization = Literal["auto", "sync", "async", "native", "envpool"]
 OnError = Literal["stop", "restart"]
 Autoreset = Literal["auto", "same_step", "next_step", "disabled"]
 
@@ -37,7 +37,8 @@ class EnvConfig:
 
     vectorization: Vectorization = "auto"
     """native: the environment's own vector form. sync: one after the other in this process.
-    async: one process each. auto: native where there is one, else sync."""
+    async: one process each. auto: native where there is one, else sync. envpool: EnvPool makes the
+    environment, single ones too, and `id` and `kwargs` are its own; needs the extra envpool."""
 
     autoreset: Autoreset = "auto"
     """When a finished episode restarts: in the same step, in the next step (which is then a dead
@@ -74,9 +75,27 @@ class EnvConfig:
                 "env.on_error='restart' needs single environments: set env.vectorization to 'sync' "
                 "or 'async'"
             )
+        if self.vectorization == "envpool":
+            self._check_envpool()
         _check_kwargs(self.kwargs)
         object.__setattr__(self, "kwargs", dict(self.kwargs))
         object.__setattr__(self, "wrappers", check_wrappers(self.wrappers))
+
+    def _check_envpool(self) -> None:
+        for name, value, why in (
+            ("on_error", self.on_error == "restart", "needs single environments"),
+            ("wrappers", bool(self.wrappers), "wrap single environments"),
+            (
+                "autoreset",
+                self.autoreset not in ("auto", "next_step"),
+                "must be auto or next_step there, the only mode EnvPool has",
+            ),
+        ):
+            if value:
+                raise ValueError(
+                    f"env.{name}={getattr(self, name)!r} does not go with "
+                    f"env.vectorization='envpool': env.{name} {why}"
+                )
 
 
 def _check_count(name: str, value: object, alternative: str = "") -> None:

@@ -15,6 +15,8 @@ from gymnasium.wrappers import TimeLimit
 
 from xlstm_rl.envs.checked import checked
 from xlstm_rl.envs.config import EnvConfig
+from xlstm_rl.envs.extras import missing_package
+from xlstm_rl.envs.pool import EnvPoolEnv, EnvPoolVectorEnv
 from xlstm_rl.envs.registration import find_spec
 from xlstm_rl.envs.restarting import restarting
 from xlstm_rl.envs.spaces import same_spaces
@@ -55,6 +57,13 @@ def make_env(
         _refuse_wrappers(config)
         _check_render_mode(env, render_mode)
         return env
+    if config.vectorization == "envpool":
+        if render_mode is not None:
+            raise ValueError(
+                f"render_mode={render_mode!r} does not go with env.vectorization='envpool': "
+                "EnvPool draws windows of its own; take another vectorization for rendering"
+            )
+        return EnvPoolEnv(_pool_id(config, env), **_pool_kwargs(config))
     return _single_maker(config, env, render_mode)()
 
 
@@ -77,6 +86,8 @@ def make_vector_env(
         _refuse_wrappers(config)
         autoreset_mode(env)
         return env
+    if config.vectorization == "envpool":
+        return EnvPoolVectorEnv(_pool_id(config, env), config.num_envs, **_pool_kwargs(config))
     maker = _single_maker(config, env)
     wanted = None if config.autoreset == "auto" else _AUTORESET[config.autoreset]
     alone = config.on_error == "restart" and config.vectorization == "auto"
@@ -214,6 +225,20 @@ def _bare_maker(
     )
 
 
+def _pool_id(config: EnvConfig, env: str | Callable[..., AnyEnv] | None) -> str:
+    if env is None or isinstance(env, str):
+        return env or config.id
+    raise ValueError(
+        f"env.vectorization='envpool': {env!r} came, expected the id of one of "
+        "EnvPool's environments"
+    )
+
+
+def _pool_kwargs(config: EnvConfig) -> dict[str, Any]:
+    limit = config.max_episode_steps
+    return {**config.kwargs, **({} if limit is None else {"max_episode_steps": limit})}
+
+
 def _native_form(maker: _Maker, num_envs: int, wanted: AutoresetMode | None) -> AnyVectorEnv | None:
     """The environment's own vector form; None if there is none that restarts as `wanted`."""
     if not isinstance(maker, _SpecMaker):
@@ -266,9 +291,7 @@ def _clear_errors(name: str) -> Iterator[None]:
     try:
         yield
     except (gym.error.DependencyNotInstalled, ModuleNotFoundError) as error:
-        box2d = "box2d" in str(error).lower()
-        remedy = 'install it with `pip install "xlstm_rl[box2d]"`' if box2d else str(error)
-        raise ValueError(f"{name} needs a package that is not installed: {remedy}") from error
+        raise ValueError(missing_package(name, error)) from error
     except gym.error.Error as error:
         raise ValueError(f"{name} cannot be made: {error}") from error
     except TypeError as error:

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
+from xlstm_rl.envs.extras import is_extra, missing_package
+
 
 class _Registered(NamedTuple):
     description: str
@@ -119,9 +121,11 @@ def find_spec(env_id: str) -> EnvSpec:
         try:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
-            raise ValueError(
-                f"env.id={env_id!r}: the module {module!r} cannot be imported: {error}"
-            ) from error
+            if error.name is None or not is_extra(error.name):
+                raise ValueError(
+                    f"env.id={env_id!r}: the module {module!r} cannot be imported: {error}"
+                ) from error
+            raise ValueError(missing_package(f"env.id={env_id!r}", error)) from error
     try:
         return gym.spec(name)
     except gym.error.Error as error:

@@ -110,5 +110,31 @@ def test_the_list_has_every_wrapper_with_its_arguments():
         "ObservationNoise",
         "Delay",
         "RandomStartCue",
+        "Symbols",
     ]
-    assert lines[-1].startswith("RandomStartCue(max_wait=10, components=None, cue_steps=1)  Begin")
+    assert lines[-2].startswith("RandomStartCue(max_wait=10, components=None, cue_steps=1)  Begin")
+
+
+def test_a_wrapper_of_another_package_is_found_by_its_module():
+    wrappers = {"gymnasium.wrappers:TimeAwareObservation": {}, "Delay": {"steps": 1}}
+    config = EnvConfig("CartPole-v1", 2, "sync", wrappers=wrappers)
+    assert make_env(config).observation_space.shape == (5,)
+    envs = make_vector_env(config)
+    assert envs.reset(seed=0)[0].shape == (2, 5)
+    envs.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("gymnasium.wrappers:TimeAware", {}, "'gymnasium.wrappers' has no 'TimeAware'"),
+        ("no_such_module:Wrapper", {}, "no_such_module:Wrapper needs a package .*not installed"),
+        ("gymnasium.wrappers:TimeAwareObservation", {"x": 1}, "cannot be put there: .*'x'"),
+        ("math:sqrt", {}, "math:sqrt cannot be put there"),
+        ("builtins:repr", {}, "made a str, expected a gymnasium.Env"),
+    ],
+)
+def test_a_foreign_wrapper_that_cannot_be_put_there_is_told(name, arguments, message):
+    config = EnvConfig("CartPole-v1", wrappers={name: arguments})
+    with pytest.raises(ValueError, match=message):
+        make_env(config)
