@@ -194,6 +194,7 @@ def chunkwise_backward(
         **strides["d"],
         **options,
         V_BLOCKS=v_blocks,
+        ROUNDED=q.dtype is not torch.float32,
     )
     state_k, state_v = (min(pad(D), layout.tiles.block_state) for D in (K, V))
     grid = (B * H, -(-K // state_k), -(-V // state_v))
@@ -270,6 +271,7 @@ def chunkwise_backward(
         **strides["d"],
         **options,
         V_BLOCKS=v_blocks,
+        ROUNDED=q.dtype is not torch.float32,
     )
     launch(
         q.device,

@@ -64,6 +64,7 @@ def mlstm_dq_kernel(
     BLOCK_K: tl.constexpr,
     BLOCK_V: tl.constexpr,
     V_BLOCKS: tl.constexpr,
+    ROUNDED: tl.constexpr,  # the operands of products are: `inner` is summed without that
 ):
     """Sum the gradient of one tile of queries, and what of it goes to ``q . n``."""
     pid = tl.program_id(0)
@@ -89,8 +90,9 @@ def mlstm_dq_kernel(
     t = first + rows
     valid = t < end
     u_t, episode_t = load_rows(u_ptr, episode_ptr, t, valid)
-    q = load_tile(q_ptr, stride_qt, rows, valid, kd, K)
-    inner = tl.zeros([TILE], tl.float32)  # q . through, from products that were not rounded
+    if ROUNDED:
+        q = load_tile(q_ptr, stride_qt, rows, valid, kd, K)
+    inner = tl.zeros([TILE], tl.float32)  # q . through
     through = tl.zeros([TILE, BLOCK_K], tl.float32)  # the numerator
     under = tl.zeros([TILE, BLOCK_K], tl.float32)  # q . n
     if (C_0_ptr is not None) or (chunk > 0):
@@ -105,7 +107,8 @@ def mlstm_dq_kernel(
             through += dot(dh, tl.trans(C.to(dh.dtype)), PRECISION)
         n = load_between(n_0_ptr, n_ptr, chunk, (bh, total), K, kd, kd < K)
         through = tl.where(carries[:, None], through * g[:, None], 0.0)
-        inner += tl.sum(q.to(tl.float32) * through, 1)
+        if ROUNDED:
+            inner += tl.sum(q.to(tl.float32) * through, 1)
         under += tl.where(carries[:, None], n[None, :] * g[:, None], 0.0)
     for column in range(start, first + 1, TILE):
         j = column + rows
@@ -121,12 +124,16 @@ def mlstm_dq_kernel(
         k = load_tile(k_ptr + offset * stride_kt, stride_kt, rows, known, kd, K)
         w = within(c, episode_j, j, u_t, episode_t, t)
         dscores *= w
-        inner += tl.sum(dot(q, tl.trans(k), PRECISION) * dscores, 1)
+        if ROUNDED:
+            inner += tl.sum(dot(q, tl.trans(k), PRECISION) * dscores, 1)
         through += dot(dscores.to(k.dtype), k, PRECISION)
         under += dot(w.to(k.dtype), k, PRECISION)
     floor = tl.load(floor_ptr + bh * T + t, valid, other=1.0)
     qn = tl.load(qn_ptr + bh * T + t, valid, other=0.0)
     den = tl.maximum(tl.abs(qn), floor)
+    if not ROUNDED:
+        q = load_tile(q_ptr, stride_qt, rows, valid, kd, K)
+        inner = tl.sum(q.to(tl.float32) * through, 1)
     inner *= scale / den
     counts = tl.abs(qn) > floor
     ds = tl.where(counts, -inner / tl.where(counts, qn, 1.0), 0.0)
@@ -181,6 +188,7 @@ def mlstm_dk_kernel(
     BLOCK_K: tl.constexpr,
     BLOCK_V: tl.constexpr,
     V_BLOCKS: tl.constexpr,
+    ROUNDED: tl.constexpr,  # the operands of products are: `inner` is summed without that
 ):
     """Sum the gradient of one tile of keys."""
     pid = tl.program_id(0)
@@ -209,8 +217,9 @@ def mlstm_dk_kernel(
     j = first + rows
     valid = j < end
     c, episode_j = load_columns(c_ptr, episode_ptr, j, valid)
-    k = load_tile(k_ptr, stride_kt, rows, valid, kd, K)
-    inner = tl.zeros([TILE], tl.float32)  # k . dk, from products that were not rounded
+    if ROUNDED:
+        k = load_tile(k_ptr, stride_kt, rows, valid, kd, K)
+    inner = tl.zeros([TILE], tl.float32)  # k . dk
     dk = tl.zeros([TILE, BLOCK_K], tl.float32)
     if (dC_T_ptr is not None) or (end < T):
         reaches = episode_j == tl.load(episode_ptr + end)
@@ -225,7 +234,8 @@ def mlstm_dk_kernel(
             dk += dot(v, tl.trans(dC.to(v.dtype)), PRECISION)
         dn = load_between(dn_T_ptr, dn_ptr, last, (bh, total), K, kd, kd < K)
         dk = a[:, None] * (dk + dn[None, :])
-        inner += tl.sum(k.to(tl.float32) * dk, 1)
+        if ROUNDED:
+            inner += tl.sum(k.to(tl.float32) * dk, 1)
     for row in range(first, end, TILE):
         t = row + rows
         known = t < end
@@ -244,7 +254,11 @@ def mlstm_dk_kernel(
         # the weight first: where it is 0, what it weighs may be infinite
         w = within(c, episode_j, j, u_t, episode_t, t) * scale
         dscores = dscores * (w / den[:, None]) + w * ds[:, None]
-        inner += tl.sum(dot(q, tl.trans(k), PRECISION) * dscores, 0)
+        if ROUNDED:
+            inner += tl.sum(dot(q, tl.trans(k), PRECISION) * dscores, 0)
         dk += dot(tl.trans(dscores.to(q.dtype)), q, PRECISION)
     store_tile(dk_ptr, H * K, rows, valid, kd, K, dk)
+    if not ROUNDED:
+        k = load_tile(k_ptr, stride_kt, rows, valid, kd, K)
+        inner = tl.sum(k.to(tl.float32) * dk, 1)
     tl.store(kdk_ptr + bh * T + j, inner, valid)

@@ -28,7 +28,7 @@ _HALF, _FULL = 2, 4  # bytes of an element
 TABLE: dict[tuple[str, int, int], Tiles] = {
     # (device class, bytes of an element, head size up to)
     ("sm_90", _HALF, 32): Tiles(32, 4, 32, 32, 4, 2),
-    ("sm_90", _HALF, 64): Tiles(32, 4, 64, 64, 4, 2),
+    ("sm_90", _HALF, 64): Tiles(32, 4, 64, 64, 4, 1),
     ("sm_90", _HALF, 128): Tiles(64, 4, 64, 64, 8, 2),
     ("sm_90", _HALF, 256): Tiles(32, 4, 64, 64, 8, 1),
     ("sm_90", _FULL, 32): Tiles(32, 4, 32, 32, 8, 1),
@@ -46,7 +46,7 @@ TABLE: dict[tuple[str, int, int], Tiles] = {
     ("gfx942", _HALF, 32): Tiles(32, 4, 32, 32, 4, 1),
     ("gfx942", _HALF, 64): Tiles(32, 4, 64, 64, 8, 1),
     ("gfx942", _HALF, 128): Tiles(16, 8, 64, 64, 8, 1),
-    ("gfx942", _HALF, 256): Tiles(32, 4, 64, 64, 8, 1),
+    ("gfx942", _HALF, 256): Tiles(16, 8, 64, 64, 8, 1),
     ("gfx942", _FULL, 32): Tiles(32, 4, 32, 32, 8, 1),
     ("gfx942", _FULL, 64): Tiles(32, 4, 32, 32, 8, 1),
     ("gfx942", _FULL, 128): Tiles(16, 8, 64, 32, 8, 1),
