@@ -8,6 +8,14 @@ import torch
 from torch import Tensor
 
 Grads = tuple[Tensor | None, ...]
+"""Of each input, in order; ``None`` for what has none or is not a tensor."""
+
+
+def wants_gradient(*inputs: Any) -> bool:
+    """Whether a graph is being recorded that one of the inputs is part of."""
+    return torch.is_grad_enabled() and any(
+        isinstance(x, Tensor) and x.requires_grad for x in inputs
+    )
 
 
 def first_derivatives_only(backward: Callable[..., Grads]) -> Callable[..., Grads]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xlstm_rl.kernels.autograd import first_derivatives_only
+from xlstm_rl.kernels.autograd import Grads, first_derivatives_only, wants_gradient
 from xlstm_rl.kernels.mlstm.chunkwise import Saved, chunkwise_backward, chunkwise_forward
 from xlstm_rl.kernels.mlstm.gates import choose_layout
 from xlstm_rl.kernels.types import MLSTMState, any_reset, compute_dtype
@@ -37,7 +37,7 @@ def mlstm(
         return h, (C, n, m)
     if reset is not None and not any_reset(reset):
         inputs = (q, k, v, i, f, None, C_0, n_0, m_0, chunk_size, forget_gate)
-    if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
+    if wants_gradient(*inputs):
         h, C, n, m = _Chunkwise.apply(*inputs)  # type: ignore[no-untyped-call]
     else:
         h, C, n, m, _ = chunkwise_forward(*inputs)
@@ -53,7 +53,7 @@ class _Chunkwise(torch.autograd.Function):
 
     @staticmethod
     @first_derivatives_only
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor | None) -> Grads:
         return _recall(ctx, grads, chunkwise_backward_tensors)
 
 
@@ -95,19 +95,8 @@ def chunkwise_op(
 
 
 @chunkwise_op.register_fake
-def _(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    i: Tensor,
-    f: Tensor,
-    reset: Tensor | None,
-    C_0: Tensor | None,
-    n_0: Tensor | None,
-    m_0: Tensor | None,
-    chunk_size: int,
-    forget_gate: str,
-) -> tuple[Tensor, ...]:
+def _(*inputs: Any) -> tuple[Tensor, ...]:
+    q, _, v, *_, chunk_size, _ = inputs
     (B, T, H, K), V = q.shape, v.shape[-1]
     N, L = choose_layout(B, T, H, chunk_size, q.is_cuda)[3:]
     shapes = (
@@ -149,19 +138,8 @@ def chunkwise_backward_op(
 
 
 @chunkwise_backward_op.register_fake
-def _(
-    dh: Tensor | None,
-    dC: Tensor | None,
-    dn: Tensor | None,
-    dm: Tensor | None,
-    h: Tensor,
-    i: Tensor,
-    f: Tensor,
-    reset: Tensor | None,
-    m_0: Tensor | None,
-    saved: list[Tensor],
-    forget_gate: str,
-) -> list[Tensor]:
+def _(*inputs: Any) -> list[Tensor]:
+    h, i, f, _, m_0, saved, _ = inputs[_NUM_OUTPUTS:]
     (B, T, H, V), K = h.shape, saved[0].shape[-1]
     grads = [h.new_empty((B, T, H, D)) for D in (K, K, V)]
     grads += [i.new_empty(i.shape), f.new_empty(f.shape)]
@@ -170,21 +148,11 @@ def _(
     return grads
 
 
-def chunkwise_backward_tensors(
-    dh: Tensor | None,
-    dC: Tensor | None,
-    dn: Tensor | None,
-    dm: Tensor | None,
-    h: Tensor,
-    i: Tensor,
-    f: Tensor,
-    reset: Tensor | None,
-    m_0: Tensor | None,
-    saved: list[Tensor],
-    forget_gate: str,
-) -> list[Tensor]:
+def chunkwise_backward_tensors(*inputs: Any) -> list[Tensor]:
     """What :func:`chunkwise_backward_op` does, without the op."""
-    grads = chunkwise_backward(dh, dC, dn, dm, h, i, f, reset, m_0, Saved(*saved), forget_gate)
+    *tensors, saved, forget_gate = inputs
+    arguments = (*tensors, Saved(*saved), forget_gate)
+    grads = chunkwise_backward(*arguments)
     return [g for g in grads if g is not None]
 
 
@@ -197,7 +165,7 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], h: Tensor, saved: tuple[Tensor,
     ctx.set_materialize_grads(False)
 
 
-def _recall(ctx: Any, grads: tuple[Tensor | None, ...], run: Any) -> tuple[Tensor | None, ...]:
+def _recall(ctx: Any, grads: Grads, run: Any) -> Grads:
     h, i, f, reset, m_0, *saved = ctx.saved_tensors
     dq, dk, dv, di, df, *dstate = run(
         *grads[:_NUM_OUTPUTS], h, i, f, reset, m_0, saved, ctx.forget_gate
@@ -213,7 +181,7 @@ def _setup_op(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> 
     _remember(ctx, inputs, output[0], output[_NUM_OUTPUTS:])
 
 
-def _backward_op(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+def _backward_op(ctx: Any, *grads: Tensor | None) -> Grads:
     return _recall(ctx, grads, chunkwise_backward_op)
 
 

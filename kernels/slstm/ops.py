@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xlstm_rl.kernels.autograd import first_derivatives_only
+from xlstm_rl.kernels.autograd import Grads, first_derivatives_only, wants_gradient
 from xlstm_rl.kernels.slstm.scan import Saved, scan_backward, scan_forward
 from xlstm_rl.kernels.types import SLSTMState, any_reset, compute_dtype
 
@@ -30,7 +30,7 @@ def slstm(
     inputs = (x, R, b, reset, *((None,) * 4 if state is None else state), forget_gate)
     if torch.compiler.is_compiling():
         y, h, c, n, m = scan_op(*inputs)[:_NUM_OUTPUTS]
-    elif torch.is_grad_enabled() and any(isinstance(s, Tensor) and s.requires_grad for s in inputs):
+    elif wants_gradient(*inputs):
         y, h, c, n, m = _Scan.apply(*inputs)  # type: ignore[no-untyped-call]
     else:
         y, h, c, n, m, _ = scan_forward(x, R, b, reset, state, forget_gate)
@@ -48,7 +48,7 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     @first_derivatives_only
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor | None) -> Grads:
         return _recall(ctx, grads, scan_backward_tensors)
 
 
@@ -85,17 +85,7 @@ def scan_op(
 
 
 @scan_op.register_fake
-def _(
-    x: Tensor,
-    R: Tensor,
-    b: Tensor,
-    reset: Tensor | None,
-    h_0: Tensor | None,
-    c_0: Tensor | None,
-    n_0: Tensor | None,
-    m_0: Tensor | None,
-    forget_gate: str,
-) -> tuple[Tensor, ...]:
+def _(x: Tensor, *others: Any) -> tuple[Tensor, ...]:
     B, T, _, H, D = x.shape
     dtype = compute_dtype(x.dtype)
     shapes = (
@@ -129,20 +119,8 @@ def scan_backward_op(
 
 
 @scan_backward_op.register_fake
-def _(
-    dy: Tensor | None,
-    dh: Tensor | None,
-    dc: Tensor | None,
-    dn: Tensor | None,
-    dm: Tensor | None,
-    R: Tensor,
-    b: Tensor,
-    reset: Tensor | None,
-    saved: list[Tensor],
-    forget_gate: str,
-    dtype: torch.dtype,
-    has_state: bool,
-) -> list[Tensor]:
+def _(*inputs: Any) -> list[Tensor]:
+    R, b, _, saved, _, dtype, has_state = inputs[_NUM_OUTPUTS:]
     gates = saved[0]
     T, H, B, _, D = gates.shape
     grads = [
@@ -153,24 +131,11 @@ def _(
     return grads + [gates.new_empty((B, H, D)) for _ in range(4 * has_state)]
 
 
-def scan_backward_tensors(
-    dy: Tensor | None,
-    dh: Tensor | None,
-    dc: Tensor | None,
-    dn: Tensor | None,
-    dm: Tensor | None,
-    R: Tensor,
-    b: Tensor,
-    reset: Tensor | None,
-    saved: list[Tensor],
-    forget_gate: str,
-    dtype: torch.dtype,
-    has_state: bool,
-) -> list[Tensor]:
+def scan_backward_tensors(*inputs: Any) -> list[Tensor]:
     """What :func:`scan_backward_op` does, without the op."""
-    grads = scan_backward(
-        dy, dh, dc, dn, dm, R, b, reset, Saved(*saved), forget_gate, dtype, has_state
-    )
+    *tensors, saved, forget_gate, dtype, has_state = inputs
+    arguments = (*tensors, Saved(*saved), forget_gate, dtype, has_state)
+    grads = scan_backward(*arguments)
     return [g for g in grads if g is not None]
 
 
@@ -183,7 +148,7 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], saved: tuple[Tensor, ...]) -> N
     ctx.set_materialize_grads(False)
 
 
-def _recall(ctx: Any, grads: tuple[Tensor | None, ...], run: Any) -> tuple[Tensor | None, ...]:
+def _recall(ctx: Any, grads: Grads, run: Any) -> Grads:
     R, b, reset, *saved = ctx.saved_tensors
     dx, dR, db, *dstate = run(
         *grads[:_NUM_OUTPUTS],
@@ -203,7 +168,7 @@ def _setup_op(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> 
     _remember(ctx, inputs, output[_NUM_OUTPUTS:])
 
 
-def _backward_op(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+def _backward_op(ctx: Any, *grads: Tensor | None) -> Grads:
     return _recall(ctx, grads, scan_backward_op)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xlstm_rl.kernels.autograd import first_derivatives_only
+from xlstm_rl.kernels.autograd import Grads, first_derivatives_only, wants_gradient
 from xlstm_rl.kernels.conv1d.triton import run
 
 
@@ -25,7 +25,7 @@ def causal_conv1d(
     inputs = (x, weight, bias, reset, state, activation)
     if torch.compiler.is_compiling():
         y, end = conv1d_op(*inputs)
-    elif _needs_gradient(x, weight, bias, state):
+    elif wants_gradient(x, weight, bias, state):
         y, end = _Conv1d.apply(*inputs)
     else:
         y, end = run.forward(*inputs)
@@ -42,7 +42,7 @@ def causal_conv1d_step(
     inplace: bool,
 ) -> tuple[Tensor, Tensor]:
     """One step; see :func:`xlstm_rl.kernels.causal_conv1d_step`."""
-    if _needs_gradient(x, weight, bias, state):  # a sequence of one step has its gradients
+    if wants_gradient(x, weight, bias, state):  # a sequence of one step has its gradients
         r = None if reset is None else reset[:, None]
         y, end = causal_conv1d(x[:, None], weight, bias, r, state, activation)
         return y.squeeze(1), end
@@ -55,10 +55,6 @@ def causal_conv1d_step(
     return y, end
 
 
-def _needs_gradient(*inputs: Tensor | None) -> bool:
-    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
-
-
 class _Conv1d(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
@@ -67,7 +63,7 @@ class _Conv1d(torch.autograd.Function):
 
     @staticmethod
     @first_derivatives_only
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor | None) -> Grads:
         return _recall(ctx, grads, run.backward)
 
 
@@ -85,16 +81,8 @@ def conv1d_op(
 
 
 @conv1d_op.register_fake
-def _(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    reset: Tensor | None,
-    state: Tensor | None,
-    activation: str,
-) -> tuple[Tensor, Tensor]:
-    B, T, C = x.shape
-    return x.new_empty((B, T, C)), x.new_empty((B, weight.shape[1] - 1, C))
+def _(x: Tensor, weight: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), x.new_empty(len(x), weight.shape[1] - 1, x.shape[-1])
 
 
 @torch.library.custom_op("xlstm_rl::conv1d_triton_backward", mutates_args=())
@@ -113,16 +101,8 @@ def conv1d_backward_op(
 
 
 @conv1d_backward_op.register_fake
-def _(
-    dy: Tensor | None,
-    dend: Tensor | None,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    reset: Tensor | None,
-    state: Tensor | None,
-    activation: str,
-) -> list[Tensor]:
+def _(*inputs: Any) -> list[Tensor]:
+    x, weight, bias, _, state, _ = inputs[2:]
     return [g.new_empty(g.shape) for g in (x, weight, bias, state) if g is not None]
 
 
@@ -140,16 +120,8 @@ def conv1d_step_op(
 
 
 @conv1d_step_op.register_fake
-def _(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    reset: Tensor | None,
-    state: Tensor | None,
-    activation: str,
-) -> tuple[Tensor, Tensor]:
-    B, C = x.shape
-    return x.new_empty((B, C)), x.new_empty((B, weight.shape[1] - 1, C))
+def _(x: Tensor, weight: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), x.new_empty(len(x), weight.shape[1] - 1, x.shape[-1])
 
 
 def _step_inplace(
@@ -170,14 +142,7 @@ conv1d_step_inplace_op = torch.library.custom_op(
 
 
 @conv1d_step_inplace_op.register_fake
-def _(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    reset: Tensor | None,
-    state: Tensor,
-    activation: str,
-) -> Tensor:
+def _(x: Tensor, *_: Any) -> Tensor:
     return x.new_empty(x.shape)
 
 
@@ -188,7 +153,7 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> 
     ctx.set_materialize_grads(False)
 
 
-def _recall(ctx: Any, grads: tuple[Tensor | None, ...], backward: Any) -> tuple[Tensor | None, ...]:
+def _recall(ctx: Any, grads: Grads, backward: Any) -> Grads:
     x, weight, bias, reset, state = ctx.saved_tensors
     dx, dweight, *rest = backward(*grads, x, weight, bias, reset, state, ctx.activation)
     dbias = None if bias is None else rest.pop(0)
@@ -196,7 +161,7 @@ def _recall(ctx: Any, grads: tuple[Tensor | None, ...], backward: Any) -> tuple[
     return dx, dweight, dbias, None, dstate, None
 
 
-def _backward_op(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+def _backward_op(ctx: Any, *grads: Tensor | None) -> Grads:
     return _recall(ctx, grads, conv1d_backward_op)
 
 

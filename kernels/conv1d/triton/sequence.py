@@ -16,6 +16,7 @@ from xlstm_rl.kernels.conv1d.triton.taps import (
     no_reset,
     preactivation,
 )
+from xlstm_rl.kernels.products import narrow
 
 
 @triton.jit(do_not_specialize=["T"])
@@ -80,7 +81,7 @@ def conv1d_fwd_kernel(
         out = out * tl.sigmoid(out)
     t = t0 + tl.arange(0, ROWS)
     at = (y_ptr + (b * T + t) * C)[:, None] + c[None, :]
-    tl.store(at, out.to(y_ptr.dtype.element_ty), mask=(t < T)[:, None] & in_c[None, :])
+    tl.store(at, narrow(out, y_ptr.dtype.element_ty), mask=(t < T)[:, None] & in_c[None, :])
 
     if W > 1:
         if t0 + ROWS >= T:  # the program of the last step also writes the state
@@ -95,7 +96,7 @@ def conv1d_fwd_kernel(
                 end += load_rows(state_ptr, stride_sj, t_j + W - 1, alive & (t_j < 0), c, in_c)
             at_j = (end_ptr + (b * (W - 1) + j) * C)[:, None] + c[None, :]
             mask_j = (j < W - 1)[:, None] & in_c[None, :]
-            tl.store(at_j, end.to(end_ptr.dtype.element_ty), mask=mask_j)
+            tl.store(at_j, narrow(end, end_ptr.dtype.element_ty), mask=mask_j)
 
 
 @triton.jit(do_not_specialize=["T"])
@@ -170,7 +171,9 @@ def conv1d_bwd_weight_kernel(
             s = tl.sigmoid(pre)
             dpre = dpre * (s + pre * s * (1 - s))
             at = (dpre_ptr + (b * T + t) * C)[:, None] + c[None, :]
-            tl.store(at, dpre.to(dpre_ptr.dtype.element_ty), mask=(t < T)[:, None] & in_c[None, :])
+            tl.store(
+                at, narrow(dpre, dpre_ptr.dtype.element_ty), mask=(t < T)[:, None] & in_c[None, :]
+            )
         sums += tl.where(w == W, tl.sum(dpre, 0)[None, :], 0.0)
         alive = t < T
         for d in tl.static_range(W):
@@ -246,7 +249,7 @@ def conv1d_bwd_input_kernel(
         COLUMNS,
     )
     at = (dx_ptr + (b * T + t) * C)[:, None] + c[None, :]
-    tl.store(at, dx.to(dx_ptr.dtype.element_ty), mask=(t < T)[:, None] & in_c[None, :])
+    tl.store(at, narrow(dx, dx_ptr.dtype.element_ty), mask=(t < T)[:, None] & in_c[None, :])
 
     if dstate_ptr is not None:
         if t0 == 0:  # the state holds the steps -(W - 1) .. -1
@@ -271,4 +274,4 @@ def conv1d_bwd_input_kernel(
             )
             at_j = (dstate_ptr + (b * (W - 1) + j) * C)[:, None] + c[None, :]
             mask_j = (j < W - 1)[:, None] & in_c[None, :]
-            tl.store(at_j, dstate.to(dstate_ptr.dtype.element_ty), mask=mask_j)
+            tl.store(at_j, narrow(dstate, dstate_ptr.dtype.element_ty), mask=mask_j)

@@ -5,6 +5,7 @@ import triton
 import triton.language as tl
 
 from xlstm_rl.kernels.conv1d.triton.taps import load_tap
+from xlstm_rl.kernels.products import narrow
 
 
 @triton.jit(do_not_specialize=["B"])
@@ -69,4 +70,4 @@ def conv1d_step_kernel(
     if SILU:
         out = out * tl.sigmoid(out)
     at = (y_ptr + b * C)[:, None] + c[None, :]
-    tl.store(at, out.to(y_ptr.dtype.element_ty), mask=mask)
+    tl.store(at, narrow(out, y_ptr.dtype.element_ty), mask=mask)

@@ -8,6 +8,9 @@ every chunk keeps the sums short: the terms cancel, their rounding errors do not
 import triton
 import triton.language as tl
 
+from xlstm_rl.kernels.mlstm.triton.weights import locate
+from xlstm_rl.kernels.products import narrow
+
 
 @triton.jit
 def mlstm_gate_grads_kernel(
@@ -37,14 +40,7 @@ def mlstm_gate_grads_kernel(
     TILE: tl.constexpr,
 ):
     """Sum up the gate gradients of one tile of steps."""
-    pid = tl.program_id(0)
-    bh = (pid // tiles).to(tl.int64)
-    tile = pid % tiles
-    batch, head = bh // H, bh % H
-    chunk = tile // tiles_per_chunk
-    start = chunk * L
-    end = tl.minimum(start + L, T)
-    first = start + (tile % tiles_per_chunk) * TILE
+    bh, batch, head, chunk, _, end, first = locate(T, H, L, tiles, tiles_per_chunk, TILE)
     episode_ptr += bh * (T + 1)
     qdq_ptr += bh * T
     kdk_ptr += bh * T
@@ -89,9 +85,9 @@ def mlstm_gate_grads_kernel(
         f = tl.load(f_ptr + batch * stride_fb + head * stride_fh + step * stride_ft, valid)
         later *= tl.sigmoid(-tl.minimum(f.to(tl.float32), 88.0))
     out = (batch * T + step) * H + head
-    tl.store(di_ptr + out, di.to(di_ptr.dtype.element_ty), valid)
-    tl.store(df_ptr + out, later.to(df_ptr.dtype.element_ty), valid)
+    tl.store(di_ptr + out, narrow(di, di_ptr.dtype.element_ty), valid)
+    tl.store(df_ptr + out, narrow(later, df_ptr.dtype.element_ty), valid)
     if dm_0_ptr is not None:
-        if tile == 0:
+        if first == 0:
             carried = (source == -1) & (episode_T == 0)
             tl.store(dm_0_ptr + bh, before + tl.where(carried, rest, 0.0))

@@ -9,15 +9,16 @@ import triton
 import triton.language as tl
 
 from xlstm_rl.kernels.mlstm.triton.weights import (
-    dot,
     load_between,
     load_columns,
     load_rows,
     load_tile,
+    locate,
     store_tile,
     weight,
     within,
 )
+from xlstm_rl.kernels.products import dot, dot_mixed, narrow
 
 
 @triton.jit
@@ -67,14 +68,7 @@ def mlstm_dq_kernel(
     ROUNDED: tl.constexpr,  # the operands of products are: `inner` is summed without that
 ):
     """Sum the gradient of one tile of queries, and what of it goes to ``q . n``."""
-    pid = tl.program_id(0)
-    bh = (pid // tiles).to(tl.int64)
-    tile = pid % tiles
-    batch, head = bh // H, bh % H
-    chunk = tile // tiles_per_chunk
-    start = chunk * L
-    end = tl.minimum(start + L, T)
-    first = start + (tile % tiles_per_chunk) * TILE
+    bh, batch, head, chunk, start, end, first = locate(T, H, L, tiles, tiles_per_chunk, TILE)
     base = first.to(tl.int64)
     q_ptr += batch * stride_qb + base * stride_qt + head * stride_qh
     k_ptr += batch * stride_kb + head * stride_kh
@@ -104,7 +98,7 @@ def mlstm_dq_kernel(
             inside = (kd < K)[:, None] & (vd < V)[None, :]
             C = load_between(C_0_ptr, C_ptr, chunk, (bh, total), K * V, at, inside)
             dh = load_tile(dh_ptr, stride_dt, rows, valid, vd, V)
-            through += dot(dh, tl.trans(C.to(dh.dtype)), PRECISION)
+            through = dot_mixed(dh, tl.trans(C), PRECISION, through)
         n = load_between(n_0_ptr, n_ptr, chunk, (bh, total), K, kd, kd < K)
         through = tl.where(carries[:, None], through * g[:, None], 0.0)
         if ROUNDED:
@@ -126,8 +120,8 @@ def mlstm_dq_kernel(
         dscores *= w
         if ROUNDED:
             inner += tl.sum(dot(q, tl.trans(k), PRECISION) * dscores, 1)
-        through += dot(dscores.to(k.dtype), k, PRECISION)
-        under += dot(w.to(k.dtype), k, PRECISION)
+        through += dot(narrow(dscores, k.dtype), k, PRECISION)
+        under += dot(narrow(w, k.dtype), k, PRECISION)
     floor = tl.load(floor_ptr + bh * T + t, valid, other=1.0)
     qn = tl.load(qn_ptr + bh * T + t, valid, other=0.0)
     den = tl.maximum(tl.abs(qn), floor)
@@ -191,14 +185,7 @@ def mlstm_dk_kernel(
     ROUNDED: tl.constexpr,  # the operands of products are: `inner` is summed without that
 ):
     """Sum the gradient of one tile of keys."""
-    pid = tl.program_id(0)
-    bh = (pid // tiles).to(tl.int64)
-    tile = pid % tiles
-    batch, head = bh // H, bh % H
-    chunk = tile // tiles_per_chunk
-    start = chunk * L
-    end = tl.minimum(start + L, T)
-    first = start + (tile % tiles_per_chunk) * TILE
+    bh, batch, head, chunk, _, end, first = locate(T, H, L, tiles, tiles_per_chunk, TILE)
     base = first.to(tl.int64)
     q_ptr += batch * stride_qb + head * stride_qh
     k_ptr += batch * stride_kb + base * stride_kt + head * stride_kh
@@ -231,7 +218,7 @@ def mlstm_dk_kernel(
             inside = (kd < K)[:, None] & (vd < V)[None, :]
             dC = load_between(dC_T_ptr, dC_ptr, last, (bh, total), K * V, at, inside)
             v = load_tile(v_ptr, stride_vt, rows, valid, vd, V)
-            dk += dot(v, tl.trans(dC.to(v.dtype)), PRECISION)
+            dk = dot_mixed(v, tl.trans(dC), PRECISION, dk)
         dn = load_between(dn_T_ptr, dn_ptr, last, (bh, total), K, kd, kd < K)
         dk = a[:, None] * (dk + dn[None, :])
         if ROUNDED:
@@ -256,7 +243,7 @@ def mlstm_dk_kernel(
         dscores = dscores * (w / den[:, None]) + w * ds[:, None]
         if ROUNDED:
             inner += tl.sum(dot(q, tl.trans(k), PRECISION) * dscores, 0)
-        dk += dot(tl.trans(dscores.to(q.dtype)), q, PRECISION)
+        dk += dot(tl.trans(narrow(dscores, q.dtype)), q, PRECISION)
     store_tile(dk_ptr, H * K, rows, valid, kd, K, dk)
     if not ROUNDED:
         k = load_tile(k_ptr, stride_kt, rows, valid, kd, K)

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xlstm_rl.kernels.autograd import first_derivatives_only
+from xlstm_rl.kernels.autograd import Grads, first_derivatives_only, wants_gradient
 from xlstm_rl.kernels.mlstm.triton.chunkwise import (
     Saved,
     choose_layout,
@@ -15,7 +15,7 @@ from xlstm_rl.kernels.mlstm.triton.chunkwise import (
 from xlstm_rl.kernels.mlstm.triton.step import step_backward, step_forward
 from xlstm_rl.kernels.types import MLSTMState
 
-Grads = tuple[Tensor | None, ...]
+_NUM_OUTPUTS = 4
 
 
 def mlstm(
@@ -32,8 +32,8 @@ def mlstm(
     """The whole sequence by chunks; see :func:`xlstm_rl.kernels.mlstm`."""
     inputs = (q, k, v, i, f, reset, *(state or (None,) * 3), chunk_size, forget_gate)
     if torch.compiler.is_compiling():
-        h, C, n, m = chunkwise_op(*inputs)[:4]
-    elif _wants_grad(inputs):
+        h, C, n, m = chunkwise_op(*inputs)[:_NUM_OUTPUTS]
+    elif wants_gradient(*inputs):
         h, C, n, m = _Chunkwise.apply(*inputs)
     else:
         h, C, n, m, _ = chunkwise_forward(*inputs)
@@ -57,17 +57,11 @@ def mlstm_step(
         h, C, n, m = step_op(*inputs)
         if inplace and state is not None:
             C, n, m = (s.copy_(a) for s, a in zip(state, (C, n, m), strict=True))
-    elif _wants_grad(inputs):
+    elif wants_gradient(*inputs):
         h, C, n, m = _Step.apply(*inputs)
     else:
         return step_forward(q, k, v, i, f, reset, state, forget_gate, inplace)
     return h, (C, n, m)
-
-
-def _wants_grad(inputs: tuple[Any, ...]) -> bool:
-    return torch.is_grad_enabled() and any(
-        isinstance(x, Tensor) and x.requires_grad for x in inputs
-    )
 
 
 class _Chunkwise(torch.autograd.Function):
@@ -117,19 +111,8 @@ def chunkwise_op(
 
 
 @chunkwise_op.register_fake
-def _(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    i: Tensor,
-    f: Tensor,
-    reset: Tensor | None,
-    C_0: Tensor | None,
-    n_0: Tensor | None,
-    m_0: Tensor | None,
-    chunk_size: int,
-    forget_gate: str,
-) -> tuple[Tensor, ...]:
+def _(*inputs: Any) -> tuple[Tensor, ...]:
+    q, _, v, *_, chunk_size, _ = inputs
     (B, T, H, K), V = q.shape, v.shape[-1]
     N = choose_layout(q, v, chunk_size).N
     shapes = ((B, H, K, V), (B, H, K), (B, H), (N - 1, B * H, K, V), (N - 1, B * H, K), (B * H, T))
@@ -162,49 +145,15 @@ def chunkwise_backward_op(
 
 
 @chunkwise_backward_op.register_fake
-def _(
-    dh: Tensor | None,
-    dC: Tensor | None,
-    dn: Tensor | None,
-    dm: Tensor | None,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    i: Tensor,
-    f: Tensor,
-    reset: Tensor | None,
-    C_0: Tensor | None,
-    n_0: Tensor | None,
-    m_0: Tensor | None,
-    saved: list[Tensor],
-    chunk_size: int,
-    forget_gate: str,
-) -> list[Tensor]:
-    return _empty_grads((q, k, v, i, f), (C_0, n_0, m_0))
+def _(*inputs: Any) -> list[Tensor]:
+    return _empty_grads(inputs[_NUM_OUTPUTS:])
 
 
-def chunkwise_backward_tensors(
-    dh: Tensor | None,
-    dC: Tensor | None,
-    dn: Tensor | None,
-    dm: Tensor | None,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    i: Tensor,
-    f: Tensor,
-    reset: Tensor | None,
-    C_0: Tensor | None,
-    n_0: Tensor | None,
-    m_0: Tensor | None,
-    saved: list[Tensor],
-    chunk_size: int,
-    forget_gate: str,
-) -> list[Tensor]:
+def chunkwise_backward_tensors(*inputs: Any) -> list[Tensor]:
     """What :func:`chunkwise_backward_op` does, without the op; `saved` is led by C_T and n_T."""
-    C_T, n_T, *rest = saved
-    inputs = (q, k, v, i, f, reset, C_0, n_0, m_0, C_T, n_T, Saved(*rest))
-    return chunkwise_backward(dh, dC, dn, dm, *inputs, chunk_size, forget_gate)
+    *tensors, (C_T, n_T, *saved), chunk_size, forget_gate = inputs
+    arguments = (*tensors, C_T, n_T, Saved(*saved), chunk_size, forget_gate)
+    return chunkwise_backward(*arguments)
 
 
 @torch.library.custom_op("xlstm_rl::mlstm_step_triton", mutates_args=())
@@ -225,18 +174,8 @@ def step_op(
 
 
 @step_op.register_fake
-def _(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    i: Tensor,
-    f: Tensor,
-    reset: Tensor | None,
-    C: Tensor | None,
-    n: Tensor | None,
-    m: Tensor | None,
-    forget_gate: str,
-) -> tuple[Tensor, ...]:
+def _(*inputs: Any) -> tuple[Tensor, ...]:
+    q, _, v, *_ = inputs
     (B, H, K), V = q.shape, v.shape[-1]
     shapes = (B, H, K, V), (B, H, K), (B, H)
     new = (q.new_empty(shape, dtype=torch.float32) for shape in shapes)
@@ -266,44 +205,16 @@ def step_backward_op(
 
 
 @step_backward_op.register_fake
-def _(
-    dh: Tensor | None,
-    dC: Tensor | None,
-    dn: Tensor | None,
-    dm: Tensor | None,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    i: Tensor,
-    f: Tensor,
-    reset: Tensor | None,
-    C: Tensor | None,
-    n: Tensor | None,
-    m: Tensor | None,
-    forget_gate: str,
-) -> list[Tensor]:
-    return _empty_grads((q, k, v, i, f), (C, n, m))
+def _(*inputs: Any) -> list[Tensor]:
+    return _empty_grads(inputs[_NUM_OUTPUTS:])
 
 
-def step_backward_tensors(
-    dh: Tensor | None,
-    dC: Tensor | None,
-    dn: Tensor | None,
-    dm: Tensor | None,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    i: Tensor,
-    f: Tensor,
-    reset: Tensor | None,
-    C: Tensor | None,
-    n: Tensor | None,
-    m: Tensor | None,
-    forget_gate: str,
-) -> list[Tensor]:
+def step_backward_tensors(*inputs: Any) -> list[Tensor]:
     """What :func:`step_backward_op` does, without the op."""
-    state = None if C is None or n is None or m is None else (C, n, m)
-    return step_backward((dh, dC, dn, dm), q, k, v, i, f, reset, state, forget_gate)
+    dh, dC, dn, dm, *tensors, C, n, m, forget_gate = inputs
+    state = None if C is None else (C, n, m)
+    arguments = ((dh, dC, dn, dm), *tensors, state, forget_gate)
+    return step_backward(*arguments)
 
 
 def _step(*inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -313,22 +224,24 @@ def _step(*inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return h, *after
 
 
-def _empty_grads(inputs: tuple[Tensor, ...], state: Grads) -> list[Tensor]:
-    grads = [x.new_empty(x.shape) for x in inputs]
-    return grads + [s.new_empty(s.shape, dtype=torch.float32) for s in state if s is not None]
+def _empty_grads(inputs: tuple[Any, ...]) -> list[Tensor]:
+    """Of q, k, v, i, f and the states among ``inputs``, which q leads and the reset parts."""
+    grads = [x.new_empty(x.shape) for x in inputs[:5]]
+    state = (s for s in inputs[6:9] if s is not None)
+    return grads + [s.new_empty(s.shape, dtype=torch.float32) for s in state]
 
 
 def _keep_chunkwise(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     """Keep the inputs, the final C and n, and what :class:`Saved` names: nothing else is read."""
     *tensors, ctx.chunk_size, ctx.forget_gate = inputs
-    ctx.save_for_backward(*tensors, *output[1:3], *output[4:])
+    ctx.save_for_backward(*tensors, *output[1:3], *output[_NUM_OUTPUTS:])
     ctx.set_materialize_grads(False)
 
 
 def _run_chunkwise(ctx: Any, grads: Grads, run: Any) -> Grads:
     *inputs, C_T, n_T, C, n, qn = ctx.saved_tensors
     saved = [C_T, n_T, C, n, qn]
-    outs = run(*grads[:4], *inputs, saved, ctx.chunk_size, ctx.forget_gate)
+    outs = run(*grads[:_NUM_OUTPUTS], *inputs, saved, ctx.chunk_size, ctx.forget_gate)
     return *_in_place_of(inputs, outs), None, None
 
 

@@ -8,15 +8,16 @@ import triton
 import triton.language as tl
 
 from xlstm_rl.kernels.mlstm.triton.weights import (
-    dot,
     load_between,
     load_columns,
     load_rows,
     load_tile,
+    locate,
     store_tile,
     weight,
     within,
 )
+from xlstm_rl.kernels.products import dot, narrow
 
 
 @triton.jit
@@ -59,14 +60,7 @@ def mlstm_output_fwd_kernel(
     K_BLOCKS: tl.constexpr,
 ):
     """Read h and ``q . n`` in one tile of rows."""
-    pid = tl.program_id(0)
-    bh = (pid // tiles).to(tl.int64)
-    tile = pid % tiles
-    batch, head = bh // H, bh % H
-    chunk = tile // tiles_per_chunk
-    start = chunk * L
-    end = tl.minimum(start + L, T)
-    first = start + (tile % tiles_per_chunk) * TILE
+    bh, batch, head, chunk, start, end, first = locate(T, H, L, tiles, tiles_per_chunk, TILE)
     base = first.to(tl.int64)
     q_ptr += batch * stride_qb + base * stride_qt + head * stride_qh
     k_ptr += batch * stride_kb + head * stride_kh
@@ -94,7 +88,7 @@ def mlstm_output_fwd_kernel(
             inside = (kd < K)[:, None] & (vd < V)[None, :]
             C = load_between(C_0_ptr, C_ptr, chunk, (bh, total), K * V, at, inside)
             n = load_between(n_0_ptr, n_ptr, chunk, (bh, total), K, kd, kd < K)
-            sums += dot(q, C.to(q.dtype), PRECISION)
+            sums += dot(q, narrow(C, q.dtype), PRECISION)
             qn += tl.sum(q.to(tl.float32) * n[None, :], 1)
         # masked, not multiplied by 0: not even a NaN survives a reset
         sums = tl.where(carries[:, None], sums * g[:, None], 0.0)
@@ -113,7 +107,7 @@ def mlstm_output_fwd_kernel(
         v = load_tile(v_ptr + offset * stride_vt, stride_vt, rows, known, vd, V)
         scores *= within(c, episode_j, j, u_t, episode_t, t)
         qn += tl.sum(scores, 1)
-        sums += dot(scores.to(v.dtype), v, PRECISION)
+        sums += dot(narrow(scores, v.dtype), v, PRECISION)
     qn *= scale
     den = tl.maximum(tl.abs(qn), tl.load(floor_ptr + bh * T + t, valid, other=1.0))
     store_tile(h_ptr, H * V, rows, valid, vd, V, sums * (scale / den)[:, None])
@@ -159,14 +153,7 @@ def mlstm_dv_kernel(
     K_BLOCKS: tl.constexpr,
 ):
     """Sum the gradient of one tile of values."""
-    pid = tl.program_id(0)
-    bh = (pid // tiles).to(tl.int64)
-    tile = pid % tiles
-    batch, head = bh // H, bh % H
-    chunk = tile // tiles_per_chunk
-    start = chunk * L
-    end = tl.minimum(start + L, T)
-    first = start + (tile % tiles_per_chunk) * TILE
+    bh, batch, head, chunk, _, end, first = locate(T, H, L, tiles, tiles_per_chunk, TILE)
     base = first.to(tl.int64)
     q_ptr += batch * stride_qb + head * stride_qh
     k_ptr += batch * stride_kb + base * stride_kt + head * stride_kh
@@ -195,7 +182,7 @@ def mlstm_dv_kernel(
             at = kd[:, None] * V + vd[None, :]
             inside = (kd < K)[:, None] & (vd < V)[None, :]
             dC = load_between(dC_T_ptr, dC_ptr, last, (bh, total), K * V, at, inside)
-            dv += dot(k, dC.to(k.dtype), PRECISION)
+            dv += dot(k, narrow(dC, k.dtype), PRECISION)
         dv = a[:, None] * dv
     for row in range(first, end, TILE):
         t = row + rows
@@ -212,5 +199,5 @@ def mlstm_dv_kernel(
             scores += dot(q, tl.trans(k), PRECISION)
         dh = load_tile(dh_ptr + offset * stride_dt, stride_dt, rows, known, vd, V)
         scores *= within(c, episode_j, j, u_t, episode_t, t) * (scale / den)[:, None]
-        dv += dot(tl.trans(scores.to(dh.dtype)), dh, PRECISION)
+        dv += dot(tl.trans(narrow(scores, dh.dtype)), dh, PRECISION)
     store_tile(dv_ptr, H * V, rows, valid, vd, V, dv)

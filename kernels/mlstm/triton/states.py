@@ -4,13 +4,13 @@ import triton
 import triton.language as tl
 
 from xlstm_rl.kernels.mlstm.triton.weights import (
-    dot,
     load_between,
     load_columns,
     load_rows,
     load_tile,
     weight,
 )
+from xlstm_rl.kernels.products import dot_mixed
 
 
 @triton.jit
@@ -89,7 +89,7 @@ def mlstm_states_fwd_kernel(
                 v_ptr + tl.cast(first, tl.int64) * stride_vt, stride_vt, rows, valid, vd, V
             )
             written = k.to(tl.float32) * a[:, None]
-            C += dot(tl.trans(written.to(v.dtype)), v, PRECISION)
+            C = dot_mixed(tl.trans(written), v, PRECISION, C)
             n += tl.sum(written, 0)
         u = u_end
         episode = episode_end
@@ -195,7 +195,7 @@ def mlstm_states_bwd_kernel(
             seen = q.to(tl.float32) * g[:, None]
             dn += tl.sum(seen * ds[:, None], 0)
             seen = seen / tl.maximum(tl.abs(qn), floor)[:, None]
-            dC += dot(tl.trans(seen.to(dh.dtype)), dh, PRECISION)
+            dC = dot_mixed(tl.trans(seen), dh, PRECISION, dC)
         # dC is now the gradient of the state before the chunk
         C = load_between(C_0_ptr, C_ptr, chunk, (bh, total), K * V, at, inside)
         n = load_between(n_0_ptr, n_ptr, chunk, (bh, total), K, kd, has_n)

@@ -12,6 +12,7 @@ from torch import Tensor
 from xlstm_rl.kernels.launch import launch
 from xlstm_rl.kernels.mlstm.triton.gates import log_forget_gate
 from xlstm_rl.kernels.mlstm.triton.tiles import pad
+from xlstm_rl.kernels.products import narrow
 from xlstm_rl.kernels.types import MLSTMState, exp_bound
 
 
@@ -204,8 +205,8 @@ def mlstm_step_kernel(
         n += tl.where(fresh, 0.0, old * forget)
     floor = tl.exp(-tl.minimum(tl.maximum(m, -BOUND), BOUND))
     den = tl.maximum(tl.abs(tl.sum(q * n, 0)), floor)
-    tl.store(n_new_ptr + bh * K + kd, n.to(n_new_ptr.dtype.element_ty), in_k)
-    tl.store(m_new_ptr + bh, m.to(m_new_ptr.dtype.element_ty))
+    tl.store(n_new_ptr + bh * K + kd, narrow(n, n_new_ptr.dtype.element_ty), in_k)
+    tl.store(m_new_ptr + bh, narrow(m, m_new_ptr.dtype.element_ty))
     for start in range(0, V, BLOCK_V):
         vd = start + tl.arange(0, BLOCK_V)
         in_v = vd < V
@@ -216,9 +217,9 @@ def mlstm_step_kernel(
         if C_ptr is not None:
             old_C = tl.load(C_ptr + at, inside, other=0.0).to(tl.float32)
             C += tl.where(fresh, 0.0, old_C * forget)
-        tl.store(C_new_ptr + at, C.to(C_new_ptr.dtype.element_ty), inside)
+        tl.store(C_new_ptr + at, narrow(C, C_new_ptr.dtype.element_ty), inside)
         h = tl.sum(q[:, None] * C, 0) / den
-        tl.store(h_ptr + bh * V + vd, h.to(h_ptr.dtype.element_ty), in_v)
+        tl.store(h_ptr + bh * V + vd, narrow(h, h_ptr.dtype.element_ty), in_v)
 
 
 @triton.jit
@@ -312,7 +313,7 @@ def mlstm_step_bwd_kernel(
             dq += tl.sum(C * dh[None, :], 1)
             along += tl.sum(tl.sum(q[:, None] * C, 0) * dh, 0)
         dv = tl.sum(k[:, None] * dC, 0) * write
-        tl.store(dv_ptr + bh * V + vd, dv.to(dv_ptr.dtype.element_ty), in_v)
+        tl.store(dv_ptr + bh * V + vd, narrow(dv, dv_ptr.dtype.element_ty), in_v)
         dk += tl.sum(dC * v[None, :], 1)
         kept += tl.sum(tl.sum(old_C * dC, 1), 0)
         if dC_0_ptr is not None:
@@ -337,10 +338,10 @@ def mlstm_step_bwd_kernel(
     df = kept
     if SIGMOID:
         df = kept * tl.sigmoid(-tl.minimum(f, 88.0))
-    tl.store(dq_ptr + bh * K + kd, dq.to(dq_ptr.dtype.element_ty), in_k)
-    tl.store(dk_ptr + bh * K + kd, dk.to(dk_ptr.dtype.element_ty), in_k)
-    tl.store(di_ptr + bh, di.to(di_ptr.dtype.element_ty))
-    tl.store(df_ptr + bh, df.to(df_ptr.dtype.element_ty))
+    tl.store(dq_ptr + bh * K + kd, narrow(dq, dq_ptr.dtype.element_ty), in_k)
+    tl.store(dk_ptr + bh * K + kd, narrow(dk, dk_ptr.dtype.element_ty), in_k)
+    tl.store(di_ptr + bh, narrow(di, di_ptr.dtype.element_ty))
+    tl.store(df_ptr + bh, narrow(df, df_ptr.dtype.element_ty))
     if dC_0_ptr is not None:
         tl.store(dn_0_ptr + bh * K + kd, tl.where(fresh, 0.0, dn * forget), in_k)
         tl.store(dm_0_ptr + bh, tl.where(fresh, 0.0, kept))

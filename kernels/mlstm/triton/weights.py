@@ -3,22 +3,7 @@
 import triton
 import triton.language as tl
 
-from xlstm_rl.kernels.launch import interpreting
-
-_INTERPRETING = tl.constexpr(interpreting())
-
-
-@triton.jit
-def dot(a, b, PRECISION: tl.constexpr):
-    """Multiply two tiles, summing in float32.
-
-    Triton's interpreter multiplies the bits of bfloat16 as if they were integers: there, the
-    rounded operands are widened first, which is what the hardware does too.
-    """
-    if _INTERPRETING:
-        return tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision=PRECISION)
-    else:
-        return tl.dot(a, b, input_precision=PRECISION)
+from xlstm_rl.kernels.products import narrow
 
 
 @triton.jit
@@ -36,6 +21,21 @@ def within(c, episode_j, j, u, episode_i, i):
     log = (c_high[None, :] - u_high[:, None]) + (c_low[None, :] - u_low[:, None])
     seen = (episode_i[:, None] == episode_j[None, :]) & (i[:, None] >= j[None, :])
     return tl.where(seen, tl.exp(tl.minimum(log, 0.0)), 0.0)  # above 0 only where not seen
+
+
+@triton.jit
+def locate(T, H, L, tiles, tiles_per_chunk, TILE: tl.constexpr):
+    """Where this program's tile lies: batch and head, apart and as one, chunk, and steps.
+
+    Those are: first and end of the chunk, and first of the tile.
+    """
+    pid = tl.program_id(0)
+    bh = (pid // tiles).to(tl.int64)
+    tile = pid % tiles
+    chunk = tile // tiles_per_chunk
+    start = chunk * L
+    end = tl.minimum(start + L, T)
+    return bh, bh // H, bh % H, chunk, start, end, start + (tile % tiles_per_chunk) * TILE
 
 
 @triton.jit
@@ -69,8 +69,7 @@ def load_tile(ptr, stride, t, valid_t, d, D):
 def store_tile(ptr, stride, t, valid_t, d, D, x):
     """Write ``x [t, d]``, cast to what lies there."""
     offsets = t[:, None] * stride + d[None, :]
-    x = x.to(ptr.dtype.element_ty)
-    tl.store(ptr + offsets, x, valid_t[:, None] & (d < D)[None, :])
+    tl.store(ptr + offsets, narrow(x, ptr.dtype.element_ty), valid_t[:, None] & (d < D)[None, :])
 
 
 @triton.jit

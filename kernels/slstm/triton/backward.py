@@ -6,13 +6,12 @@ import triton.language as tl
 from torch import Tensor
 
 from xlstm_rl.kernels.launch import device_class, dot_precision, launch
+from xlstm_rl.kernels.products import dot, narrow
 from xlstm_rl.kernels.slstm.triton.blocks import (
-    dot,
     flat,
     load,
     load_four,
     load_transposed,
-    narrow,
     pack_four,
     pack_two,
     spread,
@@ -143,12 +142,12 @@ def slstm_bwd_kernel(
         kind = R.dtype.element_ty
         if AT_ONCE == 4:
             d = tl.reshape(pack_four(di, df, dz, do, BB, BD), [BB, 4 * BD])
-            dh = dot(narrow(d, kind), R_all, zeros, PRECISION)
+            dh = dot(narrow(d, kind), R_all, PRECISION, zeros)
         else:
             d = tl.reshape(pack_two(di, df), [BB, 2 * BD])
-            dh = dot(narrow(d, kind), R_if, zeros, PRECISION)
+            dh = dot(narrow(d, kind), R_if, PRECISION, zeros)
             d = tl.reshape(pack_two(dz, do), [BB, 2 * BD])
-            dh = dot(narrow(d, kind), R_zo, dh, PRECISION)
+            dh = dot(narrow(d, kind), R_zo, PRECISION, dh)
         if reset is not None:
             dh, dc = tl.where(keep, dh, 0.0), tl.where(keep, dc, 0.0)
             dn = tl.where(keep, dn, 0.0)  # own is 0 there already: m was i

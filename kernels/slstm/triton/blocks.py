@@ -3,27 +3,7 @@
 import triton
 import triton.language as tl
 
-from xlstm_rl.kernels.launch import interpreting
-
-_INTERPRETING = tl.constexpr(interpreting())
-
-
-@triton.jit
-def dot(a, w, acc, PRECISION: tl.constexpr):
-    """``acc + a @ w`` for operands of one dtype, in float32."""
-    if _INTERPRETING:  # it would multiply the bits of bfloat16 as integers
-        a, w = a.to(tl.float32), w.to(tl.float32)
-    return tl.dot(a, w, acc, input_precision=PRECISION)
-
-
-@triton.jit
-def narrow(v, dtype: tl.constexpr):
-    """Float32 ``v`` in ``dtype``, rounded to the nearest."""
-    if _INTERPRETING and dtype == tl.bfloat16:  # there the cast itself cuts the digits off
-        bits = v.to(tl.int32, bitcast=True)
-        bits += 0x7FFF + ((bits >> 16) & 1)
-        v = (bits & -0x10000).to(tl.float32, bitcast=True)
-    return v.to(dtype)
+from xlstm_rl.kernels.products import dot, narrow
 
 
 @triton.jit
@@ -162,10 +142,10 @@ def add_mixed(
         a = load_part(h, rows, in_rows, ks, R, D)
         tile = ks[:, None] * D + cols[None, :]
         mask = (ks < D)[:, None] & (cols < D)[None, :]
-        i = dot(a, tl.load(R + tile, mask=mask, other=0.0), i, PRECISION)
-        f = dot(a, tl.load(R_f + tile, mask=mask, other=0.0), f, PRECISION)
-        z = dot(a, tl.load(R_z + tile, mask=mask, other=0.0), z, PRECISION)
-        o = dot(a, tl.load(R_o + tile, mask=mask, other=0.0), o, PRECISION)
+        i = dot(a, tl.load(R + tile, mask=mask, other=0.0), PRECISION, i)
+        f = dot(a, tl.load(R_f + tile, mask=mask, other=0.0), PRECISION, f)
+        z = dot(a, tl.load(R_z + tile, mask=mask, other=0.0), PRECISION, z)
+        o = dot(a, tl.load(R_o + tile, mask=mask, other=0.0), PRECISION, o)
     return i, f, z, o
 
 
@@ -192,5 +172,5 @@ def add_unmixed(
         for gate in tl.static_range(4):
             a = load_part(d + gate * apart, rows, in_rows, ks, R, D)
             w = tl.load(R + gate * stride + tile, mask=mask, other=0.0)
-            acc = dot(a, w, acc, PRECISION)
+            acc = dot(a, w, PRECISION, acc)
     return acc

@@ -8,14 +8,13 @@ import triton.language as tl
 from torch import Tensor
 
 from xlstm_rl.kernels.launch import device_class, dot_precision, launch
+from xlstm_rl.kernels.products import dot, narrow
 from xlstm_rl.kernels.slstm.triton.blocks import (
-    dot,
     flat,
     load,
     load_biases,
     load_four,
     load_matrix,
-    narrow,
     spread,
     store,
     store_four,
@@ -119,10 +118,10 @@ def slstm_fwd_kernel(
             n, m = tl.where(keep, n, 0.0), tl.where(keep, m, 0.0)
 
         a = narrow(h, R.dtype.element_ty)
-        i += dot(a, R_i, zeros + b_i, PRECISION)
-        f += dot(a, R_f, zeros + b_f, PRECISION)
-        z += dot(a, R_z, zeros + b_z, PRECISION)
-        o += dot(a, R_o, zeros + b_o, PRECISION)
+        i += dot(a, R_i, PRECISION, zeros + b_i)
+        f += dot(a, R_f, PRECISION, zeros + b_f)
+        z += dot(a, R_z, PRECISION, zeros + b_z)
+        o += dot(a, R_o, PRECISION, zeros + b_o)
         lead, h, c, n, m = advance(i, f, z, o, c, n, m, SIGMOID, EXP_BOUND)
         store(y, y_tile, h, mask, BB, BD)
         y += HD

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xlstm_rl.kernels.autograd import first_derivatives_only
+from xlstm_rl.kernels.autograd import Grads, first_derivatives_only, wants_gradient
 from xlstm_rl.kernels.slstm.triton.backward import backward
 from xlstm_rl.kernels.slstm.triton.forward import Saved, empty_saved, forward
 from xlstm_rl.kernels.slstm.triton.step import step, step_inplace
@@ -29,7 +29,7 @@ def slstm(
 ) -> tuple[Tensor, SLSTMState]:
     """The whole sequence; see :func:`xlstm_rl.kernels.slstm`."""
     inputs = (x, R, b, reset, *((None,) * 4 if state is None else state), forget_gate)
-    save = _wants_gradients(*inputs)
+    save = wants_gradient(*inputs)
     if torch.compiler.is_compiling():
         y, h, c, n, m = sequence_op(*inputs, save)[:_NUM_OUTPUTS]
     elif save:
@@ -54,18 +54,12 @@ def slstm_step(
         run_inplace = step_inplace_op if compiling else step_inplace
         return run_inplace(x, R, b, reset, *state, forget_gate), state
     inputs = (x, R, b, reset, *((None,) * 4 if state is None else state), forget_gate)
-    if _wants_gradients(*inputs):
+    if wants_gradient(*inputs):
         resets = None if reset is None else reset[:, None]
         y, state = slstm(x[:, None], R, b, resets, state, forget_gate)
         return y[:, 0], state
     y, h, c, n, m = (step_op if compiling else step)(*inputs)
     return y, (h, c, n, m)
-
-
-def _wants_gradients(*inputs: Any) -> bool:
-    return torch.is_grad_enabled() and any(
-        isinstance(s, Tensor) and s.requires_grad for s in inputs
-    )
 
 
 class _Sequence(torch.autograd.Function):
@@ -77,7 +71,7 @@ class _Sequence(torch.autograd.Function):
 
     @staticmethod
     @first_derivatives_only
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor | None) -> Grads:
         return _recall(ctx, grads, _gradients)
 
 
@@ -105,20 +99,10 @@ sequence_op = torch.library.custom_op("xlstm_rl::slstm_triton_sequence", _sequen
 
 
 @sequence_op.register_fake
-def _(
-    x: Tensor,
-    R: Tensor,
-    b: Tensor,
-    reset: Tensor | None,
-    h_0: Tensor | None,
-    c_0: Tensor | None,
-    n_0: Tensor | None,
-    m_0: Tensor | None,
-    forget_gate: str,
-    save: bool,
-) -> tuple[Tensor, ...]:
+def _(*inputs: Any) -> tuple[Tensor, ...]:
+    x, R, *_, save = inputs
     B, T, _, H, D = x.shape
-    states = [torch.empty(B, H, D, dtype=torch.float32, device=x.device) for _ in range(4)]
+    states = _new_states(x)
     saved = empty_saved(x, R) if save else (x.new_empty(0), states[0].new_empty(0))
     return x.new_empty(B, T, H, D), *states, *saved
 
@@ -151,23 +135,21 @@ gradients_op = torch.library.custom_op(
 
 
 @gradients_op.register_fake
-def _(
-    dy: Tensor | None,
-    dh: Tensor | None,
-    dc: Tensor | None,
-    dn: Tensor | None,
-    dm: Tensor | None,
-    R: Tensor,
-    reset: Tensor | None,
-    h_0: Tensor | None,
-    y: Tensor,
-    saved: list[Tensor],
-    forget_gate: str,
-) -> list[Tensor]:
+def _(*inputs: Any) -> list[Tensor]:
+    h_0, y, saved, _ = inputs[-4:]
     B, T, H, D = y.shape
     like = saved[1]
     grads = [y.new_empty(B, T, 4, H, D), like.new_empty(4, H, D, D), like.new_empty(4, H, D)]
     return grads + [like.new_empty(B, H, D) for _ in range(0 if h_0 is None else 4)]
+
+
+def _head_shape(x: Tensor) -> tuple[int, int, int]:
+    """B, H and D of ``x [B, T, 4, H, D]`` or ``[B, 4, H, D]``."""
+    return x.shape[0], x.shape[-2], x.shape[-1]
+
+
+def _new_states(x: Tensor) -> list[Tensor]:
+    return [x.new_empty(_head_shape(x), dtype=torch.float32) for _ in range(4)]
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], outputs: tuple[Tensor, ...]) -> None:
@@ -178,7 +160,7 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], outputs: tuple[Tensor, ...]) ->
     ctx.set_materialize_grads(False)
 
 
-def _recall(ctx: Any, grads: tuple[Tensor | None, ...], run: Any) -> tuple[Tensor | None, ...]:
+def _recall(ctx: Any, grads: Grads, run: Any) -> Grads:
     R, reset, h_0, y, *saved = ctx.saved_tensors
     dx, *rest = run(*grads[:_NUM_OUTPUTS], R, reset, h_0, y, saved, ctx.forget_gate)
     dR, db, *state = (g.to(dtype) for g, dtype in zip(rest, ctx.dtypes, strict=True))
@@ -189,7 +171,7 @@ def _setup_op(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> 
     _remember(ctx, inputs, output)
 
 
-def _backward_op(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+def _backward_op(ctx: Any, *grads: Tensor | None) -> Grads:
     return *_recall(ctx, grads, gradients_op), None
 
 
@@ -201,20 +183,8 @@ step_op = torch.library.custom_op("xlstm_rl::slstm_triton_step", step, mutates_a
 
 
 @step_op.register_fake
-def _(
-    x: Tensor,
-    R: Tensor,
-    b: Tensor,
-    reset: Tensor | None,
-    h: Tensor | None,
-    c: Tensor | None,
-    n: Tensor | None,
-    m: Tensor | None,
-    forget_gate: str,
-) -> tuple[Tensor, ...]:
-    B, _, H, D = x.shape
-    states = [torch.empty(B, H, D, dtype=torch.float32, device=x.device) for _ in range(4)]
-    return x.new_empty(B, H, D), *states
+def _(x: Tensor, *_: Any) -> tuple[Tensor, ...]:
+    return x.new_empty(_head_shape(x)), *_new_states(x)
 
 
 step_inplace_op = torch.library.custom_op(
@@ -224,16 +194,5 @@ step_inplace_op = torch.library.custom_op(
 
 
 @step_inplace_op.register_fake
-def _(
-    x: Tensor,
-    R: Tensor,
-    b: Tensor,
-    reset: Tensor | None,
-    h: Tensor,
-    c: Tensor,
-    n: Tensor,
-    m: Tensor,
-    forget_gate: str,
-) -> Tensor:
-    B, _, H, D = x.shape
-    return x.new_empty(B, H, D)
+def _(x: Tensor, *_: Any) -> Tensor:
+    return x.new_empty(_head_shape(x))

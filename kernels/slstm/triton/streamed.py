@@ -8,6 +8,7 @@ others have written, hence the barriers; programs share nothing.
 import triton
 import triton.language as tl
 
+from xlstm_rl.kernels.products import narrow
 from xlstm_rl.kernels.slstm.triton.blocks import (
     add_mixed,
     add_unmixed,
@@ -15,7 +16,6 @@ from xlstm_rl.kernels.slstm.triton.blocks import (
     load,
     load_biases,
     load_four,
-    narrow,
     spread,
     still,
     store,

@@ -6,7 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from xlstm_rl.kernels.launch import device_class, dot_precision, launch
-from xlstm_rl.kernels.slstm.triton.blocks import dot, narrow
+from xlstm_rl.kernels.products import dot, narrow
 from xlstm_rl.kernels.slstm.triton.tiles import weights_tile
 
 _PROGRAMS = 1024  # a few for every multiprocessor
@@ -65,7 +65,7 @@ def slstm_weights_kernel(
             fresh = tl.load(reset + at * reset_b + t * reset_t, mask=in_rows, other=0)
             h = tl.where((fresh != 0)[:, None], 0.0, h)
         d = tl.load(dx + (rows * 4 * HD)[:, None] + tos[None, :], mask=d_mask, other=0.0)
-        acc = dot(tl.trans(h), d, acc, PRECISION)
+        acc = dot(tl.trans(h), d, PRECISION, acc)
         total += tl.sum(d.to(tl.float32), 0)
     out = (of_parts * 4 + gate) * HD + head * D  # of db; times D: of dR
     tile = froms[:, None] * D + tos[None, :]

@@ -127,11 +127,12 @@ def test_half_precision_of_large_heads(hold_to_reference, dtype, D):
 
 @pytest.mark.parametrize("i", [80, -80])
 @pytest.mark.parametrize("f", [80, slow(-80)])
-def test_extreme_gates(hold_to_reference, i, f):
+@pytest.mark.parametrize("run", [call, exponential])
+def test_extreme_gates(hold_to_reference, i, f, run):
     xs = make(2, 5, 1, 4, with_state=False)
     xs[0][:, :, 0] += i
     xs[0][:, :, 1] += f
-    hold_to_reference(call, xs, make_reset("random", 2, 5))
+    hold_to_reference(run, xs, make_reset("random", 2, 5))
 
 
 @pytest.mark.slow
