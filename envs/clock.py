@@ -74,5 +74,5 @@ class EpisodeClock:
         rows = np.flatnonzero(flags)
         if self._one:
             return rows, rows
-        # Mostly all at once; the indices of some are sent to the device, which nobody waits for.
+        # All, unless some were reset alone: their indices are sent, for which the host may wait.
         return (self._every if len(rows) == self._num_envs else self._values.array(rows)), rows

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from gymnasium.error import ResetNeeded
 
 from xlstm_rl.envs import EnvConfig, make_vector_env
 
@@ -113,7 +114,7 @@ def test_without_autoreset_a_finished_episode_is_not_stepped_on_tensors():
     for _ in range(3):
         env.step(torch.zeros(6, dtype=torch.int64))
     env.step(torch.tensor([1, 0, 1, 0, 0, 0]))
-    with pytest.raises(Exception, match=r"environments \[.*\] are over"):
+    with pytest.raises(ResetNeeded, match=r"environments \[.*\] are over"):
         env.step(torch.zeros(6, dtype=torch.int64))
 
 
