@@ -110,7 +110,7 @@ class RecurrentAgent(ABC):
         self.config = config
         self.algorithm = config.agent
         self.device = resolve_device(config.device)
-        self.env = make_vector_env(config.env, custom)
+        self.env = make_vector_env(config.env, custom, self.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.policy = Policy(

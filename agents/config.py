@@ -38,7 +38,8 @@ class TrainConfig:
     """Environment steps to train for, summed over the environments."""
 
     device: str = "auto"
-    """`auto` (cuda where there is one, else cpu), `cpu`, `cuda`, `cuda:1`, ..."""
+    """`auto` (cuda where there is one, else cpu), `cpu`, `cuda`, `cuda:1`, ... On a CUDA device the
+    memory tasks compute there too, unless `env.kwargs` has a `device` or `tensors: false`."""
 
     threads: int = 1
     """CPU threads torch may use; small networks are fastest with one. 0: torch's own choice."""

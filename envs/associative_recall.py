@@ -10,8 +10,8 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 from xlstm_rl.envs.arguments import check_whole
-from xlstm_rl.envs.batched import Values
 from xlstm_rl.envs.task import SingleTask, TaskVectorEnv
+from xlstm_rl.envs.values import Values
 
 
 class AssociativeRecallVectorEnv(TaskVectorEnv):
@@ -65,6 +65,7 @@ class AssociativeRecallVectorEnv(TaskVectorEnv):
         )
         self.pairs = pairs
         self.values = values
+        self.episode_steps = 2 * pairs
         self.keys = self.zeros(num_envs, 2 * pairs + 1)
         """The keys in sight at times 0 to `2 pairs`, `[B, 2 pairs + 1]`."""
         self.value_of = self.zeros(num_envs, pairs)

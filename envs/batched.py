@@ -6,7 +6,6 @@ from abc import abstractmethod
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from gymnasium import Space, spaces
 from gymnasium.error import ResetNeeded
@@ -14,12 +13,13 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-Array = npt.NDArray[Any]
-Values = Any
-"""NumPy arrays in an environment on arrays, tensors in one on tensors."""
+from xlstm_rl.envs.clock import EpisodeClock, Rows
+from xlstm_rl.envs.values import Array, BatchValues, Values
+
+_NEVER = int(np.iinfo(np.int64).max)
 
 
-class BatchedVectorEnv(VectorEnv[Any, Any, Any]):
+class BatchedVectorEnv(BatchValues, VectorEnv[Any, Any, Any]):
     """Keep the clocks of `B` episodes: time limit, autoreset, `final_obs` as Gymnasium's own.
 
     Like `gymnasium.vector.SyncVectorEnv` in what `reset` and `step` return, in all three autoreset
@@ -30,6 +30,10 @@ class BatchedVectorEnv(VectorEnv[Any, Any, Any]):
     cost a fraction; the numbers drawn are the same. NumPy goes in and comes out, or, with
     `tensors`, tensors on the device: then nothing leaves it, rewards are float32, and `final_obs`
     is one tensor `[B, ...]`, valid where its mask `_final_obs` is true.
+
+    With `tensors` no step waits for the device either (in DISABLED mode: none of a task that knows
+    its `episode_steps`). Who is over follows from their number, or is a mask that stays where it
+    is; `final_obs` then comes with every step.
 
     The environments share one random generator, so seed s does not start them where the seeds
     s, s + 1, ... start those of a SyncVectorEnv; another kind of device draws other numbers.
@@ -45,6 +49,9 @@ class BatchedVectorEnv(VectorEnv[Any, Any, Any]):
         tensors: Take and return tensors instead of NumPy arrays.
     """
 
+    episode_steps: int | None = None
+    """After how many steps every episode terminates; None: that depends on the actions."""
+
     def __init__(
         self,
         num_envs: int,
@@ -56,6 +63,7 @@ class BatchedVectorEnv(VectorEnv[Any, Any, Any]):
         device: torch.device | str = "cpu",
         tensors: bool = False,
     ) -> None:
+        BatchValues.__init__(self, device, tensors)
         self.num_envs = num_envs
         self.render_mode = render_mode
         self.single_observation_space = observation_space
@@ -64,21 +72,27 @@ class BatchedVectorEnv(VectorEnv[Any, Any, Any]):
         self.action_space = batch_space(action_space, num_envs)
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
-        self.device = torch.device(device)
-        self.tensors = tensors
-        self._on_tensors = tensors or self.device.type != "cpu"
-        self.generator = torch.Generator(self.device)
-        self.elapsed = self.zeros(num_envs)
+        self.clock = EpisodeClock(self, num_envs)
+        self.elapsed = self.clock.elapsed
         """Steps of each episode so far, `[B]`; a step counts itself."""
         self.every = self.array(range(num_envs))
         """The indices of all environments, `[B]`."""
-        self._max_steps = np.iinfo(np.int64).max if max_episode_steps is None else max_episode_steps
+        self._max_steps = _NEVER if max_episode_steps is None else max_episode_steps
         self._done = self.zeros(num_envs, dtype="bool")
+        self._over: Rows | None = None
         self._started = False
+
+    @property
+    def may_truncate(self) -> bool:
+        """Whether an episode can be cut before it terminates."""
+        return self._max_steps < (self.episode_steps or _NEVER)
 
     @abstractmethod
     def _begin(self, rows: Values, options: dict[str, Any]) -> None:
-        """Draw the initial states of the environments `rows [N]` from `self.generator`."""
+        """Draw the initial states of the environments `rows [N]` from `self.generator`.
+
+        In a task without `episode_steps`, on tensors, `rows` may be a mask: see `_draw_ahead`.
+        """
 
     @abstractmethod
     def _advance(self, actions: Values) -> tuple[Values, Values]:
@@ -94,26 +108,12 @@ class BatchedVectorEnv(VectorEnv[Any, Any, Any]):
     def _observe(self) -> Values:
         """Return the observations of all environments, `[B, ...]`, in new memory."""
 
-    def zeros(self, *shape: int, dtype: str = "int64") -> Values:
-        """Return zeros, integers if nothing else is asked for."""
-        if self._on_tensors:
-            return torch.zeros(shape, dtype=getattr(torch, dtype), device=self.device)
-        return np.zeros(shape, dtype=dtype)
+    def _draw_ahead(self) -> None:
+        """Draw what the next episodes of all environments begin with, at every reset and step.
 
-    def array(self, numbers: Any) -> Values:
-        """Return whole numbers as an array or tensor."""
-        array = np.array(numbers, dtype=np.int64)
-        return torch.from_numpy(array).to(self.device) if self._on_tensors else array
-
-    def draw_integers(self, high: int, *shape: int) -> Values:
-        """Draw integers from 0 to `high - 1`."""
-        drawn = torch.randint(high, shape, generator=self.generator, device=self.device)
-        return drawn if self._on_tensors else drawn.numpy()
-
-    def draw_orders(self, count: int, size: int) -> Values:
-        """Draw random orders of the numbers 0 to `size - 1`, `[count, size]`."""
-        keys = torch.rand(count, size, generator=self.generator, device=self.device)
-        return keys.argsort(1) if self._on_tensors else keys.argsort(1).numpy()
+        For tasks without `episode_steps` that run on tensors: their `_begin` gets a mask there, and
+        takes what was drawn, so that the numbers do not depend on how many episodes are over.
+        """
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -128,12 +128,17 @@ class BatchedVectorEnv(VectorEnv[Any, Any, Any]):
         """
         super().reset(seed=seed)
         if seed is not None or not self._started:
-            self.generator.manual_seed((self.np_random_seed or 0) % 2**63)
+            self.seed_draws((self.np_random_seed or 0) % 2**63)
         options = dict(options or {})
         mask = options.pop("reset_mask", None)
-        rows = self.every if mask is None else self._rows(self._check_mask(mask))
+        flags = np.ones(self.num_envs, np.bool_) if mask is None else self._check_mask(mask)
+        rows = self.clock.known(flags)
+        assert rows is not None
+        self._draw_ahead()
         self._restart(rows, options)
-        self._done[rows] = False
+        self._done[rows[0]] = False
+        if self.autoreset_mode is not AutoresetMode.SAME_STEP:
+            self._over = self.clock.over(self._done, self.episode_steps, self._max_steps)
         self._started = True
         return self._out(self._observe()), {}
 
@@ -148,33 +153,35 @@ class BatchedVectorEnv(VectorEnv[Any, Any, Any]):
             ResetNeeded: There is no episode to step in: before the first reset, or, in DISABLED
                 mode, where an episode is over.
             ValueError: The actions have another shape, or one is outside of its space.
+            RuntimeError: With `tensors`, one is outside of its space; a GPU says so later, and
+                cannot be used after it.
         """
         if not self._started:
             raise ResetNeeded("call reset before the first step")
         actions = self._check_actions(actions)
-        dead = None
-        if self.autoreset_mode is not AutoresetMode.SAME_STEP and self._done.any():
-            dead = self._rows(self._done)
+        dead = self._over
+        if dead is not None:
             if self.autoreset_mode is AutoresetMode.DISABLED:
-                raise ResetNeeded(
-                    f"the episodes of environments {dead.tolist()} are over: call reset(options="
-                    "{'reset_mask': terminated | truncated}) before the next step"
-                )
-            self.elapsed[dead] = 0
-        self.elapsed += 1
+                self._refuse_over(dead)
+            self.clock.set_back(dead)
+        self.clock.count()
+        self._draw_ahead()
         rewards, terminated = self._advance(actions)
         truncated = self.elapsed >= self._max_steps
         if dead is not None:
             self._restart(dead, {})
-            rewards[dead] = 0.0
-            terminated[dead] = False
-            truncated[dead] = False
+            self.put(rewards, dead[0], 0.0)
+            self.put(terminated, dead[0], False)
+            self.put(truncated, dead[0], False)
         self._done = terminated | truncated
+        over = self.clock.over(self._done, self.episode_steps, self._max_steps)
         observations = self._observe()
         infos: dict[str, Any] = {}
-        if self.autoreset_mode is AutoresetMode.SAME_STEP and self._done.any():
+        if self.autoreset_mode is not AutoresetMode.SAME_STEP:
+            self._over = over
+        elif over is not None:
             infos = self._final(observations)
-            self._restart(self._rows(self._done), {})
+            self._restart(over, {})
             observations = self._observe()
         rewards = self._out(rewards)
         if not self.tensors:
@@ -187,9 +194,17 @@ class BatchedVectorEnv(VectorEnv[Any, Any, Any]):
             infos,
         )
 
-    def _restart(self, rows: Values, options: dict[str, Any]) -> None:
-        self.elapsed[rows] = 0
-        self._begin(rows, options)
+    def _restart(self, rows: Rows, options: dict[str, Any]) -> None:
+        self.clock.set_back(rows)
+        self._begin(rows[0], options)
+
+    def _refuse_over(self, rows: Rows) -> None:
+        over = rows[0].nonzero().squeeze(1) if rows[1] is None else rows[1]
+        if len(over):
+            raise ResetNeeded(
+                f"the episodes of environments {over.tolist()} are over: call reset(options="
+                "{'reset_mask': terminated | truncated}) before the next step"
+            )
 
     def _final(self, observations: Values) -> dict[str, Any]:
         """The last observations of the finished episodes, in the form of SyncVectorEnv."""
@@ -207,18 +222,7 @@ class BatchedVectorEnv(VectorEnv[Any, Any, Any]):
             "_final_info": mask | mask,
         }
 
-    def _out(self, values: Values) -> Any:
-        return values.cpu().numpy() if self._on_tensors and not self.tensors else values
-
-    def _rows(self, mask: Values) -> Values:
-        return mask.nonzero().squeeze(1) if self._on_tensors else np.flatnonzero(mask)
-
-    def _in(self, values: Any) -> Values:
-        if self._on_tensors:
-            return torch.as_tensor(values, device=self.device)
-        return values.numpy() if isinstance(values, Tensor) else np.asarray(values)
-
-    def _check_mask(self, mask: Any) -> Values:
+    def _check_mask(self, mask: Any) -> Array:
         if not (
             isinstance(mask, np.ndarray | Tensor)
             and tuple(mask.shape) == (self.num_envs,)
@@ -229,7 +233,7 @@ class BatchedVectorEnv(VectorEnv[Any, Any, Any]):
                 f"options['reset_mask'] is {mask!r}, expected a bool array of shape "
                 f"({self.num_envs},) with at least one True"
             )
-        return self._in(mask)
+        return mask.cpu().numpy() if isinstance(mask, Tensor) else mask
 
     def _check_actions(self, actions: Any) -> Values:
         batch = self._in(actions)
@@ -239,7 +243,10 @@ class BatchedVectorEnv(VectorEnv[Any, Any, Any]):
         # By hand, because action_space.contains takes longer than the step itself.
         whole = not (batch.is_floating_point() if self._on_tensors else batch.dtype.kind == "f")
         right = tuple(batch.shape) == (self.num_envs,) and whole
-        if not right or batch.min() < 0 or batch.max() >= int(space.n):
+        if right and self.tensors:  # found by the device, for a look would wait for it
+            inside = ((batch >= 0) & (batch < int(space.n))).all()
+            torch._assert_async(inside, f"an action is outside of its space, 0 to {space.n - 1}")
+        elif not right or batch.min() < 0 or batch.max() >= int(space.n):
             raise ValueError(
                 f"the actions are {actions!r}, expected {self.num_envs} whole numbers "
                 f"from 0 to {space.n - 1}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium as gym
+import torch
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import TimeLimit
@@ -68,7 +69,9 @@ def make_env(
 
 
 def make_vector_env(
-    config: EnvConfig, env: str | Callable[..., AnyEnv] | AnyVectorEnv | None = None
+    config: EnvConfig,
+    env: str | Callable[..., AnyEnv] | AnyVectorEnv | None = None,
+    device: torch.device | str = "cpu",
 ) -> AnyVectorEnv:
     """Make the vector environment that `config` describes. Seeds are given to its `reset`.
 
@@ -78,6 +81,9 @@ def make_vector_env(
             `config.kwargs`), to be taken instead of `config.id`; or a ready vector environment,
             returned as it is. With `vectorization="async"` a callable is sent to the processes by
             cloudpickle, so lambdas and closures will do.
+        device: Where the policy is. On a CUDA device a native form that takes `device` and
+            `tensors`, such as those of the memory tasks, computes there too, from tensors to
+            tensors, unless `config.kwargs` has a `device` or `tensors: false`.
 
     Raises:
         ValueError: The environment cannot be made so; the message says why and what to do.
@@ -92,7 +98,7 @@ def make_vector_env(
     wanted = None if config.autoreset == "auto" else _AUTORESET[config.autoreset]
     alone = config.on_error == "restart" and config.vectorization == "auto"
     if config.vectorization in ("auto", "native") and not alone:
-        native = _native_form(maker, config.num_envs, wanted)
+        native = _native_form(maker, config.num_envs, wanted, torch.device(device))
         if native is not None:
             return native
         if config.vectorization == "native":
@@ -239,7 +245,9 @@ def _pool_kwargs(config: EnvConfig) -> dict[str, Any]:
     return {**config.kwargs, **({} if limit is None else {"max_episode_steps": limit})}
 
 
-def _native_form(maker: _Maker, num_envs: int, wanted: AutoresetMode | None) -> AnyVectorEnv | None:
+def _native_form(
+    maker: _Maker, num_envs: int, wanted: AutoresetMode | None, device: torch.device
+) -> AnyVectorEnv | None:
     """The environment's own vector form; None if there is none that restarts as `wanted`."""
     if not isinstance(maker, _SpecMaker):
         return None
@@ -251,8 +259,12 @@ def _native_form(maker: _Maker, num_envs: int, wanted: AutoresetMode | None) -> 
         kwargs["max_episode_steps"] = maker.max_episode_steps
     with _clear_errors(maker.spec.id):
         creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
-        if wanted is not None and "autoreset_mode" in _parameters(creator):
+        parameters = _parameters(creator)
+        if wanted is not None and "autoreset_mode" in parameters:
             kwargs["autoreset_mode"] = wanted
+        on_device = device.type == "cuda" and kwargs.get("tensors", True)
+        if on_device and {"device", "tensors"} <= parameters.keys() and "device" not in kwargs:
+            kwargs.update(device=str(device), tensors=True)
         native = gym.make_vec(
             maker.spec, num_envs, vectorization_mode="vector_entry_point", **kwargs
         )

@@ -14,8 +14,8 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 from xlstm_rl.envs.arguments import check_whole
-from xlstm_rl.envs.batched import Values
 from xlstm_rl.envs.task import SingleTask, TaskVectorEnv
+from xlstm_rl.envs.values import Values
 
 
 class MemoryChainVectorEnv(TaskVectorEnv):
@@ -75,6 +75,7 @@ class MemoryChainVectorEnv(TaskVectorEnv):
         )
         self.length = length
         self.bits = bits
+        self.episode_steps = length + 1
         self.context = self.zeros(num_envs, bits)
         """The bits, 0 or 1, `[B, bits]`."""
         self.query = self.zeros(num_envs)

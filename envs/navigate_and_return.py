@@ -10,8 +10,8 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 from xlstm_rl.envs.arguments import check_whole
-from xlstm_rl.envs.batched import Values
 from xlstm_rl.envs.task import SingleTask, TaskVectorEnv
+from xlstm_rl.envs.values import Values
 
 
 class NavigateAndReturnVectorEnv(TaskVectorEnv):
@@ -76,6 +76,7 @@ class NavigateAndReturnVectorEnv(TaskVectorEnv):
         self.goal = self.zeros(num_envs, 2)
         """The cell of each goal, `[B, 2]`."""
         self._leg_steps = 2 * (size - 1)
+        self.episode_steps = self._leg_steps * (returns + 1)
         self._moves = self.array([[0, 0], [1, 0], [0, 1], [-1, 0], [0, -1]])
 
     @property
@@ -94,13 +95,12 @@ class NavigateAndReturnVectorEnv(TaskVectorEnv):
 
     def _advance(self, actions: Values) -> tuple[Values, Values]:
         self.position = (self.position + self._moves[actions]).clip(0, self.size - 1)
-        over = self.elapsed % self._leg_steps == 0
+        over, rows = self.clock.where(lambda elapsed: elapsed % self._leg_steps == 0)
         there = (self.position == self.goal).all(1) & over
         rewards = there / (self.returns + 1)
-        if over.any():
-            rows = self._rows(over)
+        if rows is not None:
             self.position[rows] = self.draw_integers(self.size, len(rows), 2)
-        return rewards, self.elapsed >= self._leg_steps * (self.returns + 1)
+        return rewards, self.elapsed >= self.episode_steps
 
     def _observe(self) -> Values:
         observation = self.zeros(self.num_envs, 5, dtype="float32")

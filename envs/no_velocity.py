@@ -21,7 +21,8 @@ from gymnasium.envs.classic_control.utils import maybe_parse_reset_bounds
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import AutoresetMode
 
-from xlstm_rl.envs.batched import Array, BatchedVectorEnv
+from xlstm_rl.envs.batched import BatchedVectorEnv
+from xlstm_rl.envs.values import Array
 
 CART_POLE_VELOCITIES = (1, 3)
 PENDULUM_VELOCITIES = (2,)

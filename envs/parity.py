@@ -9,8 +9,8 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 from xlstm_rl.envs.arguments import check_whole
-from xlstm_rl.envs.batched import Values
 from xlstm_rl.envs.task import SingleTask, TaskVectorEnv
+from xlstm_rl.envs.values import Values
 
 
 class ParityVectorEnv(TaskVectorEnv):
@@ -62,6 +62,7 @@ class ParityVectorEnv(TaskVectorEnv):
             tensors,
         )
         self.length = length
+        self.episode_steps = length
         self.bit = self.zeros(num_envs)
         """The bit in sight, `[B]`."""
         self.parity = self.zeros(num_envs)

@@ -13,8 +13,8 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 from xlstm_rl.envs.arguments import check_whole
-from xlstm_rl.envs.batched import Values
 from xlstm_rl.envs.task import SingleTask, TaskVectorEnv
+from xlstm_rl.envs.values import Values
 
 _SUITS = 4
 _CARDS = 52
@@ -78,6 +78,7 @@ class RepeatPreviousVectorEnv(TaskVectorEnv):
             tensors,
         )
         self.k = k
+        self.episode_steps = self.num_cards - 1
         self.suits = self.zeros(num_envs, self.num_cards)
         """The suits in the order in which they are dealt, `[B, 52 decks]`."""
         self._reward = 1.0 / (self.num_cards - 1 - k)
@@ -98,7 +99,7 @@ class RepeatPreviousVectorEnv(TaskVectorEnv):
     def _advance(self, actions: Values) -> tuple[Values, Values]:
         asked = self.elapsed > self.k
         right = actions == self._dealt((self.elapsed - 1 - self.k).clip(0))
-        return (2.0 * right - 1.0) * asked * self._reward, self.elapsed >= self.num_cards - 1
+        return (2.0 * right - 1.0) * asked * self._reward, self.elapsed >= self.episode_steps
 
     def _observe(self) -> Values:
         return self._dealt(self.elapsed)

@@ -15,8 +15,8 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 from xlstm_rl.envs.arguments import check_whole
-from xlstm_rl.envs.batched import Values
 from xlstm_rl.envs.task import SingleTask, TaskVectorEnv
+from xlstm_rl.envs.values import Values
 
 
 class TMazeVectorEnv(TaskVectorEnv):
@@ -94,9 +94,12 @@ class TMazeVectorEnv(TaskVectorEnv):
         """The mean return of the best policy that sees the present observation alone."""
         return 0.5
 
+    def _draw_ahead(self) -> None:
+        self.draw_signs(self.num_envs)
+
     def _begin(self, rows: Values, options: dict[str, Any]) -> None:
-        self.position[rows] = 0
-        self.side[rows] = 2 * self.draw_integers(2, len(rows)) - 1
+        self.put(self.position, rows, 0)
+        self.put(self.side, rows, self.signs(rows))
 
     def _advance(self, actions: Values) -> tuple[Values, Values]:
         vertical = (actions & 1) == 1

@@ -18,7 +18,7 @@ from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
 from xlstm_rl.envs.arguments import check_whole
-from xlstm_rl.envs.batched import Array
+from xlstm_rl.envs.values import Array
 
 AnyEnv = gym.Env[Any, Any]
 

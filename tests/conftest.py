@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 if not torch.cuda.is_available():
     # The Triton kernels are tested on every machine; read when a kernel's module is imported.
@@ -159,6 +161,57 @@ def allowed(space: Any, mask: Any, action: Any) -> bool:
 def any_spaces() -> type[AnySpaces]:
     """The class itself."""
     return AnySpaces
+
+
+class _RefuseLooks(TorchDispatchMode):
+    """Refuses operations whose result the host must know: for a GPU it would wait."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        name = func.overloadpacket.__name__
+        indices = args[1] if name in ("index", "index_put", "index_put_") else ()
+        by_mask = any(one is not None and one.dtype == torch.bool for one in indices)
+        looks = ("_local_scalar_dense", "item", "is_nonzero", "nonzero", "masked_select", "equal")
+        if by_mask or name in looks:
+            raise AssertionError(f"{func} would wait for the device")
+        result = func(*args, **(kwargs or {}))
+        if name in ("_to_copy", "to") and result.device != args[0].device:
+            raise AssertionError(f"{func} moves a tensor to {result.device}")
+        return result
+
+
+class _RefuseArrays(TorchFunctionMode):
+    """Refuses to turn tensors into Python's numbers or NumPy's arrays."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        name = getattr(func, "__name__", "")
+        if name in ("numpy", "tolist", "item", "cpu", "__array__", "__bool__"):
+            raise AssertionError(f"{name} brings a tensor to the host")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def looking_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[[], AbstractContextManager[None]]:
+    """A context in which an operation fails that would make the host wait for a GPU, on any device.
+
+    It sees the operations, on a CPU too, and not what a GPU does with them: see the next one.
+    """
+
+    def from_numpy(array: np.ndarray) -> None:
+        raise AssertionError("from_numpy brings an array from the host")
+
+    @contextmanager
+    def watch() -> Iterator[None]:
+        with monkeypatch.context() as patch, _RefuseArrays(), _RefuseLooks():
+            patch.setattr(torch, "from_numpy", from_numpy)
+            yield
+
+    return watch
 
 
 @pytest.fixture

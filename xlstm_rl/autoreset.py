@@ -1,7 +1,7 @@
-"""One view of Gymnasium's three autoreset modes.
+"""One view of Gymnasium's three autoreset modes, and of environments on arrays or on tensors.
 
 What differs between the modes is where the last observation of an episode stands and when the
-next episode begins; everything behind this file sees one kind of transition.
+next episode begins; everything behind this file and `tensor_stream` sees one kind of transition.
 """
 
 from collections.abc import Callable
@@ -9,20 +9,26 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
+from torch import Tensor
 
 from xlstm_rl.envs import autoreset_mode
 from xlstm_rl.envs.checked import EnvStepError, wrong_observation
 from xlstm_rl.envs.leaves import Leaf, is_nested, space_leaves, take
 from xlstm_rl.envs.restarting import BROKEN
 from xlstm_rl.errors import EnvError
+from xlstm_rl.policy.policy import to_numpy
 
 Array = NDArray[Any]
 BoolArray = NDArray[np.bool_]
+Values = Any
+"""What an environment answers: NumPy arrays, or tensors if it is stepped by a
+`TensorEpisodeStream`."""
 
 Info = dict[str, Any]
-RawObservation = Array | dict[str, Array]
+RawObservation = Values | dict[str, Values]
 """Observations of a space without parts, or those of a Dict or Tuple space by the leaf's name."""
 
 
@@ -30,30 +36,32 @@ RawObservation = Array | dict[str, Array]
 class Transition:
     """What followed an action in each of B environments, and what the next step begins with."""
 
-    reward: Array
+    reward: Values
     """`[B]`, zero at a dead step."""
 
-    terminated: BoolArray
+    terminated: Values
     """`[B]`, the episode ended by the task's own rules: no bootstrap."""
 
-    truncated: BoolArray
+    truncated: Values
     """`[B]`, the episode was cut: bootstrap from the final observation. Never with
     `terminated`."""
 
     observation: RawObservation
     """`[B, ...]`, what the next action is chosen from."""
 
-    reset: BoolArray
+    reset: Values
     """`[B]`, true where `observation` is the first of an episode."""
 
-    dead: BoolArray
+    dead: Values
     """`[B]`, true where the next action is ignored because the environment only resets."""
 
-    final_rows: NDArray[np.int64]
-    """Environments whose final observation is not `observation` and was truncated."""
+    final_rows: Tensor | slice
+    """Environments whose final observation is not `observation` and was truncated; on tensors all,
+    since nobody asks which."""
 
     final_observation: RawObservation | None
-    """`[len(final_rows), ...]`, those final observations; None where there are none."""
+    """`[N, ...]` of those environments, final observations; None where there are none. It matters
+    only where `truncated` is true."""
 
     broken: BoolArray | None
     """`[B]`, true where the episode that ended was broken by an error; None: nowhere."""
@@ -63,12 +71,20 @@ class Transition:
 
 
 class EpisodeStream:
-    """Steps a vector environment, whichever way it resets its episodes."""
+    """Steps a vector environment that answers arrays, whichever way it resets its episodes.
 
-    def __init__(self, env: VectorEnv[Any, Any, Any]) -> None:
+    It is also the border between them and the policy's tensors.
+
+    Args:
+        env: the vector environment.
+        device: where the policy is.
+    """
+
+    def __init__(self, env: VectorEnv[Any, Any, Any], device: torch.device | str = "cpu") -> None:
         self.env = env
+        self.device = torch.device(device)
         self.mode = autoreset_mode(env)
-        self._ended = np.zeros(env.num_envs, dtype=bool)
+        self._ended: Values = np.zeros(env.num_envs, dtype=bool)
         space = env.single_observation_space
         self._leaves, self._is_nested = space_leaves(space), is_nested(space)
         self.first_info: Info = {}
@@ -101,7 +117,7 @@ class EpisodeStream:
             observation=observation,
             reset=ended,
             dead=np.zeros_like(ended),
-            final_rows=_NO_ROWS,
+            final_rows=slice(0),
             final_observation=None,
             broken=_broken(info) if ended.any() else None,
             infos=[info],
@@ -121,18 +137,47 @@ class EpisodeStream:
                 transition.infos = [_rows_of_info(info, ~ended), first_info]
                 transition.observation = self._read(answer)
             if rows.size:
-                transition.final_rows, transition.final_observation = rows, final
+                transition.final_rows, transition.final_observation = self.tensor(rows), final
         self.steps += self.env.num_envs
         return transition
 
+    def tensor(self, values: Any) -> Tensor:
+        """Return what the environment answered as a tensor on the policy's device.
+
+        Float64 becomes float32 before it travels: as such it is read.
+        """
+        tensor = torch.from_numpy(np.ascontiguousarray(values))
+        return (tensor.float() if tensor.dtype == torch.float64 else tensor).to(self.device)
+
+    def actions(self, action: Any) -> Any:
+        """Return a policy's actions, nested like the space, as the environment takes them."""
+        return to_numpy(action)
+
+    def resets(self, flags: Any) -> Tensor | None:
+        """Return flags `[B]` for the memory; None: none is set.
+
+        Most steps begin no episode anywhere; the memory's path without masks is cheaper.
+        """
+        return self.tensor(flags) if flags.any() else None
+
+    def flags(self, value: bool) -> Any:
+        """Return flags `[B]` that are all alike."""
+        return np.full(self.env.num_envs, value)
+
+    def room(self, lead: tuple[int, ...], kind: type[bool] | type[float]) -> Any:
+        """Return room for a rollout's flags or rewards, where the environment answers them."""
+        return np.empty(lead, dtype=kind)
+
+    def on_host(self, values: Any) -> Any:
+        """Return a rollout's flags or rewards as an array."""
+        return values
+
     def _read(self, observation: Any) -> RawObservation:
         if not self._is_nested:
-            return self._checked(self._leaves[0], np.asarray(observation), self.env.num_envs)
+            return self._checked(self._leaves[0], observation)
         try:
             return {
-                leaf.name: self._checked(
-                    leaf, np.asarray(take(observation, leaf.path)), self.env.num_envs
-                )
+                leaf.name: self._checked(leaf, take(observation, leaf.path))
                 for leaf in self._leaves
             }
         except ValueError as error:
@@ -149,8 +194,9 @@ class EpisodeStream:
             for leaf in self._leaves
         }
 
-    def _checked(self, leaf: Leaf, values: Array, rows: int) -> Array:
-        wrong = wrong_observation(leaf, values, rows)
+    def _checked(self, leaf: Leaf, values: Any) -> Values:
+        values = np.asarray(values)
+        wrong = wrong_observation(leaf, values, self.env.num_envs)
         if wrong is not None:
             row, what = wrong
             which = "" if row is None else f"environment {row}: "
@@ -210,6 +256,3 @@ def _rows(observation: RawObservation, rows: NDArray[np.int64]) -> RawObservatio
     if isinstance(observation, dict):
         return {name: part[rows] for name, part in observation.items()}
     return observation[rows]
-
-
-_NO_ROWS = np.empty(0, dtype=np.int64)

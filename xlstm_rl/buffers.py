@@ -7,16 +7,24 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from xlstm_rl.autoreset import Array, Transition
+from xlstm_rl.autoreset import Array, EpisodeStream, Transition, Values
 from xlstm_rl.normalization import Observation
 from xlstm_rl.policy.observations import map_observation
 from xlstm_rl.policy.policy import Policy
 
 
 class Buffers:
-    """Bare tensors `[T, B, ...]`, so that a step writes whole contiguous rows."""
+    """Bare tensors `[T, B, ...]`, so that a step writes whole contiguous rows.
 
-    def __init__(self, policy: Policy, steps: int, num_envs: int) -> None:
+    Args:
+        policy: that acts.
+        stream: where the environments' answers come from. They stay of its kind, arrays in host
+            memory or tensors on the device, until `arrive` moves them, once per rollout.
+        steps: T.
+        num_envs: B.
+    """
+
+    def __init__(self, policy: Policy, stream: EpisodeStream, steps: int, num_envs: int) -> None:
         distribution = policy.network.distribution
         lead, device = (steps, num_envs), policy.device
         self.raw: Observation = torch.empty(0)
@@ -26,13 +34,12 @@ class Buffers:
         self.action = torch.empty(
             *lead, *distribution.action_shape, dtype=distribution.action_dtype, device=device
         )
-        self._lead, self._device = lead, device
-        # What the environment answers arrives in host memory and moves once per rollout.
-        self.reward = torch.empty(lead)
-        self.flags = {
-            name: torch.empty(lead, dtype=torch.bool)
-            for name in ("terminated", "truncated", "reset", "dead")
+        self._lead, self._device, self._stream = lead, device, stream
+        self.reward: Values = stream.room(lead, float)
+        self.flags: dict[str, Values] = {
+            name: stream.room(lead, bool) for name in ("terminated", "truncated", "reset", "dead")
         }
+        self._final_value: Tensor | None = None
 
     def write_decision(
         self,
@@ -42,8 +49,8 @@ class Buffers:
         params: Tensor,
         value: Tensor,
         action: Tensor,
-        reset: Array,
-        dead: Array,
+        reset: Values,
+        dead: Values,
     ) -> None:
         """Write what was seen and chosen at step t; the first row says what else will come."""
         if t == 0:
@@ -53,8 +60,8 @@ class Buffers:
         self.params[t] = params
         self.value[t] = value
         self.action[t] = action
-        self.flags["reset"][t] = torch.from_numpy(reset)
-        self.flags["dead"][t] = torch.from_numpy(dead)
+        self.flags["reset"][t] = reset
+        self.flags["dead"][t] = dead
 
     def _like(self, row: Observation) -> Observation:
         def one(x: Tensor) -> Tensor:
@@ -65,9 +72,20 @@ class Buffers:
 
     def write_outcome(self, t: int, transition: Transition) -> None:
         """Write what the environments answered at step t."""
-        self.reward[t] = torch.from_numpy(np.asarray(transition.reward, dtype=np.float32))
-        self.flags["terminated"][t] = torch.from_numpy(transition.terminated)
-        self.flags["truncated"][t] = torch.from_numpy(transition.truncated)
+        self.reward[t] = transition.reward
+        self.flags["terminated"][t] = transition.terminated
+        self.flags["truncated"][t] = transition.truncated
+
+    def write_final(self, t: int, rows: Tensor | slice, value: Tensor) -> None:
+        """Write the values of final observations that step t had beside its observations."""
+        if self._final_value is None:
+            self._final_value = torch.zeros(self._lead, device=self._device)
+        self._final_value[t, rows] = value
+
+    def arrive(self) -> None:
+        """Move the environments' answers to the policy's device."""
+        self.reward = self._stream.tensor(self.reward).float()
+        self.flags = {name: self._stream.tensor(flag) for name, flag in self.flags.items()}
 
     def drop_episodes(self, t: int, rows: Array) -> None:
         """Mark the episodes that end at step t in some environments as dead, back to their start.
@@ -75,36 +93,29 @@ class Buffers:
         Steps of theirs in rollouts before this one have been trained on.
         """
         for row in np.flatnonzero(rows):
-            starts = self.flags["reset"][: t + 1, row].nonzero()
+            starts = np.flatnonzero(self.flags["reset"][: t + 1, row])
             first = int(starts[-1]) if len(starts) else 0
             self.flags["dead"][first : t + 1, row] = True
 
-    def to_tensordict(
-        self,
-        distribution: Any,
-        last_value: Tensor,
-        final_values: list[tuple[int, Tensor, Tensor]],
-    ) -> TensorDict:
-        """Return the columns of `Rollout.data`.
+    def to_tensordict(self, distribution: Any, last_value: Tensor) -> TensorDict:
+        """Return the columns of `Rollout.data`, after `arrive`.
 
         Args:
             distribution: of the actions.
             last_value: `[B]`, of the observation after the last step.
-            final_values: step, environments and values of the final observations that came beside
-                the observations.
         """
         # One pass over the whole rollout costs less than a log-probability at every step.
         log_prob, _ = distribution.log_prob_and_entropy(self.params, self.action)
         next_value = torch.cat((self.value[1:], last_value.unsqueeze(0)))
-        for t, rows, value in final_values:
-            next_value[t, rows] = value
-        flags = {name: flag.to(self._device) for name, flag in self.flags.items()}
+        flags = self.flags
+        if self._final_value is not None:
+            next_value = torch.where(flags["truncated"], self._final_value, next_value)
         columns = {
             "action": self.action,
             "log_prob": log_prob,
             "value": self.value,
             "next_value": next_value,
-            "reward": self.reward.to(self._device),
+            "reward": self.reward,
             "terminated": flags["terminated"],
             "truncated": flags["truncated"],
             "reset": flags["reset"],

@@ -276,3 +276,28 @@ def test_a_missing_extra_is_named(env_id, monkeypatch):
     for make in (make_env, make_vector_env):
         with pytest.raises(ValueError, match=r'pip install "xlstm_rl\[box2d\]"'):
             make(EnvConfig(env_id))
+
+
+@pytest.mark.parametrize(
+    ("device", "kwargs", "expected"),
+    [
+        ("cpu", {}, {}),
+        ("cpu", {"tensors": True}, {"tensors": True}),
+        ("cuda:1", {}, {"tensors": True, "device": "cuda:1"}),
+        ("cuda", {"tensors": True}, {"tensors": True, "device": "cuda"}),
+        ("cuda", {"tensors": False}, {"tensors": False}),
+        ("cuda", {"device": "cpu"}, {"device": "cpu"}),
+    ],
+)
+def test_on_a_gpu_a_native_form_that_can_computes_there(monkeypatch, device, kwargs, expected):
+    asked = []
+    make_vec = gym.make_vec
+
+    def spy(spec, num_envs, vectorization_mode, **given):
+        asked.append(given)
+        return make_vec(spec, num_envs, vectorization_mode=vectorization_mode)
+
+    monkeypatch.setattr(gym, "make_vec", spy)
+    make_vector_env(EnvConfig("xlstm_rl/Parity-v0", 2, kwargs=kwargs), device=device)
+    make_vector_env(EnvConfig("xlstm_rl/CartPoleNoVel-v1", 2), device=device)
+    assert asked == [expected, {}]
