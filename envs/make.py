@@ -19,7 +19,9 @@ from xlstm_rl.envs.extras import missing_package
 from xlstm_rl.envs.pool import EnvPoolEnv, EnvPoolVectorEnv
 from xlstm_rl.envs.registration import find_spec
 from xlstm_rl.envs.restarting import restarting
+from xlstm_rl.envs.reviving import RevivingAsyncVectorEnv
 from xlstm_rl.envs.spaces import same_spaces
+from xlstm_rl.envs.strict import AnswerCheck
 from xlstm_rl.envs.wrapping import wrap
 
 AnyEnv = gym.Env[Any, Any]
@@ -68,7 +70,9 @@ def make_env(
 
 
 def make_vector_env(
-    config: EnvConfig, env: str | Callable[..., AnyEnv] | AnyVectorEnv | None = None
+    config: EnvConfig,
+    env: str | Callable[..., AnyEnv] | AnyVectorEnv | None = None,
+    check: AnswerCheck | None = None,
 ) -> AnyVectorEnv:
     """Make the vector environment that `config` describes. Seeds are given to its `reset`.
 
@@ -78,6 +82,7 @@ def make_vector_env(
             `config.kwargs`), to be taken instead of `config.id`; or a ready vector environment,
             returned as it is. With `vectorization="async"` a callable is sent to the processes by
             cloudpickle, so lambdas and closures will do.
+        check: With `on_error="restart"`, a further look at what single environments answer.
 
     Raises:
         ValueError: The environment cannot be made so; the message says why and what to do.
@@ -104,12 +109,16 @@ def make_vector_env(
                 f"env.vectorization='native': {name} has no vector form of its own{mode_text}; "
                 "use 'auto', 'sync' or 'async'"
             )
-    guard = restarting if config.on_error == "restart" else checked
-    makers = [guard(maker, index) for index in range(config.num_envs)]
+    makers: list[Callable[[], AnyEnv]]
+    if config.on_error == "restart":
+        makers = [restarting(maker, index, check) for index in range(config.num_envs)]
+    else:
+        makers = [checked(maker, index) for index in range(config.num_envs)]
     mode = wanted or AutoresetMode.SAME_STEP
     if config.vectorization == "async":
+        vector_class = RevivingAsyncVectorEnv if config.on_error == "restart" else AsyncVectorEnv
         with _one_space_for_all([]):
-            return AsyncVectorEnv(makers, autoreset_mode=mode)
+            return vector_class(makers, autoreset_mode=mode)
     made: list[AnyEnv] = []
     with _one_space_for_all(made):
         vector_env = SyncVectorEnv([_recording(make, made) for make in makers], autoreset_mode=mode)
