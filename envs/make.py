@@ -322,6 +322,11 @@ def _one_space_for_all(made: list[AnyEnv]) -> Iterator[None]:
     """Name the environment of a vector whose spaces are not those of the first."""
     try:
         yield
+    except (EOFError, ConnectionError) as error:
+        raise ValueError(
+            "a process of env.vectorization='async' died while it made its environment: "
+            "'sync' shows where"
+        ) from error
     except RuntimeError as error:
         for index, env in enumerate(made):
             for kind in ("observation_space", "action_space"):

@@ -66,7 +66,7 @@ class RestartingEnv(gym.Env[Any, Any]):
                 seed = seed_after(self._seed, self._restarts)
             else:
                 self._is_new = False
-                self._last = copy.deepcopy(observation)
+                self._last = _kept(observation)
                 return observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -77,7 +77,7 @@ class RestartingEnv(gym.Env[Any, Any]):
             self._restart(error)
             return self._last, 0.0, False, True, {BROKEN: True}
         self._failures = 0
-        self._last = copy.deepcopy(answer[0])  # some environments write into their observation
+        self._last = _kept(answer[0])
         return answer
 
     def _restart(self, error: EnvStepError) -> None:
@@ -127,6 +127,11 @@ class RestartingEnv(gym.Env[Any, Any]):
     def unwrapped(self) -> gym.Env[Any, Any]:
         """The environment at the core, while it lives."""
         return self._env.unwrapped
+
+
+def _kept(observation: Any) -> Any:
+    # some environments write into their observation; NumPy's own copy is several times as fast
+    return observation.copy() if type(observation) is np.ndarray else copy.deepcopy(observation)
 
 
 def restarting(

@@ -8,7 +8,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium import Space
+from gymnasium import Space, spaces
 
 from xlstm_rl.envs.checked import CheckedEnv, wrong_observation
 from xlstm_rl.envs.leaves import Leaf, space_leaves, take
@@ -91,21 +91,22 @@ _LARGEST = float(np.finfo(np.float32).max)
 def _limit(leaf: Leaf) -> Any:
     """Return the largest number that stays finite on its way to the network; None: any does."""
     dtype = leaf.space.dtype
-    if dtype is None or dtype.kind != "f":
+    if dtype is None or dtype.kind != "f" or 0 in (leaf.space.shape or ()):
         return None
     # not a Python number, which would overflow beside a float16
     return min(np.finfo(dtype).max, np.finfo(np.float32).max)
 
 
 def _wrong_leaf(leaf: Leaf, limit: Any, values: np.ndarray[Any, Any]) -> str | None:
-    found = wrong_observation(leaf, values[None], 1)
-    if found is not None:
-        return found[1]
     of = f" {leaf.name!r}" if leaf.path else ""
-    # a vector refuses to copy it into its array, or in a process of its own bends it without a word
-    dtype = leaf.space.dtype
-    if dtype is not None and not np.can_cast(values.dtype, dtype, "same_kind"):
-        return f"its observation{of} has dtype {values.dtype}, its space is {leaf.space}"
-    if limit is not None and not (np.abs(values) <= limit).all():  # NaN is not below it either
-        return f"its observation{of} is not finite, or too large for float32"
+    dtype: Any = leaf.space.dtype
+    if values.dtype != dtype or not isinstance(leaf.space, spaces.Box):
+        found = wrong_observation(leaf, values[None], 1)
+        if found is not None:
+            return found[1]
+        # a vector refuses to copy it into its array, or in a process of its own bends it silently
+        if not np.can_cast(values.dtype, dtype, "same_kind"):
+            return f"its observation{of} has dtype {values.dtype}, its space is {leaf.space}"
+    if limit is not None and not np.abs(values).max() <= limit:  # which NaN is not either
+        return f"its observation{of} is not finite, or too large for {limit.dtype}"
     return None

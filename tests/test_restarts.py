@@ -208,6 +208,18 @@ def test_what_is_no_fault_restarts_nothing() -> None:
     assert set(agent._collector.collect().episode_lengths) == {4}
 
 
+def test_a_mask_beside_the_last_observation_of_an_episode_matters_not() -> None:
+    class Done(Fragile):
+        def step(self, action: Any) -> Any:
+            *answer, info = super().step(action)
+            info["action_mask"][:] = not answer[2]
+            return *answer, info
+
+    agent = _agent(lambda: Done(VECTOR, tuple), INFO)
+    agent.learn(64)
+    assert set(agent._collector.collect().episode_lengths) == {4}
+
+
 def test_a_restarted_environment_is_seeded_from_the_first_seed() -> None:
     def observe() -> list[Any]:
         env = make_vector_env(
@@ -303,6 +315,29 @@ def test_a_process_that_dies_again_and_again_is_given_up() -> None:
     assert len(caught) == 2
     assert not any(one.is_alive() for one in agent.env.processes)
     agent.close()
+
+
+@pytest.mark.filterwarnings("ignore:environment 0 raised:RuntimeWarning")  # in its process
+@pytest.mark.parametrize("mode", MODES)
+def test_a_process_that_raises_between_its_deaths_is_given_up(mode: str, tmp_path: Path) -> None:
+    raised = tmp_path / "raised"
+
+    class Hopeless(Fragile):
+        def step(self, action: Any) -> Any:
+            if raised.exists():
+                raised.unlink()
+                os._exit(3)
+            raised.write_text("")
+            raise ZeroDivisionError("no floor")
+
+    agent = _agent(
+        lambda: Hopeless(VECTOR, _raise), num_envs=1, vectorization="async", autoreset=mode
+    )
+    with (
+        pytest.warns(RuntimeWarning, match="environment 0: its process died"),
+        pytest.raises(EnvError, match=r"environment 0: its process died in step 0 .*\(3 times"),
+    ):
+        agent.learn(64)
 
 
 class Process(gymnasium.Env[Any, Any]):
@@ -435,3 +470,15 @@ def test_a_vector_with_a_dead_process_closes() -> None:
     _end(env, 1)
     env.close()
     assert not any(one.is_alive() for one in env.processes)
+
+
+@pytest.mark.parametrize("on_error", ["stop", "restart"])
+def test_a_process_that_dies_while_it_makes_its_environment_is_told(on_error: Any) -> None:
+    parent = os.getpid()
+
+    def make() -> Any:
+        return Process() if os.getpid() == parent else os._exit(1)
+
+    config = EnvConfig(num_envs=2, on_error=on_error, vectorization="async")
+    with pytest.raises(ValueError, match="died while it made its environment: 'sync' shows"):
+        make_vector_env(config, make)
