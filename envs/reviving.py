@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import multiprocessing
 import signal
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -64,7 +65,8 @@ class RevivingAsyncVectorEnv(AsyncVectorEnv[Any, Any]):
             self._memory = create_shared_memory(space, n=n, ctx=context)
             self._rows = read_from_shared_memory(space, self._memory, n=n)
         ours, theirs = context.Pipe()
-        make, memory = CloudpickleWrapper(self.env_fns[index]), self._memory
+        make = CloudpickleWrapper(_on_one_thread(self.env_fns[index]))
+        memory = self._memory
         arguments = (index, make, theirs, ours, memory, self.error_queue, self.autoreset_mode)
         # newer versions of Gymnasium pass a semaphore, which we never have
         more = len(inspect.signature(_async_worker).parameters) - len(arguments)
@@ -98,6 +100,19 @@ class RevivingAsyncVectorEnv(AsyncVectorEnv[Any, Any]):
             process.terminate()
             process.join()
         self.closed = True
+
+
+def _on_one_thread(
+    make: Callable[[], gym.Env[Any, Any]],
+) -> Callable[[], gym.Env[Any, Any]]:
+    def maker() -> gym.Env[Any, Any]:
+        # A fork of a process in which torch has computed lacks the threads it computed with, and
+        # an environment that computes with torch would wait for them.
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(1)
+        return make()
+
+    return maker
 
 
 class _Link:
