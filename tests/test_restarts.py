@@ -1,8 +1,9 @@
 """With `env.on_error: restart`, what an environment does wrong costs its episode and no more."""
 
+import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,19 @@ NESTED = spaces.Dict(pose=VECTOR, rest=spaces.Tuple([ROOM, IMAGE]))
 POSE = spaces.Dict(pose=VECTOR, room=ROOM)
 MASKED = spaces.Dict(pose=VECTOR, action_mask=spaces.MultiBinary(2))
 MODES = ["same_step", "disabled", "next_step"]
+
+# newer Pythons say so of every fork beside threads, such as those of other tests
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+
+
+@pytest.fixture(autouse=True)
+def _forked() -> Iterator[None]:
+    """Processes that start at once, also where an import has asked for fresh interpreters."""
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("fork", force=True)
+    yield
+    multiprocessing.set_start_method(before, force=True)
+
 
 Answer = list[Any]
 Fault = Callable[[Answer], Any]
