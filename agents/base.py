@@ -19,6 +19,7 @@ from xlstm_rl.checkpoint import write_checkpoint
 from xlstm_rl.config import ConfigError, config_from_dict, config_to_dict
 from xlstm_rl.envs import make_vector_env
 from xlstm_rl.loggers import Logger, make_logger
+from xlstm_rl.masks import mask_check
 from xlstm_rl.normalization import RewardNormalizer
 from xlstm_rl.policy.policy import Policy
 from xlstm_rl.rollout import Collector, Rollout
@@ -110,7 +111,7 @@ class RecurrentAgent(ABC):
         self.config = config
         self.algorithm = config.agent
         self.device = resolve_device(config.device)
-        self.env = make_vector_env(config.env, custom, self.device)
+        self.env = make_vector_env(config.env, custom, self.device, mask_check(config.policy))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.policy = Policy(

@@ -56,12 +56,13 @@ class CheckedEnv(gym.Wrapper[Any, Any, Any, Any]):
         """
         try:
             answer = self.env.step(action)
+            observation = answer[0]
         except Exception as error:
             raise EnvStepError(
                 f"{self._name} raised in step {self._steps} of its episode: {_told(error)}"
             ) from error
         self._steps += 1
-        self._check(answer[0])
+        self._check(observation)
         return answer
 
     def _check(self, observation: Any) -> None:
@@ -69,17 +70,15 @@ class CheckedEnv(gym.Wrapper[Any, Any, Any, Any]):
             try:
                 shape = np.shape(take(observation, leaf.path))
             except ValueError as error:
-                raise EnvStepError(self._wrong(str(error))) from error
+                raise self._error(str(error)) from error
             if shape != leaf.space.shape:
                 what = f" {leaf.name!r}" if leaf.path else ""
-                raise EnvStepError(
-                    self._wrong(
-                        f"its observation{what} has shape {list(shape)}, its space is {leaf.space}"
-                    )
+                raise self._error(
+                    f"its observation{what} has shape {list(shape)}, its space is {leaf.space}"
                 )
 
-    def _wrong(self, what: str) -> str:
-        return f"{self._name} after {self._steps} steps of its episode: {what}"
+    def _error(self, what: str) -> EnvStepError:
+        return EnvStepError(f"{self._name} after {self._steps} steps of its episode: {what}")
 
 
 def _told(error: Exception) -> str:

@@ -55,8 +55,9 @@ class EnvConfig:
     `{Flicker: {probability: 0.2}, Delay: {steps: 2}}`; they are put around each environment."""
 
     on_error: OnError = "stop"
-    """What happens when an environment raises: the run stops, or the environment is made anew and
-    the broken episode is kept out of the loss. Not with a native vector form."""
+    """What happens when an environment raises, answers what is not in its space, not finite or a
+    mask that allows nothing, or when its process dies: the run stops, or the environment is made
+    anew and the broken episode is kept out of the loss. Not with a native vector form."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not self.id:

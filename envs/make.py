@@ -20,7 +20,9 @@ from xlstm_rl.envs.extras import missing_package
 from xlstm_rl.envs.pool import EnvPoolEnv, EnvPoolVectorEnv
 from xlstm_rl.envs.registration import find_spec
 from xlstm_rl.envs.restarting import restarting
+from xlstm_rl.envs.reviving import RevivingAsyncVectorEnv
 from xlstm_rl.envs.spaces import same_spaces
+from xlstm_rl.envs.strict import AnswerCheck
 from xlstm_rl.envs.wrapping import wrap
 
 AnyEnv = gym.Env[Any, Any]
@@ -72,6 +74,7 @@ def make_vector_env(
     config: EnvConfig,
     env: str | Callable[..., AnyEnv] | AnyVectorEnv | None = None,
     device: torch.device | str = "cpu",
+    check: AnswerCheck | None = None,
 ) -> AnyVectorEnv:
     """Make the vector environment that `config` describes. Seeds are given to its `reset`.
 
@@ -84,6 +87,7 @@ def make_vector_env(
         device: Where the policy is. On a CUDA device a native form that takes `device` and
             `tensors`, such as those of the memory tasks, computes there too, from tensors to
             tensors, unless `config.kwargs` has a `device` or `tensors: false`.
+        check: With `on_error="restart"`, a further look at what single environments answer.
 
     Raises:
         ValueError: The environment cannot be made so; the message says why and what to do.
@@ -110,12 +114,16 @@ def make_vector_env(
                 f"env.vectorization='native': {name} has no vector form of its own{mode_text}; "
                 "use 'auto', 'sync' or 'async'"
             )
-    guard = restarting if config.on_error == "restart" else checked
-    makers = [guard(maker, index) for index in range(config.num_envs)]
+    makers: list[Callable[[], AnyEnv]]
+    if config.on_error == "restart":
+        makers = [restarting(maker, index, check) for index in range(config.num_envs)]
+    else:
+        makers = [checked(maker, index) for index in range(config.num_envs)]
     mode = wanted or AutoresetMode.SAME_STEP
     if config.vectorization == "async":
+        vector_class = RevivingAsyncVectorEnv if config.on_error == "restart" else AsyncVectorEnv
         with _one_space_for_all([]):
-            return AsyncVectorEnv(makers, autoreset_mode=mode)
+            return vector_class(makers, autoreset_mode=mode)
     made: list[AnyEnv] = []
     with _one_space_for_all(made):
         vector_env = SyncVectorEnv([_recording(make, made) for make in makers], autoreset_mode=mode)
@@ -325,6 +333,11 @@ def _one_space_for_all(made: list[AnyEnv]) -> Iterator[None]:
     """Name the environment of a vector whose spaces are not those of the first."""
     try:
         yield
+    except (EOFError, ConnectionError) as error:
+        raise ValueError(
+            "a process of env.vectorization='async' died while it made its environment: "
+            "'sync' shows where"
+        ) from error
     except RuntimeError as error:
         for index, env in enumerate(made):
             for kind in ("observation_space", "action_space"):

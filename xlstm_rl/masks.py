@@ -3,11 +3,15 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
 from xlstm_rl.autoreset import Info, RawObservation
 from xlstm_rl.errors import EnvError
+from xlstm_rl.policy.action_mask import ActionMask
+from xlstm_rl.policy.config import PolicyConfig
+from xlstm_rl.policy.distributions import make_distribution
 from xlstm_rl.policy.policy import Policy
 
 Flags = NDArray[np.bool_]
@@ -70,3 +74,48 @@ def _from_infos(policy: Policy, infos: Sequence[Info], rows: int) -> tuple[Flags
             flags[has] = reader.read(info[key], rows)[has]
             found |= has
     return flags, found
+
+
+def mask_check(config: PolicyConfig) -> "MaskCheck | None":
+    """Return what looks at the mask of one environment, None where the policy reads none."""
+    return None if config.action_mask == "none" else MaskCheck(config)
+
+
+class MaskCheck:
+    """Says what is wrong with the action mask of a single environment, while it still runs there.
+
+    It may be sent to another process.
+
+    Args:
+        config: says where the masks are.
+    """
+
+    def __init__(self, config: PolicyConfig) -> None:
+        self._config = config
+        self._reader: ActionMask | None = None
+
+    def __call__(
+        self, action_space: gymnasium.Space[Any], observation: Any, info: dict[str, Any]
+    ) -> str | None:
+        """Return what is wrong: no mask, one of another shape, or one that allows nothing."""
+        key, source = self._config.action_mask_key, self._config.action_mask
+        if self._reader is None:  # not before: whether the spaces are supported is asked elsewhere
+            distribution = make_distribution(action_space, self._config)
+            self._reader = ActionMask(action_space, distribution)
+        holder = observation if source == "observation" else info
+        if key not in holder:
+            return f"{source} has no {key!r}, which policy.action_mask={source!r} needs"
+        mask = holder[key]
+        if (
+            isinstance(action_space, gymnasium.spaces.Discrete)
+            and isinstance(mask, np.ndarray)
+            and mask.shape == (action_space.n,)
+            and mask.any()
+        ):
+            return None  # the most common case, in a quarter of the time
+        try:
+            flags = self._reader.read_one(mask)
+        except ValueError as error:
+            return str(error)
+        nothing = self._reader.all_false(flags)
+        return None if nothing is None else f"the action mask allows no action{nothing[1]}"

@@ -66,6 +66,14 @@ class ActionMask:
         parts = [_leaf_flags(leaf, width, mask, rows) for leaf, width in self._leaves]
         return np.concatenate(parts, 1)
 
+    def read_one(self, mask: Any) -> Flags:
+        """Return flags `[1, width]` of the mask of one environment, as it gives it.
+
+        Raises:
+            ValueError: a shape does not fit the action space.
+        """
+        return self.read(_batch_of_one(mask), 1)
+
     def all_false(self, flags: Flags) -> tuple[int, str] | None:
         """Return the first environment without an allowed action, and for which leaf, or None."""
         any_left = np.logical_or.reduceat(flags, self._starts, axis=1)
