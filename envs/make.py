@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium as gym
 import torch
-from gymnasium.envs.registration import EnvSpec, load_env_creator
+from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
-from gymnasium.wrappers import TimeLimit
 
 from xlstm_rl.envs.checked import checked
 from xlstm_rl.envs.config import EnvConfig
-from xlstm_rl.envs.extras import missing_package
+from xlstm_rl.envs.makers import (
+    AnyEnv,
+    Maker,
+    SpecMaker,
+    check_render_mode,
+    clear_errors,
+    parameters_of,
+    single_maker,
+)
 from xlstm_rl.envs.pool import EnvPoolEnv, EnvPoolVectorEnv
-from xlstm_rl.envs.registration import find_spec
 from xlstm_rl.envs.restarting import restarting
 from xlstm_rl.envs.reviving import RevivingAsyncVectorEnv
 from xlstm_rl.envs.spaces import same_spaces
 from xlstm_rl.envs.strict import AnswerCheck
-from xlstm_rl.envs.wrapping import wrap
 
-AnyEnv = gym.Env[Any, Any]
 AnyVectorEnv = VectorEnv[Any, Any, Any]
 
 _AUTORESET = {
@@ -58,7 +60,7 @@ def make_env(
         )
     if isinstance(env, gym.Env):
         _refuse_wrappers(config)
-        _check_render_mode(env, render_mode)
+        check_render_mode(env, render_mode)
         return env
     if config.vectorization == "envpool":
         if render_mode is not None:
@@ -67,7 +69,7 @@ def make_env(
                 "EnvPool draws windows of its own; take another vectorization for rendering"
             )
         return EnvPoolEnv(_pool_id(config, env), **_pool_kwargs(config))
-    return _single_maker(config, env, render_mode)()
+    return single_maker(config, env, render_mode)()
 
 
 def make_vector_env(
@@ -98,7 +100,7 @@ def make_vector_env(
         return env
     if config.vectorization == "envpool":
         return EnvPoolVectorEnv(_pool_id(config, env), config.num_envs, **_pool_kwargs(config))
-    maker = _single_maker(config, env)
+    maker = single_maker(config, env)
     wanted = None if config.autoreset == "auto" else _AUTORESET[config.autoreset]
     alone = config.on_error == "restart" and config.vectorization == "auto"
     if config.vectorization in ("auto", "native") and not alone:
@@ -106,7 +108,7 @@ def make_vector_env(
         if native is not None:
             return native
         if config.vectorization == "native":
-            name = maker.spec.id if isinstance(maker, _SpecMaker) else "a callable"
+            name = maker.spec.id if isinstance(maker, SpecMaker) else "a callable"
             if config.wrappers:
                 name = "an environment in env.wrappers"
             mode_text = f" with autoreset {config.autoreset!r}" if wanted else ""
@@ -154,91 +156,6 @@ def autoreset_mode(vector_env: AnyVectorEnv) -> AutoresetMode:
         ) from None
 
 
-@dataclass(frozen=True)
-class _SpecMaker:
-    """Makes one registered environment, also in a process that never ran the registration."""
-
-    spec: EnvSpec
-    kwargs: dict[str, Any]
-    max_episode_steps: int | None
-    render_mode: str | None
-
-    def __call__(self) -> AnyEnv:
-        kwargs = self.kwargs
-        if self.render_mode is not None:
-            kwargs = {**kwargs, "render_mode": self.render_mode}
-        with _clear_errors(self.spec.id):
-            return gym.make(self.spec, max_episode_steps=self.max_episode_steps, **kwargs)
-
-
-@dataclass(frozen=True)
-class _CallableMaker:
-    """Makes one environment by the user's callable."""
-
-    call: Callable[..., AnyEnv]
-    kwargs: dict[str, Any]
-    max_episode_steps: int | None
-    render_mode: str | None
-
-    def __call__(self) -> AnyEnv:
-        kwargs = self.kwargs
-        parameters = _parameters(self.call)
-        if self.render_mode is not None and (
-            "render_mode" in parameters
-            or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-        ):
-            kwargs = {**kwargs, "render_mode": self.render_mode}
-        with _clear_errors(repr(self.call)):
-            env = self.call(**kwargs)
-        if not isinstance(env, gym.Env):
-            raise ValueError(
-                f"the callable {self.call!r} returned {type(env).__name__}, expected a "
-                "gymnasium.Env; a ready vector environment is given as it is, without a callable"
-            )
-        _check_render_mode(env, self.render_mode)
-        return env if self.max_episode_steps is None else TimeLimit(env, self.max_episode_steps)
-
-
-@dataclass(frozen=True)
-class _WrappedMaker:
-    """Makes one environment and puts wrappers around it."""
-
-    maker: _SpecMaker | _CallableMaker
-    wrappers: dict[str, Any]
-
-    def __call__(self) -> AnyEnv:
-        return wrap(self.maker(), self.wrappers)
-
-
-_Maker = _SpecMaker | _CallableMaker | _WrappedMaker
-
-
-def _single_maker(
-    config: EnvConfig,
-    env: str | Callable[..., AnyEnv] | AnyEnv | None,
-    render_mode: str | None = None,
-) -> _Maker:
-    maker = _bare_maker(config, env, render_mode)
-    return _WrappedMaker(maker, config.wrappers) if config.wrappers else maker
-
-
-def _bare_maker(
-    config: EnvConfig, env: str | Callable[..., AnyEnv] | AnyEnv | None, render_mode: str | None
-) -> _SpecMaker | _CallableMaker:
-    if isinstance(env, str):
-        config = replace(config, id=env)
-        env = None
-    rest = (config.kwargs, config.max_episode_steps, render_mode)
-    if env is None:
-        return _SpecMaker(find_spec(config.id), *rest)
-    if callable(env):
-        return _CallableMaker(env, *rest)
-    raise ValueError(
-        f"the environment is given as {type(env).__name__}, expected an id, a callable that makes "
-        "a gymnasium.Env, or a gymnasium.vector.VectorEnv"
-    )
-
-
 def _pool_id(config: EnvConfig, env: str | Callable[..., AnyEnv] | None) -> str:
     if env is None or isinstance(env, str):
         return env or config.id
@@ -254,10 +171,10 @@ def _pool_kwargs(config: EnvConfig) -> dict[str, Any]:
 
 
 def _native_form(
-    maker: _Maker, num_envs: int, wanted: AutoresetMode | None, device: torch.device
+    maker: Maker, num_envs: int, wanted: AutoresetMode | None, device: torch.device
 ) -> AnyVectorEnv | None:
     """The environment's own vector form; None if there is none that restarts as `wanted`."""
-    if not isinstance(maker, _SpecMaker):
+    if not isinstance(maker, SpecMaker):
         return None
     entry_point = maker.spec.vector_entry_point
     if entry_point is None or maker.spec.additional_wrappers:  # those wrap single environments
@@ -265,9 +182,9 @@ def _native_form(
     kwargs = dict(maker.kwargs)
     if maker.max_episode_steps is not None:
         kwargs["max_episode_steps"] = maker.max_episode_steps
-    with _clear_errors(maker.spec.id):
+    with clear_errors(maker.spec.id):
         creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
-        parameters = _parameters(creator)
+        parameters = parameters_of(creator)
         if wanted is not None and "autoreset_mode" in parameters:
             kwargs["autoreset_mode"] = wanted
         on_device = device.type == "cuda" and kwargs.get("tensors", True)
@@ -282,42 +199,12 @@ def _native_form(
     return None
 
 
-def _parameters(call: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    try:
-        return inspect.signature(call).parameters
-    except ValueError:  # some built-in callables have no signature
-        return {}
-
-
 def _refuse_wrappers(config: EnvConfig) -> None:
     if config.wrappers:
         raise ValueError(
             f"env.wrappers: {', '.join(config.wrappers)} cannot be put around an environment that "
             "is given ready made: give an id or a callable that makes one"
         )
-
-
-def _check_render_mode(env: AnyEnv, render_mode: str | None) -> None:
-    if render_mode is not None and env.render_mode != render_mode:
-        raise ValueError(
-            f"the environment {env} has render_mode {env.render_mode!r}, but {render_mode!r} is "
-            "needed: let the callable that makes it take an argument render_mode and pass it on"
-        )
-
-
-@contextmanager
-def _clear_errors(name: str) -> Iterator[None]:
-    """Say in one ValueError what is missing or wrong when an environment cannot be made."""
-    try:
-        yield
-    except (gym.error.DependencyNotInstalled, ModuleNotFoundError) as error:
-        raise ValueError(missing_package(name, error)) from error
-    except gym.error.Error as error:
-        raise ValueError(f"{name} cannot be made: {error}") from error
-    except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
-            raise
-        raise ValueError(f"{name} does not take one of the kwargs: {error}") from error
 
 
 def _recording(make: Callable[[], AnyEnv], made: list[AnyEnv]) -> Callable[[], AnyEnv]:
