@@ -20,6 +20,7 @@ from xlstm_rl.envs.space_files import space_from_dict, space_to_dict
 from xlstm_rl.envs.spaces import check_supported_spaces, describe_space, same_spaces
 from xlstm_rl.envs.symbols import Symbols
 from xlstm_rl.envs.tmaze import TMaze, TMazeVectorEnv
+from xlstm_rl.envs.without_background import WithoutBackground
 from xlstm_rl.envs.wrappers import Delay, Flicker, ObservationNoise, RandomStartCue
 from xlstm_rl.envs.wrapping import list_wrappers
 
@@ -46,6 +47,7 @@ __all__ = [
     "Symbols",
     "TMaze",
     "TMazeVectorEnv",
+    "WithoutBackground",
     "autoreset_mode",
     "check_supported_spaces",
     "describe_space",

@@ -14,11 +14,20 @@ import gymnasium as gym
 from xlstm_rl.envs.extras import missing_package
 from xlstm_rl.envs.no_velocity import NoVelocity
 from xlstm_rl.envs.symbols import Symbols
+from xlstm_rl.envs.without_background import WithoutBackground
 from xlstm_rl.envs.wrappers import Delay, Flicker, ObservationNoise, RandomStartCue
 
 WRAPPERS: dict[str, Any] = {
     wrapper.__name__: wrapper
-    for wrapper in (NoVelocity, Flicker, ObservationNoise, Delay, RandomStartCue, Symbols)
+    for wrapper in (
+        NoVelocity,
+        Flicker,
+        ObservationNoise,
+        Delay,
+        RandomStartCue,
+        Symbols,
+        WithoutBackground,
+    )
 }
 """The wrappers that `env.wrappers` knows by their bare name."""
 

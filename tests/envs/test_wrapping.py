@@ -111,8 +111,9 @@ def test_the_list_has_every_wrapper_with_its_arguments():
         "Delay",
         "RandomStartCue",
         "Symbols",
+        "WithoutBackground",
     ]
-    assert lines[-2].startswith("RandomStartCue(max_wait=10, components=None, cue_steps=1)  Begin")
+    assert lines[4].startswith("RandomStartCue(max_wait=10, components=None, cue_steps=1)  Begin")
 
 
 def test_a_wrapper_of_another_package_is_found_by_its_module():
