@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
 
 from xlstm_rl import RecurrentPPO, evaluate, load_policy
+from xlstm_rl.envs import EnvConfig, autoreset_mode, make_vector_env
+from xlstm_rl.evaluation import EvaluationResult
 from xlstm_rl.rollout import Rollout
 
 VECTOR = spaces.Box(-np.inf, np.inf, (3,))
@@ -58,6 +61,15 @@ BESIDE: dict[str, tuple[gymnasium.Space[Any], gymnasium.Space[Any], dict[str, An
     "action_mask: info": (VECTOR, CHOICE, {"action_mask": "info"}),
     "action_mask: observation": (WITH_MASK, CHOICE, {"action_mask": "observation", **PREVIOUS}),
 }
+TASK = "xlstm_rl/MemoryChain-v0"
+LENGTH = {"length": 4}
+BACKENDS: dict[str, dict[str, Any]] = {
+    "native": {"vectorization": "native", "kwargs": LENGTH},
+    "native, on tensors": {"vectorization": "native", "kwargs": {**LENGTH, "tensors": True}},
+    "sync": {"vectorization": "sync", "kwargs": LENGTH},
+    "async": {"vectorization": "async", "kwargs": LENGTH},
+    "a vector environment of yours": {"vectorization": "sync", "kwargs": LENGTH},
+}
 ROWS: dict[str, tuple[gymnasium.Space[Any], gymnasium.Space[Any], dict[str, Any]]] = {
     **{f"observation: {name}": (space, CHOICE, {}) for name, space in OBSERVATIONS.items()},
     **{f"action: {name}": (VECTOR, *row) for name, row in ACTIONS.items()},
@@ -99,6 +111,29 @@ def test_a_row_of_the_table(any_spaces: Any, tmp_path: Path, row: str) -> None:
         return any_spaces(observation, action, policy.get("action_mask"))
 
     agent = _agent(make, {"critic": critic, **policy}, autoreset=mode)
+    result = _two_updates_then_saved_and_loaded(agent, make, tmp_path)
+    assert set(result.lengths) <= {3, 4, 5}
+
+
+@pytest.mark.parametrize("mode", [mode.name.lower() for mode in AutoresetMode])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_backend_in_each_autoreset_mode(backend: str, mode: str, tmp_path: Path) -> None:
+    config = EnvConfig(TASK, 3, autoreset=mode, **BACKENDS[backend])
+    if backend == "a vector environment of yours":
+        agent = _agent(make_vector_env(config), {})
+    else:
+        agent = _agent(TASK, {}, autoreset=mode, **BACKENDS[backend])
+    assert autoreset_mode(agent.env) == AutoresetMode[mode.upper()]
+    assert getattr(agent.env, "tensors", False) == (backend == "native, on tensors")
+    result = _two_updates_then_saved_and_loaded(
+        agent, lambda: gymnasium.make(TASK, **LENGTH), tmp_path
+    )
+    assert result.lengths == [LENGTH["length"] + 1] * 3
+
+
+def _two_updates_then_saved_and_loaded(
+    agent: RecurrentPPO, make: Any, tmp_path: Path
+) -> EvaluationResult:
     agent.learn(2 * 3 * 12)
     assert agent.steps_done == 2 * 3 * 12
     with torch.no_grad():  # a policy with opinions
@@ -113,7 +148,7 @@ def test_a_row_of_the_table(any_spaces: Any, tmp_path: Path, row: str) -> None:
     loaded = load_policy(agent.save(tmp_path / "run"))
     result = evaluate(loaded, make, episodes=3, seed=4)
     assert result == evaluate(agent.policy, make, episodes=3, seed=4)
-    assert set(result.lengths) <= {3, 4, 5}
+    return result
 
 
 @pytest.mark.parametrize("row", ["observation: Tuple", "action: Dict"])
@@ -154,3 +189,6 @@ def test_the_documentation_has_these_rows_and_no_others() -> None:
         for name in re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
     }
     assert found == set(ROWS)
+    backends = text.split("\n## Vector backends\n")[1].split("\n## ")[0]
+    named = re.findall(r"^\| `([^`]+)` \|", backends, re.MULTILINE)
+    assert named == [*BACKENDS, "envpool"]  # which has its test in test_other_packages.py
