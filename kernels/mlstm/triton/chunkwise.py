@@ -194,7 +194,6 @@ def chunkwise_backward(
         **strides["d"],
         **options,
         V_BLOCKS=v_blocks,
-        ROUNDED=q.dtype is not torch.float32,
     )
     state_k, state_v = (min(pad(D), layout.tiles.block_state) for D in (K, V))
     grid = (B * H, -(-K // state_k), -(-V // state_v))
@@ -271,7 +270,6 @@ def chunkwise_backward(
         **strides["d"],
         **options,
         V_BLOCKS=v_blocks,
-        ROUNDED=q.dtype is not torch.float32,
     )
     launch(
         q.device,

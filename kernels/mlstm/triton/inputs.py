@@ -18,7 +18,7 @@ from xlstm_rl.kernels.mlstm.triton.weights import (
     weight,
     within,
 )
-from xlstm_rl.kernels.products import dot, dot_mixed, narrow
+from xlstm_rl.kernels.products import dot, dot_mixed
 
 
 @triton.jit
@@ -65,7 +65,6 @@ def mlstm_dq_kernel(
     BLOCK_K: tl.constexpr,
     BLOCK_V: tl.constexpr,
     V_BLOCKS: tl.constexpr,
-    ROUNDED: tl.constexpr,  # the operands of products are: `inner` is summed without that
 ):
     """Sum the gradient of one tile of queries, and what of it goes to ``q . n``."""
     bh, batch, head, chunk, start, end, first = locate(T, H, L, tiles, tiles_per_chunk, TILE)
@@ -84,9 +83,6 @@ def mlstm_dq_kernel(
     t = first + rows
     valid = t < end
     u_t, episode_t = load_rows(u_ptr, episode_ptr, t, valid)
-    if ROUNDED:
-        q = load_tile(q_ptr, stride_qt, rows, valid, kd, K)
-    inner = tl.zeros([TILE], tl.float32)  # q . through
     through = tl.zeros([TILE, BLOCK_K], tl.float32)  # the numerator
     under = tl.zeros([TILE, BLOCK_K], tl.float32)  # q . n
     if (C_0_ptr is not None) or (chunk > 0):
@@ -101,8 +97,6 @@ def mlstm_dq_kernel(
             through = dot_mixed(dh, tl.trans(C), PRECISION, through)
         n = load_between(n_0_ptr, n_ptr, chunk, (bh, total), K, kd, kd < K)
         through = tl.where(carries[:, None], through * g[:, None], 0.0)
-        if ROUNDED:
-            inner += tl.sum(q.to(tl.float32) * through, 1)
         under += tl.where(carries[:, None], n[None, :] * g[:, None], 0.0)
     for column in range(start, first + 1, TILE):
         j = column + rows
@@ -118,17 +112,14 @@ def mlstm_dq_kernel(
         k = load_tile(k_ptr + offset * stride_kt, stride_kt, rows, known, kd, K)
         w = within(c, episode_j, j, u_t, episode_t, t)
         dscores *= w
-        if ROUNDED:
-            inner += tl.sum(dot(q, tl.trans(k), PRECISION) * dscores, 1)
-        through += dot(narrow(dscores, k.dtype), k, PRECISION)
-        under += dot(narrow(w, k.dtype), k, PRECISION)
+        # what the two have in common cancels below, and most of q . dq in the gates' gradients
+        through = dot_mixed(dscores, k, PRECISION, through)
+        under = dot_mixed(w, k, PRECISION, under)
     floor = tl.load(floor_ptr + bh * T + t, valid, other=1.0)
     qn = tl.load(qn_ptr + bh * T + t, valid, other=0.0)
     den = tl.maximum(tl.abs(qn), floor)
-    if not ROUNDED:
-        q = load_tile(q_ptr, stride_qt, rows, valid, kd, K)
-        inner = tl.sum(q.to(tl.float32) * through, 1)
-    inner *= scale / den
+    q = load_tile(q_ptr, stride_qt, rows, valid, kd, K)
+    inner = tl.sum(q.to(tl.float32) * through, 1) * (scale / den)
     counts = tl.abs(qn) > floor
     ds = tl.where(counts, -inner / tl.where(counts, qn, 1.0), 0.0)
     dq = through * (scale / den)[:, None] + under * (ds * scale)[:, None]
@@ -182,7 +173,6 @@ def mlstm_dk_kernel(
     BLOCK_K: tl.constexpr,
     BLOCK_V: tl.constexpr,
     V_BLOCKS: tl.constexpr,
-    ROUNDED: tl.constexpr,  # the operands of products are: `inner` is summed without that
 ):
     """Sum the gradient of one tile of keys."""
     bh, batch, head, chunk, _, end, first = locate(T, H, L, tiles, tiles_per_chunk, TILE)
@@ -204,9 +194,6 @@ def mlstm_dk_kernel(
     j = first + rows
     valid = j < end
     c, episode_j = load_columns(c_ptr, episode_ptr, j, valid)
-    if ROUNDED:
-        k = load_tile(k_ptr, stride_kt, rows, valid, kd, K)
-    inner = tl.zeros([TILE], tl.float32)  # k . dk
     dk = tl.zeros([TILE, BLOCK_K], tl.float32)
     if (dC_T_ptr is not None) or (end < T):
         reaches = episode_j == tl.load(episode_ptr + end)
@@ -221,8 +208,6 @@ def mlstm_dk_kernel(
             dk = dot_mixed(v, tl.trans(dC), PRECISION, dk)
         dn = load_between(dn_T_ptr, dn_ptr, last, (bh, total), K, kd, kd < K)
         dk = a[:, None] * (dk + dn[None, :])
-        if ROUNDED:
-            inner += tl.sum(k.to(tl.float32) * dk, 1)
     for row in range(first, end, TILE):
         t = row + rows
         known = t < end
@@ -241,11 +226,8 @@ def mlstm_dk_kernel(
         # the weight first: where it is 0, what it weighs may be infinite
         w = within(c, episode_j, j, u_t, episode_t, t) * scale
         dscores = dscores * (w / den[:, None]) + w * ds[:, None]
-        if ROUNDED:
-            inner += tl.sum(dot(q, tl.trans(k), PRECISION) * dscores, 0)
-        dk += dot(tl.trans(narrow(dscores, q.dtype)), q, PRECISION)
+        dk = dot_mixed(tl.trans(dscores), q, PRECISION, dk)
     store_tile(dk_ptr, H * K, rows, valid, kd, K, dk)
-    if not ROUNDED:
-        k = load_tile(k_ptr, stride_kt, rows, valid, kd, K)
-        inner = tl.sum(k.to(tl.float32) * dk, 1)
+    k = load_tile(k_ptr, stride_kt, rows, valid, kd, K)
+    inner = tl.sum(k.to(tl.float32) * dk, 1)
     tl.store(kdk_ptr + bh * T + j, inner, valid)
