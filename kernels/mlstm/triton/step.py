@@ -205,6 +205,7 @@ def mlstm_step_kernel(
         n += tl.where(fresh, 0.0, old * forget)
     floor = tl.exp(-tl.minimum(tl.maximum(m, -BOUND), BOUND))
     den = tl.maximum(tl.abs(tl.sum(q * n, 0)), floor)
+    tl.debug_barrier()  # every warp has read all of m and n before one overwrites them
     tl.store(n_new_ptr + bh * K + kd, narrow(n, n_new_ptr.dtype.element_ty), in_k)
     tl.store(m_new_ptr + bh, narrow(m, m_new_ptr.dtype.element_ty))
     for start in range(0, V, BLOCK_V):
