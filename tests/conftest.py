@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -49,6 +50,18 @@ class Countdown(gymnasium.Env[np.ndarray, int]):
         ended = self.t == self.lengths[n]
         cut = ended and self.truncate[n]
         return self._observe(), float(self.t), ended and not cut, cut, {}
+
+
+@pytest.fixture
+def forked() -> Iterator[None]:
+    """Processes that start at once, also where an import has asked for fresh interpreters."""
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("fork", force=True)
+    with warnings.catch_warnings():
+        # newer Pythons warn of every fork beside threads, such as those of other tests
+        warnings.filterwarnings("ignore", ".*multi-threaded.*fork", DeprecationWarning)
+        yield
+    multiprocessing.set_start_method(before, force=True)
 
 
 @pytest.fixture
