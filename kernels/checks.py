@@ -220,8 +220,11 @@ def _need_state(
 
 
 def _fail_state(state: object, names: tuple[str, ...]) -> NoReturn:
+    what = f"a {type(state).__name__}"
+    if isinstance(state, (tuple, list)):
+        what += f" of {', '.join(type(part).__name__ for part in state) or 'nothing'}"
     raise ValueError(
-        f"state is a {type(state).__name__}, expected None (fresh) or the tuple of tensors "
+        f"state is {what}, expected None (fresh) or the tuple of tensors "
         f"({', '.join(names)}) that an earlier call handed back"
     )
 

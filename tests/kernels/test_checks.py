@@ -30,7 +30,7 @@ def good():
         ({"reset": torch.zeros(B, dtype=torch.bool)}, r"reset has shape \[2\]"),
         ({"state": tuple(s[:1] for s in good()["state"])}, r"state C has shape \[1, 2, 4, 5\]"),
         ({"state": torch.zeros(3)}, r"state is a Tensor.*\(C, n, m\)"),
-        ({"state": (None, None, None)}, r"state is a tuple, expected None"),
+        ({"state": (None, 1)}, r"state is a tuple of NoneType, int, expected None"),
         ({"backend": "tritn"}, r"did you mean 'triton'"),
         ({"forget_gate": "sigmod"}, r"did you mean 'sigmoid'"),
         ({"chunk_size": 0}, r"chunk_size=0"),
