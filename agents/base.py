@@ -3,7 +3,8 @@
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -42,7 +43,8 @@ class RecurrentAgent(ABC):
             None: `env.id`.
         seed: of the initial weights, the environments and the sampled actions.
         device: `auto`, `cpu`, `cuda`, ...
-        threads: CPU threads torch may use while learning; 0: torch's own choice.
+        threads: CPU threads torch may use for the initial weights and while learning; 0: torch's
+            own choice.
         run_dir: folder of the run, which must be new or empty; None: a new one under `runs/`.
         env, normalization, memory, policy, agent, logger, checkpoint: the sections of
             `TrainConfig`, each a mapping or its config object.
@@ -112,7 +114,7 @@ class RecurrentAgent(ABC):
         self.algorithm = config.agent
         self.device = resolve_device(config.device)
         self.env = make_vector_env(config.env, custom, self.device, mask_check(config.policy))
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), _threads(config.threads):
             torch.manual_seed(config.seed)
             self.policy = Policy(
                 self.env.single_observation_space,
@@ -162,14 +164,11 @@ class RecurrentAgent(ABC):
         total = self.config.total_steps if total_steps is None else total_steps
         if total < 1:
             raise ConfigError(f"total_steps={total}: expected 1 or more")
-        threads = torch.get_num_threads()
-        if self.config.threads:
-            torch.set_num_threads(self.config.threads)
         try:
-            self._open_logger()
-            self._learn(total, on_update)
+            with _threads(self.config.threads):
+                self._open_logger()
+                self._learn(total, on_update)
         finally:
-            torch.set_num_threads(threads)
             if self._logger is not None:
                 self._logger.close()
                 self._logger = None
@@ -315,6 +314,22 @@ def resolve_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"device={name!r} cannot be used here ({reason}): try auto") from error
     return device
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Let torch use `count` CPU threads, 0: as many as it likes.
+
+    Sums are rounded differently by other numbers of them, and so are the orthogonal matrices that
+    the weights start from: a seed gives the same run in every shell only with a fixed number.
+    """
+    before = torch.get_num_threads()
+    if count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _env_section(environment: Any, section: Any) -> Any:

@@ -2,6 +2,7 @@ from typing import Any
 
 import gymnasium
 import pytest
+import torch
 from gymnasium.vector import SyncVectorEnv
 
 from xlstm_rl import MemoryConfig, RecurrentPPO, evaluate
@@ -52,3 +53,17 @@ def test_without_a_logger_nothing_is_written(tmp_path: Any, monkeypatch: Any) ->
     monkeypatch.chdir(tmp_path)
     RecurrentPPO("CartPole-v1", env={"num_envs": 2}, **SMALL).learn(32)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_weights_of_a_seed_do_not_depend_on_the_threads_of_the_shell() -> None:
+    def weights(threads: int) -> torch.Tensor:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            agent = RecurrentPPO("xlstm_rl/CartPoleNoVel-v1", logger={"kind": "none"})
+            assert torch.get_num_threads() == threads
+        finally:
+            torch.set_num_threads(before)
+        return torch.cat([p.detach().flatten() for p in agent.parameters])
+
+    assert torch.equal(weights(1), weights(2))
