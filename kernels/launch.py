@@ -39,11 +39,24 @@ def why_not_triton(device: torch.device, dtype: torch.dtype) -> str | None:
         return "the package triton is not installed: pip install triton"
     if dtype not in TRITON_DTYPES:
         return f"its kernels take float32, bfloat16 and float16, not {str(dtype)[6:]}"
-    if device.type == "cuda" or (device.type == "cpu" and interpreting()):
+    if device.type == "cuda":
+        return _too_old(device.index)
+    if device.type == "cpu" and interpreting():
         return None
     return (
         f"the inputs are on {device}: move them to a CUDA or ROCm device, or set "
         "TRITON_INTERPRET=1 before Triton is imported to have them interpreted on the CPU"
+    )
+
+
+@functools.cache
+def _too_old(index: int | None) -> str | None:
+    if torch.version.hip is not None or torch.cuda.get_device_capability(index) >= (8, 0):
+        return None
+    major, minor = torch.cuda.get_device_capability(index)
+    return (
+        "its kernels need an NVIDIA GPU of compute capability 8.0 (Ampere) or later, "
+        f"{torch.cuda.get_device_name(index)} has {major}.{minor}"
     )
 
 
@@ -72,17 +85,30 @@ def dot_precision(dtype: torch.dtype, device_class: str) -> str:
     """How ``tl.dot`` is to multiply: float32 exactly, unless torch was told that less will do.
 
     ``tf32x3`` has float32's accuracy on tensor cores, by three products of the halves of each
-    number; ``torch.set_float32_matmul_precision("high")`` asks for a single one.
+    number; ``torch.set_float32_matmul_precision("high")`` or
+    ``torch.backends.cuda.matmul.fp32_precision = "tf32"`` ask for a single one.
+
+    Args:
+        dtype: of the operands.
+        device_class: one of :data:`DEVICE_CLASSES`.
     """
-    if dtype is not torch.float32 or torch.get_float32_matmul_precision() != "highest":
+    if dtype is not torch.float32 or _tf32_will_do():
         return "tf32" if device_class != "gfx942" else "ieee"
     return "ieee" if device_class == "gfx942" else "tf32x3"
+
+
+def _tf32_will_do() -> bool:
+    # torch 2.9 and later: set by the older function too, which cannot be asked once this was used
+    precision = getattr(torch.backends.cuda.matmul, "fp32_precision", None)
+    if precision is None:
+        return torch.get_float32_matmul_precision() != "highest"
+    return precision not in ("none", "ieee")
 
 
 def launch(device: torch.device, kernel: Any, grid: tuple[int, ...], **arguments: Any) -> None:
     """Start ``kernel`` on ``device`` with its arguments by name, ``num_warps`` and so on included.
 
-    The first axis of ``grid`` may be long (2^31 - 1), the others not (65,535).
+    The first axis of ``grid`` may be long (2^31 - 1; on AMD 2^32 threads), the others not (65,535).
     """
     # multiply-adds in one rounding, asked for by name: the default differs between Tritons
     arguments["enable_fp_fusion"] = True

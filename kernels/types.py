@@ -23,6 +23,11 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in _HALVES else dtype
 
 
+LEAST_LOG_FORGET = -1e5
+"""Log forget gates count as this much at least: all is forgotten, far below every input gate, and
+the running sums behind them keep their digits."""
+
+
 def exp_bound(dtype: torch.dtype) -> float:
     """The largest ``x`` for which neither ``exp(x)`` nor ``exp(-x)`` leaves the normal numbers."""
     return _EXP_BOUNDS[dtype]

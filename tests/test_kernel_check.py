@@ -81,3 +81,38 @@ def test_a_tile_that_no_case_asked_for_is_an_error(faults):
 
 def test_an_operation_without_a_table_of_tiles_is_an_error(faults):
     assert "untiled: kernel_check.cases has no dict whose name ends in TABLE" in faults[2]
+
+
+_SPECIALIZATIONS = """
+import sys
+sys.path[:0] = [".", ".ci"]
+from kernel_check import cases, compilation
+from xlstm_rl.kernels import launch
+
+def compiled(B):
+    kinds = set()
+    for T in (256, None):
+        call = cases.Call(B=B, T=T, grad="all" if T else "none", inplace=T is None)
+        for case in (
+            cases._mlstm(cases.BF16, 64, 64, call),
+            cases._slstm(cases.BF16, 64, call),
+            cases._conv1d(cases.BF16, 64, call),
+        ):
+            with launch.recording("sm_90") as recording:
+                case.run()
+            for kernel, arguments in recording.launches:
+                job = compilation.Job("", "", "sm_90", kernel, arguments)
+                kinds.add(compilation.specialization(job))
+    return kinds
+
+print(len(compiled(16)), *(len(compiled(B) - compiled(16)) for B in (1, 17, 4096)))
+"""
+
+
+def test_a_batch_of_another_size_compiles_nothing_anew():
+    env = {name: value for name, value in os.environ.items() if not name.startswith("TRITON_")}
+    command = [sys.executable, "-c", _SPECIALIZATIONS]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    kernels, *new = map(int, done.stdout.split())
+    assert kernels > 10
+    assert new == [0, 0, 0]

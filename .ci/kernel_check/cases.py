@@ -144,12 +144,12 @@ def mlstm() -> Iterator[Case]:
     yield _variant(_mlstm(F16, 64, 64, Call(T=None)))
 
 
-def _slstm(dtype: torch.dtype, D: int, call: Call) -> Case:
+def _slstm(dtype: torch.dtype, D: int, call: Call, weights: torch.dtype | None = None) -> Case:
     def run() -> None:
         ops = importlib.import_module("xlstm_rl.kernels.slstm.triton.ops")
         B, H = call.B, call.H
         x = call.tensor(dtype, *call.lead, 4, H, D)
-        R, b = call.tensor(dtype, 4, H, D, D), call.tensor(dtype, 4, H, D)
+        R, b = (call.tensor(weights or dtype, 4, H, D, *last) for last in ((D,), ()))
         state = tuple(call.tensor(F32, B, H, D, state=True) for _ in "hcnm")
         inputs = (x, R, b, call.resets(), state if call.state else None, call.option or "sigmoid")
         if call.T is None:
@@ -157,7 +157,8 @@ def _slstm(dtype: torch.dtype, D: int, call: Call) -> Case:
         else:
             call.finish(*ops.slstm(*inputs))
 
-    return Case(call.name(dtype, f"D={D}"), run)
+    size = f"D={D}" if weights is None else f"D={D} R={str(weights)[6:]}"
+    return Case(call.name(dtype, size), run)
 
 
 def slstm() -> Iterator[Case]:
@@ -175,6 +176,8 @@ def slstm() -> Iterator[Case]:
     yield _variant(_slstm(BF16, 64, Call(B=512)))
     yield _variant(_slstm(F16, 64, Call()))
     yield _variant(_slstm(F16, 64, Call(T=None)))
+    for call in (Call(), ACT):  # as under autocast
+        yield _variant(_slstm(BF16, 64, call, F32))
 
 
 def _conv1d(dtype: torch.dtype, C: int, call: Call) -> Case:

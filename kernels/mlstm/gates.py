@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xlstm_rl.kernels.types import compute_dtype, exp_bound
+from xlstm_rl.kernels.types import LEAST_LOG_FORGET, compute_dtype, exp_bound
 
 
 class Layout(NamedTuple):
@@ -82,7 +82,7 @@ def make_gates(
     """All weights of a sequence; i, log_f ``[B, T, H]``, reset ``[B, T]``, m_0 ``[B, H]``."""
     B, _, H, N, L = layout
     dtype, device = log_f.dtype, i.device
-    log_fc = _tile64(layout.cut(log_f))
+    log_fc = _tile64(layout.cut(log_f)).clamp_(min=LEAST_LOG_FORGET)
     b = log_fc.cumsum(-1)  # [N, B, H, L]
     c = _tile64(layout.cut(i, -torch.inf)).sub_(b)
     g = b[..., -1]  # [N, B, H]

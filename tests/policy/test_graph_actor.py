@@ -193,10 +193,16 @@ def test_weights_and_statistics_that_change_in_place_are_seen(make_policy: Make)
     np.testing.assert_array_equal(again, plain(obs, reset=True))
 
 
-def test_a_policy_that_was_moved_or_cast_is_refused(make_policy: Make) -> None:
+@pytest.mark.parametrize("change", ["cast", "assign"])
+def test_a_policy_with_other_tensors_than_captured_is_refused(
+    make_policy: Make, change: str
+) -> None:
     policy = make_policy()
     graph = _graph_actor(policy)
-    policy.double()
+    if change == "cast":
+        policy.double()
+    else:
+        policy.load_state_dict(make_policy().state_dict(), assign=True)
     with pytest.raises(RuntimeError, match=r"moved or cast since.*make a new actor"):
         graph(np.zeros((B, 3), np.float32))
 

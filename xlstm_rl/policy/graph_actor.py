@@ -61,6 +61,10 @@ class CudaGraph:
                 for _ in range(_WARM_UP_STEPS):
                     run()
             torch.cuda.current_stream().wait_stream(stream)
+            # Another stream than the warm-up's, as torch's own pattern has it: there cuBLAS takes
+            # a workspace from the graph's memory, and nobody else's reset frees it.
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
             # What other threads do on the GPU meanwhile, say to pinned memory, is their business.
             mode = "thread_local"
             with torch.cuda.graph(self._graph, stream=stream, capture_error_mode=mode):
@@ -153,8 +157,7 @@ class GraphActor(Actor):
                 leaf.zero_()
         # The graph reads from these addresses: held, so that nobody else is given them.
         self._held = [x.detach() for x in (*policy.parameters(), *policy.buffers())]
-        self._weight = next(policy.network.parameters())
-        self._address = self._weight.data_ptr()
+        self._address = self._first_address()
 
     def _run(self) -> Any:
         """Do the step from buffer to buffer: what is captured."""
@@ -182,10 +185,15 @@ class GraphActor(Actor):
         for mine, new in zip(self._leaves, leaves, strict=True):
             mine.copy_(new)
 
+    def _first_address(self) -> int:
+        """Where the weights are now: one stands for all."""
+        return next(self.policy.network.parameters()).data_ptr()
+
     def _step(self, obs: Observation, reset: Tensor | None, beside: Beside) -> Any:
-        if self._weight.data_ptr() != self._address:
+        if self._first_address() != self._address:
             raise RuntimeError(
-                "the policy was moved or cast since its step was captured: make a new actor with "
+                "the policy was moved or cast since its step was captured, or given other tensors "
+                "for weights (load_state_dict with assign=True): make a new actor with "
                 "policy.actor(..., cuda_graph=True)"
             )
         if isinstance(self._obs, dict) and isinstance(obs, dict):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from xlstm_rl.kernels.autograd import Grads, first_derivatives_only, wants_gradient
 from xlstm_rl.kernels.conv1d.triton import run
+from xlstm_rl.kernels.inplace import has_own_memory, note_overwritten
 
 
 def causal_conv1d(
@@ -133,7 +134,13 @@ def _step_inplace(
     activation: str,
 ) -> Tensor:
     """``y [B, C]``; the state is overwritten."""
-    return run.step(x, weight, bias, reset, state, activation, end=state)[0]
+    if not has_own_memory(state):
+        y, end = run.step(x, weight, bias, reset, state, activation)
+        state.copy_(end)  # refuses, and says why
+        return y
+    y, _ = run.step(x, weight, bias, reset, state, activation, end=state)
+    note_overwritten([state])
+    return y
 
 
 conv1d_step_inplace_op = torch.library.custom_op(

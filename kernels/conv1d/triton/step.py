@@ -65,6 +65,10 @@ def conv1d_step_kernel(
             old = tl.zeros([ROWS, COLUMNS], end_ptr.dtype.element_ty)
         if j > 0:
             tl.store(end + (j - 1) * stride_ej, old, mask=mask)
+    if W == 2:
+        # every warp has read the one entry before x takes its place; where there are more, each is
+        # stored by the threads that read it, or handed to them past a barrier
+        tl.debug_barrier()
     if W > 1:
         tl.store(end + (W - 2) * stride_ej, x, mask=mask)
     if SILU:

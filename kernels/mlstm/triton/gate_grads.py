@@ -12,7 +12,7 @@ from xlstm_rl.kernels.mlstm.triton.weights import locate
 from xlstm_rl.kernels.products import narrow
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["total"])
 def mlstm_gate_grads_kernel(
     f_ptr,  # [B, T, H]
     episode_ptr,  # [B * H, T + 1]

@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from xlstm_rl.kernels.launch import launch
-from xlstm_rl.kernels.types import exp_bound
+from xlstm_rl.kernels.types import LEAST_LOG_FORGET, exp_bound
 
 _BLOCK = 1024  # steps at a time: one pass for most rollouts, few for the longest
 
@@ -77,9 +77,10 @@ def scan_gates(
         stride_rb=0 if reset is None else reset.stride(0),
         stride_rt=0 if reset is None else reset.stride(1),
         SIGMOID=forget_gate == "sigmoid",
+        LEAST_LOG_F=LEAST_LOG_FORGET,
         BOUND=exp_bound(torch.float32),
         BLOCK=block,
-        num_warps=max(1, min(8, block // 128)),
+        num_warps=max(1, min(8, block // 64)),
     )
     return gates
 
@@ -96,8 +97,9 @@ def log_forget_gate(f, SIGMOID: tl.constexpr):
 
 @triton.jit
 def _latest_max(episode_a, a, episode_b, b):
-    """A running maximum that starts anew with every episode."""
-    return episode_b, tl.where(episode_a == episode_b, tl.maximum(a, b), b)
+    """A running maximum that starts anew with every episode; not a number after the first NaN."""
+    larger = tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
+    return episode_b, tl.where(episode_a == episode_b, larger, b)
 
 
 @triton.jit
@@ -123,6 +125,7 @@ def mlstm_gates_kernel(
     stride_rb,
     stride_rt,
     SIGMOID: tl.constexpr,
+    LEAST_LOG_F: tl.constexpr,
     BOUND: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -154,6 +157,10 @@ def mlstm_gates_kernel(
         i = tl.load(i_ptr + step * stride_it, valid, other=0.0).to(tl.float64)
         f = tl.load(f_ptr + step * stride_ft, valid, other=0.0)
         log_f = tl.where(valid, log_forget_gate(f, SIGMOID), 0.0)
+        # the sums go on behind it: what forgets all takes no more from them than that needs, and
+        # a NaN, which a reset ends, stays out of them
+        broken = (log_f != log_f) | (log_f == float("inf"))
+        log_f = tl.where(broken, 0.0, tl.maximum(log_f, LEAST_LOG_F))
         if reset_ptr is not None:
             first = tl.load(reset_ptr + step * stride_rt, valid, other=0).to(tl.int32)
         else:
@@ -162,11 +169,14 @@ def mlstm_gates_kernel(
         b = b_end + tl.cumsum(log_f, 0)
         episode = episode_end + tl.cumsum(first, 0).to(tl.int32)
         # an input gate of -inf is a weight of 0, and its differences must stay numbers
-        c = tl.where(valid, tl.maximum(i - b, -1e30), -1e30)
+        c = tl.maximum(i - b, -1e30, propagate_nan=tl.PropagateNan.ALL)
+        c = tl.where(valid, tl.where(broken, float("nan"), c), -1e30)
         # a fresh state, m = 0, counts in the maximum although it carries nothing
         fresh = tl.where(first != 0, log_f - b, -1e30)
-        _, u = tl.associative_scan((episode, tl.maximum(c, fresh)), 0, _latest_max)
-        u = tl.where(episode == episode_end, tl.maximum(u, u_end), u)
+        largest = tl.maximum(c, fresh, propagate_nan=tl.PropagateNan.ALL)
+        _, u = tl.associative_scan((episode, largest), 0, _latest_max)
+        larger = tl.maximum(u, u_end, propagate_nan=tl.PropagateNan.ALL)
+        u = tl.where(episode == episode_end, larger, u)
 
         tl.store(c_ptr + step, c, valid)
         tl.store(u_ptr + 1 + step, u, valid)

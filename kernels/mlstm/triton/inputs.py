@@ -21,7 +21,7 @@ from xlstm_rl.kernels.mlstm.triton.weights import (
 from xlstm_rl.kernels.products import dot, dot_mixed
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["total"])
 def mlstm_dq_kernel(
     q_ptr,  # [B, T, H, K]
     k_ptr,  # [B, T, H, K]
@@ -129,7 +129,7 @@ def mlstm_dq_kernel(
     tl.store(qdq_ptr + bh * T + t, tl.where(counts, 0.0, inner), valid)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["total"])
 def mlstm_dk_kernel(
     q_ptr,  # [B, T, H, K]
     k_ptr,  # [B, T, H, K]

@@ -20,7 +20,7 @@ from xlstm_rl.kernels.mlstm.triton.weights import (
 from xlstm_rl.kernels.products import dot, narrow
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["total"])
 def mlstm_output_fwd_kernel(
     q_ptr,  # [B, T, H, K]
     k_ptr,  # [B, T, H, K]
@@ -88,8 +88,9 @@ def mlstm_output_fwd_kernel(
             inside = (kd < K)[:, None] & (vd < V)[None, :]
             C = load_between(C_0_ptr, C_ptr, chunk, (bh, total), K * V, at, inside)
             n = load_between(n_0_ptr, n_ptr, chunk, (bh, total), K, kd, kd < K)
-            sums += dot(q, narrow(C, q.dtype), PRECISION)
-            qn += tl.sum(q.to(tl.float32) * n[None, :], 1)
+            # scaled first: float16 ends at 65504
+            sums += dot(q, narrow(C * scale, q.dtype), PRECISION)
+            qn += tl.sum(q.to(tl.float32) * n[None, :], 1) * scale
         # masked, not multiplied by 0: not even a NaN survives a reset
         sums = tl.where(carries[:, None], sums * g[:, None], 0.0)
         qn = tl.where(carries, qn * g, 0.0)
@@ -105,17 +106,16 @@ def mlstm_output_fwd_kernel(
             k = load_tile(k_ptr + offset * stride_kt, stride_kt, rows, known, kd, K)
             scores += dot(q, tl.trans(k), PRECISION)
         v = load_tile(v_ptr + offset * stride_vt, stride_vt, rows, known, vd, V)
-        scores *= within(c, episode_j, j, u_t, episode_t, t)
+        scores *= within(c, episode_j, j, u_t, episode_t, t) * scale
         qn += tl.sum(scores, 1)
         sums += dot(narrow(scores, v.dtype), v, PRECISION)
-    qn *= scale
     den = tl.maximum(tl.abs(qn), tl.load(floor_ptr + bh * T + t, valid, other=1.0))
-    store_tile(h_ptr, H * V, rows, valid, vd, V, sums * (scale / den)[:, None])
+    store_tile(h_ptr, H * V, rows, valid, vd, V, sums / den[:, None])
     if tl.program_id(1) == 0:
         tl.store(qn_ptr + t, qn, valid)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["total"])
 def mlstm_dv_kernel(
     q_ptr,  # [B, T, H, K]
     k_ptr,  # [B, T, H, K]

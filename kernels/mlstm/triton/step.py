@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from xlstm_rl.kernels.inplace import note_overwritten
 from xlstm_rl.kernels.launch import launch
 from xlstm_rl.kernels.mlstm.triton.gates import log_forget_gate
 from xlstm_rl.kernels.mlstm.triton.tiles import pad
@@ -53,6 +54,7 @@ def step_forward(
         **_sizes(q, v, forget_gate),
     )
     if inplace and state is not None:
+        note_overwritten(s for s, a in zip(state, after, strict=True) if s is a)
         for s, a in zip(state, after, strict=True):
             if s is not a:  # it had to be made contiguous
                 s.copy_(a)

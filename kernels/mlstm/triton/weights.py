@@ -20,7 +20,8 @@ def within(c, episode_j, j, u, episode_i, i):
     u_high, u_low = split(u)
     log = (c_high[None, :] - u_high[:, None]) + (c_low[None, :] - u_low[:, None])
     seen = (episode_i[:, None] == episode_j[None, :]) & (i[:, None] >= j[None, :])
-    return tl.where(seen, tl.exp(tl.minimum(log, 0.0)), 0.0)  # above 0 only where not seen
+    log = tl.minimum(log, 0.0, propagate_nan=tl.PropagateNan.ALL)  # above 0 only where not seen
+    return tl.where(seen, tl.exp(log), 0.0)
 
 
 @triton.jit
@@ -55,14 +56,14 @@ def load_rows(u_ptr, episode_ptr, t, valid):
 @triton.jit
 def weight(log):
     """The exponential of a float64 in float32; above 0 are only those that are not used."""
-    return tl.exp(tl.minimum(log, 0.0).to(tl.float32))
+    return tl.exp(tl.minimum(log, 0.0, propagate_nan=tl.PropagateNan.ALL).to(tl.float32))
 
 
 @triton.jit
 def load_tile(ptr, stride, t, valid_t, d, D):
     """Load ``[t, d]`` of a tensor whose rows are `stride` apart; zeros outside."""
-    offsets = t[:, None] * stride + d[None, :]
-    return tl.load(ptr + offsets, valid_t[:, None] & (d < D)[None, :], other=0.0)
+    at = (ptr + t.to(tl.int64) * stride)[:, None] + d[None, :]
+    return tl.load(at, valid_t[:, None] & (d < D)[None, :], other=0.0)
 
 
 @triton.jit

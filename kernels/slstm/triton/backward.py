@@ -224,7 +224,7 @@ def backward(
         "HAS_OWN": dc is not None or dn is not None or dm is not None,
         "SIGMOID": forget_gate == "sigmoid",
         "EXP_BOUND": exp_bound(torch.float32),
-        "PRECISION": dot_precision(dx.dtype, kind),
+        "PRECISION": dot_precision(R.dtype, kind),
         "BB": tile.rows,
         "num_warps": tile.backward_warps,
         "num_stages": tile.stages,

@@ -54,6 +54,7 @@ def still(reset, rows, B, stride):
 @triton.jit
 def load_four(ptr, stride, offsets, mask):
     """Four tiles, ``stride`` apart, as they are."""
+    stride = tl.cast(stride, tl.int64)  # the gates may be the outermost axis
     v_0 = load(ptr, offsets, mask)
     v_1 = load(ptr + stride, offsets, mask)
     v_2 = load(ptr + 2 * stride, offsets, mask)

@@ -213,7 +213,7 @@ def forward(
         "D": D,
         "SIGMOID": forget_gate == "sigmoid",
         "EXP_BOUND": exp_bound(torch.float32),
-        "PRECISION": dot_precision(x.dtype, kind),
+        "PRECISION": dot_precision(R.dtype, kind),
         "BB": tile.rows,
         "num_warps": tile.forward_warps,
         "num_stages": tile.stages,

@@ -5,6 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from xlstm_rl.kernels.inplace import has_own_memory, note_overwritten
 from xlstm_rl.kernels.launch import device_class, dot_precision, launch
 from xlstm_rl.kernels.slstm.triton.blocks import (
     add_mixed,
@@ -139,6 +140,7 @@ def step_inplace(
     state = (h, c, n, m)
     own = [s if _writable(s) else s.contiguous() for s in state]
     y = _step(x, R, b, reset, own, own, forget_gate)
+    note_overwritten(s for s, o in zip(state, own, strict=True) if s is o)
     for s, o in zip(state, own, strict=True):
         if s is not o:
             s.copy_(o)
@@ -147,9 +149,7 @@ def step_inplace(
 
 def _writable(s: Tensor) -> bool:
     """Whether the kernel may write there: a dense last axis, no element twice in memory."""
-    return all(
-        stride > 0 or size == 1 for stride, size in zip(s.stride(), s.shape, strict=True)
-    ) and (s.stride(-1) == 1 or s.shape[-1] == 1)
+    return has_own_memory(s) and (s.stride(-1) == 1 or s.shape[-1] == 1)
 
 
 def _step(
@@ -205,7 +205,7 @@ def _step(
             D=D,
             SIGMOID=forget_gate == "sigmoid",
             EXP_BOUND=exp_bound(torch.float32),
-            PRECISION=dot_precision(x.dtype, kind),
+            PRECISION=dot_precision(R.dtype, kind),
             BB=tile.rows,
             BD=pad(D),
             BK=tile.depth,

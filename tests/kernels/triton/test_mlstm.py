@@ -145,6 +145,13 @@ def test_half_precision(hold_to_reference, dtype):
         hold_to_reference(call, xs, make_reset("random", 2, 40), dtypes=dtypes)
 
 
+def test_float16_of_large_inputs_stays_finite(hold_to_reference):
+    xs = make_inputs(1, 40, 1, 64, 16, with_state=False, gates=(0.0, 5.0))
+    xs[:2] = (32.0 * x for x in xs[:2])  # q . k reaches 70,000, float16 65,504
+    dtypes = [torch.float16] * 3 + [torch.float32] * 2
+    hold_to_reference(call, xs, None, dtypes=dtypes, touch=[0])
+
+
 def test_strided_inputs(hold_to_reference):
     xs = make_inputs(2, 20, 3, 8, 16)
     last = [x.movedim(0, -1).contiguous().movedim(-1, 0) for x in xs]
