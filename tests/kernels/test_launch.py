@@ -44,3 +44,15 @@ def test_gpus_that_the_tiles_do_not_fit_are_left_to_torch(monkeypatch):
     assert reason is not None and "8.0 (Ampere) or later, T4 has 7.5" in reason
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
     assert launch.why_not_triton(torch.device("cuda", 0), torch.float32) is None
+
+
+def test_a_tile_of_steps_is_never_wider_than_32_bits():
+    ops = pytest.importorskip("xlstm_rl.kernels.mlstm.triton.ops")
+    T, H, K = 64, 8, 64
+    for B in (4, 2**19):  # where time is the outermost axis, a step is B H K elements
+        q = torch.empty(T, B, H, K, device="meta").transpose(0, 1)
+        gate = torch.empty(B, T, H, device="meta")
+        with launch.recording("sm_90") as recording:
+            ops.mlstm(q, q, q, gate, gate, None, None, 64, "sigmoid")
+        arguments = next(a for _, a in recording.launches if "stride_kt" in a)
+        assert arguments["stride_kt"] == (B if B == 4 else 1) * H * K

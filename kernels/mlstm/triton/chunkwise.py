@@ -13,6 +13,8 @@ from xlstm_rl.kernels.mlstm.triton.output import mlstm_dv_kernel, mlstm_output_f
 from xlstm_rl.kernels.mlstm.triton.states import mlstm_states_bwd_kernel, mlstm_states_fwd_kernel
 from xlstm_rl.kernels.mlstm.triton.tiles import Tiles, choose_tiles, pad
 
+_MOST_ROWS = 64  # no tile has more
+
 
 class Saved(NamedTuple):
     """What the backward reads besides the inputs and the final state."""
@@ -331,8 +333,12 @@ def _options(q: Tensor, layout: Layout, block_k: int, block_v: int) -> dict[str,
 
 
 def _dense(x: Tensor) -> Tensor:
-    """With its last axis in one piece, as the kernels read it; other strides are theirs."""
-    return x if x.stride(-1) == 1 else x.contiguous()
+    """With its last axis in one piece, as the kernels read it; other strides are theirs.
+
+    Unless a tile of steps spans more than 32 bits can say, as where time is the outermost axis.
+    """
+    near = x.stride(1) < 2**31 // _MOST_ROWS
+    return x if x.stride(-1) == 1 and near else x.contiguous()
 
 
 def _whole(x: Tensor | None) -> Tensor | None:

@@ -27,7 +27,7 @@ _HALF, _FULL = 2, 4  # bytes of an element
 
 TABLE: dict[tuple[str, int, int], Tiles] = {
     # (device class, bytes of an element, head size up to)
-    ("sm_90", _HALF, 32): Tiles(32, 4, 32, 32, 4, 1),
+    ("sm_90", _HALF, 32): Tiles(32, 4, 32, 32, 4, 2),
     ("sm_90", _HALF, 64): Tiles(32, 4, 64, 64, 4, 1),
     ("sm_90", _HALF, 128): Tiles(32, 8, 64, 64, 8, 2),
     ("sm_90", _HALF, 256): Tiles(32, 4, 32, 64, 8, 1),

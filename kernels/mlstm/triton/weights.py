@@ -62,8 +62,8 @@ def weight(log):
 @triton.jit
 def load_tile(ptr, stride, t, valid_t, d, D):
     """Load ``[t, d]`` of a tensor whose rows are `stride` apart; zeros outside."""
-    at = (ptr + t.to(tl.int64) * stride)[:, None] + d[None, :]
-    return tl.load(at, valid_t[:, None] & (d < D)[None, :], other=0.0)
+    offsets = t[:, None] * stride + d[None, :]  # 32 bits: `chunkwise.py` copies what is wider
+    return tl.load(ptr + offsets, valid_t[:, None] & (d < D)[None, :], other=0.0)
 
 
 @triton.jit
