@@ -26,7 +26,7 @@ class AlgorithmConfig:
     gamma: float = 0.99
     """Discount per step."""
 
-    gae_lambda: float = 0.8
+    gae_lambda: float = 0.95
     """Lambda of generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438)."""
 
     value_coef: float = 0.5
@@ -161,9 +161,6 @@ class A2CConfig(AlgorithmConfig):
 
     learning_rate: float = 2e-3
     """The optimiser's step size at the start."""
-
-    gae_lambda: float = 0.95
-    """Lambda of generalised advantage estimation and of V-trace."""
 
     entropy_coef: float = 0.01
     """Weight of the entropy bonus."""
