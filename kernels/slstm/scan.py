@@ -55,7 +55,8 @@ def scan_forward(
     B, T, _, H, D = x.shape
     dtype, device = compute_dtype(x.dtype), x.device
     raw = torch.empty(T, H, B, 4, D, dtype=dtype, device=device)
-    torch.add(x.permute(1, 3, 0, 2, 4), b.permute(1, 0, 2)[:, None], out=raw)
+    # in the compute dtype: two halves would be added, and rounded, as halves
+    torch.add(x.permute(1, 3, 0, 2, 4), b.permute(1, 0, 2)[:, None].to(dtype), out=raw)
     weight = R.permute(1, 2, 0, 3).reshape(H, D, 4 * D).to(dtype, copy=True)
     bound, sigmoid = exp_bound(dtype), forget_gate == "sigmoid"
     if sigmoid:  # log sigmoid(f) = -softplus(-f), which runs on a view without copying it first

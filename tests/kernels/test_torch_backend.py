@@ -232,3 +232,16 @@ def test_autocast_changes_nothing(backend):
     assert step.dtype == torch.float32
     for a, b in zip(got, want, strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_slstm_computes_halves_in_float32(dtype):
+    B, T, H, D = 2, 40, 2, 16
+    gen = torch.Generator().manual_seed(0)
+    sizes = (B, T, 4, H, D), (4, H, D, D), (4, H, D)
+    low = [torch.randn(size, generator=gen).mul(0.5).to(dtype) for size in sizes]
+    _, state = kernels.slstm(*low, backend="torch")
+    _, want = kernels.slstm(*(x.double() for x in low), backend="reference")
+    for s, w in zip(state, want, strict=True):
+        assert s.dtype == torch.float32
+        assert float((s - w).norm() / w.norm()) < 1e-5
