@@ -132,8 +132,7 @@ def test_expanded_inputs_and_gradients(device):
 @pytest.mark.parametrize("C", [1, 5, 80])
 @pytest.mark.parametrize("W", [1, 2, 4, 7, 40])
 def test_every_size(hold_to_reference, T, C, W):
-    # 40 taps, interpreted one by one, take minutes a pattern: these two stand for all
-    for kind in RESETS if W < 40 else ("consecutive", "random"):
+    for kind in RESETS:
         for with_state in (False, True):
             xs = make_inputs(2, T, C, W, with_state)
             hold_to_reference(convolve("silu"), xs, make_reset(kind, 2, T))

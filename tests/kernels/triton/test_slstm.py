@@ -83,9 +83,9 @@ def test_lengths_and_head_sizes_all(hold_to_reference, T, D, dtype):
     # a state of two numbers averages no rounding
     tolerances = (2e-2, 3e-2) if D == 1 and dtype is not F32 else None
     if (dtype, T, D) == (BF16, 130, 128):
-        # x off by half a digit changes the exact gradients by 3e-2, and the torch backend, which
-        # computes in float32 on rounded dh, is as far away
-        tolerances = (2e-2, 4e-2)
+        # h is rounded for its product at every step; x off by half a digit would change the exact
+        # gradients by 3e-2
+        tolerances = (2e-2, 3e-2)
     reset = make_reset("random", 2, T)
     hold_to_reference(call, xs, reset, dtypes_of(xs, dtype), tolerances=tolerances)
 
@@ -117,8 +117,7 @@ def test_losses(hold_to_reference, touch, D):
 @pytest.mark.parametrize("dtype", [BF16, slow(F16)])
 def test_half_precision(hold_to_reference, dtype):
     xs, reset = make(3, 5, 1, 24), make_reset("random", 3, 5)
-    state = dtype if dtype is BF16 else F32  # a gradient of 2e5 is no float16
-    hold_to_reference(call, xs, reset, dtypes_of(xs, dtype, state=state))
+    hold_to_reference(call, xs, reset, dtypes_of(xs, dtype, state=dtype))
     hold_to_reference(call, xs[:3], reset, dtypes_of(xs[:3], dtype, F32))  # as under autocast
 
 
