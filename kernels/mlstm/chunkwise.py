@@ -11,8 +11,16 @@ import torch
 from torch import Tensor
 
 from xlstm_rl.kernels.mlstm.gate_grads import gate_grads
-from xlstm_rl.kernels.mlstm.gates import Gates, Layout, choose_layout, log_forget_gate, make_gates
-from xlstm_rl.kernels.types import compute_dtype, restart
+from xlstm_rl.kernels.mlstm.gates import (
+    Gates,
+    Layout,
+    choose_layout,
+    find_starts,
+    log_forget_gate,
+    make_gates,
+)
+from xlstm_rl.kernels.mlstm.reference import fresh_rows
+from xlstm_rl.kernels.types import any_reset, compute_dtype, restart
 
 
 class Saved(NamedTuple):
@@ -68,7 +76,9 @@ def chunkwise_forward(
     (B, T, H, K), V = q.shape, v.shape[-1]
     dtype = compute_dtype(q.dtype)
     layout = choose_layout(B, T, H, chunk_size, wide=q.is_cuda)
-    gates = make_gates(layout, i, log_forget_gate(f, forget_gate), reset, m_0, K**-0.5)
+    log_f = log_forget_gate(f, forget_gate)
+    starts, fresh = find_starts(log_f, reset), _find_fresh(C_0, n_0, m_0)
+    gates = make_gates(layout, i, log_f, starts, m_0, fresh, K**-0.5)
     qc, kc, vc = _tile(layout, q, dtype), _tile(layout, k, dtype), _tile(layout, v, dtype, True)
     states = _scan_states(layout, kc, vc, gates, C_0, n_0, reset)
 
@@ -76,7 +86,8 @@ def chunkwise_forward(
     sums = _bmm(scores, vc)  # [N, B, H, L, V + 1]: numerator and q . n
     s = 1 if C_0 is None else 0  # a fresh state has nothing to say to the first chunk
     if s < layout.N:
-        seen = qc[s:] * gates.carried[s:, ..., None]
+        # above 1 only where the state is fresh, where it must not make an inf: inf * 0 is NaN
+        seen = qc[s:] * gates.carried[s:, ..., None].clamp(max=1)
         _baddbmm_(sums[s:], seen, states[s:-1])
     qn = sums[..., V].contiguous()
     den = torch.maximum(qn.abs(), gates.floor)
@@ -122,7 +133,14 @@ def chunkwise_backward(
 
     final = (states[-1] * dstates[-1]).sum((-2, -1)) if to_last else None
     qdq, kdk = (q * dq).sum(-1), (k * dk).sum(-1)
-    di, df, dm_0 = gate_grads(layout, qdq, kdk, final, dm, i, f, reset, m_0, forget_gate)
+    log_f = log_forget_gate(f, forget_gate)
+    first = None
+    if m_0 is not None:
+        fresh = _find_fresh(states[0, ..., :V], states[0, ..., V], m_0)
+        first = m_0 if fresh is None else m_0.masked_fill(fresh, -torch.inf)
+    starts = find_starts(log_f, reset)
+    di, dlf, dm_0 = gate_grads(layout, qdq, kdk, final, dm, i, log_f, starts, first)
+    df = dlf * torch.sigmoid(-f.to(dlf.dtype)) if forget_gate == "sigmoid" else dlf
     dC_0 = dn_0 = None
     if has_state:
         dC_0, dn_0 = dstates[0, ..., :V].contiguous(), dstates[0, ..., V].contiguous()
@@ -134,6 +152,15 @@ def chunkwise_backward(
     dq, dk, dv = outs
     di, df = di.to(i.dtype), df.to(f.dtype)
     return Grads(dq, dk, dv, di, df, dC_0, dn_0, dm_0 if has_state else None)
+
+
+def _find_fresh(C: Tensor | None, n: Tensor | None, m: Tensor | None) -> Tensor | None:
+    """The rows of :func:`fresh_rows`, or ``None`` where it is plain to see that there are none."""
+    if C is None or n is None or m is None:
+        return None
+    if not any_reset(m == 0):
+        return None
+    return fresh_rows(C, n, m)
 
 
 def _numerator_grads(
@@ -198,8 +225,8 @@ def _scan_grads(
         dstates[N, ..., :V] = 0 if dC is None else dC
         dstates[N, ..., V] = 0 if dn is None else dn
     if s < N:
-        seen = q[s:] * carried[s:, ..., None]
-        _bmm(seen.mT, dnum[s:], out=dstates[s:N])
+        # a fresh state's weight may be large where dnum is small: their product first
+        _bmm(q[s:].mT, dnum[s:] * carried[s:, ..., None], out=dstates[s:N])
     each, rates = dstates.unbind(0), decay[..., None, None].unbind(0)
     for t in range(e - 1, s - 1, -1):
         each[t].addcmul_(each[t + 1], rates[t])

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xlstm_rl.kernels.types import LEAST_LOG_FORGET, compute_dtype, exp_bound
+from xlstm_rl.kernels.types import LEAST_LOG_FORGET, any_reset, compute_dtype, exp_bound
 
 
 class Layout(NamedTuple):
@@ -71,68 +71,103 @@ def log_forget_gate(f: Tensor, forget_gate: str) -> Tensor:
     return F.logsigmoid(f) if forget_gate == "sigmoid" else f
 
 
+def find_starts(log_f: Tensor, reset: Tensor | None) -> Tensor | None:
+    """Where a memory begins anew, ``[B, T, 1]`` or per head ``[B, T, H]``; ``None``: nowhere.
+
+    At a reset, and where a forget gate forgets all.
+    """
+    forgotten = log_f < LEAST_LOG_FORGET
+    if any_reset(forgotten):
+        return forgotten if reset is None else forgotten | reset[..., None]
+    return None if reset is None else reset[..., None]
+
+
 def make_gates(
     layout: Layout,
     i: Tensor,
     log_f: Tensor,
-    reset: Tensor | None,
+    starts: Tensor | None,
     m_0: Tensor | None,
+    fresh: Tensor | None,
     scale: float,
 ) -> Gates:
-    """All weights of a sequence; i, log_f ``[B, T, H]``, reset ``[B, T]``, m_0 ``[B, H]``."""
+    """All weights of a sequence.
+
+    Args:
+        layout: how it is cut.
+        i: input gates ``[B, T, H]``.
+        log_f: logarithms of the forget gates ``[B, T, H]``.
+        starts: of :func:`find_starts`.
+        m_0: of the first state, ``[B, H]``; ``None``: there is none.
+        fresh: which rows of the first state are fresh, ``[B, H]``; ``None``: none.
+        scale: of the queries.
+    """
     B, _, H, N, L = layout
     dtype, device = log_f.dtype, i.device
-    log_fc = _tile64(layout.cut(log_f)).clamp_(min=LEAST_LOG_FORGET)
+    log_fc = _tile64(layout.cut(log_f))
+    if starts is not None:  # nothing is forgotten across them: the sums keep their digits
+        log_fc.masked_fill_(log_fc < LEAST_LOG_FORGET, 0)
     b = log_fc.cumsum(-1)  # [N, B, H, L]
     c = _tile64(layout.cut(i, -torch.inf)).sub_(b)
     g = b[..., -1]  # [N, B, H]
-    # the weight exp(base + m) of the state before the chunk, and the same for a fresh state
-    # (m = 0) behind a reset: it carries nothing, but counts in the running maximum
     last_log = g[..., None] + c
-    if reset is None:
-        fresh = seen = None
+    if starts is None:
+        b_in = b
         top = last_log.amax(-1)
         row_top = b + c.cummax(-1).values
     else:
-        seen = layout.cut(reset[..., None]).cumsum(-1)  # [N, B, 1, L] resets so far in the chunk
-        fresh = _since_reset(b, log_fc, layout.cut(reset[..., None]))
+        seen = layout.cut(starts).cumsum(-1)  # [N, B, 1 or H, L] starts so far in the chunk
         last_log = last_log.masked_fill(seen != seen[..., -1:], -torch.inf)
-        top = torch.maximum(last_log.amax(-1), fresh[..., -1])
-        apart = seen[..., :, None] != seen[..., None, :]  # [N, B, 1, L, L]
+        top = last_log.amax(-1)
+        apart = seen[..., :, None] != seen[..., None, :]  # [N, B, 1 or H, L, L]
         apart = apart | torch.ones(L, L, dtype=torch.bool, device=device).triu_(1)
         row_top = (b[..., :, None] + c[..., None, :]).masked_fill_(apart, -torch.inf).amax(-1)
-        row_top = torch.maximum(row_top, fresh)
         b_in = b.masked_fill(seen > 0, -torch.inf)
         g = g.masked_fill(seen[..., -1] > 0, -torch.inf)
+    # the running maximum: nothing has a say in it that was not written; -inf where nothing was
     m = torch.empty(N + 1, B, H, dtype=torch.float64, device=device)
-    m[0] = 0.0 if m_0 is None else m_0
-    if reset is not None:
-        m[0].masked_fill_(reset[:, :1], 0)
+    m[0] = -torch.inf if m_0 is None else m_0
+    if fresh is not None:
+        m[0].masked_fill_(fresh, -torch.inf)
+    if starts is not None:
+        m[0].masked_fill_(starts[:, 0], -torch.inf)
     steps = list(m.unbind(0))
     for n, (g_n, top_n) in enumerate(zip(g.unbind(0), top.unbind(0), strict=True)):
         torch.maximum(steps[n] + g_n, top_n, out=steps[n + 1])
+    row_m = torch.maximum(b_in + m[:-1, ..., None], row_top)
+    m[-1] = m[-1].to(dtype)  # C and n are relative to the m that goes with them, roundings included
 
-    into_row = (b if reset is None else b_in) + m[:-1, ..., None]
-    row_m = torch.maximum(into_row, row_top)
-    # differences in float64, results in the compute dtype
+    # now as a factor: 0 where nothing was written, so that differences are numbers
+    m, row_m = _finite(m), _finite(row_m)
+    bound = exp_bound(dtype)
+    # far below 0 h is 0 whatever m is; a gradient of a fresh state, exp(b - m) / exp(-m), is not
+    row_m.clamp_(min=-0.7 * bound)
+    if m_0 is not None and fresh is not None:
+        m[0] = torch.where(fresh, m_0.to(m.dtype), m[0])
+    # differences in float64, results in the compute dtype; above 0, and then not used or multiplied
+    # by zeros, are only those right of the diagonal and those of a fresh state
     within = torch.empty(N, B, H, L, L, dtype=dtype, device=device)
     log_scale = math.log(scale)
     row = b - row_m + log_scale
     torch.add(row[..., :, None], c[..., None, :], out=within)
-    bound = exp_bound(dtype)
-    _weight_(within.clamp_(-bound, 0))  # above 0 only right of the diagonal
-    if reset is None:
+    _weight_(within.clamp_(-bound, 0))
+    if starts is None:
         within.tril_()
     else:
         within.masked_fill_(apart, 0)
+    into_row = b_in + m[:-1, ..., None]
     return Gates(
         within,
-        _weight_((into_row - row_m + log_scale).to(dtype)),
-        row_m.clamp(-bound, bound).neg_().exp_().to(dtype),
+        _weight_((into_row - row_m + log_scale).clamp_(max=0.7 * bound).to(dtype)),
+        row_m.clamp_(max=bound).neg_().exp_().to(dtype),
         _weight_((last_log - m[1:, ..., None]).to(dtype)),
-        _weight_((g + m[:-1] - m[1:]).to(dtype)),
+        _weight_((g + m[:-1] - m[1:]).clamp_(max=bound).to(dtype)),
         m[-1].to(dtype),
     )
+
+
+def _finite(m: Tensor) -> Tensor:
+    return m.nan_to_num_(nan=torch.nan, posinf=torch.inf, neginf=0.0)
 
 
 def _tile64(x: Tensor) -> Tensor:
@@ -148,11 +183,3 @@ def _weight_(log_weight: Tensor) -> Tensor:
     least = 1e-28 if log_weight.dtype == torch.float32 else 1e-280
     return F.threshold(log_weight.exp_(), least, 0.0, inplace=True)
 
-
-def _since_reset(b: Tensor, log_f: Tensor, reset: Tensor) -> Tensor:
-    """Sums of log_f since the last reset of the chunk, ``-inf`` before it; ``[N, B, H, L]``."""
-    L = b.shape[-1]
-    steps = torch.arange(L, device=b.device)
-    start = torch.where(reset, steps, -1).cummax(-1).values.expand(b.shape)
-    before = (b - log_f).gather(-1, start.clamp(min=0))
-    return (b - before).masked_fill_(start < 0, -torch.inf)

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xlstm_rl.kernels.types import MLSTMState, compute_dtype, exp_bound
+from xlstm_rl.kernels.types import LEAST_LOG_FORGET, MLSTMState, compute_dtype, exp_bound
 
 
 def fresh_state(k: Tensor, v: Tensor) -> MLSTMState:
@@ -16,6 +16,15 @@ def fresh_state(k: Tensor, v: Tensor) -> MLSTMState:
         torch.zeros(B, H, K, dtype=dtype, device=k.device),
         torch.zeros(B, H, dtype=dtype, device=k.device),
     )
+
+
+def fresh_rows(C: Tensor, n: Tensor, m: Tensor) -> Tensor:
+    """Which rows ``[B, H]`` of a state are fresh: C, n and m are all 0 there.
+
+    Nothing has been written there, so m has no say in the next one: it counts as -inf. All three
+    are asked: C can hold something while n is 0, and a step whose key is 0 leaves m behind.
+    """
+    return (m == 0) & ~(n != 0).any(-1) & ~(C != 0).flatten(-2).any(-1)
 
 
 def mlstm_step(
@@ -32,22 +41,31 @@ def mlstm_step(
     out_dtype, dtype = v.dtype, compute_dtype(v.dtype)
     q, k, v, i, f = (x.to(dtype) for x in (q, k, v, i, f))
     C, n, m = (x.to(dtype) for x in (fresh_state(k, v) if state is None else state))
+    log_f = F.logsigmoid(f) if forget_gate == "sigmoid" else f
+    start = log_f < LEAST_LOG_FORGET  # forgets all, as a reset does
     if reset is not None:
-        # filled, not multiplied by zero: not even a NaN of the last episode survives
-        C = C.masked_fill(reset[:, None, None, None], 0)
-        n = n.masked_fill(reset[:, None, None], 0)
-        m = m.masked_fill(reset[:, None], 0)
+        start = start | reset[:, None]
+    # filled, not multiplied by zero: not even a NaN of the last episode survives
+    C = C.masked_fill(start[..., None, None], 0)
+    n = n.masked_fill(start[..., None], 0)
+    m_old = m.masked_fill(start, 0)
 
-    log_forget = m + (F.logsigmoid(f) if forget_gate == "sigmoid" else f)
+    older = m_old + log_f
     # on a tie the older branch takes the whole gradient, as in the chunkwise form
-    m = torch.where(log_forget >= i, log_forget, i)
-    forget, write = torch.exp(log_forget - m), torch.exp(i - m)
+    m = torch.where(older >= i, older, torch.maximum(older, i))
+    m = torch.where(fresh_rows(C, n, m_old), i, m)
+    m = m.masked_fill(m == -torch.inf, 0)  # still nothing: the row stays fresh
+    # m_old - m before log_f: a rounding of a large m so cancels. Above 0 only in fresh rows, where
+    # there is nothing to forget; inf * 0 is NaN
+    bound = exp_bound(dtype)
+    forget = torch.exp((m_old - m + log_f).clamp(max=bound))
+    write = torch.exp(i - m)
     C = forget[..., None, None] * C + write[..., None, None] * k[..., :, None] * v[..., None, :]
     n = forget[..., None] * n + write[..., None] * k
 
     q = q * q.shape[-1] ** -0.5
     numerator = (q[..., :, None] * C).sum(-2)
-    bound = exp_bound(dtype)  # exp(-m) must neither underflow to 0 nor overflow to inf
+    # exp(-m) must neither underflow to 0 nor overflow to inf
     denominator = torch.maximum((q * n).sum(-1).abs(), torch.exp(-m.clamp(-bound, bound)))
     return (numerator / denominator[..., None]).to(out_dtype), (C, n, m)
 
