@@ -40,6 +40,17 @@ def any_reset(reset: Tensor) -> bool:
     return bool(reset.any())
 
 
+def all_finite(*xs: Tensor) -> bool:
+    """Whether the tensors' sums are finite: if so, all that was summed is.
+
+    The host waits for the answer. While a CUDA graph is being captured it cannot: then the answer
+    is yes.
+    """
+    if xs[0].is_cuda and torch.cuda.is_current_stream_capturing():
+        return True
+    return math.isfinite(float(sum(x.sum() for x in xs)))
+
+
 def restart(x: Tensor, reset: Tensor) -> Tensor:
     """Return ``x [B, ...]`` with zeros in the rows of ``reset [B]``: not even a NaN survives."""
     if reset.device.type != "cpu" or torch.compiler.is_compiling():

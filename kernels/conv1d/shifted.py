@@ -11,7 +11,7 @@ from torch import Tensor
 
 from xlstm_rl.kernels.autograd import first_derivatives_only
 from xlstm_rl.kernels.conv1d import reference
-from xlstm_rl.kernels.types import any_reset, compute_dtype, restart
+from xlstm_rl.kernels.types import all_finite, any_reset, compute_dtype, restart
 
 
 def causal_conv1d(
@@ -74,19 +74,25 @@ class _Shifted(torch.autograd.Function):
         T = padded.shape[1] - W + 1
         dpadded = torch.zeros_like(padded)
         dweight = dbias = None
-        masks, end_mask = (None, None) if reset is None else _masks(reset, W, padded.dtype)
+        masks = None
+        if reset is not None:
+            masks = _masks(reset, W, *(x for x in (padded, dy, dend) if x is not None))
         if dy is not None:
             dy = dy.to(padded.dtype)
             taps = weight.t().to(padded.dtype)
             dtaps = torch.empty_like(taps)
             for w in range(W):
-                dy_w = dy if masks is None or w == W - 1 else dy * masks[w]
+                dy_w, seen = dy, padded[:, w : w + T]
+                if masks is not None and w < W - 1:
+                    dy_w = _show(dy, masks[w])
+                    if masks[w].dtype is torch.bool:
+                        seen = _show(seen, masks[w])
                 dpadded[:, w : w + T].addcmul_(dy_w, taps[w])
-                torch.sum((dy_w * padded[:, w : w + T]).flatten(0, 1), 0, out=dtaps[w])
+                torch.sum((dy_w * seen).flatten(0, 1), 0, out=dtaps[w])
             dweight = dtaps.t().to(weight.dtype)
             dbias = None if bias is None else dy.sum((0, 1)).to(bias.dtype)
         if dend is not None:
-            dpadded[:, T:].add_(dend if end_mask is None else dend * end_mask)
+            dpadded[:, T:].add_(dend if masks is None else _show(dend, masks[-1]))
         dstate = None if state_dtype is None else dpadded[:, : W - 1].to(state_dtype)
         return dpadded[:, W - 1 :].to(x_dtype), dweight, dbias, None, dstate
 
@@ -107,26 +113,37 @@ def _forward(
         state = state.masked_fill(reset[:, 0, None, None], 0)
     padded = torch.cat([state, x], 1).to(dtype)
     taps = weight.t().to(dtype)
-    masks, end_mask = (None, None) if reset is None else _masks(reset, W, dtype)
+    masks = None if reset is None else _masks(reset, W, padded)
     y = padded[:, W - 1 :] * taps[W - 1]
     if bias is not None:
         y += bias.to(dtype)
     for w in range(W - 1):
         seen = padded[:, w : w + T]
-        y.addcmul_(seen if masks is None else seen * masks[w], taps[w])
+        y.addcmul_(seen if masks is None else _show(seen, masks[w]), taps[w])
     end = padded[:, T:].to(x.dtype, copy=True)
-    return y.to(x.dtype), end if end_mask is None else end * end_mask, padded
+    return y.to(x.dtype), end if masks is None else _show(end, masks[-1]), padded
 
 
-def _masks(reset: Tensor, W: int, dtype: torch.dtype) -> tuple[list[Tensor], Tensor]:
-    """Per tap but the last, where it sees its own episode ``[B, T, 1]``; for the end as well.
+def _masks(reset: Tensor, W: int, *shown: Tensor) -> list[Tensor]:
+    """Masks for :func:`_show`: per tap but the last ``[B, T, 1]``, and for the end.
 
-    The tap ``w`` looks ``W - 1 - w`` steps back, the end's entry ``w`` lies ``W - 2 - w`` steps
-    before the last step, and both see as far back as the last reset.
+    They hide what lies before a step's own episode. The tap ``w`` looks ``W - 1 - w`` steps back,
+    the end's entry ``w`` lies ``W - 2 - w`` steps before the last step, and both see as far back
+    as the last reset. ``shown`` is all that will be masked.
     """
     T = reset.shape[1]
     steps = torch.arange(T, device=reset.device)
     since = torch.where(reset, steps, -W).cummax(1).values  # [B, T] the last reset
     age = (steps - since)[..., None]
     back = torch.arange(W - 2, -1, -1, device=reset.device)[:, None]
-    return [(age >= W - 1 - w).to(dtype) for w in range(W - 1)], age[:, -1:] >= back
+    hidden = [age < W - 1 - w for w in range(W - 1)] + [age[:, -1:] < back]
+    if reset.device.type != "cpu" or torch.compiler.is_compiling() or not all_finite(*shown):
+        return hidden
+    # measured: to multiply by zeros is ten times faster than to fill, and the same where no number
+    # is NaN or infinite
+    return [(~mask).to(shown[0].dtype) for mask in hidden]
+
+
+def _show(x: Tensor, mask: Tensor) -> Tensor:
+    """``x`` with zeros where ``mask`` hides it: where it is true, or where it is the number 0."""
+    return x.masked_fill(mask, 0) if mask.dtype is torch.bool else x * mask.to(x.dtype)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from xlstm_rl.kernels.mlstm.broken_rows import differentiate_again, find_broken, run_again
 from xlstm_rl.kernels.mlstm.gate_grads import gate_grads
 from xlstm_rl.kernels.mlstm.gates import (
     Gates,
@@ -94,7 +95,12 @@ def chunkwise_forward(
     h = torch.empty(B, T, H, V, dtype=v.dtype, device=v.device)
     layout.join(sums[..., :V].div_(den[..., None]), h)
     saved = Saved(qc, kc, vc, scores, states, qn, *gates[:5])
-    return h, states[-1, ..., :V].contiguous(), states[-1, ..., V].contiguous(), gates.m, saved
+    outputs = h, states[-1, ..., :V].contiguous(), states[-1, ..., V].contiguous(), gates.m
+    broken = find_broken((qn,), states[-1])
+    if broken is not None:
+        state = None if C_0 is None or n_0 is None or m_0 is None else (C_0, n_0, m_0)
+        run_again(broken, (q, k, v, i, f), reset, state, forget_gate, outputs)
+    return *outputs, saved
 
 
 def chunkwise_backward(
@@ -150,8 +156,17 @@ def chunkwise_backward(
         out = torch.empty(B, T, H, x.shape[-1], dtype=h.dtype, device=h.device)
         outs.append(layout.join(x, out))
     dq, dk, dv = outs
-    di, df = di.to(i.dtype), df.to(f.dtype)
-    return Grads(dq, dk, dv, di, df, dC_0, dn_0, dm_0 if has_state else None)
+    grads = Grads(
+        *(dq, dk, dv, di.to(i.dtype), df.to(f.dtype)), dC_0, dn_0, dm_0 if has_state else None
+    )
+    broken = find_broken((qn, qdq, kdk), states[-1])
+    if broken is not None:
+        given = (q, k, v[..., :V])
+        inputs = *(layout.join(x, x.new_empty(B, T, H, x.shape[-1])) for x in given), i, f
+        state = None if m_0 is None else (states[0, ..., :V], states[0, ..., V], m_0)
+        incoming, outgoing = (dh, dC, dn, dm), tuple(g for g in grads if g is not None)
+        differentiate_again(broken, inputs, reset, state, forget_gate, incoming, outgoing)
+    return grads
 
 
 def _find_fresh(C: Tensor | None, n: Tensor | None, m: Tensor | None) -> Tensor | None:

@@ -135,7 +135,6 @@ def make_gates(
     for n, (g_n, top_n) in enumerate(zip(g.unbind(0), top.unbind(0), strict=True)):
         torch.maximum(steps[n] + g_n, top_n, out=steps[n + 1])
     row_m = torch.maximum(b_in + m[:-1, ..., None], row_top)
-    m[-1] = m[-1].to(dtype)  # C and n are relative to the m that goes with them, roundings included
 
     # now as a factor: 0 where nothing was written, so that differences are numbers
     m, row_m = _finite(m), _finite(row_m)

@@ -53,12 +53,11 @@ def mlstm_step(
     older = m_old + log_f
     # on a tie the older branch takes the whole gradient, as in the chunkwise form
     m = torch.where(older >= i, older, torch.maximum(older, i))
-    m = torch.where(fresh_rows(C, n, m_old), i, m)
+    m = torch.where(fresh_rows(C, n, m_old) & ~log_f.isnan(), i, m)  # a NaN stays one
     m = m.masked_fill(m == -torch.inf, 0)  # still nothing: the row stays fresh
-    # m_old - m before log_f: a rounding of a large m so cancels. Above 0 only in fresh rows, where
-    # there is nothing to forget; inf * 0 is NaN
+    # above 0 only in fresh rows, where there is nothing to forget; inf * 0 is NaN
     bound = exp_bound(dtype)
-    forget = torch.exp((m_old - m + log_f).clamp(max=bound))
+    forget = torch.exp((older - m).clamp(max=bound))
     write = torch.exp(i - m)
     C = forget[..., None, None] * C + write[..., None, None] * k[..., :, None] * v[..., None, :]
     n = forget[..., None] * n + write[..., None] * k

@@ -36,17 +36,19 @@ def mlstm_step(
         started = reset
     bound = exp_bound(dtype)
     log_f = F.logsigmoid(f) if forget_gate == "sigmoid" else f
-    new_m = torch.maximum(log_f + m, i)
+    older = log_f + m
+    new_m = torch.maximum(older, i)
     if _all_go_on(log_f, m):
-        forget = (m - new_m).add_(log_f)
+        forget = older.sub_(new_m)
     else:  # as the reference has it
         start = log_f < LEAST_LOG_FORGET
         if not _on_host(m) or start.any():
             C, n = C.masked_fill(start[..., None, None], 0), n.masked_fill(start[..., None], 0)
             m = m.masked_fill(start, 0)
-        new_m = torch.where(_fresh_rows(C, n, m, started), i, new_m)
+            older = log_f + m
+        new_m = torch.where(_fresh_rows(C, n, m, started) & ~log_f.isnan(), i, new_m)
         new_m = new_m.masked_fill(new_m == -torch.inf, 0)
-        forget = (m - new_m).add_(log_f).clamp_(max=bound)
+        forget = older.sub_(new_m).clamp_(max=bound)
     m, forget = new_m, forget.exp_()[..., None]
     written = k * (i - m).exp_()[..., None]
     n = torch.addcmul(written, n, forget)

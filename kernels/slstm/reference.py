@@ -35,7 +35,9 @@ def slstm_step(
     raw = x + (h[:, None, :, :, None] * R[None]).sum(-2) + b
     i, f, z, o = raw.unbind(1)
     log_forget = m + (F.logsigmoid(f) if forget_gate == "sigmoid" else f)
-    m = torch.where((n == 0) | (log_forget < i), i, log_forget)
+    # on a tie the older branch takes the whole gradient; a NaN in either is one
+    m = torch.where(log_forget >= i, log_forget, torch.maximum(log_forget, i))
+    m = torch.where(n == 0, i, m)
     write = torch.exp(i - m)
     # above 0 only where n' = 0, that is where there is nothing to forget; inf * 0 is NaN
     forget = torch.exp((log_forget - m).clamp(max=exp_bound(dtype)))

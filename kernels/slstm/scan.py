@@ -63,9 +63,7 @@ def scan_forward(
         raw[..., 1, :].neg_()
         weight[..., D : 2 * D].neg_()
     if state is None:
-        h, c, n = torch.zeros(3, H, B, D, dtype=dtype, device=device).unbind(0)
-        # nothing to forget: m = i and forget = 0, just as where n = 0
-        m = torch.full((H, B, D), -torch.inf, dtype=dtype, device=device)
+        h, c, n, m = torch.zeros(4, H, B, D, dtype=dtype, device=device).unbind(0)
     else:
         h, c, n, m = (s.transpose(0, 1).to(dtype) for s in state)
 
@@ -77,14 +75,13 @@ def scan_forward(
     for t in range(T):
         start = starts[t]
         if start is not None:
-            h, c, n = h.masked_fill(start, 0), c.masked_fill(start, 0), n.masked_fill(start, 0)
-            m = m.masked_fill(start, -torch.inf)
+            h, c, n, m = (x.masked_fill(start, 0) for x in (h, c, n, m))
         if t > 0 or state is not None:
             outs[t].baddbmm_(h, weight)
         i = i_[t]
         forget = m - F.softplus(f_[t], threshold=bound) if sigmoid else f_[t] + m
-        if t == 0 and state is not None:  # later on, n = 0 only where a reset has set m = -inf
-            m = torch.where((n == 0) | (forget < i), i, forget)
+        if t == 0 or start is not None:  # elsewhere n cannot be 0
+            m = torch.where(n == 0, i, torch.maximum(i, forget))
             forget.sub_(m).clamp_(max=bound).exp_()  # inf * 0 is NaN
         else:
             m = torch.maximum(i, forget)
@@ -92,6 +89,8 @@ def scan_forward(
         write, z, o = i.sub_(m).exp_(), z_[t].tanh_(), o_[t].sigmoid_()
         c = (c * forget).addcmul_(write, z)
         n = torch.addcmul(write, n, forget)
+        if start is not None:
+            forget.masked_fill_(start, 0)  # of what lies before it, which the backward has at hand
         ratio = c / n
         h = ratio * o
         hs.append(h)
@@ -142,13 +141,17 @@ def scan_backward(
     extra, rest = None, None
     if dc is not None or dn is not None or dm is not None:
         extra, rest = _through_maximum(saved, memory, dm, forget_gate)
+    c_old, n_old = c[:-1], n[:-1]
+    if reset is not None:  # filled, not multiplied by a forget gate of 0: inf * 0 is NaN
+        start = reset.t()[:, None, :, None]
+        c_old, n_old = c_old.masked_fill(start, 0), n_old.masked_fill(start, 0)
 
     weight = R.permute(1, 0, 3, 2).reshape(H, 4 * D, D).to(gates.dtype)
     draw = torch.empty_like(gates)
     flat = draw.view(T, H, B, 4 * D).unbind(0)
     d_ifz, d_if = draw[..., :3, :].unbind(0), draw[..., :2, :].unbind(0)
     d_o, forgets = draw[..., 3, :].unbind(0), forget.unbind(0)
-    to_c, to_n, to_h, from_h = (s.unbind(0) for s in _coefficients(saved, forget_gate))
+    to_c, to_n, to_h, from_h = (s.unbind(0) for s in _coefficients(saved, c_old, n_old, forget_gate))
     c_, n_ = memory[0].unsqueeze(2), memory[1].unsqueeze(2)
     extras = None if extra is None else extra.unbind(0)
     each, starts = dhs.unbind(0), _starts(reset, T)
@@ -161,9 +164,11 @@ def scan_backward(
             d_if[t].add_(extras[t])
         torch.mul(to_h[t], dh_t, out=d_o[t])
         memory.mul_(forgets[t])
+        start = starts[t]
+        if start is not None:
+            memory.masked_fill_(start, 0)
         if t == 0:
             break
-        start = starts[t]
         if start is None:
             each[t - 1].baddbmm_(flat[t], weight)
         else:
@@ -177,28 +182,30 @@ def scan_backward(
         dh_0 = torch.bmm(flat[0], weight)
         if starts[0] is not None:
             dh_0.masked_fill_(starts[0], 0)
-        dm_0 = c[0] * memory[0] + n[0] * memory[1]
+        dm_0 = c_old[0] * memory[0] + n_old[0] * memory[1]
         dm_0 = dm_0 if rest is None else dm_0 + rest
         state = [s.transpose(0, 1).contiguous() for s in (dh_0, memory[0], memory[1], dm_0)]
     return Grads(dx, dR.to(R.dtype), db.to(b.dtype), *state)
 
 
-def _coefficients(saved: Saved, forget_gate: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What a step's gradients are multiplied by, for all steps.
+def _coefficients(
+    saved: Saved, c_old: Tensor, n_old: Tensor, forget_gate: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What a step's gradients are multiplied by, for all steps; c_old, n_old are from before each.
 
     From dc to those of i, f, z ``[T, H, B, 3, D]``; from dn to those of i, f ``[T, H, B, 2, D]``;
     from dh to that of o ``[T, H, B, D]``; and from dh to dc, dn ``[T, 2, H, B, D]``.
     """
-    gates, _, c, n, forget, ratio = saved
+    gates, _, _, n, forget, ratio = saved
     T, H, B, _, D = gates.shape
     write, f, z, o = gates.unbind(3)
     through_f = forget * torch.sigmoid(f) if forget_gate == "sigmoid" else forget
     to_c, to_n = gates.new_empty(T, H, B, 3, D), gates.new_empty(T, H, B, 2, D)
     written = torch.mul(write, z, out=to_c[..., 0, :])
-    torch.mul(through_f, c[:-1], out=to_c[..., 1, :])
+    torch.mul(through_f, c_old, out=to_c[..., 1, :])
     torch.addcmul(write, written, z, value=-1, out=to_c[..., 2, :])  # write (1 - z^2)
     to_n[..., 0, :] = write
-    torch.mul(through_f, n[:-1], out=to_n[..., 1, :])
+    torch.mul(through_f, n_old, out=to_n[..., 1, :])
     h = ratio * o
     to_h = torch.addcmul(h, h, o, value=-1)  # h (1 - o)
     from_h = gates.new_empty(T, 2, H, B, D)
@@ -225,14 +232,14 @@ def _through_maximum(
         own += dm.transpose(0, 1)
     goes_on = (forget == 1) & (n[:-1] != 0)  # forget = 1: m is m' + log f
     # passed[t], comes[t]: whether it leaves step t for the one before, whether it comes there
-    passed = goes_on.flip(0).cumprod(0).flip(0).to(own.dtype)
+    passed = goes_on.flip(0).cumprod(0).flip(0) != 0
     comes = torch.cat([passed[1:], torch.ones_like(passed[:1])])
     extra = gates.new_empty(*gates.shape[:3], 2, gates.shape[-1])
-    torch.mul(comes - passed, own, out=extra[..., 0, :])
-    torch.mul(passed, own, out=extra[..., 1, :])
+    extra[..., 0, :] = torch.where(comes & ~passed, own, 0)
+    extra[..., 1, :] = torch.where(passed, own, 0)
     if forget_gate == "sigmoid":
         extra[..., 1, :].mul_(torch.sigmoid(gates[..., 1, :]))
-    return extra, passed[0] * own
+    return extra, torch.where(passed[0], own, 0)
 
 
 def _weight_grads(h: Tensor, draw: Tensor, reset: Tensor | None) -> tuple[Tensor, Tensor]:

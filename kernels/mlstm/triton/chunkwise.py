@@ -74,7 +74,7 @@ def chunkwise_forward(
     (B, T, H, K), V = q.shape, v.shape[-1]
     q, k, v, C_0, n_0 = _dense(q), _dense(k), _dense(v), _whole(C_0), _whole(n_0)
     layout = choose_layout(q, v, chunk_size)
-    gates = scan_gates(i, f, reset, m_0, forget_gate)
+    gates = scan_gates(i, f, reset, C_0, n_0, m_0, forget_gate)
 
     def new(*shape: int) -> Tensor:
         return q.new_empty(shape, dtype=torch.float32)
@@ -148,7 +148,7 @@ def chunkwise_backward(
     (B, T, H, K), V = q.shape, v.shape[-1]
     q, k, v, C_0, n_0 = _dense(q), _dense(k), _dense(v), _whole(C_0), _whole(n_0)
     layout = choose_layout(q, v, chunk_size)
-    gates = scan_gates(i, f, reset, m_0, forget_gate)
+    gates = scan_gates(i, f, reset, C_0, n_0, m_0, forget_gate)
     dh = v.new_zeros((B, T, H, V)) if dh is None else _dense(dh)
     to_state = dC is not None or dn is not None
     if to_state:

@@ -9,6 +9,8 @@ import triton
 import triton.language as tl
 
 from xlstm_rl.kernels.mlstm.triton.weights import (
+    clean,
+    denominator,
     load_between,
     load_columns,
     load_rows,
@@ -110,23 +112,26 @@ def mlstm_dq_kernel(
             v = load_tile(v_ptr + offset * stride_vt, stride_vt, rows, known, vd, V)
             dscores += dot(dh, tl.trans(v), PRECISION)
         k = load_tile(k_ptr + offset * stride_kt, stride_kt, rows, known, kd, K)
-        w = within(c, episode_j, j, u_t, episode_t, t)
-        dscores *= w
+        w, seen = within(c, episode_j, j, u_t, episode_t, t)
+        dscores = tl.where(seen, dscores * w, 0.0)
+        k = clean(k)  # a row that sees a key which is not finite has a qn, and gradients, to match
         # what the two have in common cancels below, and most of q . dq in the gates' gradients
         through = dot_mixed(dscores, k, PRECISION, through)
         under = dot_mixed(w, k, PRECISION, under)
     floor = tl.load(floor_ptr + bh * T + t, valid, other=1.0)
     qn = tl.load(qn_ptr + bh * T + t, valid, other=0.0)
-    den = tl.maximum(tl.abs(qn), floor)
+    den = denominator(qn, floor)
     q = load_tile(q_ptr, stride_qt, rows, valid, kd, K)
     inner = tl.sum(q.to(tl.float32) * through, 1) * (scale / den)
     counts = tl.abs(qn) > floor
     ds = tl.where(counts, -inner / tl.where(counts, qn, 1.0), 0.0)
+    # divided by inf all is 0, but h was inf / inf
+    ds = tl.where(tl.abs(qn) == float("inf"), float("nan"), ds)
     dq = through * (scale / den)[:, None] + under * (ds * scale)[:, None]
     store_tile(dq_ptr, H * K, rows, valid, kd, K, dq)
     tl.store(ds_ptr + bh * T + t, ds, valid)
     # where q . n divides, the length of q changes nothing
-    tl.store(qdq_ptr + bh * T + t, tl.where(counts, 0.0, inner), valid)
+    tl.store(qdq_ptr + bh * T + t, tl.where(counts, ds * 0.0, inner), valid)
 
 
 @triton.jit(do_not_specialize=["total"])
@@ -197,7 +202,7 @@ def mlstm_dk_kernel(
     dk = tl.zeros([TILE, BLOCK_K], tl.float32)
     if (dC_T_ptr is not None) or (end < T):
         reaches = episode_j == tl.load(episode_ptr + end)
-        a = tl.where(reaches, weight(c - tl.load(u_ptr + end)), 0.0)
+        a = weight(c - tl.load(u_ptr + end))
         last = tl.where(end < T, chunk + 1, 0)
         for block in range(V_BLOCKS):
             vd = block * BLOCK_V + tl.arange(0, BLOCK_V)
@@ -207,13 +212,13 @@ def mlstm_dk_kernel(
             v = load_tile(v_ptr, stride_vt, rows, valid, vd, V)
             dk = dot_mixed(v, tl.trans(dC), PRECISION, dk)
         dn = load_between(dn_T_ptr, dn_ptr, last, (bh, total), K, kd, kd < K)
-        dk = a[:, None] * (dk + dn[None, :])
+        dk = tl.where(reaches[:, None], a[:, None] * (dk + dn[None, :]), 0.0)
     for row in range(first, end, TILE):
         t = row + rows
         known = t < end
         u_t, episode_t = load_rows(u_ptr, episode_ptr, t, known)
         qn = tl.load(qn_ptr + t, known, other=0.0)
-        den = tl.maximum(tl.abs(qn), tl.load(floor_ptr + t, known, other=1.0))
+        den = denominator(qn, tl.load(floor_ptr + t, known, other=1.0))
         ds = tl.load(ds_ptr + t, known, other=0.0)
         offset = tl.cast(row, tl.int64)
         dscores = tl.zeros([TILE, TILE], tl.float32)
@@ -224,9 +229,12 @@ def mlstm_dk_kernel(
             dscores += dot(dh, tl.trans(v), PRECISION)
         q = load_tile(q_ptr + offset * stride_qt, stride_qt, rows, known, kd, K)
         # the weight first: where it is 0, what it weighs may be infinite
-        w = within(c, episode_j, j, u_t, episode_t, t) * scale
+        w, seen = within(c, episode_j, j, u_t, episode_t, t)
+        w *= scale
         dscores = dscores * (w / den[:, None]) + w * ds[:, None]
-        dk = dot_mixed(tl.trans(dscores), q, PRECISION, dk)
+        dscores = tl.where(seen, dscores, 0.0)
+        # a query that is not finite has made its row's ds or den, and so dscores, NaN
+        dk = dot_mixed(tl.trans(dscores), clean(q), PRECISION, dk)
     store_tile(dk_ptr, H * K, rows, valid, kd, K, dk)
     k = load_tile(k_ptr, stride_kt, rows, valid, kd, K)
     inner = tl.sum(k.to(tl.float32) * dk, 1)

@@ -8,6 +8,8 @@ import triton
 import triton.language as tl
 
 from xlstm_rl.kernels.mlstm.triton.weights import (
+    add_seen,
+    denominator,
     load_between,
     load_columns,
     load_rows,
@@ -78,6 +80,7 @@ def mlstm_output_fwd_kernel(
     u_t, episode_t = load_rows(u_ptr, episode_ptr, t, valid)
     sums = tl.zeros([TILE, BLOCK_V], tl.float32)
     qn = tl.zeros([TILE], tl.float32)
+    episode_last = tl.load(episode_ptr + tl.minimum(first + TILE, end))
     if (C_0_ptr is not None) or (chunk > 0):
         carries = episode_t == tl.load(episode_ptr + start)
         g = tl.where(carries, weight(tl.load(u_ptr + start) - u_t), 0.0)
@@ -106,10 +109,13 @@ def mlstm_output_fwd_kernel(
             k = load_tile(k_ptr + offset * stride_kt, stride_kt, rows, known, kd, K)
             scores += dot(q, tl.trans(k), PRECISION)
         v = load_tile(v_ptr + offset * stride_vt, stride_vt, rows, known, vd, V)
-        scores *= within(c, episode_j, j, u_t, episode_t, t) * scale
+        w, seen = within(c, episode_j, j, u_t, episode_t, t)
+        scores = tl.where(seen, scores * (w * scale), 0.0)
         qn += tl.sum(scores, 1)
-        sums += dot(narrow(scores, v.dtype), v, PRECISION)
-    den = tl.maximum(tl.abs(qn), tl.load(floor_ptr + bh * T + t, valid, other=1.0))
+        episode_column = tl.load(episode_ptr + tl.minimum(1 + column, T))
+        all_seen = (column < first) & (episode_column == episode_last)
+        sums = add_seen(sums, scores, seen, v, all_seen, PRECISION)
+    den = denominator(qn, tl.load(floor_ptr + bh * T + t, valid, other=1.0))
     store_tile(h_ptr, H * V, rows, valid, vd, V, sums / den[:, None])
     if tl.program_id(1) == 0:
         tl.store(qn_ptr + t, qn, valid)
@@ -173,7 +179,7 @@ def mlstm_dv_kernel(
     dv = tl.zeros([TILE, BLOCK_V], tl.float32)
     if (dC_T_ptr is not None) or (end < T):
         reaches = episode_j == tl.load(episode_ptr + end)
-        a = tl.where(reaches, weight(c - tl.load(u_ptr + end)), 0.0)
+        a = weight(c - tl.load(u_ptr + end))
         # behind the chunk: the state before the next one, or the final one
         last = tl.where(end < T, chunk + 1, 0)
         for block in range(K_BLOCKS):
@@ -183,13 +189,14 @@ def mlstm_dv_kernel(
             inside = (kd < K)[:, None] & (vd < V)[None, :]
             dC = load_between(dC_T_ptr, dC_ptr, last, (bh, total), K * V, at, inside)
             dv += dot(k, narrow(dC, k.dtype), PRECISION)
-        dv = a[:, None] * dv
+        dv = tl.where(reaches[:, None], a[:, None] * dv, 0.0)
+    episode_first = tl.load(episode_ptr + tl.minimum(1 + first, T))
     for row in range(first, end, TILE):
         t = row + rows
         known = t < end
         u_t, episode_t = load_rows(u_ptr, episode_ptr, t, known)
         qn = tl.load(qn_ptr + t, known, other=0.0)
-        den = tl.maximum(tl.abs(qn), tl.load(floor_ptr + t, known, other=1.0))
+        den = denominator(qn, tl.load(floor_ptr + t, known, other=1.0))
         offset = tl.cast(row, tl.int64)
         scores = tl.zeros([TILE, TILE], tl.float32)
         for block in range(K_BLOCKS):
@@ -198,6 +205,9 @@ def mlstm_dv_kernel(
             q = load_tile(q_ptr + offset * stride_qt, stride_qt, rows, known, kd, K)
             scores += dot(q, tl.trans(k), PRECISION)
         dh = load_tile(dh_ptr + offset * stride_dt, stride_dt, rows, known, vd, V)
-        scores *= within(c, episode_j, j, u_t, episode_t, t) * (scale / den)[:, None]
-        dv += dot(tl.trans(narrow(scores, dh.dtype)), dh, PRECISION)
+        w, seen = within(c, episode_j, j, u_t, episode_t, t)
+        scores = tl.where(seen, scores * (w * (scale / den)[:, None]), 0.0)
+        behind = tl.load(episode_ptr + tl.minimum(row + TILE, end)) == episode_first
+        all_seen = (row > first) & behind
+        dv = add_seen(dv, tl.trans(scores), tl.trans(seen), dh, all_seen, PRECISION)
     store_tile(dv_ptr, H * V, rows, valid, vd, V, dv)

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from xlstm_rl.kernels.inplace import note_overwritten
 from xlstm_rl.kernels.launch import launch
-from xlstm_rl.kernels.mlstm.triton.gates import log_forget_gate
+from xlstm_rl.kernels.mlstm.triton.gates import is_fresh, log_forget_gate
 from xlstm_rl.kernels.mlstm.triton.tiles import pad
+from xlstm_rl.kernels.mlstm.triton.weights import denominator
 from xlstm_rl.kernels.products import narrow
-from xlstm_rl.kernels.types import MLSTMState, exp_bound
+from xlstm_rl.kernels.types import LEAST_LOG_FORGET, MLSTMState, exp_bound
 
 
 def step_forward(
@@ -127,6 +128,7 @@ def _sizes(q: Tensor, v: Tensor, forget_gate: str) -> dict[str, object]:
         "V": V,
         "scale": K**-0.5,
         "SIGMOID": forget_gate == "sigmoid",
+        "LEAST_LOG_F": LEAST_LOG_FORGET,
         "BOUND": exp_bound(torch.float32),
         "BLOCK_K": block_k,
         "BLOCK_V": min(pad(V), max(8, 2048 // block_k)),
@@ -135,23 +137,51 @@ def _sizes(q: Tensor, v: Tensor, forget_gate: str) -> dict[str, object]:
 
 
 @triton.jit
-def _gates(i_ptr, f_ptr, reset_ptr, m_ptr, i_at, f_at, bh, batch, SIGMOID: tl.constexpr):
-    """Return f, whether the step is a first, the weights of state and input, m and its source."""
+def _gates(
+    i_ptr,
+    f_ptr,
+    reset_ptr,
+    C_ptr,
+    n_ptr,
+    m_ptr,
+    i_at,
+    f_at,
+    bh,
+    batch,
+    K,
+    V,
+    SIGMOID: tl.constexpr,
+    LEAST_LOG_F: tl.constexpr,
+    BOUND: tl.constexpr,
+):
+    """Return f, whether the step is a first, the weights of state and input, m and its source.
+
+    The source is 1 where m comes from the state's, -1 from the input gate, 0 from neither.
+    """
     i = tl.load(i_ptr + i_at).to(tl.float64)
     f = tl.load(f_ptr + f_at)
-    fresh = False
+    log_f = log_forget_gate(f, SIGMOID)
+    first = log_f < LEAST_LOG_F  # forgets all, as a reset does
     if reset_ptr is not None:
-        fresh = tl.load(reset_ptr + batch) != 0
+        first = first | (tl.load(reset_ptr + batch) != 0)
     m = tl.zeros([], tl.float64)
+    nothing = True
     if m_ptr is not None:
         m += tl.load(m_ptr + bh).to(tl.float64)
-    m = tl.where(fresh, 0.0, m)
-    log_old = log_forget_gate(f, SIGMOID) + m
+        nothing = is_fresh(C_ptr, n_ptr, m, bh, K, V)
+    m = tl.where(first, 0.0, m)
+    # what holds nothing has no say in m; the least number stands for -inf
+    log_old = tl.where((first | nothing) & (log_f == log_f), -3e38, m + log_f)
     older = log_old >= i
-    m_new = tl.where(older, log_old, i)
-    forget = tl.exp((log_old - m_new).to(tl.float32))
+    m_new = tl.where(older, log_old, tl.maximum(log_old, i, propagate_nan=tl.PropagateNan.ALL))
+    empty = m_new <= -2e38
+    source = tl.where(empty, 0, tl.where(older, 1, -1))
+    m_new = tl.where(empty, 0.0, m_new)
+    # above 0 only where there is nothing to forget; inf * 0 is NaN
+    log = tl.minimum(m + log_f - m_new, BOUND, propagate_nan=tl.PropagateNan.ALL)
+    forget = tl.exp(log.to(tl.float32))
     write = tl.exp((i - m_new).to(tl.float32))
-    return f.to(tl.float32), fresh, forget, write, m_new.to(tl.float32), older
+    return f.to(tl.float32), first, forget, write, m_new.to(tl.float32), source
 
 
 @triton.jit
@@ -184,6 +214,7 @@ def mlstm_step_kernel(
     stride_fb,
     stride_fh,
     SIGMOID: tl.constexpr,
+    LEAST_LOG_F: tl.constexpr,
     BOUND: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_V: tl.constexpr,
@@ -194,7 +225,21 @@ def mlstm_step_kernel(
     i_at = batch * stride_ib + head * stride_ih
     f_at = batch * stride_fb + head * stride_fh
     _, fresh, forget, write, m, _ = _gates(
-        i_ptr, f_ptr, reset_ptr, m_ptr, i_at, f_at, bh, batch, SIGMOID
+        i_ptr,
+        f_ptr,
+        reset_ptr,
+        C_ptr,
+        n_ptr,
+        m_ptr,
+        i_at,
+        f_at,
+        bh,
+        batch,
+        K,
+        V,
+        SIGMOID,
+        LEAST_LOG_F,
+        BOUND,
     )
     kd = tl.arange(0, BLOCK_K)
     in_k = kd < K
@@ -206,7 +251,7 @@ def mlstm_step_kernel(
         old = tl.load(n_ptr + bh * K + kd, in_k, other=0.0).to(tl.float32)
         n += tl.where(fresh, 0.0, old * forget)
     floor = tl.exp(-tl.minimum(tl.maximum(m, -BOUND), BOUND))
-    den = tl.maximum(tl.abs(tl.sum(q * n, 0)), floor)
+    den = denominator(tl.sum(q * n, 0), floor)
     tl.debug_barrier()  # every warp has read all of m and n before one overwrites them
     tl.store(n_new_ptr + bh * K + kd, narrow(n, n_new_ptr.dtype.element_ty), in_k)
     tl.store(m_new_ptr + bh, narrow(m, m_new_ptr.dtype.element_ty))
@@ -263,6 +308,7 @@ def mlstm_step_bwd_kernel(
     stride_fb,
     stride_fh,
     SIGMOID: tl.constexpr,
+    LEAST_LOG_F: tl.constexpr,
     BOUND: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_V: tl.constexpr,
@@ -272,8 +318,22 @@ def mlstm_step_bwd_kernel(
     batch, head = bh // H, bh % H
     i_at = batch * stride_ib + head * stride_ih
     f_at = batch * stride_fb + head * stride_fh
-    f, fresh, forget, write, m, older = _gates(
-        i_ptr, f_ptr, reset_ptr, m_ptr, i_at, f_at, bh, batch, SIGMOID
+    f, fresh, forget, write, m, source = _gates(
+        i_ptr,
+        f_ptr,
+        reset_ptr,
+        C_ptr,
+        n_ptr,
+        m_ptr,
+        i_at,
+        f_at,
+        bh,
+        batch,
+        K,
+        V,
+        SIGMOID,
+        LEAST_LOG_F,
+        BOUND,
     )
     kd = tl.arange(0, BLOCK_K)
     in_k = kd < K
@@ -287,7 +347,7 @@ def mlstm_step_bwd_kernel(
     n = old * forget + k * write
     qn = tl.sum(q * n, 0)
     floor = tl.exp(-tl.minimum(tl.maximum(m, -BOUND), BOUND))
-    den = tl.maximum(tl.abs(qn), floor)
+    den = denominator(qn, floor)
 
     dq = tl.zeros([BLOCK_K], tl.float32)
     dk = tl.zeros([BLOCK_K], tl.float32)
@@ -336,8 +396,8 @@ def mlstm_step_bwd_kernel(
     rest = -final
     if dm_ptr is not None:
         rest += tl.load(dm_ptr + bh)
-    di += tl.where(older, 0.0, rest)
-    kept += tl.where(older, rest, 0.0)
+    di += tl.where(source == -1, rest, 0.0)
+    kept = tl.where(fresh, 0.0, kept) + tl.where(source == 1, rest, 0.0)
     df = kept
     if SIGMOID:
         df = kept * tl.sigmoid(-tl.minimum(f, 88.0))

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from xlstm_rl.kernels.products import narrow
+from xlstm_rl.kernels.products import dot, narrow
 
 
 @triton.jit
@@ -15,13 +15,47 @@ def split(x):
 
 @triton.jit
 def within(c, episode_j, j, u, episode_i, i):
-    """Weights ``[I, J]`` of steps j in rows i of their own episode; rows past the end are 0."""
+    """Weights ``[I, J]`` of steps j in rows i, and which rows see which steps.
+
+    A row sees the steps of its own episode up to its own; rows past the end see none. Where it
+    does not see one, the weight is 0, but what it weighs may be NaN: mask the product.
+    """
     c_high, c_low = split(c)
     u_high, u_low = split(u)
     log = (c_high[None, :] - u_high[:, None]) + (c_low[None, :] - u_low[:, None])
     seen = (episode_i[:, None] == episode_j[None, :]) & (i[:, None] >= j[None, :])
-    log = tl.minimum(log, 0.0, propagate_nan=tl.PropagateNan.ALL)  # above 0 only where not seen
-    return tl.where(seen, tl.exp(log), 0.0)
+    # far above 0 only where not seen
+    log = tl.minimum(log, 80.0, propagate_nan=tl.PropagateNan.ALL)
+    return tl.where(seen, tl.exp(log), 0.0), seen
+
+
+@triton.jit
+def denominator(qn, floor):
+    """What h is divided by; a NaN in either is one."""
+    return tl.maximum(tl.abs(qn), floor, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def clean(x):
+    """``x`` with zeros where it is not finite: for products whose other operand says so."""
+    return tl.where(tl.abs(x.to(tl.float32)) < float("inf"), x, 0.0)
+
+
+@triton.jit
+def add_seen(acc, weights, seen, x, all_seen, PRECISION: tl.constexpr):
+    """``acc + weights @ x`` for ``weights [R, S]``, whose rows hear only of what they see.
+
+    A weight of 0 times what is not finite is NaN: what a row does not see would reach it. So
+    where not all is seen, that goes another way: a second product tells the rows that do see it.
+    """
+    if all_seen:
+        acc += dot(narrow(weights, x.dtype), x, PRECISION)
+    else:
+        good = clean(x)
+        acc += dot(narrow(weights, x.dtype), good, PRECISION)
+        bad = (good.to(tl.float32) != x.to(tl.float32)).to(tl.float16)
+        acc = tl.where(dot(seen.to(tl.float16), bad, "ieee") > 0.0, float("nan"), acc)
+    return acc
 
 
 @triton.jit
@@ -55,8 +89,11 @@ def load_rows(u_ptr, episode_ptr, t, valid):
 
 @triton.jit
 def weight(log):
-    """The exponential of a float64 in float32; above 0 are only those that are not used."""
-    return tl.exp(tl.minimum(log, 0.0, propagate_nan=tl.PropagateNan.ALL).to(tl.float32))
+    """The exponential of a float64 in float32; no inf, for inf * 0 is NaN.
+
+    Above 0 are only those that are not used, and a fresh state's.
+    """
+    return tl.exp(tl.minimum(log, 80.0, propagate_nan=tl.PropagateNan.ALL).to(tl.float32))
 
 
 @triton.jit

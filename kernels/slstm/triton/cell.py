@@ -44,7 +44,8 @@ def gates_from(ahead, first, EXP_BOUND: tl.constexpr):
     exponent is bounded.
     """
     new = first | (ahead > 0.0)
-    e = tl.exp(tl.where(first, tl.minimum(-ahead, EXP_BOUND), -tl.abs(ahead)))
+    larger = tl.minimum(-ahead, EXP_BOUND, propagate_nan=tl.PropagateNan.ALL)
+    e = tl.exp(tl.where(first, larger, -tl.abs(ahead)))
     return tl.where(new, 1.0, e), tl.where(new, e, 1.0)
 
 
@@ -54,8 +55,9 @@ def advance(i, f, z, o, c, n, m, SIGMOID: tl.constexpr, EXP_BOUND: tl.constexpr)
     log_forget = m + (log_sigmoid(f) if SIGMOID else f)
     ahead = i - log_forget
     first = n == 0.0
-    m = tl.where(first | (ahead > 0.0), i, log_forget)
+    m = tl.where(first | (ahead > 0.0), i, tl.where(ahead == ahead, log_forget, ahead))
     write, forget = gates_from(ahead, first, EXP_BOUND)
+    write += m - m  # NaN where m is infinite, as exp(i - m) is by the definition
     c = forget * c + write * tanh(z)
     n = forget * n + write
     e = tl.exp(-tl.abs(o))
