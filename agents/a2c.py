@@ -9,8 +9,8 @@ from xlstm_rl.agents.algorithms import A2CConfig
 from xlstm_rl.agents.base import RecurrentAgent
 from xlstm_rl.agents.losses import explained_variance, live_mean, normalized
 from xlstm_rl.agents.optimization import RMSprop, gradient_step, linear, set_learning_rate
+from xlstm_rl.collection.collector import Rollout
 from xlstm_rl.returns import generalized_advantage, vtrace
-from xlstm_rl.rollout import Rollout
 
 
 class RecurrentA2C(RecurrentAgent):

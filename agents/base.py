@@ -16,15 +16,15 @@ from typing_extensions import Self
 
 from xlstm_rl.agents.algorithms import AlgorithmConfig
 from xlstm_rl.agents.config import TrainConfig
-from xlstm_rl.checkpoint import write_checkpoint
+from xlstm_rl.collection.collector import Collector, Rollout
+from xlstm_rl.collection.masks import mask_check
 from xlstm_rl.config import ConfigError, config_from_dict, config_to_dict
 from xlstm_rl.envs import make_vector_env
-from xlstm_rl.loggers import Logger, make_logger
-from xlstm_rl.masks import mask_check
 from xlstm_rl.normalization import RewardNormalizer
 from xlstm_rl.policy.policy import Policy
-from xlstm_rl.rollout import Collector, Rollout
-from xlstm_rl.run_folder import create_run_folder, new_checkpoint
+from xlstm_rl.runs.checkpoint import write_checkpoint
+from xlstm_rl.runs.folder import create_run_folder, new_checkpoint
+from xlstm_rl.runs.loggers import Logger, make_logger
 
 OnUpdate = Callable[[int, dict[str, float]], None]
 Section = Mapping[str, Any] | object | None

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 
 from xlstm_rl.agents.algorithms import A2CConfig, PPOConfig
 from xlstm_rl.envs.config import EnvConfig
-from xlstm_rl.loggers import LoggerConfig
 from xlstm_rl.memory import MemoryConfig
 from xlstm_rl.normalization import NormalizationConfig
 from xlstm_rl.policy.config import PolicyConfig
+from xlstm_rl.runs.loggers import LoggerConfig
 
 
 @dataclass(frozen=True)

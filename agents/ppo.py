@@ -10,9 +10,9 @@ from xlstm_rl.agents.algorithms import PPOConfig
 from xlstm_rl.agents.base import RecurrentAgent
 from xlstm_rl.agents.losses import explained_variance, live_mean, normalized
 from xlstm_rl.agents.optimization import gradient_step, linear, set_learning_rate
+from xlstm_rl.collection.collector import Rollout
 from xlstm_rl.policy.actor_critic import Leaves
 from xlstm_rl.returns import generalized_advantage
-from xlstm_rl.rollout import Rollout
 
 
 @dataclass

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from xlstm_rl.envs.wrapping import check_wrappers
+from xlstm_rl.envs.wrappers.registry import check_wrappers
 
 Vectorization = Literal["auto", "sync", "async", "native", "envpool"]
 OnError = Literal["stop", "restart"]

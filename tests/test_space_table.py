@@ -12,9 +12,9 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 from xlstm_rl import RecurrentPPO, evaluate, load_policy
+from xlstm_rl.collection.collector import Rollout
 from xlstm_rl.envs import EnvConfig, autoreset_mode, make_vector_env
 from xlstm_rl.evaluation import EvaluationResult
-from xlstm_rl.rollout import Rollout
 
 VECTOR = spaces.Box(-np.inf, np.inf, (3,))
 CHOICE = spaces.Discrete(3, start=1)

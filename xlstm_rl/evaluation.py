@@ -12,14 +12,14 @@ import gymnasium
 import numpy as np
 import torch
 
+from xlstm_rl.collection.masks import read_masks
 from xlstm_rl.config import ConfigError
 from xlstm_rl.envs import make_env
-from xlstm_rl.envs.checked import CheckedEnv, EnvStepError, wrong_observation
 from xlstm_rl.envs.config import EnvConfig
-from xlstm_rl.envs.leaves import map_leaves, stack_values, take
-from xlstm_rl.envs.spaces import same_spaces
+from xlstm_rl.envs.faults.error_context import CheckedEnv, EnvStepError, wrong_observation
+from xlstm_rl.envs.spaces.leaves import map_leaves, stack_values, take
+from xlstm_rl.envs.spaces.support import same_spaces
 from xlstm_rl.errors import EnvError
-from xlstm_rl.masks import read_masks
 from xlstm_rl.policy.policy import Policy
 
 _MAX_PARALLEL = 20

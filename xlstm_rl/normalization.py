@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xlstm_rl.envs.leaves import is_nested, observation_kind, space_leaves
+from xlstm_rl.envs.spaces.leaves import is_nested, observation_kind, space_leaves
 
 _EPSILON = 1e-8
 

@@ -14,9 +14,9 @@ from xlstm_rl import RecurrentA2C, RecurrentPPO, load_policy
 from xlstm_rl.agents import TrainConfig, make_agent
 from xlstm_rl.agents.a2c import a2c_loss, on_policy_targets, vtrace_targets
 from xlstm_rl.agents.algorithms import A2CConfig, PPOConfig
+from xlstm_rl.collection.collector import Rollout
 from xlstm_rl.config import ConfigError, config_from_dict, config_to_dict, load_yaml
 from xlstm_rl.errors import NonFiniteLossError
-from xlstm_rl.rollout import Rollout
 
 SMALL: dict[str, Any] = {
     "memory": {"pattern": "m", "width": 16, "num_heads": 2},

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from xlstm_rl.envs.leaves import map_leaves, stack_values
+from xlstm_rl.envs.spaces.leaves import map_leaves, stack_values
 from xlstm_rl.policy import Actor, GraphActor, Policy
 
 Make = Callable[..., Policy]

@@ -12,7 +12,7 @@ from tyro.conf import Positional, arg
 
 from xlstm_rl import evaluate, load_policy
 from xlstm_rl.cli.options import read_options, refusing_bad_input
-from xlstm_rl.run_folder import latest_checkpoint, run_of
+from xlstm_rl.runs.folder import latest_checkpoint, run_of
 
 
 @dataclass(frozen=True)

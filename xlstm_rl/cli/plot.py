@@ -7,7 +7,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from xlstm_rl.cli.options import read_options
-from xlstm_rl.plotting import plot_runs
+from xlstm_rl.runs.plotting import plot_runs
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from xlstm_rl.agents import TrainConfig, make_agent
 from xlstm_rl.cli.options import read_options, refusing_bad_input
 from xlstm_rl.config import find_config
 from xlstm_rl.config.fields import FLAG_ONLY
-from xlstm_rl.progress import TrainingProgress
+from xlstm_rl.runs.progress import TrainingProgress
 
 _INTERRUPTED = 130
 

@@ -6,11 +6,11 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from xlstm_rl.envs.leaves import map_leaves
+from xlstm_rl.envs.spaces.leaves import map_leaves
 from xlstm_rl.normalization import Observation
 from xlstm_rl.policy.actor_critic import Leaves
-from xlstm_rl.policy.beside import Beside, is_set
-from xlstm_rl.policy.observations import map_observation
+from xlstm_rl.policy.auxiliary.reader import Beside, is_set
+from xlstm_rl.policy.encoders.observations import map_observation
 
 if TYPE_CHECKING:
     from xlstm_rl.policy.policy import Policy

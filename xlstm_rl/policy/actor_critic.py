@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from xlstm_rl.memory import Memory, MemoryConfig, make_memory
 from xlstm_rl.normalization import Observation
-from xlstm_rl.policy.categorical import MASKED_LOGIT
+from xlstm_rl.policy.actions.categorical import MASKED_LOGIT
+from xlstm_rl.policy.actions.distributions import make_distribution
+from xlstm_rl.policy.auxiliary.inputs import ACTION_MASK, context_sizes
 from xlstm_rl.policy.config import PolicyConfig
-from xlstm_rl.policy.context import ACTION_MASK, context_sizes
-from xlstm_rl.policy.distributions import make_distribution
-from xlstm_rl.policy.encoders import make_encoder, make_mlp, orthogonal
+from xlstm_rl.policy.encoders.encoder import make_encoder, make_mlp, orthogonal
 
 Leaves = tuple[Tensor, ...]
 

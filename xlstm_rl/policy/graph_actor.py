@@ -7,11 +7,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xlstm_rl.envs.leaves import map_leaves
+from xlstm_rl.envs.spaces.leaves import map_leaves
 from xlstm_rl.normalization import Observation
 from xlstm_rl.policy.actor import Actor
 from xlstm_rl.policy.actor_critic import Leaves
-from xlstm_rl.policy.beside import Beside
+from xlstm_rl.policy.auxiliary.reader import Beside
 
 if TYPE_CHECKING:
     from xlstm_rl.policy.policy import Policy

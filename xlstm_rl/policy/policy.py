@@ -8,18 +8,18 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from xlstm_rl.envs.config import EnvConfig
-from xlstm_rl.envs.leaves import map_leaves
-from xlstm_rl.envs.spaces import check_supported_spaces
+from xlstm_rl.envs.spaces.leaves import map_leaves
+from xlstm_rl.envs.spaces.support import check_supported_spaces
 from xlstm_rl.memory import MemoryConfig
 from xlstm_rl.normalization import NormalizationConfig, Observation, make_normalizer
-from xlstm_rl.policy.action_mask import ActionMask
+from xlstm_rl.policy.actions.mask import ActionMask
 from xlstm_rl.policy.actor import Actor
 from xlstm_rl.policy.actor_critic import ActorCritic, Leaves
-from xlstm_rl.policy.beside import Beside, BesideReader, check_mask_key, is_set
+from xlstm_rl.policy.auxiliary.inputs import Context
+from xlstm_rl.policy.auxiliary.reader import Beside, BesideReader, check_mask_key, is_set
 from xlstm_rl.policy.config import PolicyConfig
-from xlstm_rl.policy.context import Context
+from xlstm_rl.policy.encoders.observations import ObservationReader, map_observation
 from xlstm_rl.policy.graph_actor import GraphActor
-from xlstm_rl.policy.observations import ObservationReader, map_observation
 
 
 class Policy(nn.Module):

@@ -1,0 +1,228 @@
+"""Collects rollouts `[B, T]` from a vector environment with a recurrent policy."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from gymnasium.vector import VectorEnv
+from tensordict import TensorDict
+from torch import Tensor
+
+from xlstm_rl.collection.env_adapter import RawObservation
+from xlstm_rl.collection.episodes import EpisodeCounter
+from xlstm_rl.collection.masks import read_masks
+from xlstm_rl.collection.rollout_buffer import Buffers, batch_first
+from xlstm_rl.collection.tensor_adapter import episode_stream
+from xlstm_rl.errors import TrainingError
+from xlstm_rl.normalization import Observation
+from xlstm_rl.policy.actor_critic import Leaves
+from xlstm_rl.policy.policy import Policy
+
+_Final = tuple[int, Tensor | slice, Observation]
+"""The step after that of final observations, their environments, and what may not be finite."""
+
+
+@dataclass
+class Rollout:
+    """T steps of B environments, episode borders inside."""
+
+    data: TensorDict
+    """Batch size `[B, T]`: `observation` (normalised, as the network saw it; a TensorDict by the
+    leaf's name where the space is a Dict or Tuple), `action` (in the policy's units), `log_prob`,
+    `value`, `next_value`, `reward`, `terminated`, `truncated`, `reset`, `live`."""
+
+    segment_leaves: list[Leaves]
+    """The memory states, batch first, before the first step of each time segment."""
+
+    raw_observation: Any
+    """`[B, T, ...]`, a tensor or a TensorDict, flattened but not normalised: the numbers that the
+    running statistics are fed with."""
+
+    episode_returns: list[float] = field(default_factory=list)
+    """Sums of raw rewards of the episodes that ended."""
+
+    episode_lengths: list[int] = field(default_factory=list)
+    """Their lengths in steps."""
+
+    def all_live(self) -> bool:
+        """Return whether no step is a dead autoreset step."""
+        return bool(self.data["live"].all())
+
+
+class Collector:
+    """Steps a policy through a vector environment, carrying its memory from rollout to rollout.
+
+    Each stored step is evaluated with the statistics, weights and memory state it was acted with,
+    so the stored log-probabilities are those of the policy that acted.
+
+    With an environment that answers tensors (`tensors = True`) they stay on the device, and no step
+    waits for it.
+
+    Raises:
+        ConfigError: the environment answers tensors, and the policy reads action masks.
+    """
+
+    def __init__(
+        self,
+        env: VectorEnv[Any, Any, Any],
+        policy: Policy,
+        rollout_steps: int,
+        segment_steps: int,
+        seed: int,
+        generator: torch.Generator,
+    ) -> None:
+        self.policy = policy
+        self.rollout_steps = rollout_steps
+        self.segment_steps = segment_steps
+        self.generator = generator
+        self.steps_done = 0
+        self._stream = episode_stream(env, policy)
+        self._episodes = EpisodeCounter(env.num_envs)
+        self._num_envs = env.num_envs
+        # held, because a module looks its parts up in a dict at every access
+        self._context, self._normalizer = policy.context, policy.normalizer
+        self._leaves = policy.network.initial_leaves(env.num_envs, policy.device)
+        self._context_leaves = policy.context.initial_leaves(env.num_envs, policy.device)
+        self._observation = self._stream.reset(seed)
+        self._infos = [self._stream.first_info]
+        self._reset, self._dead = self._stream.flags(True), self._stream.flags(False)
+        self._reward: Tensor | None = None
+
+    @torch.no_grad()
+    def collect(self) -> Rollout:
+        """Collect `rollout_steps` steps of every environment.
+
+        Raises:
+            TrainingError: an observation or a reward is not finite, or a mask allows no action.
+        """
+        network, stream = self.policy.network, self._stream
+        buffers = Buffers(self.policy, stream, self.rollout_steps, self._num_envs)
+        segment_leaves: list[Leaves] = []
+        finals: list[_Final] = []
+        for t in range(self.rollout_steps):
+            if t % self.segment_steps == 0:
+                # copied, because no gradient may flow through what inference mode has made
+                segment_leaves.append(tuple(leaf.clone() for leaf in self._leaves))
+            self._step(t, buffers, finals)
+        reward, flags = stream.on_host(buffers.reward), buffers.flags
+        ended = stream.on_host(flags["terminated"] | flags["truncated"])
+        returns, lengths = self._episodes.count(reward, ended, stream.on_host(flags["dead"]))
+        buffers.arrive()
+        self._check_finite(buffers, finals)
+        numbers, x, reset = self._network_input(self.rollout_steps)
+        self._refuse_non_finite(numbers, self.rollout_steps)
+        _, last_value, _ = network.step(x, self._leaves, reset)
+        self.steps_done += self.rollout_steps * self._num_envs
+        return Rollout(
+            buffers.to_tensordict(network.distribution, last_value),
+            segment_leaves,
+            batch_first(buffers.raw, self._num_envs, self.rollout_steps),
+            returns,
+            lengths,
+        )
+
+    def _step(self, t: int, buffers: Buffers, finals: list[_Final]) -> None:
+        """Act once, and write down what was seen, done and answered."""
+        network, context, stream = self.policy.network, self._context, self._stream
+        distribution = network.distribution
+        with torch.inference_mode():  # a tenth of a step's time: nothing is tracked
+            raw, x, reset = self._network_input(t)
+            params, value, self._leaves = network.step(x, self._leaves, reset)
+            action = distribution.sample(params, self.generator)
+            if self._context_leaves:
+                self._context_leaves = context.after(self._context_leaves, action)
+        buffers.write_decision(t, raw, x, params, value, action, self._reset, self._dead)
+        transition = stream.step(stream.actions(distribution.to_env(action)))
+        buffers.write_outcome(t, transition)
+        if context.reads_reward:
+            self._reward = stream.tensor(transition.reward).float()
+        if transition.final_observation is not None:
+            rows = transition.final_rows
+            numbers, value = self._final_value(rows, transition.final_observation)
+            buffers.write_final(t, rows, value)
+            finals.append((t + 1, rows, numbers))
+        if transition.broken is not None:
+            buffers.drop_episodes(t, transition.broken)
+        self._observation, self._infos = transition.observation, transition.infos
+        self._reset, self._dead = transition.reset, transition.dead
+
+    def _network_input(self, t: int) -> tuple[Observation, Observation, Tensor | None]:
+        """Return the numbers that are normalised, all that the network reads, and the resets."""
+        numbers, x = self._normalized(self._observation)
+        reset, context = self._stream.resets(self._reset), self._context
+        if context.is_active:
+            mask = self._mask(t) if context.reads_mask else None
+            x = context.join(x, self._context_leaves, reset, self._reward, mask)
+        return numbers, x, reset
+
+    def _normalized(self, observation: RawObservation) -> tuple[Observation, Observation]:
+        normalizer: Any = self._normalizer
+        tensor = self._stream.tensor
+        if isinstance(observation, dict):
+            raw: Any = {name: tensor(part) for name, part in observation.items()}
+        else:
+            raw = tensor(observation)
+        flat = normalizer.flatten(raw)
+        return normalizer.numbers(flat), normalizer.normalize(flat)
+
+    def _mask(self, t: int) -> Tensor:
+        step = self.steps_done + t * self._num_envs
+        flags = read_masks(
+            self.policy,
+            self._observation,
+            self._infos,
+            self._dead,
+            lambda row: f"environment {row} at step {step}",
+        )
+        return self._stream.tensor(flags)
+
+    def _final_value(
+        self, rows: Tensor | slice, observation: RawObservation
+    ) -> tuple[Observation, Tensor]:
+        """Value final observations with the memory of the episodes that they belong to."""
+        leaves = tuple(leaf[rows] for leaf in self._leaves)
+        numbers, x = self._normalized(observation)
+        context = self._context
+        if context.is_active:  # no mask: no value depends on what could be done
+            own = tuple(leaf[rows] for leaf in self._context_leaves)
+            reward = None if self._reward is None else self._reward[rows]
+            x = context.join(x, own, None, reward, None)
+        _, value, _ = self.policy.network.step(x, leaves, None)
+        return numbers, value
+
+    def _check_finite(self, buffers: Buffers, finals: list[_Final]) -> None:
+        """Refuse NaN and infinities before they reach the statistics or the weights."""
+        bad = ~torch.isfinite(buffers.reward)
+        if bad.any():
+            t, row = (int(i) for i in bad.nonzero()[0])
+            raise self._non_finite("reward", row, t)
+        self._refuse_non_finite(buffers.raw, 0)
+        fine = [torch.isfinite(one).all() for *_, numbers in finals for one in _parts(numbers)]
+        if fine and not bool(torch.stack(fine).all()):  # one look for all of them
+            for t, rows, numbers in finals:
+                self._refuse_non_finite(numbers, t, rows)
+
+    def _refuse_non_finite(
+        self, numbers: Observation, first: int, rows: Tensor | slice = slice(None)
+    ) -> None:
+        """Look at numbers `[T, B, n]` from step `first` on, or `[B, n]` of one step."""
+        parts = {"": numbers} if isinstance(numbers, Tensor) else numbers
+        for name, values in parts.items():
+            bad = ~torch.isfinite(values).all(-1)
+            if bad.any():
+                *step, row = (int(i) for i in bad.nonzero()[0])
+                number = int(rows[row]) if isinstance(rows, Tensor) else row
+                what = f"observation {name!r}" if name else "observation"
+                raise self._non_finite(what, number, first + sum(step))
+
+    def _non_finite(self, what: str, row: int, t: int) -> TrainingError:
+        return TrainingError(
+            f"the environment returned a non-finite {what} in environment {row} at step "
+            f"{self.steps_done + t * self._num_envs}: NaN or infinite values cannot be trained "
+            "on; check the environment's rewards and observations"
+        )
+
+
+def _parts(numbers: Observation) -> Iterable[Tensor]:
+    return (numbers,) if isinstance(numbers, Tensor) else numbers.values()

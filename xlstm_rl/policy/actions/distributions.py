@@ -1,0 +1,137 @@
+"""From an action space to its distribution; the joint one of a Dict or Tuple."""
+
+from itertools import accumulate, pairwise
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from xlstm_rl.envs.spaces.leaves import build, is_nested, space_leaves
+from xlstm_rl.policy.actions.base import ActionDistribution
+from xlstm_rl.policy.actions.categorical import Categorical, MultiCategorical
+from xlstm_rl.policy.actions.gaussian import DiagonalGaussian, SquashedGaussian
+from xlstm_rl.policy.config import PolicyConfig
+
+_EXACT_IN_FLOAT = 2**24
+
+
+class JointDistribution(ActionDistribution):
+    """Independent distributions over the leaves of a Dict or Tuple space.
+
+    An action in the policy's units is one vector of all leaves, float32, in which choices are
+    whole numbers. The joint log-probability and entropy are the sums over the leaves.
+    """
+
+    action_dtype = torch.float32
+
+    def __init__(self, space: gymnasium.Space[Any], parts: list[ActionDistribution]) -> None:
+        super().__init__()
+        self.space = space
+        self.parts = nn.ModuleList(parts)
+        self._parts = parts  # typed; the list above moves them between devices
+        self.num_params = sum(part.num_params for part in parts)
+        self.num_free = sum(part.num_free for part in parts)
+        self.num_features = sum(part.num_features for part in parts)
+        sizes = [int(np.prod(part.action_shape)) for part in parts]
+        self.action_shape = (sum(sizes),)
+        self._actions = _slices(sizes)
+        self._outputs = _slices([part.num_outputs for part in parts])
+        self._free = _slices([part.num_free for part in parts], self.num_outputs)
+
+    def _params(self, params: Tensor) -> list[Tensor]:
+        """Return each leaf's parameters: its outputs of the network, then its free ones."""
+        return [
+            torch.cat((params[..., outputs], params[..., free]), -1)
+            if part.num_free
+            else params[..., outputs]
+            for part, outputs, free in zip(self._parts, self._outputs, self._free, strict=True)
+        ]
+
+    def _split(self, action: Tensor) -> list[Tensor]:
+        """Return each leaf's action in its own shape and type."""
+        return [
+            action[..., where].reshape(*action.shape[:-1], *part.action_shape).to(part.action_dtype)
+            for part, where in zip(self._parts, self._actions, strict=True)
+        ]
+
+    def _join(self, actions: list[Tensor], params: Tensor) -> Tensor:
+        batch = params.shape[:-1]
+        return torch.cat([one.reshape(*batch, -1).float() for one in actions], -1)
+
+    def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Draw actions `[..., A]`, leaf after leaf."""
+        pairs = zip(self._parts, self._params(params), strict=True)
+        return self._join([part.sample(own, generator) for part, own in pairs], params)
+
+    def mode(self, params: Tensor) -> Tensor:
+        """Return the most probable actions `[..., A]`."""
+        pairs = zip(self._parts, self._params(params), strict=True)
+        return self._join([part.mode(own) for part, own in pairs], params)
+
+    def log_prob_and_entropy(self, params: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sums of the leaves' log-probabilities and entropies."""
+        found = [
+            part.log_prob_and_entropy(own, one)
+            for part, own, one in zip(
+                self._parts, self._params(params), self._split(action), strict=True
+            )
+        ]
+        log_probs, entropies = zip(*found, strict=True)
+        return torch.stack(log_probs).sum(0), torch.stack(entropies).sum(0)
+
+    def to_env(self, action: Tensor) -> Any:
+        """Return actions nested like the space, each leaf as its own distribution gives it."""
+        leaves = zip(self._parts, self._split(action), strict=True)
+        return build(self.space, iter([part.to_env(one) for part, one in leaves]))
+
+    def features(self, action: Tensor) -> Tensor:
+        """Return the leaves' features side by side."""
+        leaves = zip(self._parts, self._split(action), strict=True)
+        return torch.cat([part.features(one) for part, one in leaves], -1)
+
+
+def _slices(sizes: list[int], start: int = 0) -> list[slice]:
+    return [slice(a, b) for a, b in pairwise(accumulate(sizes, initial=start))]
+
+
+def make_distribution(
+    space: gymnasium.Space[Any], config: PolicyConfig | None = None
+) -> ActionDistribution:
+    """Return the distribution family for an action space.
+
+    Args:
+        space: of one environment.
+        config: how numbers are distributed; None: the defaults.
+
+    Raises:
+        ValueError: the space, or a part of it, has no distribution.
+    """
+    config = config or PolicyConfig()
+    if is_nested(space):
+        leaves = [leaf.space for leaf in space_leaves(space)]
+        for leaf in leaves:
+            if isinstance(leaf, spaces.Discrete) and leaf.n > _EXACT_IN_FLOAT:
+                raise ValueError(f"action space {leaf} inside {space}: at most 2^24 choices")
+        return JointDistribution(space, [make_distribution(leaf, config) for leaf in leaves])
+    if isinstance(space, spaces.Discrete):
+        return Categorical(int(space.n), int(space.start))
+    if isinstance(space, spaces.MultiDiscrete):
+        counts, starts = space.nvec.ravel().tolist(), space.start.ravel().tolist()
+        return MultiCategorical(counts, starts, space.shape, _torch_dtype(space))
+    if isinstance(space, spaces.MultiBinary):
+        size = int(np.prod(space.shape))
+        return MultiCategorical([2] * size, None, space.shape, _torch_dtype(space))
+    if isinstance(space, spaces.Box) and space.dtype.kind == "f":
+        family = SquashedGaussian if config.action_bounds == "tanh" else DiagonalGaussian
+        return family(space.low, space.high, config.action_std == "state", config.initial_log_std)
+    raise ValueError(
+        f"action space {space}: expected Discrete, MultiDiscrete, MultiBinary, Box of floats, or "
+        "Dict or Tuple of these"
+    )
+
+
+def _torch_dtype(space: gymnasium.Space[Any]) -> torch.dtype:
+    return torch.from_numpy(np.empty(0, dtype=space.dtype)).dtype

@@ -1,0 +1,163 @@
+"""Distributions over vectors of numbers: independent normals, as they are or squashed."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from xlstm_rl.policy.actions.base import ActionDistribution
+
+_LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
+_LOG_STD_RANGE = (-10.0, 3.0)  # of a network's outputs, which nothing else would hold
+_NODES = 32
+
+
+class DiagonalGaussian(ActionDistribution):
+    """Independent normals; the parameters are means and log standard deviations `[..., 2A]`.
+
+    The policy's unit is half the range of a bounded action: -1 and 1 are the bounds. An action
+    beyond a bound is clipped on its way to the environment, and its log-probability is that of
+    the unclipped sample, so the ratio of PPO stays exact.
+
+    Args:
+        low: lower bounds, of any shape with A elements; minus infinity: none.
+        high: upper bounds.
+        state_std: the network gives the log standard deviations, as an offset to
+            `initial_log_std`; otherwise they are free parameters.
+        initial_log_std: what they start from, with `state_std`.
+    """
+
+    action_dtype = torch.float32
+    low: Tensor
+    high: Tensor
+    center: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        low: NDArray[Any],
+        high: NDArray[Any],
+        state_std: bool = False,
+        initial_log_std: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.env_shape = low.shape
+        low, high = low.ravel(), high.ravel()
+        bounded = np.isfinite(low) & np.isfinite(high)
+        with np.errstate(over="ignore", invalid="ignore"):
+            center = np.where(bounded, (low + high) / 2, 0.0)
+            scale = np.where(bounded, (high - low) / 2, 1.0)
+        self.num_params = 2 * low.size
+        self.num_free = 0 if state_std else low.size
+        self.num_features = low.size
+        self.action_shape = low.shape
+        self.initial_log_std = initial_log_std if state_std else None
+        for name, value in (("low", low), ("high", high), ("center", center), ("scale", scale)):
+            constant = torch.tensor(value, dtype=torch.float32)
+            self.register_buffer(name, constant, persistent=False)
+        edge = torch.where(torch.tensor(bounded), 1.0, torch.inf)
+        self.register_buffer("edge", edge, persistent=False)
+
+    edge: Tensor
+
+    def _split(self, params: Tensor) -> tuple[Tensor, Tensor]:
+        """Return means and log standard deviations, each `[..., A]`."""
+        mean, log_std = params.chunk(2, -1)
+        if self.initial_log_std is not None:
+            log_std = (log_std + self.initial_log_std).clamp(*_LOG_STD_RANGE)
+        return mean, log_std
+
+    def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Draw actions `[..., A]`."""
+        mean, log_std = self._split(params)
+        noise = torch.empty_like(mean).normal_(generator=generator)
+        return torch.addcmul(mean, noise, log_std.exp())
+
+    def mode(self, params: Tensor) -> Tensor:
+        """Return the means `[..., A]`."""
+        return params.chunk(2, -1)[0]
+
+    def log_prob_and_entropy(self, params: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log-density and entropy, summed over the axes of an action."""
+        mean, log_std = self._split(params)
+        z = (action - mean) * (-log_std).exp()
+        log_prob = (-0.5 * z.square() - log_std - _LOG_SQRT_2PI).sum(-1)
+        return log_prob, (log_std + (0.5 + _LOG_SQRT_2PI)).sum(-1)
+
+    def to_env(self, action: Tensor) -> Tensor:
+        """Scale actions `[..., A]` to the environment's range and clip them to its bounds."""
+        out = torch.addcmul(self.center, action, self.scale).clamp(self.low, self.high)
+        return out if len(self.env_shape) == 1 else out.reshape(*out.shape[:-1], *self.env_shape)
+
+    def features(self, action: Tensor) -> Tensor:
+        """Return actions `[..., A]` with those beyond a bound at the bound."""
+        return action.clamp(-self.edge, self.edge)
+
+
+class SquashedGaussian(DiagonalGaussian):
+    """Normals behind a tanh where an action is bounded, so that none lies beyond a bound.
+
+    The action that is sampled, stored and evaluated is `u` before the tanh, so that nothing has to
+    be inverted, however close to a bound it lies. Its log-probability is the density of `tanh(u)`,
+    `log N(u) - sum log(1 - tanh(u)^2)` (Haarnoja et al. 2018, arXiv:1801.01290, appendix C), again
+    in units of half the range. The entropy has no closed form: that of the normal is corrected by
+    the expectation of `log(1 - tanh(u)^2)`, a Gauss-Hermite sum.
+
+    Raises:
+        ValueError: an action is bounded on one side alone.
+    """
+
+    squashed: Tensor
+    nodes: Tensor
+    node_weights: Tensor
+
+    def __init__(
+        self,
+        low: NDArray[Any],
+        high: NDArray[Any],
+        state_std: bool = False,
+        initial_log_std: float = 0.0,
+    ) -> None:
+        if (np.isfinite(low) != np.isfinite(high)).any():
+            raise ValueError(
+                f"policy.action_bounds='tanh' needs two bounds or none, got {low} to {high}: use "
+                "'clip', or gymnasium.wrappers.RescaleAction"
+            )
+        super().__init__(low, high, state_std, initial_log_std)
+        self.register_buffer("squashed", torch.isfinite(self.edge), persistent=False)
+        nodes, weights = np.polynomial.hermite.hermgauss(_NODES)
+        for name, values in (
+            ("nodes", nodes * math.sqrt(2.0)),
+            ("node_weights", weights / math.sqrt(math.pi)),
+        ):
+            constant = torch.tensor(values, dtype=torch.float32)
+            self.register_buffer(name, constant, persistent=False)
+
+    def log_prob_and_entropy(self, params: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log-density and entropy of `tanh(action)`, summed over the axes of an action."""
+        log_prob, entropy = super().log_prob_and_entropy(params, action)
+        mean, log_std = self._split(params)
+        spread = mean.unsqueeze(-1) + log_std.exp().unsqueeze(-1) * self.nodes
+        correction = (_log_slope(spread) * self.node_weights).sum(-1)
+        log_prob = log_prob - (_log_slope(action) * self.squashed).sum(-1)
+        return log_prob, entropy + (correction * self.squashed).sum(-1)
+
+    def to_env(self, action: Tensor) -> Tensor:
+        """Squash actions `[..., A]` into the environment's range."""
+        return super().to_env(self._squash(action))
+
+    def features(self, action: Tensor) -> Tensor:
+        """Return the squashed actions `[..., A]`, in units of half the range."""
+        return self._squash(action)
+
+    def _squash(self, action: Tensor) -> Tensor:
+        return torch.where(self.squashed, action.tanh(), action)
+
+
+def _log_slope(u: Tensor) -> Tensor:
+    """Return `log(1 - tanh(u)^2)`, which stays exact where the tanh rounds to 1."""
+    return 2.0 * (math.log(2.0) - u - softplus(-2.0 * u))
