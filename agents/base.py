@@ -210,12 +210,12 @@ class RecurrentAgent(ABC):
     def _prepare(self, rollout: Rollout) -> None:
         """Scale the rewards and bring the running statistics up to date, after collecting."""
         data = rollout.data
-        live = None if rollout.all_live() else data["live"]
-        self.policy.update_statistics(rollout.raw_observation, data["reward"], live)
+        valid = None if rollout.all_valid() else data["valid"]
+        self.policy.update_statistics(rollout.raw_observation, data["reward"], valid)
         if self.reward_normalizer is not None:
             done = data["terminated"] | data["truncated"]
             reward = self.reward_normalizer(
-                data["reward"].cpu(), done.cpu(), None if live is None else live.cpu()
+                data["reward"].cpu(), done.cpu(), None if valid is None else valid.cpu()
             )
             data["reward"] = reward.to(self.device)
 

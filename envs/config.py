@@ -41,8 +41,8 @@ class EnvConfig:
     environment, single ones too, and `id` and `kwargs` are its own; needs the extra envpool."""
 
     autoreset: Autoreset = "auto"
-    """When a finished episode restarts: in the same step, in the next step (which is then a dead
-    one), or not by itself. auto: same_step, or the only one that a native form has."""
+    """When a finished episode restarts: in the same step, in the next step (which then
+    only resets), or not by itself. auto: same_step, or the only one that a native form has."""
 
     kwargs: dict[str, bool | int | float | str | None] = field(default_factory=dict)
     """Arguments of the environment, such as `length 32` of MemoryChain."""

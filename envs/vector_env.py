@@ -15,7 +15,7 @@ from xlstm_rl.envs.config import EnvConfig
 from xlstm_rl.envs.envpool import make_pool_vector_env
 from xlstm_rl.envs.faults.error_context import checked
 from xlstm_rl.envs.faults.restarting import restarting
-from xlstm_rl.envs.faults.restarting_processes import RevivingAsyncVectorEnv
+from xlstm_rl.envs.faults.restarting_processes import RestartingAsyncVectorEnv
 from xlstm_rl.envs.faults.validating import AnswerCheck
 from xlstm_rl.envs.single_env import (
     AnyEnv,
@@ -88,7 +88,7 @@ def make_vector_env(
         makers = [checked(maker, index) for index in range(config.num_envs)]
     mode = wanted or AutoresetMode.SAME_STEP
     if config.vectorization == "async":
-        vector_class = RevivingAsyncVectorEnv if config.on_error == "restart" else AsyncVectorEnv
+        vector_class = RestartingAsyncVectorEnv if config.on_error == "restart" else AsyncVectorEnv
         with _one_space_for_all([]):
             return vector_class(makers, autoreset_mode=mode)
     made: list[AnyEnv] = []

@@ -149,9 +149,9 @@ def test_rewards_are_divided_by_the_deviation_of_the_discounted_return() -> None
 
 def test_dead_steps_do_not_count() -> None:
     reward, done = torch.tensor([[1.0, 0.0, 1.0]]), torch.tensor([[True, False, False]])
-    live = torch.tensor([[True, False, True]])
+    valid = torch.tensor([[True, False, True]])
     normalizer = RewardNormalizer(1, 0.9, NormalizationConfig())
-    normalizer(reward, done, live)
+    normalizer(reward, done, valid)
     assert normalizer.moments.count.item() == 2
     assert normalizer.moments.mean.item() == 1.0
 

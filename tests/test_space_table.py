@@ -73,7 +73,7 @@ BACKENDS: dict[str, dict[str, Any]] = {
 ROWS: dict[str, tuple[gymnasium.Space[Any], gymnasium.Space[Any], dict[str, Any]]] = {
     **{f"observation: {name}": (space, CHOICE, {}) for name, space in OBSERVATIONS.items()},
     **{f"action: {name}": (VECTOR, *row) for name, row in ACTIONS.items()},
-    **{f"beside: {name}": row for name, row in BESIDE.items()},
+    **{f"auxiliary: {name}": row for name, row in BESIDE.items()},
 }
 
 
@@ -92,7 +92,7 @@ def _recompute(agent: RecurrentPPO, rollout: Rollout) -> tuple[torch.Tensor, tor
     network, data = agent.policy.network, rollout.data
     found = []
     with torch.no_grad():
-        for number, leaves in enumerate(rollout.segment_leaves):
+        for number, leaves in enumerate(rollout.segment_states):
             part = data[:, 6 * number : 6 * number + 6]
             params, value, _ = network(part["observation"], leaves, part["reset"])
             log_prob, _ = network.distribution.log_prob_and_entropy(params, part["action"])
@@ -141,9 +141,9 @@ def _two_updates_then_saved_and_loaded(
     assert agent._collector is not None
     rollout = agent._collector.collect()
     log_prob, value = _recompute(agent, rollout)
-    live = rollout.data["live"]
+    valid = rollout.data["valid"]
     for ours, stored in ((log_prob, "log_prob"), (value, "value")):
-        torch.testing.assert_close(ours[live], rollout.data[stored][live], rtol=0, atol=1e-5)
+        torch.testing.assert_close(ours[valid], rollout.data[stored][valid], rtol=0, atol=1e-5)
 
     loaded = load_policy(agent.save(tmp_path / "run"))
     result = evaluate(loaded, make, episodes=3, seed=4)
@@ -185,7 +185,7 @@ def test_the_documentation_has_these_rows_and_no_others() -> None:
     tables = text.split("\n## ")[1:]
     found = {
         f"{kind}: {name}"
-        for kind, table in zip(("observation", "action", "beside"), tables, strict=False)
+        for kind, table in zip(("observation", "action", "auxiliary"), tables, strict=False)
         for name in re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
     }
     assert found == set(ROWS)

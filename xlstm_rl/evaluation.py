@@ -16,7 +16,7 @@ from xlstm_rl.collection.masks import read_masks
 from xlstm_rl.config import ConfigError
 from xlstm_rl.envs import make_env
 from xlstm_rl.envs.config import EnvConfig
-from xlstm_rl.envs.faults.error_context import CheckedEnv, EnvStepError, wrong_observation
+from xlstm_rl.envs.faults.error_context import EnvStepError, ErrorContextEnv, wrong_observation
 from xlstm_rl.envs.spaces.leaves import map_leaves, stack_values, take
 from xlstm_rl.envs.spaces.support import same_spaces
 from xlstm_rl.errors import EnvError
@@ -79,7 +79,9 @@ def evaluate(
         raise ConfigError(f"episodes={episodes}: expected 1 or more")
     config, custom = _resolve(policy, env)
     count = 1 if video_dir is not None else min(episodes, _MAX_PARALLEL)
-    envs = [CheckedEnv(_make(config, custom, video_dir), "its environment") for _ in range(count)]
+    envs = [
+        ErrorContextEnv(_make(config, custom, video_dir), "its environment") for _ in range(count)
+    ]
     try:
         _check_spaces(policy, envs[0])
         return _play(policy, envs, episodes, seed, deterministic)
@@ -137,7 +139,7 @@ def _check_spaces(policy: Policy, env: gymnasium.Env[Any, Any]) -> None:
 
 def _play(
     policy: Policy,
-    envs: list[CheckedEnv],
+    envs: list[ErrorContextEnv],
     episodes: int,
     seed: int,
     deterministic: bool,
@@ -162,8 +164,8 @@ def _play(
     while playing:
         obs = stack_values(policy.observation_space, observations)
         _check_observations(policy, obs, where)
-        beside = _beside(policy, rewards, infos, obs, where)
-        actions, state = policy.act(obs, state, reset, deterministic, generator, **beside)
+        auxiliary = _auxiliary_inputs(policy, rewards, infos, obs, where)
+        actions, state = policy.act(obs, state, reset, deterministic, generator, **auxiliary)
         reset = np.zeros(len(envs), dtype=bool)
         left: list[int] = []
         for row, env in enumerate(envs):
@@ -217,7 +219,7 @@ def _check_observations(policy: Policy, obs: Any, where: Callable[[int], str]) -
             raise EnvError(f"{where(row)}: its observation{what} is not finite: {values[row]}")
 
 
-def _beside(
+def _auxiliary_inputs(
     policy: Policy,
     rewards: list[float],
     infos: list[dict[str, Any]],
@@ -229,10 +231,10 @@ def _beside(
     Raises:
         EnvError: a mask is missing or allows nothing; named are the episode and its step.
     """
-    beside: dict[str, Any] = {}
-    if policy.context.reads_reward:
-        beside["reward"] = np.array(rewards, dtype=np.float32)
-    if policy.context.reads_mask:
+    auxiliary: dict[str, Any] = {}
+    if policy.auxiliary.reads_reward:
+        auxiliary["reward"] = np.array(rewards, dtype=np.float32)
+    if policy.auxiliary.reads_mask:
         key = policy.policy_config.action_mask_key
         masks = np.empty(len(infos), dtype=object)
         for row, info in enumerate(infos):
@@ -245,6 +247,6 @@ def _beside(
             np.zeros(len(infos), dtype=np.bool_),
             where,
         )
-        if policy.beside.source == "info":
-            beside["action_mask"] = torch.from_numpy(flags)
-    return beside
+        if policy.auxiliary_reader.source == "info":
+            auxiliary["action_mask"] = torch.from_numpy(flags)
+    return auxiliary

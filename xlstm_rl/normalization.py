@@ -237,13 +237,13 @@ class RewardNormalizer(nn.Module):
         self.moments = RunningMoments(1)
         self.register_buffer("discounted_return", torch.zeros(num_envs, dtype=torch.float64))
 
-    def forward(self, reward: Tensor, done: Tensor, live: Tensor | None) -> Tensor:
+    def forward(self, reward: Tensor, done: Tensor, valid: Tensor | None) -> Tensor:
         """Merge a rollout's rewards into the statistics and return them scaled.
 
         Args:
             reward: `[B, T]`.
             done: `[B, T]`, true at the last step of an episode.
-            live: `[B, T]`, false at dead autoreset steps, which do not count; None: all count.
+            valid: `[B, T]`, false at autoreset steps, which do not count; None: all count.
         """
         carried = self.discounted_return
         returns = torch.empty(reward.shape, dtype=torch.float64)
@@ -252,6 +252,6 @@ class RewardNormalizer(nn.Module):
             returns[:, t] = carried
             carried = carried.masked_fill(done[:, t], 0.0)
         self.discounted_return.copy_(carried)
-        self.moments.update((returns.flatten() if live is None else returns[live]).unsqueeze(-1))
+        self.moments.update((returns.flatten() if valid is None else returns[valid]).unsqueeze(-1))
         scale = (self.moments.var + _EPSILON).rsqrt().to(reward.dtype)
         return (reward * scale).clamp(-self.clip, self.clip)

@@ -16,7 +16,7 @@ class EnvStepError(RuntimeError):
     """An environment raised, or answered what is not in its space."""
 
 
-class CheckedEnv(gym.Wrapper[Any, Any, Any, Any]):
+class ErrorContextEnv(gym.Wrapper[Any, Any, Any, Any]):
     """Say in an `EnvStepError` which environment of a vector raised, or observed another shape.
 
     Inside a vector the observations of all environments are copied into one array: a wrong shape
@@ -85,11 +85,11 @@ def _told(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-def checked(make: Callable[[], gym.Env[Any, Any]], index: int) -> Callable[[], CheckedEnv]:
-    """Return a maker of a `CheckedEnv` that is called `environment <index>`."""
+def checked(make: Callable[[], gym.Env[Any, Any]], index: int) -> Callable[[], ErrorContextEnv]:
+    """Return a maker of a `ErrorContextEnv` that is called `environment <index>`."""
 
-    def maker() -> CheckedEnv:
-        return CheckedEnv(make(), f"environment {index}")
+    def maker() -> ErrorContextEnv:
+        return ErrorContextEnv(make(), f"environment {index}")
 
     return maker
 

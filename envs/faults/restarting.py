@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 
 from xlstm_rl.envs.faults.error_context import EnvStepError
-from xlstm_rl.envs.faults.validating import AnswerCheck, StrictEnv
+from xlstm_rl.envs.faults.validating import AnswerCheck, ValidatingEnv
 from xlstm_rl.envs.spaces.support import same_spaces
 
 BROKEN = "xlstm_rl/broken"
@@ -24,14 +24,14 @@ MOST_IN_A_ROW = 3
 class RestartingEnv(gym.Env[Any, Any]):
     """Cut an episode that an environment broke, and go on with a new environment.
 
-    It breaks one by raising, and by all that `StrictEnv` refuses. To those who step it, a broken
-    episode was truncated at the last good observation that came out of it, with a reward of zero
-    and `info[BROKEN]` true. Each restart is told in a warning.
+    It breaks one by raising, and by all that `ValidatingEnv` refuses. To those who step it, a
+    broken episode was truncated at the last good observation that came out of it, with a reward
+    of zero and `info[BROKEN]` true. Each restart is told in a warning.
 
     Args:
         make: makes one environment.
         index: its number in the vector, for errors.
-        check: what else is looked at, as for `StrictEnv`.
+        check: what else is looked at, as for `ValidatingEnv`.
 
     Raises:
         EnvStepError: the environment failed three times without a step in between.
@@ -41,7 +41,7 @@ class RestartingEnv(gym.Env[Any, Any]):
         self, make: Callable[[], gym.Env[Any, Any]], index: int, check: AnswerCheck | None = None
     ) -> None:
         self._make, self._name, self._check = make, f"environment {index}", check
-        self._env = StrictEnv(make(), self._name, check)
+        self._env = ValidatingEnv(make(), self._name, check)
         self.observation_space = self._env.observation_space
         self.action_space = self._env.action_space
         self.metadata, self.render_mode = self._env.metadata, self._env.render_mode
@@ -90,7 +90,7 @@ class RestartingEnv(gym.Env[Any, Any]):
             )
         while True:
             try:
-                self._env = StrictEnv(self._make(), self._name, self._check)
+                self._env = ValidatingEnv(self._make(), self._name, self._check)
                 self._refuse_other_spaces()
             except Exception as failure:
                 self._count(EnvStepError(f"{self._name} could not be made anew: {failure!r}"))

@@ -26,7 +26,7 @@ from xlstm_rl.envs.faults.restarting import BROKEN, MOST_IN_A_ROW, seed_after
 from xlstm_rl.envs.spaces.leaves import build, space_leaves, take
 
 
-class RevivingAsyncVectorEnv(AsyncVectorEnv[Any, Any]):
+class RestartingAsyncVectorEnv(AsyncVectorEnv[Any, Any]):
     """Go on with a new process for an environment whose process died.
 
     The episode that was running in it was truncated, to those who step the vector, at the last
@@ -50,7 +50,9 @@ class RevivingAsyncVectorEnv(AsyncVectorEnv[Any, Any]):
         super().__init__(env_fns, autoreset_mode=autoreset_mode)
         # All that the base class does with a process goes through its pipe: whoever answers there
         # may be another process, or none.
-        links: Any = [_Link(self, index, pipe) for index, pipe in enumerate(self.parent_pipes)]
+        links: Any = [
+            _WorkerPipe(self, index, pipe) for index, pipe in enumerate(self.parent_pipes)
+        ]
         self.parent_pipes = links
         self._leaves = space_leaves(self.single_observation_space)
         # What the first processes share is not kept by the base class: later ones share this.
@@ -115,10 +117,10 @@ def _on_one_thread(
     return maker
 
 
-class _Link:
+class _WorkerPipe:
     """Stands for the pipe to the process of one environment, and outlives the process."""
 
-    def __init__(self, vector: RevivingAsyncVectorEnv, index: int, connection: Any) -> None:
+    def __init__(self, vector: RestartingAsyncVectorEnv, index: int, connection: Any) -> None:
         self._vector, self._index, self._connection = vector, index, connection
         self._mode = vector.autoreset_mode
         self._command = ""
@@ -155,7 +157,7 @@ class _Link:
             except (EOFError, OSError):  # the end of the file between messages, or within one
                 if self._command not in _COMMANDS:
                     raise
-                self._mourn()
+                self._record_death()
             else:
                 if success and self._command in ("reset", "step"):
                     self._follow(answer)
@@ -206,7 +208,7 @@ class _Link:
                 self._connection.send(("reset", {"seed": seed, "options": options}))
                 answer, success = self._connection.recv()
             except (EOFError, OSError):
-                self._mourn()
+                self._record_death()
                 continue
             if not success:
                 _, kind, error, _ = self._vector.error_queue.get()
@@ -216,7 +218,7 @@ class _Link:
             observation, info = answer
             return observation, info
 
-    def _mourn(self) -> None:
+    def _record_death(self) -> None:
         """Count a process that died, and tell it."""
         self._is_dead = True
         self._connection.close()

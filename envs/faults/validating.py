@@ -10,18 +10,18 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import Space, spaces
 
-from xlstm_rl.envs.faults.error_context import CheckedEnv, wrong_observation
+from xlstm_rl.envs.faults.error_context import ErrorContextEnv, wrong_observation
 from xlstm_rl.envs.spaces.leaves import Leaf, space_leaves, take
 
 AnswerCheck = Callable[[Space[Any], Any, dict[str, Any]], str | None]
 """Says what is wrong with an observation and its info, given the action space; None: nothing."""
 
 
-class StrictEnv(CheckedEnv):
+class ValidatingEnv(ErrorContextEnv):
     """Refuse whatever an environment answers that no policy can be trained on.
 
-    That is, beside what `CheckedEnv` refuses: observations of another kind of numbers or with a
-    choice outside their space, observations and rewards that are not finite, and what `check`
+    That is, beside what `ErrorContextEnv` refuses: observations of another kind of numbers or with
+    a choice outside their space, observations and rewards that are not finite, and what `check`
     finds. Without it the vector or the rollout finds them, when the episode can no longer be cut.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from gymnasium import Space, spaces
 
-Kind = Literal["vector", "image", "discrete", "multi_discrete", "multi_binary"]
+ObservationKind = Literal["vector", "image", "discrete", "multi_discrete", "multi_binary"]
 Path = tuple[Any, ...]
 
 
@@ -65,7 +65,7 @@ def _walk(space: Space[Any], path: Path) -> Iterator[Leaf]:
         yield Leaf(path, space)
 
 
-def observation_kind(space: Space[Any]) -> Kind | None:
+def observation_kind(space: Space[Any]) -> ObservationKind | None:
     """Return what an observation's leaf is to a policy; None: nothing that it can take."""
     if isinstance(space, spaces.Box) and space.dtype.kind in "fiub" and 0 not in space.shape:
         is_image = space.dtype == np.uint8 and len(space.shape) in (2, 3)

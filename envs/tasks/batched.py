@@ -159,20 +159,20 @@ class BatchedVectorEnv(BatchValues, VectorEnv[Any, Any, Any]):
         if not self._started:
             raise ResetNeeded("call reset before the first step")
         actions = self._check_actions(actions)
-        dead = self._over
-        if dead is not None:
+        resetting = self._over
+        if resetting is not None:
             if self.autoreset_mode is AutoresetMode.DISABLED:
-                self._refuse_over(dead)
-            self.clock.set_back(dead)
+                self._refuse_over(resetting)
+            self.clock.set_back(resetting)
         self.clock.count()
         self._draw_ahead()
         rewards, terminated = self._advance(actions)
         truncated = self.elapsed >= self._max_steps
-        if dead is not None:
-            self._restart(dead, {})
-            self.put(rewards, dead[0], 0.0)
-            self.put(terminated, dead[0], False)
-            self.put(truncated, dead[0], False)
+        if resetting is not None:
+            self._restart(resetting, {})
+            self.put(rewards, resetting[0], 0.0)
+            self.put(terminated, resetting[0], False)
+            self.put(truncated, resetting[0], False)
         self._done = terminated | truncated
         over = self.clock.over(self._done, self.episode_steps, self._max_steps)
         observations = self._observe()

@@ -46,7 +46,7 @@ def _recompute(policy: Policy, rollout: Rollout) -> tuple[torch.Tensor, torch.Te
     data = rollout.data
     with torch.no_grad():
         params, value, _ = policy.network(
-            data["observation"], rollout.segment_leaves[0], data["reset"]
+            data["observation"], rollout.segment_states[0], data["reset"]
         )
     log_prob, _ = policy.network.distribution.log_prob_and_entropy(params, data["action"])
     return log_prob, value
@@ -96,7 +96,7 @@ def test_a_truncated_step_bootstraps_from_its_own_episode(
         raw = torch.tensor([[row_episode(data, row, t), float(t - start + 1)]])
         seen = torch.cat((episode, policy.normalizer(raw))).unsqueeze(0)
         with torch.no_grad():
-            _, value, _ = policy.network(seen, policy.network.initial_leaves(1), None)
+            _, value, _ = policy.network(seen, policy.network.initial_tensors(1), None)
         torch.testing.assert_close(data["next_value"][row, t], value[0, -1], rtol=1e-4, atol=1e-5)
         checked += 1
     assert checked >= 5
@@ -123,12 +123,12 @@ def test_dead_steps_never_reach_a_live_step(
     env = countdown_vector(AutoresetMode.NEXT_STEP)
     policy = _policy(env, MEMORIES[0])
     rollout = _collector(env, policy, steps=30).collect()
-    live = rollout.data["live"]
-    assert (~live).sum() >= 5
+    valid = rollout.data["valid"]
+    assert (~valid).sum() >= 5
     before = _recompute(policy, rollout)
-    rollout.data["observation"][~live] = 1e3
+    rollout.data["observation"][~valid] = 1e3
     for a, b in zip(before, _recompute(policy, rollout), strict=True):
-        assert torch.equal(a[live], b[live])
+        assert torch.equal(a[valid], b[valid])
 
 
 def test_segments_start_from_the_state_that_acting_had_there(
@@ -139,13 +139,13 @@ def test_segments_start_from_the_state_that_acting_had_there(
     collector = _collector(env, policy, steps=12, segment_steps=4)
     collector.collect()
     rollout = collector.collect()
-    assert len(rollout.segment_leaves) == 3
+    assert len(rollout.segment_states) == 3
     whole = rollout.data
-    for number, leaves in enumerate(rollout.segment_leaves):
+    for number, tensors in enumerate(rollout.segment_states):
         part = slice(4 * number, 4 * number + 4)
         with torch.no_grad():
             _, value, _ = policy.network(
-                whole["observation"][:, part], leaves, whole["reset"][:, part]
+                whole["observation"][:, part], tensors, whole["reset"][:, part]
             )
         torch.testing.assert_close(value, whole["value"][:, part], rtol=1e-5, atol=1e-5)
 

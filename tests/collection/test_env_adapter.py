@@ -4,20 +4,20 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from xlstm_rl.collection.env_adapter import EpisodeStream
+from xlstm_rl.collection.env_adapter import VectorEnvAdapter
 
 Make = Callable[[AutoresetMode], SyncVectorEnv]
 Step = tuple[list[float], float, bool, bool, bool, list[float] | None]
 
 
 def _live_steps(make: Make, mode: AutoresetMode, count: int) -> list[list[Step]]:
-    """Each environment's live steps: acted-on observation, reward, flags, final observation."""
-    stream = EpisodeStream(make(mode))
-    observation = stream.reset(seed=0)
+    """Each environment's valid steps: acted-on observation, reward, flags, final observation."""
+    adapter = VectorEnvAdapter(make(mode))
+    observation = adapter.reset(seed=0)
     reset, dead = np.ones(3, dtype=bool), np.zeros(3, dtype=bool)
     steps: list[list[Step]] = [[], [], []]
     for _ in range(3 * count):
-        now = stream.step(np.zeros(3, dtype=np.int64))
+        now = adapter.step(np.zeros(3, dtype=np.int64))
         for row in range(3):
             if dead[row]:
                 assert now.reward[row] == 0 and not now.terminated[row] and not now.truncated[row]
@@ -39,7 +39,7 @@ def _live_steps(make: Make, mode: AutoresetMode, count: int) -> list[list[Step]]
                     final,
                 )
             )
-        observation, reset, dead = now.observation, now.reset, now.dead
+        observation, reset, dead = now.observation, now.reset, now.autoreset
     return [row[:count] for row in steps]
 
 

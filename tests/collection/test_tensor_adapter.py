@@ -117,7 +117,7 @@ def _assert_equal(ours: Rollout, expected: Rollout) -> None:
     assert ours.episode_lengths == expected.episode_lengths
     # summed up in float64 of rewards that were float32 or float64
     assert ours.episode_returns == pytest.approx(expected.episode_returns, abs=1e-6)
-    for segment, other in zip(ours.segment_leaves, expected.segment_leaves, strict=True):
+    for segment, other in zip(ours.segment_states, expected.segment_states, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(segment, other, strict=True))
     raw, expected_raw = ours.raw_observation, expected.raw_observation
     if isinstance(raw, torch.Tensor):
@@ -241,11 +241,11 @@ def test_on_a_gpu_all_that_is_trained_on_lies_there(algo: str) -> None:
     agent = kind(**{**SMALL, "env": env}, agent=options, device="cuda").learn(64)
     assert agent.steps_done == 64
     assert agent.env.tensors and agent.env.device.type == "cuda"
-    assert agent.env.context.is_cuda and agent.env.elapsed.is_cuda
+    assert agent.env.auxiliary.is_cuda and agent.env.elapsed.is_cuda
     rollout = agent._collector.collect()
     assert agent._collector._observation.is_cuda
     assert all(column.is_cuda for column in rollout.data.values(True, True))
-    assert all(leaf.is_cuda for segment in rollout.segment_leaves for leaf in segment)
+    assert all(tensor.is_cuda for segment in rollout.segment_states for tensor in segment)
 
 
 class Wrong(MemoryChainVectorEnv):

@@ -20,8 +20,8 @@ def by_episode(network: nn.Module, x: Tensor, start: tuple[Tensor, ...], reset: 
         for begin, end in pairwise(borders):
             state = None
             if begin == 0 and not reset[b, 0]:
-                leaves = tuple(leaf[b].unsqueeze(1) for leaf in start)  # [layers, 1, D]
-                state = leaves if len(leaves) == 2 else leaves[0]
+                tensors = tuple(tensor[b].unsqueeze(1) for tensor in start)  # [layers, 1, D]
+                state = tensors if len(tensors) == 2 else tensors[0]
             outputs.append(network(x[b : b + 1, begin:end], state)[0])
         rows.append(torch.cat(outputs, 1))
     return torch.cat(rows)
@@ -36,9 +36,9 @@ def test_resets_inside_equal_torch_run_episode_by_episode(
     memory = make_memory(MemoryConfig(kind=kind, width=D, num_blocks=layers)).double()  # type: ignore[arg-type]
     assert isinstance(memory, (LSTMMemory, GRUMemory))
     x = torch.randn(B, T, D, dtype=torch.float64)
-    start = tuple(torch.randn_like(leaf) for leaf in memory.initial_leaves(B))
+    start = tuple(torch.randn_like(tensor) for tensor in memory.initial_tensors(B))
     reset = torch.rand(B, T) < share
-    y, _ = memory.forward_leaves(x, start, reset)
+    y, _ = memory.forward_tensors(x, start, reset)
     expected = by_episode(memory.network, x, start, reset)
     torch.testing.assert_close(y, expected, atol=1e-12, rtol=1e-12)
 

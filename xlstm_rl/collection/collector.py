@@ -12,11 +12,11 @@ from torch import Tensor
 from xlstm_rl.collection.env_adapter import RawObservation
 from xlstm_rl.collection.episodes import EpisodeCounter
 from xlstm_rl.collection.masks import read_masks
-from xlstm_rl.collection.rollout_buffer import Buffers, batch_first
-from xlstm_rl.collection.tensor_adapter import episode_stream
+from xlstm_rl.collection.rollout_buffer import RolloutBuffer, batch_first
+from xlstm_rl.collection.tensor_adapter import make_env_adapter
 from xlstm_rl.errors import TrainingError
+from xlstm_rl.memory import StateTensors
 from xlstm_rl.normalization import Observation
-from xlstm_rl.policy.actor_critic import Leaves
 from xlstm_rl.policy.policy import Policy
 
 _Final = tuple[int, Tensor | slice, Observation]
@@ -30,9 +30,9 @@ class Rollout:
     data: TensorDict
     """Batch size `[B, T]`: `observation` (normalised, as the network saw it; a TensorDict by the
     leaf's name where the space is a Dict or Tuple), `action` (in the policy's units), `log_prob`,
-    `value`, `next_value`, `reward`, `terminated`, `truncated`, `reset`, `live`."""
+    `value`, `next_value`, `reward`, `terminated`, `truncated`, `reset`, `valid`."""
 
-    segment_leaves: list[Leaves]
+    segment_states: list[StateTensors]
     """The memory states, batch first, before the first step of each time segment."""
 
     raw_observation: Any
@@ -45,9 +45,9 @@ class Rollout:
     episode_lengths: list[int] = field(default_factory=list)
     """Their lengths in steps."""
 
-    def all_live(self) -> bool:
-        """Return whether no step is a dead autoreset step."""
-        return bool(self.data["live"].all())
+    def all_valid(self) -> bool:
+        """Return whether no step is an autoreset step."""
+        return bool(self.data["valid"].all())
 
 
 class Collector:
@@ -77,16 +77,16 @@ class Collector:
         self.segment_steps = segment_steps
         self.generator = generator
         self.steps_done = 0
-        self._stream = episode_stream(env, policy)
+        self._adapter = make_env_adapter(env, policy)
         self._episodes = EpisodeCounter(env.num_envs)
         self._num_envs = env.num_envs
         # held, because a module looks its parts up in a dict at every access
-        self._context, self._normalizer = policy.context, policy.normalizer
-        self._leaves = policy.network.initial_leaves(env.num_envs, policy.device)
-        self._context_leaves = policy.context.initial_leaves(env.num_envs, policy.device)
-        self._observation = self._stream.reset(seed)
-        self._infos = [self._stream.first_info]
-        self._reset, self._dead = self._stream.flags(True), self._stream.flags(False)
+        self._auxiliary, self._normalizer = policy.auxiliary, policy.normalizer
+        self._tensors = policy.network.initial_tensors(env.num_envs, policy.device)
+        self._auxiliary_tensors = policy.auxiliary.initial_tensors(env.num_envs, policy.device)
+        self._observation = self._adapter.reset(seed)
+        self._infos = [self._adapter.first_info]
+        self._reset, self._autoreset = self._adapter.flags(True), self._adapter.flags(False)
         self._reward: Tensor | None = None
 
     @torch.no_grad()
@@ -96,69 +96,69 @@ class Collector:
         Raises:
             TrainingError: an observation or a reward is not finite, or a mask allows no action.
         """
-        network, stream = self.policy.network, self._stream
-        buffers = Buffers(self.policy, stream, self.rollout_steps, self._num_envs)
-        segment_leaves: list[Leaves] = []
+        network, adapter = self.policy.network, self._adapter
+        buffer = RolloutBuffer(self.policy, adapter, self.rollout_steps, self._num_envs)
+        segment_states: list[StateTensors] = []
         finals: list[_Final] = []
         for t in range(self.rollout_steps):
             if t % self.segment_steps == 0:
                 # copied, because no gradient may flow through what inference mode has made
-                segment_leaves.append(tuple(leaf.clone() for leaf in self._leaves))
-            self._step(t, buffers, finals)
-        reward, flags = stream.on_host(buffers.reward), buffers.flags
-        ended = stream.on_host(flags["terminated"] | flags["truncated"])
-        returns, lengths = self._episodes.count(reward, ended, stream.on_host(flags["dead"]))
-        buffers.arrive()
-        self._check_finite(buffers, finals)
+                segment_states.append(tuple(tensor.clone() for tensor in self._tensors))
+            self._step(t, buffer, finals)
+        reward, flags = adapter.on_host(buffer.reward), buffer.flags
+        ended = adapter.on_host(flags["terminated"] | flags["truncated"])
+        returns, lengths = self._episodes.count(reward, ended, adapter.on_host(flags["invalid"]))
+        buffer.to_device()
+        self._check_finite(buffer, finals)
         numbers, x, reset = self._network_input(self.rollout_steps)
         self._refuse_non_finite(numbers, self.rollout_steps)
-        _, last_value, _ = network.step(x, self._leaves, reset)
+        _, last_value, _ = network.step(x, self._tensors, reset)
         self.steps_done += self.rollout_steps * self._num_envs
         return Rollout(
-            buffers.to_tensordict(network.distribution, last_value),
-            segment_leaves,
-            batch_first(buffers.raw, self._num_envs, self.rollout_steps),
+            buffer.to_tensordict(network.distribution, last_value),
+            segment_states,
+            batch_first(buffer.raw, self._num_envs, self.rollout_steps),
             returns,
             lengths,
         )
 
-    def _step(self, t: int, buffers: Buffers, finals: list[_Final]) -> None:
+    def _step(self, t: int, buffer: RolloutBuffer, finals: list[_Final]) -> None:
         """Act once, and write down what was seen, done and answered."""
-        network, context, stream = self.policy.network, self._context, self._stream
+        network, auxiliary, adapter = self.policy.network, self._auxiliary, self._adapter
         distribution = network.distribution
         with torch.inference_mode():  # a tenth of a step's time: nothing is tracked
             raw, x, reset = self._network_input(t)
-            params, value, self._leaves = network.step(x, self._leaves, reset)
+            params, value, self._tensors = network.step(x, self._tensors, reset)
             action = distribution.sample(params, self.generator)
-            if self._context_leaves:
-                self._context_leaves = context.after(self._context_leaves, action)
-        buffers.write_decision(t, raw, x, params, value, action, self._reset, self._dead)
-        transition = stream.step(stream.actions(distribution.to_env(action)))
-        buffers.write_outcome(t, transition)
-        if context.reads_reward:
-            self._reward = stream.tensor(transition.reward).float()
+            if self._auxiliary_tensors:
+                self._auxiliary_tensors = auxiliary.after(self._auxiliary_tensors, action)
+        buffer.write_action(t, raw, x, params, value, action, self._reset, self._autoreset)
+        transition = adapter.step(adapter.actions(distribution.to_env(action)))
+        buffer.write_outcome(t, transition)
+        if auxiliary.reads_reward:
+            self._reward = adapter.tensor(transition.reward).float()
         if transition.final_observation is not None:
             rows = transition.final_rows
             numbers, value = self._final_value(rows, transition.final_observation)
-            buffers.write_final(t, rows, value)
+            buffer.write_final(t, rows, value)
             finals.append((t + 1, rows, numbers))
         if transition.broken is not None:
-            buffers.drop_episodes(t, transition.broken)
+            buffer.drop_episodes(t, transition.broken)
         self._observation, self._infos = transition.observation, transition.infos
-        self._reset, self._dead = transition.reset, transition.dead
+        self._reset, self._autoreset = transition.reset, transition.autoreset
 
     def _network_input(self, t: int) -> tuple[Observation, Observation, Tensor | None]:
         """Return the numbers that are normalised, all that the network reads, and the resets."""
         numbers, x = self._normalized(self._observation)
-        reset, context = self._stream.resets(self._reset), self._context
-        if context.is_active:
-            mask = self._mask(t) if context.reads_mask else None
-            x = context.join(x, self._context_leaves, reset, self._reward, mask)
+        reset, auxiliary = self._adapter.resets(self._reset), self._auxiliary
+        if auxiliary.is_active:
+            mask = self._mask(t) if auxiliary.reads_mask else None
+            x = auxiliary.join(x, self._auxiliary_tensors, reset, self._reward, mask)
         return numbers, x, reset
 
     def _normalized(self, observation: RawObservation) -> tuple[Observation, Observation]:
         normalizer: Any = self._normalizer
-        tensor = self._stream.tensor
+        tensor = self._adapter.tensor
         if isinstance(observation, dict):
             raw: Any = {name: tensor(part) for name, part in observation.items()}
         else:
@@ -172,32 +172,32 @@ class Collector:
             self.policy,
             self._observation,
             self._infos,
-            self._dead,
+            self._autoreset,
             lambda row: f"environment {row} at step {step}",
         )
-        return self._stream.tensor(flags)
+        return self._adapter.tensor(flags)
 
     def _final_value(
         self, rows: Tensor | slice, observation: RawObservation
     ) -> tuple[Observation, Tensor]:
         """Value final observations with the memory of the episodes that they belong to."""
-        leaves = tuple(leaf[rows] for leaf in self._leaves)
+        tensors = tuple(tensor[rows] for tensor in self._tensors)
         numbers, x = self._normalized(observation)
-        context = self._context
-        if context.is_active:  # no mask: no value depends on what could be done
-            own = tuple(leaf[rows] for leaf in self._context_leaves)
+        auxiliary = self._auxiliary
+        if auxiliary.is_active:  # no mask: no value depends on what could be done
+            own = tuple(tensor[rows] for tensor in self._auxiliary_tensors)
             reward = None if self._reward is None else self._reward[rows]
-            x = context.join(x, own, None, reward, None)
-        _, value, _ = self.policy.network.step(x, leaves, None)
+            x = auxiliary.join(x, own, None, reward, None)
+        _, value, _ = self.policy.network.step(x, tensors, None)
         return numbers, value
 
-    def _check_finite(self, buffers: Buffers, finals: list[_Final]) -> None:
+    def _check_finite(self, buffer: RolloutBuffer, finals: list[_Final]) -> None:
         """Refuse NaN and infinities before they reach the statistics or the weights."""
-        bad = ~torch.isfinite(buffers.reward)
+        bad = ~torch.isfinite(buffer.reward)
         if bad.any():
             t, row = (int(i) for i in bad.nonzero()[0])
             raise self._non_finite("reward", row, t)
-        self._refuse_non_finite(buffers.raw, 0)
+        self._refuse_non_finite(buffer.raw, 0)
         fine = [torch.isfinite(one).all() for *_, numbers in finals for one in _parts(numbers)]
         if fine and not bool(torch.stack(fine).all()):  # one look for all of them
             for t, rows, numbers in finals:

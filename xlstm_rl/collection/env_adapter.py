@@ -1,7 +1,7 @@
 """One view of Gymnasium's three autoreset modes, and of environments on arrays or on tensors.
 
 What differs between the modes is where the last observation of an episode stands and when the
-next episode begins; everything behind this file and `tensor_stream` sees one kind of transition.
+next episode begins; everything behind this file and `tensor_adapter` sees one kind of transition.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ Array = NDArray[Any]
 BoolArray = NDArray[np.bool_]
 Values = Any
 """What an environment answers: NumPy arrays, or tensors if it is stepped by a
-`TensorEpisodeStream`."""
+`TensorVectorEnvAdapter`."""
 
 Info = dict[str, Any]
 RawObservation = Values | dict[str, Values]
@@ -37,7 +37,7 @@ class Transition:
     """What followed an action in each of B environments, and what the next step begins with."""
 
     reward: Values
-    """`[B]`, zero at a dead step."""
+    """`[B]`, zero at an autoreset step."""
 
     terminated: Values
     """`[B]`, the episode ended by the task's own rules: no bootstrap."""
@@ -52,7 +52,7 @@ class Transition:
     reset: Values
     """`[B]`, true where `observation` is the first of an episode."""
 
-    dead: Values
+    autoreset: Values
     """`[B]`, true where the next action is ignored because the environment only resets."""
 
     final_rows: Tensor | slice
@@ -70,7 +70,7 @@ class Transition:
     """What the environments said beside `observation`: of the step, then of the resets, if any."""
 
 
-class EpisodeStream:
+class VectorEnvAdapter:
     """Steps a vector environment that answers arrays, whichever way it resets its episodes.
 
     It is also the border between them and the policy's tensors.
@@ -116,7 +116,7 @@ class EpisodeStream:
             truncated=truncated,
             observation=observation,
             reset=ended,
-            dead=np.zeros_like(ended),
+            autoreset=np.zeros_like(ended),
             final_rows=slice(0),
             final_observation=None,
             broken=_broken(info) if ended.any() else None,
@@ -125,7 +125,7 @@ class EpisodeStream:
         if self.mode == AutoresetMode.NEXT_STEP:
             # The step after an episode's last one only resets: what it answers is an episode's
             # first observation, and the action it was given went nowhere.
-            transition.reset, transition.dead = self._ended, ended
+            transition.reset, transition.autoreset = self._ended, ended
             self._ended = ended
         elif ended.any():
             rows = np.flatnonzero(truncated)
@@ -164,7 +164,7 @@ class EpisodeStream:
         """Return flags `[B]` that are all alike."""
         return np.full(self.env.num_envs, value)
 
-    def room(self, lead: tuple[int, ...], kind: type[bool] | type[float]) -> Any:
+    def allocate(self, lead: tuple[int, ...], kind: type[bool] | type[float]) -> Any:
         """Return room for a rollout's flags or rewards, where the environment answers them."""
         return np.empty(lead, dtype=kind)
 

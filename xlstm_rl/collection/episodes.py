@@ -20,30 +20,30 @@ class EpisodeCounter:
         self._length = np.zeros(num_envs, dtype=np.int64)
 
     def count(
-        self, reward: NDArray[Any], ended: NDArray[np.bool_], dead: NDArray[np.bool_]
+        self, reward: NDArray[Any], ended: NDArray[np.bool_], invalid: NDArray[np.bool_]
     ) -> tuple[list[float], list[int]]:
         """Return the returns and lengths of the episodes that ended, in the order of their ends.
 
         Args:
-            reward: `[T, B]`, zero at dead autoreset steps.
+            reward: `[T, B]`, zero at autoreset steps.
             ended: `[T, B]`, true at the last step of an episode.
-            dead: `[T, B]`, true at steps that do not count: dead autoreset steps, and episodes that
+            invalid: `[T, B]`, true at steps that do not count: autoreset steps, and episodes that
                 broke, which are left out.
         """
         returns: list[float] = []
         lengths: list[int] = []
-        live, start = ~dead, 0
+        valid, start = ~invalid, 0
         for t in np.flatnonzero(ended.any(1)).tolist():
-            self._add(reward[start : t + 1], live[start : t + 1])
-            whole = ended[t] & live[t]
+            self._add(reward[start : t + 1], valid[start : t + 1])
+            whole = ended[t] & valid[t]
             returns += self._return[whole].tolist()
             lengths += self._length[whole].tolist()
             self._return[ended[t]] = 0.0
             self._length[ended[t]] = 0
             start = t + 1
-        self._add(reward[start:], live[start:])
+        self._add(reward[start:], valid[start:])
         return returns, lengths
 
-    def _add(self, reward: NDArray[Any], live: NDArray[np.bool_]) -> None:
+    def _add(self, reward: NDArray[Any], valid: NDArray[np.bool_]) -> None:
         self._return += reward.sum(0, dtype=np.float64)
-        self._length += live.sum(0)
+        self._length += valid.sum(0)

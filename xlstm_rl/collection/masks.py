@@ -21,7 +21,7 @@ def read_masks(
     policy: Policy,
     observation: RawObservation,
     infos: Sequence[Info],
-    dead: Flags,
+    autoreset: Flags,
     where: Callable[[int], str],
 ) -> Flags:
     """Return the flags `[B, num_outputs]` of which actions B environments allow.
@@ -31,19 +31,19 @@ def read_masks(
         observation: `[B, ...]`.
         infos: of a vector environment; where two of them have a mask for an environment, the later
             one holds.
-        dead: `[B]`, true where the next action goes nowhere; nothing is asked of the mask there.
+        autoreset: `[B]`, true where the next action is ignored; its mask is not looked at.
         where: names an environment and its step, for errors, by its row.
 
     Raises:
         EnvError: an environment has no mask, one of another shape, or one that allows nothing.
     """
-    reader, rows = policy.beside.mask, len(dead)
-    if policy.beside.source == "observation":
+    reader, rows = policy.auxiliary_reader.mask, len(autoreset)
+    if policy.auxiliary_reader.source == "observation":
         assert isinstance(observation, dict)
-        flags = reader.read(policy.beside.mask_in(observation), rows)
+        flags = reader.read(policy.auxiliary_reader.mask_in(observation), rows)
     else:
         flags, found = _from_infos(policy, infos, rows)
-        missing = np.flatnonzero(~found & ~dead)
+        missing = np.flatnonzero(~found & ~autoreset)
         if missing.size:
             key = policy.policy_config.action_mask_key
             raise EnvError(
@@ -51,7 +51,7 @@ def read_masks(
                 "needs at every step and reset; set policy.action_mask_key, or let the "
                 "environment give it"
             )
-    flags[dead] = True
+    flags[autoreset] = True
     nothing = reader.all_false(flags)
     if nothing is not None:
         row, part = nothing
@@ -64,7 +64,7 @@ def read_masks(
 
 def _from_infos(policy: Policy, infos: Sequence[Info], rows: int) -> tuple[Flags, Flags]:
     """Return the flags of the last info that has them, and which environments have any."""
-    reader, key = policy.beside.mask, policy.policy_config.action_mask_key
+    reader, key = policy.auxiliary_reader.mask, policy.policy_config.action_mask_key
     flags = np.ones((rows, reader.width), dtype=np.bool_)
     found = np.zeros(rows, dtype=np.bool_)
     for info in infos:

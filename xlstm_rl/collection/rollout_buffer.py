@@ -7,24 +7,26 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from xlstm_rl.collection.env_adapter import Array, EpisodeStream, Transition, Values
+from xlstm_rl.collection.env_adapter import Array, Transition, Values, VectorEnvAdapter
 from xlstm_rl.normalization import Observation
 from xlstm_rl.policy.encoders.observations import map_observation
 from xlstm_rl.policy.policy import Policy
 
 
-class Buffers:
+class RolloutBuffer:
     """Bare tensors `[T, B, ...]`, so that a step writes whole contiguous rows.
 
     Args:
         policy: that acts.
-        stream: where the environments' answers come from. They stay of its kind, arrays in host
-            memory or tensors on the device, until `arrive` moves them, once per rollout.
+        adapter: where the environments' answers come from. They stay of its kind, arrays in host
+            memory or tensors on the device, until `to_device` moves them, once per rollout.
         steps: T.
         num_envs: B.
     """
 
-    def __init__(self, policy: Policy, stream: EpisodeStream, steps: int, num_envs: int) -> None:
+    def __init__(
+        self, policy: Policy, adapter: VectorEnvAdapter, steps: int, num_envs: int
+    ) -> None:
         distribution = policy.network.distribution
         lead, device = (steps, num_envs), policy.device
         self.raw: Observation = torch.empty(0)
@@ -34,14 +36,15 @@ class Buffers:
         self.action = torch.empty(
             *lead, *distribution.action_shape, dtype=distribution.action_dtype, device=device
         )
-        self._lead, self._device, self._stream = lead, device, stream
-        self.reward: Values = stream.room(lead, float)
+        self._lead, self._device, self._adapter = lead, device, adapter
+        self.reward: Values = adapter.allocate(lead, float)
         self.flags: dict[str, Values] = {
-            name: stream.room(lead, bool) for name in ("terminated", "truncated", "reset", "dead")
+            name: adapter.allocate(lead, bool)
+            for name in ("terminated", "truncated", "reset", "invalid")
         }
         self._final_value: Tensor | None = None
 
-    def write_decision(
+    def write_action(
         self,
         t: int,
         raw: Observation,
@@ -50,7 +53,7 @@ class Buffers:
         value: Tensor,
         action: Tensor,
         reset: Values,
-        dead: Values,
+        autoreset: Values,
     ) -> None:
         """Write what was seen and chosen at step t; the first row says what else will come."""
         if t == 0:
@@ -61,7 +64,7 @@ class Buffers:
         self.value[t] = value
         self.action[t] = action
         self.flags["reset"][t] = reset
-        self.flags["dead"][t] = dead
+        self.flags["invalid"][t] = autoreset
 
     def _like(self, row: Observation) -> Observation:
         def one(x: Tensor) -> Tensor:
@@ -82,23 +85,23 @@ class Buffers:
             self._final_value = torch.zeros(self._lead, device=self._device)
         self._final_value[t, rows] = value
 
-    def arrive(self) -> None:
+    def to_device(self) -> None:
         """Move the environments' answers to the policy's device."""
-        self.reward = self._stream.tensor(self.reward).float()
-        self.flags = {name: self._stream.tensor(flag) for name, flag in self.flags.items()}
+        self.reward = self._adapter.tensor(self.reward).float()
+        self.flags = {name: self._adapter.tensor(flag) for name, flag in self.flags.items()}
 
     def drop_episodes(self, t: int, rows: Array) -> None:
-        """Mark the episodes that end at step t in some environments as dead, back to their start.
+        """Mark episodes that end at step t in some environments as invalid from their start on.
 
         Steps of theirs in rollouts before this one have been trained on.
         """
         for row in np.flatnonzero(rows):
             starts = np.flatnonzero(self.flags["reset"][: t + 1, row])
             first = int(starts[-1]) if len(starts) else 0
-            self.flags["dead"][first : t + 1, row] = True
+            self.flags["invalid"][first : t + 1, row] = True
 
     def to_tensordict(self, distribution: Any, last_value: Tensor) -> TensorDict:
-        """Return the columns of `Rollout.data`, after `arrive`.
+        """Return the columns of `Rollout.data`, after `to_device`.
 
         Args:
             distribution: of the actions.
@@ -119,7 +122,7 @@ class Buffers:
             "terminated": flags["terminated"],
             "truncated": flags["truncated"],
             "reset": flags["reset"],
-            "live": ~flags["dead"],
+            "valid": ~flags["invalid"],
         }
         steps, num_envs = self._lead
         return TensorDict(

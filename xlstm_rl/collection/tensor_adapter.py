@@ -6,14 +6,14 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
-from xlstm_rl.collection.env_adapter import EpisodeStream, RawObservation, Transition
+from xlstm_rl.collection.env_adapter import RawObservation, Transition, VectorEnvAdapter
 from xlstm_rl.config import ConfigError
 from xlstm_rl.envs.spaces.leaves import Leaf, observation_kind
 from xlstm_rl.errors import EnvError
 from xlstm_rl.policy.policy import Policy
 
 
-class TensorEpisodeStream(EpisodeStream):
+class TensorVectorEnvAdapter(VectorEnvAdapter):
     """Steps a vector environment that takes and answers tensors; they stay where they are.
 
     Whatever depends on which episodes ended is computed for all environments and chosen by mask: to
@@ -57,14 +57,14 @@ class TensorEpisodeStream(EpisodeStream):
             truncated=truncated,
             observation=observation,
             reset=ended,
-            dead=self._nobody,
+            autoreset=self._nobody,
             final_rows=slice(None),
             final_observation=None,
             broken=None,
             infos=[info],
         )
         if self.mode == AutoresetMode.NEXT_STEP:
-            transition.reset, transition.dead = self._ended, ended
+            transition.reset, transition.autoreset = self._ended, ended
             self._ended = ended
         elif self.mode == AutoresetMode.SAME_STEP:
             if self._may_truncate and "final_obs" in info:
@@ -97,7 +97,7 @@ class TensorEpisodeStream(EpisodeStream):
         """Return flags `[B]` that are all alike."""
         return torch.full((self.env.num_envs,), value, device=self.device)
 
-    def room(self, lead: tuple[int, ...], kind: type[bool] | type[float]) -> Any:
+    def allocate(self, lead: tuple[int, ...], kind: type[bool] | type[float]) -> Any:
         """Return room for a rollout's flags or rewards, on the policy's device."""
         dtype = torch.bool if kind is bool else torch.float32
         return torch.empty(lead, dtype=dtype, device=self.device)
@@ -136,17 +136,17 @@ def _merge(rows: Tensor, chosen: Any, others: Any) -> RawObservation:
     return torch.where(rows.view(-1, *[1] * (chosen.ndim - 1)), chosen, others)
 
 
-def episode_stream(env: VectorEnv[Any, Any, Any], policy: Policy) -> EpisodeStream:
-    """Return the stream of a vector environment for a policy, on arrays or on tensors.
+def make_env_adapter(env: VectorEnv[Any, Any, Any], policy: Policy) -> VectorEnvAdapter:
+    """Return the adapter of a vector environment for a policy, on arrays or on tensors.
 
     Raises:
         ConfigError: the environment answers tensors, and the policy reads action masks.
     """
     if not getattr(env, "tensors", False):
-        return EpisodeStream(env, policy.device)
-    if policy.context.reads_mask:
+        return VectorEnvAdapter(env, policy.device)
+    if policy.auxiliary.reads_mask:
         raise ConfigError(
             f"policy.action_mask={policy.policy_config.action_mask!r} does not go with an "
             "environment that answers tensors: set env.kwargs.tensors to false"
         )
-    return TensorEpisodeStream(env, policy.device)
+    return TensorVectorEnvAdapter(env, policy.device)

@@ -1,6 +1,6 @@
 """Policy memories: xLSTM stacks, and what they are compared with, behind the same three calls."""
 
-from xlstm_rl.memory.base import Leaves, Memory, StateKey
+from xlstm_rl.memory.base import Memory, StateKey, StateTensors
 from xlstm_rl.memory.baselines import GRUMemory, LSTMMemory, MLPMemory
 from xlstm_rl.memory.config import MemoryConfig
 from xlstm_rl.memory.reference_weights import from_reference
@@ -14,10 +14,14 @@ __all__ = [
     "Memory",
     "MemoryConfig",
     "StateKey",
+    "StateTensors",
     "XLSTMStack",
     "from_reference",
     "make_memory",
 ]
+
+Leaves = StateTensors
+"""The name of `StateTensors` before version 0.2."""
 
 _MEMORIES: dict[str, type[XLSTMStack | LSTMMemory | GRUMemory | MLPMemory]] = {
     "xlstm": XLSTMStack,

@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from xlstm_rl.memory.base import Leaves, Memory, StateKey
+from xlstm_rl.memory.base import Memory, StateKey, StateTensors
 from xlstm_rl.memory.config import MemoryConfig
 
 
@@ -29,19 +29,19 @@ class _RecurrentMemory(Memory):
         self.network = network
 
     @abstractmethod
-    def _run_network(self, x: Tensor, state: Leaves) -> tuple[Tensor, Leaves]:
+    def _run_network(self, x: Tensor, state: StateTensors) -> tuple[Tensor, StateTensors]:
         """Run the fused network on x [B, T, D] from the states [layers, B, D]."""
 
     @abstractmethod
-    def _run_cell(self, x: Tensor, state: Leaves, layer: int) -> Leaves:
+    def _run_cell(self, x: Tensor, state: StateTensors, layer: int) -> StateTensors:
         """Run one layer's cell on x [B, D] from the states [B, D]; the output is state 0."""
 
     def _sequence(
-        self, x: Tensor, leaves: Leaves | None, reset: Tensor | None
-    ) -> tuple[Tensor, Leaves]:
-        if leaves is None:
-            leaves = self.initial_leaves(x.shape[0], x.device, x.dtype)
-        state = tuple(leaf.transpose(0, 1).contiguous() for leaf in leaves)
+        self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None
+    ) -> tuple[Tensor, StateTensors]:
+        if tensors is None:
+            tensors = self.initial_tensors(x.shape[0], x.device, x.dtype)
+        state = tuple(tensor.transpose(0, 1).contiguous() for tensor in tensors)
         if reset is None:
             y, state = self._run_network(x, state)
         else:
@@ -51,33 +51,33 @@ class _RecurrentMemory(Memory):
                 borders = [0, *borders]
             for begin, end in pairwise(borders):
                 fresh = reset[:, begin, None]  # broadcasts over [layers, B, D]
-                state = tuple(leaf.masked_fill(fresh, 0.0) for leaf in state)
+                state = tuple(tensor.masked_fill(fresh, 0.0) for tensor in state)
                 y, state = self._run_network(x[:, begin:end], state)
                 outputs.append(y)
             y = torch.cat(outputs, 1)
-        return y, tuple(leaf.transpose(0, 1) for leaf in state)
+        return y, tuple(tensor.transpose(0, 1) for tensor in state)
 
     def _step(
-        self, x: Tensor, leaves: Leaves | None, reset: Tensor | None, inplace: bool
-    ) -> tuple[Tensor, Leaves]:
-        if leaves is None:
-            old = self.initial_leaves(x.shape[0], x.device, x.dtype)
+        self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None, inplace: bool
+    ) -> tuple[Tensor, StateTensors]:
+        if tensors is None:
+            old = self.initial_tensors(x.shape[0], x.device, x.dtype)
         elif reset is not None:
-            old = tuple(leaf.masked_fill(reset[:, None, None], 0.0) for leaf in leaves)
+            old = tuple(tensor.masked_fill(reset[:, None, None], 0.0) for tensor in tensors)
         else:
-            old = leaves
+            old = tensors
         layers = []
         for layer in range(self.network.num_layers):
-            state = self._run_cell(x, tuple(leaf[:, layer] for leaf in old), layer)
+            state = self._run_cell(x, tuple(tensor[:, layer] for tensor in old), layer)
             x = state[0]
             layers.append(state)
-        per_leaf = zip(*layers, strict=True)
-        if not inplace or leaves is None:
-            return x, tuple(torch.stack(states, 1) for states in per_leaf)
-        for leaf, states in zip(leaves, per_leaf, strict=True):
+        per_tensor = zip(*layers, strict=True)
+        if not inplace or tensors is None:
+            return x, tuple(torch.stack(states, 1) for states in per_tensor)
+        for tensor, states in zip(tensors, per_tensor, strict=True):
             for layer, state in enumerate(states):
-                leaf[:, layer] = state
-        return x, leaves
+                tensor[:, layer] = state
+        return x, tensors
 
     def _cell_weights(self, layer: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         w_ih, w_hh, b_ih, b_hh = self.network.all_weights[layer]
@@ -91,11 +91,11 @@ class LSTMMemory(_RecurrentMemory):
         network = nn.LSTM(config.width, config.width, config.num_layers, batch_first=True)
         super().__init__(config, network, ("h", "c"))
 
-    def _run_network(self, x: Tensor, state: Leaves) -> tuple[Tensor, Leaves]:
+    def _run_network(self, x: Tensor, state: StateTensors) -> tuple[Tensor, StateTensors]:
         y, new = self.network(x, state)
         return y, new
 
-    def _run_cell(self, x: Tensor, state: Leaves, layer: int) -> Leaves:
+    def _run_cell(self, x: Tensor, state: StateTensors, layer: int) -> StateTensors:
         return torch.lstm_cell(x, state, *self._cell_weights(layer))
 
 
@@ -106,11 +106,11 @@ class GRUMemory(_RecurrentMemory):
         network = nn.GRU(config.width, config.width, config.num_layers, batch_first=True)
         super().__init__(config, network, ("h",))
 
-    def _run_network(self, x: Tensor, state: Leaves) -> tuple[Tensor, Leaves]:
+    def _run_network(self, x: Tensor, state: StateTensors) -> tuple[Tensor, StateTensors]:
         y, new = self.network(x, state[0])
         return y, (new,)
 
-    def _run_cell(self, x: Tensor, state: Leaves, layer: int) -> Leaves:
+    def _run_cell(self, x: Tensor, state: StateTensors, layer: int) -> StateTensors:
         return (torch.gru_cell(x, state[0], *self._cell_weights(layer)),)
 
 
@@ -131,11 +131,11 @@ class MLPMemory(Memory):
         self.network = nn.Sequential(*layers)
 
     def _sequence(
-        self, x: Tensor, leaves: Leaves | None, reset: Tensor | None
-    ) -> tuple[Tensor, Leaves]:
+        self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None
+    ) -> tuple[Tensor, StateTensors]:
         return self.network(x), ()
 
     def _step(
-        self, x: Tensor, leaves: Leaves | None, reset: Tensor | None, inplace: bool
-    ) -> tuple[Tensor, Leaves]:
+        self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None, inplace: bool
+    ) -> tuple[Tensor, StateTensors]:
         return self.network(x), ()

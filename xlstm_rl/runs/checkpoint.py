@@ -112,8 +112,24 @@ def _build(folder: Path) -> Policy:
         raise CheckpointError(f"{path} does not describe a policy: {error}") from error
 
 
+_RENAMED = (
+    ("context.", "auxiliary."),
+    ("network.actor.", "network.trunk."),
+    ("network.critic.", "network.critic_trunk."),
+)
+"""Prefixes of weights in files of version 0.1, and what they are called today."""
+
+
+def _today(key: str) -> str:
+    for old, new in _RENAMED:
+        if key.startswith(old):
+            return new + key[len(old) :]
+    return key
+
+
 def _load_weights(policy: Policy, weights: dict[str, torch.Tensor], folder: Path) -> None:
     expected = policy.state_dict()
+    weights = {_today(key): value for key, value in weights.items()}
     missing, unknown = sorted(expected.keys() - weights), sorted(weights.keys() - expected)
     misshapen = [
         f"{key} {list(weights[key].shape)} for {list(expected[key].shape)}"

@@ -239,12 +239,12 @@ def test_a_restarted_environment_s_broken_episode_is_kept_out_of_the_loss(mode: 
         assert set(rollout.episode_lengths) <= {4} and set(rollout.episode_returns) <= {4.0}
         starts = data["reset"].nonzero().flatten().tolist()
         for first, after in pairwise(starts):
-            live = data["live"][first:after].numpy()
+            valid = data["valid"][first:after].numpy()
             steps = int((data["reward"][first:after] == 1).sum())
             if steps == 4:
-                assert live[:4].all()  # and in next_step mode a dead one behind it
+                assert valid[:4].all()  # and in next_step mode a dead one behind it
             else:
-                assert steps == 2 and not live.any()
+                assert steps == 2 and not valid.any()
             seen += steps == 2
     assert seen >= 2
 

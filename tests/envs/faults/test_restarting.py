@@ -143,13 +143,13 @@ def _train(agent: Any, rollouts: int) -> None:
             assert torch.isfinite(row["reward"]).all() and torch.isfinite(row["value"]).all()
             starts = row["reset"].nonzero().flatten().tolist()
             for first, after in pairwise(starts):
-                live, paid = row["live"][first:after], int(row["reward"][first:after].sum())
+                valid, paid = row["valid"][first:after], int(row["reward"][first:after].sum())
                 if paid == 4:
                     whole += 1
-                    assert live[:4].all() and not row["truncated"][first:after].any()
+                    assert valid[:4].all() and not row["truncated"][first:after].any()
                 else:
                     broken += 1
-                    assert paid == 2 and not live.any() and row["truncated"][first + 2]
+                    assert paid == 2 and not valid.any() and row["truncated"][first + 2]
     assert broken >= rollouts and whole >= rollouts
 
 

@@ -99,7 +99,7 @@ def _policy(action: Any = CHOICE, **config: Any) -> Policy:
 def test_a_masked_policy_is_the_renormalised_one() -> None:
     policy = _policy()
     x = {"observation": torch.randn(5, 3), "~action_mask": torch.tensor([[True, False, True]] * 5)}
-    leaves = policy.network.initial_leaves(5)
+    leaves = policy.network.initial_tensors(5)
     params, _, _ = policy.network.step(x, leaves, None)
     del x["~action_mask"]
     logits, _, _ = policy.network.step(x, leaves, None)
@@ -123,11 +123,11 @@ def test_what_is_forbidden_is_never_done(any_spaces: Any, action: Any, mode: Aut
     data = collector.collect().data
     with torch.no_grad():
         params, _, _ = policy.network(
-            data["observation"], policy.network.initial_leaves(4), data["reset"]
+            data["observation"], policy.network.initial_tensors(4), data["reset"]
         )
     log_prob, entropy = policy.network.distribution.log_prob_and_entropy(params, data["action"])
-    live = data["live"]
-    torch.testing.assert_close(log_prob[live], data["log_prob"][live], rtol=0, atol=1e-5)
+    valid = data["valid"]
+    torch.testing.assert_close(log_prob[valid], data["log_prob"][valid], rtol=0, atol=1e-5)
     assert torch.isfinite(entropy).all()
     evaluate(policy, lambda: any_spaces(VECTOR, action, "info"), episodes=3, deterministic=False)
 
@@ -138,7 +138,7 @@ def test_actors_take_masks_of_one_environment_and_of_many(any_spaces: Any) -> No
     obs, info = env.reset(seed=0)
     for t in range(3):
         obs, *_, info = env.step(actor(obs, t == 0, action_mask=info.get("action_mask")))
-    flags = torch.ones(2, policy.beside.mask.width, dtype=torch.bool)
+    flags = torch.ones(2, policy.auxiliary_reader.mask.width, dtype=torch.bool)
     flags[:, :2] = False
     batch, _ = policy.act(np.zeros((2, 3)), deterministic=False, action_mask=flags)
     assert batch["gear"].tolist() == [4, 4]

@@ -38,7 +38,7 @@ def _policy(action: Any = None, memory: str = "ms", **switches: Any) -> Policy:
         for weight in policy.network.parameters():
             weight.add_(0.1 * torch.randn_like(weight))
     policy.normalizer.update(torch.rand(50, 2) * 5)
-    policy.context.update(torch.rand(50) * 4)
+    policy.auxiliary.update(torch.rand(50) * 4)
     return policy
 
 
@@ -52,19 +52,19 @@ def test_every_step_reads_the_step_before_and_an_episode_starts_from_zeros(
     countdown_vector: Callable[[AutoresetMode], SyncVectorEnv], mode: AutoresetMode
 ) -> None:
     policy = _policy()
-    scale = float(policy.context.scale)
+    scale = float(policy.auxiliary.scale)
     first, second = _collect(countdown_vector(mode), policy, 15, rollouts=2)
     data = torch.cat((first.data, second.data), 1)  # the border between them is no border here
-    x, live = data["observation"], data["live"]
+    x, valid = data["observation"], data["valid"]
     reset = data["reset"]
     codes = torch.nn.functional.one_hot(data["action"], 2).float()
     before = torch.cat((torch.zeros(3, 1, 2), codes[:, :-1]), 1).masked_fill(
         reset.unsqueeze(-1), 0.0
     )
-    torch.testing.assert_close(x[PREVIOUS_ACTION][live], before[live])
+    torch.testing.assert_close(x[PREVIOUS_ACTION][valid], before[valid])
     paid = torch.cat((torch.zeros(3, 1), data["reward"][:, :-1]), 1).masked_fill(reset, 0.0)
-    torch.testing.assert_close(x[PREVIOUS_REWARD].squeeze(-1)[live], (paid * scale)[live])
-    torch.testing.assert_close(x[FIRST_STEP].squeeze(-1)[live], reset.float()[live])
+    torch.testing.assert_close(x[PREVIOUS_REWARD].squeeze(-1)[valid], (paid * scale)[valid])
+    torch.testing.assert_close(x[FIRST_STEP].squeeze(-1)[valid], reset.float()[valid])
     assert reset.sum() > 8 and paid.max() > 3
 
 
@@ -74,7 +74,7 @@ def test_a_truncated_step_bootstraps_with_its_last_action_and_reward(
 ) -> None:
     policy = _policy()
     (rollout,) = _collect(countdown_vector(mode), policy, 30)
-    data, context = rollout.data, policy.context
+    data, context = rollout.data, policy.auxiliary
     checked = 0
     for row, t in data["truncated"].nonzero().tolist():
         start = int(data["reset"][row, : t + 1].nonzero()[-1])
@@ -87,7 +87,7 @@ def test_a_truncated_step_bootstraps_with_its_last_action_and_reward(
             key: torch.cat((inside["observation"][key], last[key])).unsqueeze(0) for key in last
         }
         with torch.no_grad():
-            _, value, _ = policy.network(seen, policy.network.initial_leaves(1), None)
+            _, value, _ = policy.network(seen, policy.network.initial_tensors(1), None)
         torch.testing.assert_close(data["next_value"][row, t], value[0, -1], rtol=1e-4, atol=1e-5)
         checked += 1
     assert checked >= 5
@@ -103,22 +103,22 @@ def test_acting_step_by_step_equals_the_sequence(action: Any, critic: str) -> No
     reset = np.zeros((9, 2), dtype=bool)
     reset[0] = reset[4, 1] = reset[7] = True
     state, params, inputs = None, [], []
-    network, decide = policy.network, policy.network.decide
+    network, decide = policy.network, policy.network.action_step
 
-    def spy(x: Any, leaves: Any, *rest: Any) -> Any:
+    def spy(x: Any, tensors: Any, *rest: Any) -> Any:
         inputs.append(x)
-        out = decide(x, leaves, *rest)
+        out = decide(x, tensors, *rest)
         params.append(out[0])
         return out
 
-    network.decide = spy  # type: ignore[method-assign]
+    network.action_step = spy  # type: ignore[method-assign]
     for t in range(9):
         # what stands at a reset is the business of the episode before
         _, state = policy.act(obs[t], state, reset[t], reward=None if t == 0 else reward[t])
     stacked = {key: torch.stack([x[key] for x in inputs], 1) for key in inputs[0]}
     flags = torch.from_numpy(reset.T.copy())
     with torch.no_grad():
-        whole, _, _ = network(stacked, network.initial_leaves(2), flags)
+        whole, _, _ = network(stacked, network.initial_tensors(2), flags)
     torch.testing.assert_close(torch.stack(params, 1), whole, rtol=1e-5, atol=1e-5)
     assert torch.equal(stacked[FIRST_STEP].squeeze(-1).bool(), flags)
     assert not stacked[PREVIOUS_ACTION][flags].any() and not stacked[PREVIOUS_REWARD][flags].any()
@@ -134,7 +134,7 @@ def test_actors_carry_the_last_action_and_ask_for_the_reward() -> None:
         action, state = policy.act(obs, state, reset, reward=reward)
         np.testing.assert_array_equal(plain(obs, reset, reward), action)
         np.testing.assert_allclose(graph(obs, reset, reward), action, atol=1e-6)
-    assert set(plain.state.keys()) == {"previous", "actor"}
+    assert set(plain.state.keys()) == {"previous", "memory"}
     assert state is not None
     assert (plain.state["previous"] == state["previous"]).all()
     assert state["previous", "action"].any() and bool(state["previous", "started"].all())
@@ -180,16 +180,16 @@ def test_an_actor_of_one_environment_takes_one_reward() -> None:
 
 def test_only_what_is_switched_on_is_there() -> None:
     plain = _policy(previous_action=False, previous_reward=False, first_step=False)
-    assert not plain.context.is_active and not plain.context.state_shapes
+    assert not plain.auxiliary.is_active and not plain.auxiliary.state_shapes
     assert not [key for key in plain.state_dict() if key.startswith("context")]
     flag = _policy(previous_action=False, previous_reward=False)
-    assert flag.context.sizes == {FIRST_STEP: 1}
-    x = flag.context.join(torch.zeros(1, 2), (torch.zeros(1, 1),), None, None, None)
+    assert flag.auxiliary.sizes == {FIRST_STEP: 1}
+    x = flag.auxiliary.join(torch.zeros(1, 2), (torch.zeros(1, 1),), None, None, None)
     assert set(x) == {OBSERVATION, FIRST_STEP} and x[FIRST_STEP].item() == 1.0
 
 
 def test_rewards_are_scaled_by_their_running_size_without_a_shift() -> None:
-    context = _policy(previous_reward=True).context
+    context = _policy(previous_reward=True).auxiliary
     rewards = torch.tensor([3.0, -4.0, 0.0])
     assert context.moments is not None
     context.moments.count.zero_()
@@ -198,7 +198,7 @@ def test_rewards_are_scaled_by_their_running_size_without_a_shift() -> None:
     expected = 1.0 / np.sqrt((9 + 16) / 3)  # over the root of the mean square
     assert float(context.scale) == pytest.approx(expected)
     state = context.state_dict()
-    other = _policy(previous_reward=True).context
+    other = _policy(previous_reward=True).auxiliary
     other.load_state_dict(state)
     assert torch.equal(other.scale, context.scale)
 

@@ -7,6 +7,7 @@ reads what acting read.
 import torch
 from torch import Tensor, nn
 
+from xlstm_rl.memory import StateTensors
 from xlstm_rl.normalization import NormalizationConfig, Observation, RunningMoments
 from xlstm_rl.policy.actions.base import ActionDistribution
 from xlstm_rl.policy.config import PolicyConfig
@@ -18,12 +19,10 @@ PREVIOUS_ACTION, PREVIOUS_REWARD, FIRST_STEP = "~previous_action", "~previous_re
 ACTION_MASK = "~action_mask"
 """Keys that no leaf of a space should have."""
 
-Leaves = tuple[Tensor, ...]
-
 _EPSILON = 1e-8
 
 
-class Context(nn.Module):
+class AuxiliaryInputs(nn.Module):
     """The inputs that come from the step before, as in Duan et al. 2016 (arXiv:1611.02779).
 
     At the first step of an episode the previous action and reward are zeros and the flag is one.
@@ -49,7 +48,7 @@ class Context(nn.Module):
     ) -> None:
         super().__init__()
         self._features = distribution.features
-        self.sizes = context_sizes(distribution, policy)
+        self.sizes = auxiliary_sizes(distribution, policy)
         self.reads_reward = policy.previous_reward
         self.reads_mask = policy.action_mask != "none"
         self.is_active = bool(self.sizes) or self.reads_mask
@@ -64,7 +63,7 @@ class Context(nn.Module):
         self.register_buffer("scale", torch.ones(1), persistent=False)
         self.register_load_state_dict_post_hook(lambda self, _: self._refresh())  # type: ignore[no-untyped-call]
 
-    def initial_leaves(self, batch_size: int, device: torch.device | None = None) -> Leaves:
+    def initial_tensors(self, batch_size: int, device: torch.device | None = None) -> StateTensors:
         """Return the state before an episode: zeros."""
         shapes = self.state_shapes.values()
         return tuple(torch.zeros(batch_size, *shape, device=device) for shape in shapes)
@@ -72,7 +71,7 @@ class Context(nn.Module):
     def join(
         self,
         observation: Observation,
-        leaves: Leaves,
+        tensors: StateTensors,
         reset: Tensor | None,
         reward: Tensor | None,
         mask: Tensor | None,
@@ -81,18 +80,18 @@ class Context(nn.Module):
 
         Args:
             observation: `[B, ...]`, normalised.
-            leaves: this context's state.
+            tensors: their state.
             reset: `[B]`, true where the step is the first of an episode; None: nowhere.
             reward: `[B]`, what the last action was paid; None: zeros.
             mask: `[B, num_outputs]`, true where an output may be taken; None: everywhere.
         """
         joined = {OBSERVATION: observation} if isinstance(observation, Tensor) else {**observation}
         if self.state_shapes:
-            first = leaves[-1] == 0
+            first = tensors[-1] == 0
             if reset is not None:
                 first = first | reset.unsqueeze(-1)
             if PREVIOUS_ACTION in self.sizes:
-                joined[PREVIOUS_ACTION] = leaves[0].masked_fill(first, 0.0)
+                joined[PREVIOUS_ACTION] = tensors[0].masked_fill(first, 0.0)
             if PREVIOUS_REWARD in self.sizes:
                 joined[PREVIOUS_REWARD] = self._reward(reward, first)
             if FIRST_STEP in self.sizes:
@@ -107,18 +106,18 @@ class Context(nn.Module):
         scaled = reward.float().unsqueeze(-1) * self.scale
         return scaled.clamp(-self.clip, self.clip).masked_fill(first, 0.0)
 
-    def after(self, leaves: Leaves, action: Tensor, inplace: bool = False) -> Leaves:
+    def after(self, tensors: StateTensors, action: Tensor, inplace: bool = False) -> StateTensors:
         """Return the state after actions `[B, ...]` in the policy's units."""
         if not self.state_shapes:
-            return leaves
-        new: Leaves = (torch.ones_like(leaves[-1]),)
+            return tensors
+        new: StateTensors = (torch.ones_like(tensors[-1]),)
         if PREVIOUS_ACTION in self.sizes:
             new = (self._features(action), *new)
         if not inplace:
             return new
-        for old, value in zip(leaves, new, strict=True):
+        for old, value in zip(tensors, new, strict=True):
             old.copy_(value)
-        return leaves
+        return tensors
 
     def update(self, reward: Tensor) -> None:
         """Merge rewards `[N]` into the statistics."""
@@ -132,7 +131,7 @@ class Context(nn.Module):
             self.scale.copy_((square + _EPSILON).rsqrt())
 
 
-def context_sizes(distribution: ActionDistribution, policy: PolicyConfig) -> dict[str, int]:
+def auxiliary_sizes(distribution: ActionDistribution, policy: PolicyConfig) -> dict[str, int]:
     """Return the names and lengths of the vectors that stand beside the observation."""
     sizes = {}
     if policy.previous_action:

@@ -9,20 +9,20 @@ from torch import Tensor
 from xlstm_rl.envs.spaces.leaves import build, map_leaves, space_leaves
 from xlstm_rl.normalization import Observation
 from xlstm_rl.policy.actions.mask import ActionMask
-from xlstm_rl.policy.auxiliary.inputs import Context
+from xlstm_rl.policy.auxiliary.inputs import AuxiliaryInputs
 from xlstm_rl.policy.config import PolicyConfig
 
-Beside = tuple[Tensor | None, Tensor | None]
+AuxiliaryValues = tuple[Tensor | None, Tensor | None]
 """The last reward `[B]` and the flags of an action mask `[B, num_outputs]`, where there are any."""
 
 
-class BesideReader:
-    """Turns rewards and action masks, as callers have them, into what `Context.join` takes.
+class AuxiliaryReader:
+    """Turns rewards and action masks, as callers have them, into what `AuxiliaryInputs.join` takes.
 
     Args:
         observation_space: of one environment.
         mask: reads the masks of the action space.
-        context: says what the policy reads.
+        auxiliary: says what the policy reads.
         config: says where the masks are.
     """
 
@@ -30,12 +30,12 @@ class BesideReader:
         self,
         observation_space: gymnasium.Space[Any],
         mask: ActionMask,
-        context: Context,
+        auxiliary: AuxiliaryInputs,
         config: PolicyConfig,
     ) -> None:
         self.mask = mask
         self.source = config.action_mask
-        self._reads_reward = context.reads_reward
+        self._reads_reward = auxiliary.reads_reward
         key = config.mask_in_observation
         if key is not None and isinstance(observation_space, gymnasium.spaces.Dict):
             leaves = space_leaves(observation_space)
@@ -50,7 +50,7 @@ class BesideReader:
         action_mask: Any,
         fresh: bool,
         device: torch.device,
-    ) -> Beside:
+    ) -> AuxiliaryValues:
         """Return the last reward `[B]` and the flags of the action mask, on a device.
 
         Args:

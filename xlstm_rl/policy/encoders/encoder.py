@@ -108,7 +108,7 @@ def make_encoder(
     space: gymnasium.Space[Any],
     width: int,
     config: PolicyConfig,
-    beside: Mapping[str, int] | None = None,
+    auxiliary: Mapping[str, int] | None = None,
 ) -> nn.Module:
     """Return a module from observations, as the normaliser hands them on, to `[..., width]`.
 
@@ -116,20 +116,20 @@ def make_encoder(
         space: of one environment.
         width: of what goes into the memory.
         config: the layers.
-        beside: names and lengths of the vectors that stand beside the observation in a mapping;
+        auxiliary: names and lengths of the vectors that stand beside the observation in a mapping;
             None: an observation that has no parts comes as a bare tensor.
 
     Raises:
         ValueError: the space, or a part of it, has no encoder.
     """
     gain = 2.0**0.5 if config.encoder_layers else 1.0
-    if is_nested(space) or beside is not None:
+    if is_nested(space) or auxiliary is not None:
         leaves = space_leaves(space, config.mask_in_observation)
         encoders = {
             leaf.name or OBSERVATION: _leaf_encoder(leaf.space, width, gain, config)
             for leaf in leaves
         }
-        for name, size in (beside or {}).items():
+        for name, size in (auxiliary or {}).items():
             encoders[name] = _first_layer(size, width, gain)
         first: nn.Module = JoinedEncoder(encoders)
     else:
