@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 
 def check_whole(owner: str, minimum: int = 1, **values: object) -> None:
     """Refuse values that are no whole number of at least `minimum`.
@@ -14,3 +18,16 @@ def check_whole(owner: str, minimum: int = 1, **values: object) -> None:
             raise ValueError(
                 f"{name} of {owner} is {value!r}, expected a whole number of at least {minimum}"
             )
+
+
+def json_form(value: Any) -> Any:
+    """Return an argument as JSON gives it back: lists for tuples and arrays, Python's numbers.
+
+    Gymnasium compares a wrapper's recorded arguments with those in an `EnvSpec`, which may have
+    come from a file.
+    """
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, tuple | list):
+        return [json_form(item) for item in value]
+    return value

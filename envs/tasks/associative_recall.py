@@ -10,6 +10,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 from xlstm_rl.envs.arguments import check_whole
+from xlstm_rl.envs.tasks.drawing import AGENT, GREEN, Image, dim, grid
 from xlstm_rl.envs.tasks.task import SingleTask, TaskVectorEnv
 from xlstm_rl.envs.tasks.values import Values
 
@@ -32,7 +33,7 @@ class AssociativeRecallVectorEnv(TaskVectorEnv):
         autoreset_mode: When a finished episode restarts.
         pairs: Number of pairs and of keys.
         values: Number of different values.
-        render_mode: None; there is nothing to see.
+        render_mode: None or "rgb_array".
         device: Where the states are.
         tensors: Take and return tensors instead of NumPy arrays.
 
@@ -104,6 +105,24 @@ class AssociativeRecallVectorEnv(TaskVectorEnv):
         """The key at `time [B]` and its value, `[B]` each."""
         key = self.keys[self.every, time]
         return key, self.value_of[self.every, key]
+
+    @property
+    def longest_episode(self) -> int:
+        """The most steps that an episode can have."""
+        return 2 * self.pairs
+
+    def _cells(self, row: int) -> Image:
+        """A row for each key: whether it is in sight, then its value among all values."""
+        now = int(self.elapsed[row])
+        cells = grid(self.pairs, 1 + self.values)
+        for key, value in enumerate(self.value_of[row].tolist()):
+            cells[key, 1 + value] = dim(GREEN)
+        if now < 2 * self.pairs:
+            key = int(self.keys[row, now])
+            cells[key, 0] = AGENT
+            if now < self.pairs:
+                cells[key, 1 + int(self.value_of[row, key])] = GREEN
+        return cells
 
 
 class AssociativeRecall(SingleTask):

@@ -14,6 +14,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 from xlstm_rl.envs.arguments import check_whole
+from xlstm_rl.envs.tasks.drawing import AGENT, GREEN, RED, Image, cells_of, dim
 from xlstm_rl.envs.tasks.task import SingleTask, TaskVectorEnv
 from xlstm_rl.envs.tasks.values import Values
 
@@ -39,7 +40,7 @@ class MemoryChainVectorEnv(TaskVectorEnv):
         autoreset_mode: When a finished episode restarts.
         length: Time from the start to the end of the question.
         bits: Size of the context.
-        render_mode: None; there is nothing to see.
+        render_mode: None or "rgb_array".
         device: Where the states are.
         tensors: Take and return tensors instead of NumPy arrays.
 
@@ -107,6 +108,23 @@ class MemoryChainVectorEnv(TaskVectorEnv):
         observation[:, 1] = self.query * (time == self.length - 1)
         observation[:, 2:] = (2 * self.context - 1) * (time == 0)[:, None]
         return observation
+
+    @property
+    def longest_episode(self) -> int:
+        """The most steps that an episode can have."""
+        return self.length + 1
+
+    def _cells(self, row: int) -> Image:
+        """A row of bits, and under each whether it is asked for."""
+        time = max(int(self.elapsed[row]) - 1, 0)
+        bits = cells_of(self.bits)
+        questions = bits.copy()
+        for index, bit in enumerate(self.context[row].tolist()):
+            colour = GREEN if bit else RED
+            bits.reshape(-1, 3)[index] = colour if time == 0 else dim(colour)
+        if time == self.length - 1:
+            questions.reshape(-1, 3)[int(self.query[row])] = AGENT
+        return np.concatenate((bits, questions))
 
 
 class MemoryChain(SingleTask):

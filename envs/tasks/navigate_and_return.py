@@ -10,6 +10,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 from xlstm_rl.envs.arguments import check_whole
+from xlstm_rl.envs.tasks.drawing import AGENT, GREEN, Image, dim, grid
 from xlstm_rl.envs.tasks.task import SingleTask, TaskVectorEnv
 from xlstm_rl.envs.tasks.values import Values
 
@@ -37,7 +38,7 @@ class NavigateAndReturnVectorEnv(TaskVectorEnv):
         autoreset_mode: When a finished episode restarts.
         size: Cells along a side.
         returns: Legs in which the goal is not in sight.
-        render_mode: None; there is nothing to see.
+        render_mode: None or "rgb_array".
         device: Where the states are.
         tensors: Take and return tensors instead of NumPy arrays.
 
@@ -109,6 +110,23 @@ class NavigateAndReturnVectorEnv(TaskVectorEnv):
         observation[:, 2:4] = (self.goal * (2 / (self.size - 1)) - 1) * in_sight
         observation[:, 4:] = in_sight
         return observation
+
+    @property
+    def longest_episode(self) -> int:
+        """The most steps that an episode can have."""
+        return self._leg_steps * (self.returns + 1)
+
+    def _cells(self, row: int) -> Image:
+        """The grid with the goal and the agent; up is up."""
+        cells = grid(self.size, self.size)
+        in_sight = int(self.elapsed[row]) < self._leg_steps
+        for place, colour in (
+            (self.goal[row], GREEN if in_sight else dim(GREEN)),
+            (self.position[row], AGENT),
+        ):
+            across, up = place.tolist()
+            cells[self.size - 1 - up, across] = colour
+        return cells
 
 
 class NavigateAndReturn(SingleTask):

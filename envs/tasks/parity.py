@@ -9,6 +9,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 from xlstm_rl.envs.arguments import check_whole
+from xlstm_rl.envs.tasks.drawing import AGENT, BACKGROUND, GREEN, RED, Image, dim, grid
 from xlstm_rl.envs.tasks.task import SingleTask, TaskVectorEnv
 from xlstm_rl.envs.tasks.values import Values
 
@@ -32,7 +33,7 @@ class ParityVectorEnv(TaskVectorEnv):
         max_episode_steps: Truncate after so many steps; None: never.
         autoreset_mode: When a finished episode restarts.
         length: Number of bits.
-        render_mode: None; there is nothing to see.
+        render_mode: None or "rgb_array".
         device: Where the states are.
         tensors: Take and return tensors instead of NumPy arrays.
 
@@ -91,6 +92,18 @@ class ParityVectorEnv(TaskVectorEnv):
 
     def _observe(self) -> Values:
         return self.bit + 0  # a copy: `_begin` writes into the bits
+
+    @property
+    def longest_episode(self) -> int:
+        """The most steps that an episode can have."""
+        return self.length
+
+    def _cells(self, row: int) -> Image:
+        """The bit in sight, and the parity of all bits so far."""
+        cells = grid(1, 2)
+        cells[0, 0] = AGENT if int(self.bit[row]) else BACKGROUND
+        cells[0, 1] = dim(GREEN) if int(self.parity[row]) else dim(RED)
+        return cells
 
 
 class Parity(SingleTask):

@@ -13,6 +13,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 from xlstm_rl.envs.arguments import check_whole
+from xlstm_rl.envs.tasks.drawing import COLOURS, Image, cells_of, dim
 from xlstm_rl.envs.tasks.task import SingleTask, TaskVectorEnv
 from xlstm_rl.envs.tasks.values import Values
 
@@ -41,7 +42,7 @@ class RepeatPreviousVectorEnv(TaskVectorEnv):
         autoreset_mode: When a finished episode restarts.
         k: Steps back.
         decks: Number of decks, shuffled as one.
-        render_mode: None; there is nothing to see.
+        render_mode: None or "rgb_array".
         device: Where the states are.
         tensors: Take and return tensors instead of NumPy arrays.
 
@@ -106,6 +107,20 @@ class RepeatPreviousVectorEnv(TaskVectorEnv):
 
     def _dealt(self, time: Values) -> Values:
         return self.suits[self.every, time]
+
+    @property
+    def longest_episode(self) -> int:
+        """The most steps that an episode can have."""
+        return self.num_cards - 1
+
+    def _cells(self, row: int) -> Image:
+        """The last `k + 1` cards; the one in sight is the last, the one asked for the first."""
+        cells, now = cells_of(self.k + 1), int(self.elapsed[row])
+        for place, time in enumerate(range(now - self.k, now + 1)):
+            if time >= 0:
+                colour = COLOURS[int(self.suits[row, time])]
+                cells.reshape(-1, 3)[place] = colour if time == now else dim(colour)
+        return cells
 
 
 class RepeatPrevious(SingleTask):

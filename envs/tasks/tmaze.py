@@ -15,8 +15,12 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 from xlstm_rl.envs.arguments import check_whole
+from xlstm_rl.envs.tasks.drawing import AGENT, BACKGROUND, GREEN, RED, Image, dim, grid
 from xlstm_rl.envs.tasks.task import SingleTask, TaskVectorEnv
 from xlstm_rl.envs.tasks.values import Values
+
+_VIEW = 32
+"""Cells of the corridor in a picture."""
 
 
 class TMazeVectorEnv(TaskVectorEnv):
@@ -44,7 +48,7 @@ class TMazeVectorEnv(TaskVectorEnv):
         autoreset_mode: When a finished episode restarts.
         length: Steps from the start to the junction; learning was not tried beyond 10,000.
         active: Whether the sign is away from the way.
-        render_mode: None; there is nothing to see.
+        render_mode: None or "rgb_array".
         device: Where the states are.
         tensors: Take and return tensors instead of NumPy arrays.
 
@@ -117,6 +121,26 @@ class TMazeVectorEnv(TaskVectorEnv):
         observation[:, 1] = self.position == 0
         observation[:, 2] = self.position == self.length
         return observation
+
+    @property
+    def longest_episode(self) -> int:
+        """The most steps that an episode can have."""
+        return self.length + self._spare_steps + 1
+
+    def _cells(self, row: int) -> Image:
+        """The corridor around the agent, with the sign and the two arms of the junction."""
+        position, side = int(self.position[row]), int(self.side[row])
+        first = max(self._first_cell, min(position, self.length - _VIEW // 2) - _VIEW // 2)
+        last = min(self.length, first + _VIEW)
+        cells = grid(3, last - first + 1)
+        cells[[0, 2]] = BACKGROUND
+        if last == self.length:
+            cells[1 - side, -1], cells[1 + side, -1] = dim(GREEN), dim(RED)
+        if first == self._first_cell:
+            sign = GREEN if side > 0 else RED
+            cells[0, 0] = sign if position == first else dim(sign)
+        cells[1, position - first] = AGENT
+        return cells
 
 
 class TMaze(SingleTask):

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
+from xlstm_rl.envs.arguments import json_form
 from xlstm_rl.envs.tasks.values import Array
 
 
@@ -26,7 +27,7 @@ class NoVelocity(gym.ObservationWrapper[Array, Any, Array], RecordConstructorArg
     """
 
     def __init__(self, env: gym.Env[Array, Any], velocities: Sequence[int]) -> None:
-        RecordConstructorArgs.__init__(self, velocities=velocities)
+        RecordConstructorArgs.__init__(self, velocities=json_form(velocities))
         gym.ObservationWrapper.__init__(self, env)
         self.observation_space, self._kept = drop_components(env.observation_space, velocities)
 

@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
+from xlstm_rl.envs.arguments import json_form
 from xlstm_rl.envs.tasks.values import Array
 from xlstm_rl.envs.wrappers.own_random import OwnRandom
 
@@ -29,7 +30,7 @@ class ObservationNoise(OwnRandom, gym.ObservationWrapper[Any, Any, Any], RecordC
     """
 
     def __init__(self, env: gym.Env[Any, Any], scale: float | Sequence[float]) -> None:
-        RecordConstructorArgs.__init__(self, scale=scale)
+        RecordConstructorArgs.__init__(self, scale=json_form(scale))
         gym.ObservationWrapper.__init__(self, env)
         space = env.observation_space
         if not isinstance(space, spaces.Box) or space.dtype.kind != "f":

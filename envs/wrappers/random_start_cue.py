@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.utils import RecordConstructorArgs
 
-from xlstm_rl.envs.arguments import check_whole
+from xlstm_rl.envs.arguments import check_whole, json_form
 from xlstm_rl.envs.wrappers.blank import blank_of, with_blank
 from xlstm_rl.envs.wrappers.own_random import OwnRandom
 
@@ -48,7 +48,7 @@ class RandomStartCue(OwnRandom, RecordConstructorArgs):
         cue_steps: int = 1,
     ) -> None:
         RecordConstructorArgs.__init__(
-            self, max_wait=max_wait, components=components, cue_steps=cue_steps
+            self, max_wait=max_wait, components=json_form(components), cue_steps=cue_steps
         )
         super().__init__(env)
         check_whole("RandomStartCue", minimum=0, max_wait=max_wait)

@@ -7,32 +7,37 @@ import importlib
 import inspect
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 
 from xlstm_rl.envs.extras import missing_package
-from xlstm_rl.envs.wrappers.delay import Delay
-from xlstm_rl.envs.wrappers.flicker import Flicker
-from xlstm_rl.envs.wrappers.no_velocity import NoVelocity
-from xlstm_rl.envs.wrappers.observation_noise import ObservationNoise
-from xlstm_rl.envs.wrappers.random_start_cue import RandomStartCue
-from xlstm_rl.envs.wrappers.symbols import Symbols
-from xlstm_rl.envs.wrappers.without_background import WithoutBackground
 
-WRAPPERS: dict[str, Any] = {
-    wrapper.__name__: wrapper
-    for wrapper in (
-        NoVelocity,
-        Flicker,
-        ObservationNoise,
-        Delay,
-        RandomStartCue,
-        Symbols,
-        WithoutBackground,
-    )
+
+class Registered(NamedTuple):
+    """A wrapper that configurations know by its bare name."""
+
+    where: str
+    """`module:Name`; it is imported when it is asked for."""
+
+    example: dict[str, Any]
+    """Arguments with which it can be tried on an environment whose observations suit it."""
+
+
+def _ours(where: str, **example: Any) -> Registered:
+    return Registered(f"xlstm_rl.envs.wrappers.{where}", example)
+
+
+WRAPPERS = {
+    "NoVelocity": _ours("no_velocity:NoVelocity", velocities=[1]),
+    "Flicker": _ours("flicker:Flicker", probability=0.2),
+    "ObservationNoise": _ours("observation_noise:ObservationNoise", scale=0.1),
+    "Delay": _ours("delay:Delay", steps=2),
+    "RandomStartCue": _ours("random_start_cue:RandomStartCue", max_wait=3),
+    "Symbols": _ours("symbols:Symbols", sizes=[4, 4]),
+    "WithoutBackground": _ours("without_background:WithoutBackground"),
 }
-"""The wrappers that `env.wrappers` knows by their bare name."""
+"""The wrappers that `env.wrappers` knows by their bare name: one line each."""
 
 _FOREIGN = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -40,12 +45,12 @@ _FOREIGN = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 def list_wrappers() -> list[str]:
     """Return one line for each wrapper: its name with its arguments, then what it does."""
     lines = {}
-    for name, wrapper in WRAPPERS.items():
+    for name in WRAPPERS:
         arguments = [
             argument if parameter.default is parameter.empty else f"{argument}={parameter.default}"
             for argument, parameter in _parameters(name).items()
         ]
-        lines[f"{name}({', '.join(arguments)})"] = wrapper
+        lines[f"{name}({', '.join(arguments)})"] = find_wrapper(name)
     width = max(map(len, lines))
     return [
         f"{call:<{width}}  {(inspect.getdoc(wrapper) or '').partition(chr(10))[0]}"
@@ -109,12 +114,13 @@ def wrap(env: gym.Env[Any, Any], wrappers: Mapping[str, Mapping[str, Any]]) -> g
             is wrong.
     """
     for name, arguments in wrappers.items():
+        wrapper = find_wrapper(name)
         if name in WRAPPERS:
-            env = WRAPPERS[name](env, **arguments)
+            env = wrapper(env, **arguments)
             continue
         try:
-            env = _foreign_wrapper(name)(env, **arguments)
-        except (ModuleNotFoundError, gym.error.DependencyNotInstalled) as error:
+            env = wrapper(env, **arguments)
+        except gym.error.DependencyNotInstalled as error:
             raise ValueError(missing_package(f"env.wrappers: {name}", error)) from error
         except (TypeError, gym.error.Error) as error:
             raise ValueError(f"env.wrappers: {name} cannot be put there: {error}") from error
@@ -125,15 +131,23 @@ def wrap(env: gym.Env[Any, Any], wrappers: Mapping[str, Mapping[str, Any]]) -> g
     return env
 
 
-def _foreign_wrapper(name: str) -> Any:
-    module, _, attribute = name.partition(":")
+def find_wrapper(name: str) -> Any:
+    """Return the class of a wrapper: of one of `WRAPPERS` by its name, of another by `module:Name`.
+
+    Raises:
+        ValueError: There is none.
+    """
+    where = WRAPPERS[name].where if name in WRAPPERS else name
+    module, _, attribute = where.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        raise ValueError(missing_package(f"env.wrappers: {name}", error)) from error
     except AttributeError as error:
         raise ValueError(f"env.wrappers: the module {module!r} has no {attribute!r}") from error
 
 
 def _parameters(name: str) -> dict[str, inspect.Parameter]:
-    parameters = dict(inspect.signature(WRAPPERS[name]).parameters)
+    parameters = dict(inspect.signature(find_wrapper(name)).parameters)
     del parameters["env"]
     return parameters

@@ -10,6 +10,8 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
+from xlstm_rl.envs.arguments import json_form
+
 
 class Symbols(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
     """Read an array of codes `[..., C]` as MultiDiscrete: each code is a choice, not a number.
@@ -27,7 +29,7 @@ class Symbols(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
     """
 
     def __init__(self, env: gym.Env[Any, Any], sizes: Sequence[int]) -> None:
-        RecordConstructorArgs.__init__(self, sizes=sizes)
+        RecordConstructorArgs.__init__(self, sizes=json_form(sizes))
         gym.ObservationWrapper.__init__(self, env)
         space = env.observation_space
         if (
