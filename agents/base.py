@@ -25,6 +25,7 @@ from xlstm_rl.policy.policy import Policy
 from xlstm_rl.runs.checkpoint import write_checkpoint
 from xlstm_rl.runs.folder import create_run_folder, new_checkpoint
 from xlstm_rl.runs.loggers import Logger, make_logger
+from xlstm_rl.seeding import reset_seed, spawn_seed
 
 OnUpdate = Callable[[int, dict[str, float]], None]
 Section = Mapping[str, Any] | object | None
@@ -115,7 +116,8 @@ class RecurrentAgent(ABC):
         self.device = resolve_device(config.device)
         self.env = make_vector_env(config.env, custom, self.device, mask_check(config.policy))
         with torch.random.fork_rng(devices=[]), _threads(config.threads):
-            torch.manual_seed(config.seed)
+            # the generator that is forked here; torch.manual_seed would seed those of the GPUs too
+            torch.default_generator.manual_seed(spawn_seed(config.seed, "weights"))
             self.policy = Policy(
                 self.env.single_observation_space,
                 self.env.single_action_space,
@@ -126,8 +128,9 @@ class RecurrentAgent(ABC):
             ).to(self.device)
         self.parameters = list(self.policy.network.parameters())
         self.optimizer = self.make_optimizer()
-        self.sample_generator = torch.Generator(self.device).manual_seed(config.seed)
-        self.shuffle_generator = torch.Generator().manual_seed(config.seed)
+        self.sample_generator = torch.Generator(self.device)
+        self.sample_generator.manual_seed(spawn_seed(config.seed, "actions"))
+        self.shuffle_generator = torch.Generator().manual_seed(spawn_seed(config.seed, "shuffling"))
         self.reward_normalizer = (
             RewardNormalizer(self.env.num_envs, config.agent.gamma, config.normalization)
             if config.normalization.reward
@@ -203,7 +206,7 @@ class RecurrentAgent(ABC):
             self.policy,
             self.algorithm.rollout_steps,
             self.algorithm.sequence_steps(),
-            self.config.seed,
+            reset_seed(self.env, self.config.seed),
             self.sample_generator,
         )
 
