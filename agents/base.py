@@ -11,6 +11,7 @@ from xlstm_rl.agents.device import torch_threads
 from xlstm_rl.agents.setup import AgentSetup
 from xlstm_rl.collection.collector import Collector, Rollout
 from xlstm_rl.config import ConfigError
+from xlstm_rl.seeding import reset_seed
 
 OnUpdate = Callable[[int, dict[str, float]], None]
 
@@ -74,7 +75,7 @@ class RecurrentAgent(AgentSetup):
             self.policy,
             self.algorithm.rollout_steps,
             self.algorithm.sequence_steps(),
-            self.config.seed,
+            reset_seed(self.env, self.config.seed),
             self.sample_generator,
         )
 

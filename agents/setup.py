@@ -19,6 +19,7 @@ from xlstm_rl.envs import make_vector_env
 from xlstm_rl.normalization import RewardNormalizer
 from xlstm_rl.policy.policy import Policy
 from xlstm_rl.runs.run import Run
+from xlstm_rl.seeding import spawn_seed
 
 
 class AgentSetup(ABC):
@@ -93,7 +94,8 @@ class AgentSetup(ABC):
         custom = None if isinstance(environment, str) else environment
         self.env = make_vector_env(config.env, custom, self.device, mask_check(config.policy))
         with torch.random.fork_rng(devices=[]), torch_threads(config.threads):
-            torch.manual_seed(config.seed)
+            # the generator that is forked here; torch.manual_seed would seed those of the GPUs too
+            torch.default_generator.manual_seed(spawn_seed(config.seed, "weights"))
             self.policy = Policy(
                 self.env.single_observation_space,
                 self.env.single_action_space,
@@ -104,8 +106,9 @@ class AgentSetup(ABC):
             ).to(self.device)
         self.parameters = list(self.policy.network.parameters())
         self.optimizer = self.make_optimizer()
-        self.sample_generator = torch.Generator(self.device).manual_seed(config.seed)
-        self.shuffle_generator = torch.Generator().manual_seed(config.seed)
+        self.sample_generator = torch.Generator(self.device)
+        self.sample_generator.manual_seed(spawn_seed(config.seed, "actions"))
+        self.shuffle_generator = torch.Generator().manual_seed(spawn_seed(config.seed, "shuffling"))
         self.reward_normalizer = (
             RewardNormalizer(self.env.num_envs, config.agent.gamma, config.normalization)
             if config.normalization.reward

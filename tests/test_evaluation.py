@@ -12,6 +12,7 @@ from xlstm_rl.envs.config import EnvConfig
 from xlstm_rl.memory import MemoryConfig
 from xlstm_rl.normalization import NormalizationConfig
 from xlstm_rl.policy import Policy, PolicyConfig
+from xlstm_rl.seeding import spawn_seed
 
 CARTPOLE = EnvConfig(id="xlstm_rl/CartPoleNoVel-v1")
 
@@ -51,7 +52,7 @@ class Seeded(gymnasium.Env[np.ndarray, int]):
 @pytest.mark.parametrize("episodes", [1, 5, 50])
 def test_every_episode_has_its_seed_whatever_runs_beside_it(episodes: int) -> None:
     result = evaluate(_policy(), Seeded, episodes=episodes, seed=3)
-    expected = [(3 + n) % 7 + 1 for n in range(episodes)]
+    expected = [spawn_seed(3, "evaluation", n) % 7 + 1 for n in range(episodes)]
     assert result.lengths == expected and result.returns == [float(n) for n in expected]
     assert result.mean == pytest.approx(np.mean(expected))
     assert result.std == pytest.approx(np.std(expected))
@@ -68,9 +69,12 @@ def test_memory_is_fresh_at_every_episode() -> None:
 
     policy.act = spy  # type: ignore[assignment, method-assign]
     evaluate(policy, Seeded, episodes=22, seed=0)
-    # Twenty side by side; the first two to end (one step each: seeds 0 and 7) hand over.
+    # Twenty side by side; the first two to end (after one step, or after two, ...) hand over.
     assert seen[0] == (True,) * 20
-    assert [n for n, flag in enumerate(seen[1]) if flag] == [0, 7]
+    steps = [spawn_seed(0, "evaluation", n) % 7 for n in range(20)]
+    first, second = sorted(range(20), key=lambda n: (steps[n], n))[:2]
+    assert [n for n, flag in enumerate(seen[steps[first] + 1]) if flag][:1] == [first]
+    assert seen[steps[second] + 1][second]
     assert sum(sum(step) for step in seen) == 22
 
 

@@ -21,6 +21,7 @@ from xlstm_rl.envs.spaces.leaves import map_leaves, stack_values, take
 from xlstm_rl.envs.spaces.support import same_spaces
 from xlstm_rl.errors import EnvError
 from xlstm_rl.policy.policy import Policy
+from xlstm_rl.seeding import spawn_seed
 
 _MAX_PARALLEL = 20
 
@@ -56,16 +57,17 @@ def evaluate(
 ) -> EvaluationResult:
     """Run whole episodes and return what they scored.
 
-    Episode i is played in an environment reset with seed + i and with a fresh memory, so the
-    result does not depend on how many episodes run side by side. The policy's statistics stand
-    still, and its memory state is reset at every episode's start.
+    Episode i is played in an environment reset with a seed of its own and with a fresh memory, so
+    the result does not depend on how many episodes run side by side. The seed comes from `seed` and
+    i (`seeding.spawn_seed`) and is none of training's, whatever the run's seed. The policy's
+    statistics stand still, and its memory state is reset at every episode's start.
 
     Args:
         policy: the policy.
         env: an id, a callable that makes one environment, its configuration, or None for the
             one that the policy was trained on.
         episodes: how many.
-        seed: of the first episode; with `deterministic=False` also of the samples.
+        seed: of the episodes; with `deterministic=False` also of the samples.
         deterministic: take the most probable action instead of a sample.
         video_dir: where to write a video of every episode (needs the extra `video`).
 
@@ -145,7 +147,8 @@ def _play(
     deterministic: bool,
 ) -> EvaluationResult:
     """Play the episodes in lockstep; an environment takes the next one when it is done."""
-    generator = torch.Generator(policy.device).manual_seed(seed)
+    generator = torch.Generator(policy.device)
+    generator.manual_seed(spawn_seed(seed, "evaluation_actions"))
     returns, lengths = [0.0] * episodes, [0] * episodes
     playing = list(range(len(envs)))
 
@@ -155,7 +158,7 @@ def _play(
     begun = []
     for episode, env in enumerate(envs):
         with _naming(where, episode):
-            begun.append(env.reset(seed=seed + episode))
+            begun.append(env.reset(seed=spawn_seed(seed, "evaluation", episode)))
     observations, infos = [one[0] for one in begun], [one[1] for one in begun]
     rewards = [0.0] * len(envs)
     waiting = iter(range(len(envs), episodes))
@@ -186,7 +189,9 @@ def _play(
                 continue
             playing[row] = following
             with _naming(where, row):
-                observations[row], infos[row] = env.reset(seed=seed + following)
+                observations[row], infos[row] = env.reset(
+                    seed=spawn_seed(seed, "evaluation", following)
+                )
             reset[row] = True
         if left:
             keep = [row for row in range(len(envs)) if row not in left]

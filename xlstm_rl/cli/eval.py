@@ -37,7 +37,7 @@ class EvalOptions:
     """How many episodes."""
 
     seed: int = 0
-    """Seed of the first episode; each following one takes the next."""
+    """Seed of the episodes: each has one of its own from it, which is none of training's."""
 
     stochastic: bool = False
     """Sample actions instead of taking the most probable one."""

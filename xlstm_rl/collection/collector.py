@@ -69,7 +69,7 @@ class Collector:
         policy: Policy,
         rollout_steps: int,
         segment_steps: int,
-        seed: int,
+        seed: int | list[int],
         generator: torch.Generator,
     ) -> None:
         self.policy = policy

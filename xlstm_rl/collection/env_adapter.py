@@ -90,7 +90,7 @@ class VectorEnvAdapter:
         self.first_info: Info = {}
         self.steps = 0
 
-    def reset(self, seed: int | None = None) -> RawObservation:
+    def reset(self, seed: int | list[int] | None = None) -> RawObservation:
         """Begin an episode in every environment and return its first observations `[B, ...]`.
 
         Raises:

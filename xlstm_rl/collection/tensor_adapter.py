@@ -30,7 +30,7 @@ class TensorVectorEnvAdapter(VectorEnvAdapter):
         self._nobody = self._ended = self.flags(False)
         self._may_truncate = bool(getattr(env, "may_truncate", True))
 
-    def reset(self, seed: int | None = None) -> RawObservation:
+    def reset(self, seed: int | list[int] | None = None) -> RawObservation:
         """Begin an episode in every environment and return its first observations `[B, ...]`.
 
         Raises:

@@ -1,0 +1,62 @@
+"""Every random stream of a run, spawned from its one seed.
+
+A run's seed and neighbouring seeds share nothing, and neither do the purposes of one seed: all come
+from `numpy.random.SeedSequence`, which mixes seed, purpose and index into unrelated numbers.
+"""
+
+from typing import Any, Literal, get_args
+
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv, VectorWrapper
+from numpy.random import SeedSequence
+
+from xlstm_rl.envs.envpool import EnvPoolVectorEnv
+
+Purpose = Literal[
+    "weights", "environments", "actions", "shuffling", "evaluation", "evaluation_actions"
+]
+"""What a stream is for. The order is part of every result: new purposes go to the end."""
+
+_PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
+_BITS = 31
+"""Some environments keep their seed in a signed 32-bit integer."""
+
+_TAKE_A_LIST = (SyncVectorEnv.reset, AsyncVectorEnv.reset, EnvPoolVectorEnv.reset)
+
+
+def spawn_seed(seed: int, purpose: Purpose, index: int = 0) -> int:
+    """Return the seed of one stream, an integer of 31 bits.
+
+    Args:
+        seed: of the run or of the evaluation.
+        purpose: what the stream is for.
+        index: which of the streams for that purpose, such as the environment or the episode. It
+            does not matter how many others there are.
+    """
+    key = (_PURPOSES.index(purpose), index)
+    (word,) = SeedSequence(seed, spawn_key=key).generate_state(1).tolist()
+    return int(word) >> (32 - _BITS)
+
+
+def reset_seed(env: VectorEnv[Any, Any, Any], seed: int) -> int | list[int]:
+    """Return what a vector environment of a run is reset with.
+
+    That is one seed per environment where it takes them: in Gymnasium's and EnvPool's vectors, also
+    inside Gymnasium's wrappers. Any other vector gets one seed, as `VectorEnv.reset` has it, and
+    seeds its environments from that.
+
+    Args:
+        env: the vector environment.
+        seed: of the run.
+    """
+    if _takes_a_list(env):
+        return [spawn_seed(seed, "environments", index) for index in range(env.num_envs)]
+    # room for the vectors that count on from it, one seed for each environment
+    return spawn_seed(seed, "environments") % (2**_BITS - env.num_envs)
+
+
+def _takes_a_list(env: VectorEnv[Any, Any, Any]) -> bool:
+    while isinstance(env, VectorWrapper):
+        if type(env).reset.__module__.partition(".")[0] != "gymnasium":
+            return False  # somebody's own, who may compute with the seed
+        env = env.env
+    return type(env).reset in _TAKE_A_LIST
