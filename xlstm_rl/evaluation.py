@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from xlstm_rl.config import ConfigError
 from xlstm_rl.envs import make_env
 from xlstm_rl.envs.config import EnvConfig
 from xlstm_rl.envs.faults.error_context import EnvStepError, ErrorContextEnv, wrong_observation
-from xlstm_rl.envs.spaces.leaves import map_leaves, stack_values, take
+from xlstm_rl.envs.spaces.leaves import row_of, stack_values, take
 from xlstm_rl.envs.spaces.support import same_spaces
 from xlstm_rl.errors import EnvError
 from xlstm_rl.policy.policy import Policy
@@ -172,7 +171,7 @@ def _play(
         reset = np.zeros(len(envs), dtype=bool)
         left: list[int] = []
         for row, env in enumerate(envs):
-            action = map_leaves(itemgetter(row), actions)
+            action = row_of(actions, row)
             with _naming(where, row):
                 observation, reward, terminated, truncated, infos[row] = env.step(action)
             rewards[row] = float(reward)

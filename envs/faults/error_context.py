@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from xlstm_rl.envs.spaces.leaves import Leaf, observation_kind, space_leaves, take
+from xlstm_rl.envs.spaces.leaves import Leaf, map_leaves, observation_kind, space_leaves, take
 
 
 class EnvStepError(RuntimeError):
@@ -31,6 +31,8 @@ class ErrorContextEnv(gym.Wrapper[Any, Any, Any, Any]):
         super().__init__(env)
         self._name, self._steps = name, 0
         self._leaves = space_leaves(env.observation_space)
+        numbers = [leaf.space for leaf in space_leaves(env.action_space)]
+        self._acts_numbers = any(isinstance(one, spaces.Box) and not one.shape for one in numbers)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -54,6 +56,8 @@ class ErrorContextEnv(gym.Wrapper[Any, Any, Any, Any]):
         Raises:
             EnvStepError: it raised, or its observation has another shape than its space.
         """
+        if self._acts_numbers:  # a row of a vector's actions is a number there, not an array
+            action = map_leaves(_array_of_float, action)
         try:
             answer = self.env.step(action)
             observation = answer[0]
@@ -79,6 +83,10 @@ class ErrorContextEnv(gym.Wrapper[Any, Any, Any, Any]):
 
     def _error(self, what: str) -> EnvStepError:
         return EnvStepError(f"{self._name} after {self._steps} steps of its episode: {what}")
+
+
+def _array_of_float(value: Any) -> Any:
+    return np.asarray(value) if isinstance(value, np.floating) else value
 
 
 def _told(error: Exception) -> str:

@@ -105,6 +105,15 @@ def map_leaves(call: Callable[[Any], Any], value: Any) -> Any:
     return call(value)
 
 
+def row_of(value: Any, row: int) -> Any:
+    """Return the part of one environment, by its row, of a batch of NumPy actions, nested or not.
+
+    Choices become NumPy's integers, which can be hashed and used as indices. A single number stays
+    an array, as a Box without axes has it.
+    """
+    return map_leaves(lambda one: one[row, ...] if one.dtype.kind == "f" else one[row], value)
+
+
 def stack_values(space: Space[Any], values: Sequence[Any]) -> Any:
     """Return values of single environments as one batch: every leaf gets an axis in front."""
     if isinstance(space, spaces.Dict):

@@ -6,7 +6,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from xlstm_rl.envs.spaces.leaves import map_leaves
+from xlstm_rl.envs.spaces.leaves import map_leaves, row_of
 from xlstm_rl.memory import StateTensors
 from xlstm_rl.normalization import Observation
 from xlstm_rl.policy.auxiliary.reader import AuxiliaryValues, is_set
@@ -87,7 +87,9 @@ class Actor:
         actions = self._hand_out(self._step(raw, flags, auxiliary), is_tensor)
         self._fresh = False
         # Gymnasium's Discrete spaces accept NumPy integers, so no further conversion is needed.
-        return actions if self.num_envs else map_leaves(lambda one: one[0], actions)
+        if self.num_envs:
+            return actions
+        return map_leaves(lambda one: one[0], actions) if is_tensor else row_of(actions, 0)
 
     def _store(self, tensors: StateTensors) -> None:
         """Take over a state that may go on living elsewhere."""

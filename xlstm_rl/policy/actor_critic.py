@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from xlstm_rl.memory import Memory, MemoryConfig, StateTensors, make_memory
 from xlstm_rl.normalization import Observation
-from xlstm_rl.policy.actions.categorical import MASKED_LOGIT
+from xlstm_rl.policy.actions.categorical import LEAST_LOGIT, MASKED_LOGIT
 from xlstm_rl.policy.actions.distributions import make_distribution
 from xlstm_rl.policy.auxiliary.inputs import ACTION_MASK, auxiliary_sizes
 from xlstm_rl.policy.config import PolicyConfig
@@ -192,7 +192,7 @@ class ActorCritic(nn.Module):
         params = self.action_head(features)
         mask = None if isinstance(observation, Tensor) else observation.get(ACTION_MASK)
         if mask is not None:
-            params = params.masked_fill(~mask, MASKED_LOGIT)
+            params = params.clamp(min=LEAST_LOGIT).masked_fill(~mask, MASKED_LOGIT)
         if self.log_std is not None:
             params = torch.cat((params, self.log_std.expand(*params.shape[:-1], -1)), -1)
         return params, features, after, tensors[split:]

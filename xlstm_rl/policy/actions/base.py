@@ -9,12 +9,18 @@ module so that its constants are where the weights are: to copy them at each ste
 from abc import ABC, abstractmethod
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from xlstm_rl.precision import KeepsPrecision
 
 
-class ActionDistribution(nn.Module, ABC):
-    """A family of distributions over one action space."""
+class ActionDistribution(KeepsPrecision, ABC):
+    """A family of distributions over one action space.
+
+    Parameters are float32 or float64, also behind a network of halves.
+    """
 
     num_params: int
     """Length of the last axis of the parameters: the network's outputs, then the free ones."""
@@ -50,14 +56,23 @@ class ActionDistribution(nn.Module, ABC):
 
     @abstractmethod
     def to_env(self, action: Tensor) -> Any:
-        """Turn actions in the policy's units into actions of the environment's space.
+        """Turn actions in the policy's units into elements of the environment's space.
 
-        Tensors, in dicts and tuples where the space is a Dict or Tuple.
+        Tensors of the space's dtype, within its bounds as that dtype has them, in dicts and tuples
+        where the space is a Dict or Tuple.
         """
 
     @abstractmethod
     def features(self, action: Tensor) -> Tensor:
-        """Return actions as float32 vectors `[..., num_features]` for a network to read.
+        """Return actions as vectors of numbers `[..., num_features]` for a network to read.
 
         Choices are one-hot; numbers are in the policy's units, within their bounds.
         """
+
+
+def torch_dtype(dtype: Any) -> torch.dtype:
+    """Return torch's dtype for that of a space; where there is none, float64."""
+    native = np.dtype(dtype).newbyteorder("=")
+    if native == np.longdouble:
+        return torch.float64
+    return torch.from_numpy(np.empty(0, native)).dtype

@@ -9,18 +9,30 @@ MASKED_LOGIT = -1e30
 """The logit of a choice that must not be taken: its probability is exactly 0, and what has
 probability 0 adds 0 to entropies and gradients, where minus infinity would make NaN of both."""
 
+LEAST_LOGIT = -1e29
+"""The logits of the other choices count as this much at least, so that each is above a masked one.
+"""
+
+_PADDING_LOGIT = -1e31  # below a masked one: no choice at all
+
 
 class Categorical(ActionDistribution):
-    """One of `n` choices; the parameters are logits `[..., n]`."""
+    """One of `n` choices; the parameters are logits `[..., n]`.
+
+    Args:
+        n: how many choices.
+        start: the first element of the environment's space.
+        dtype: of an action of the environment.
+    """
 
     action_shape = ()
     action_dtype = torch.int64
     choices: Tensor
 
-    def __init__(self, n: int, start: int = 0) -> None:
+    def __init__(self, n: int, start: int = 0, dtype: torch.dtype = torch.int64) -> None:
         super().__init__()
         self.num_params = self.num_features = n
-        self.start = start
+        self.start, self.env_dtype = _as_int64(start), dtype
         self.register_buffer("choices", torch.arange(n), persistent=False)
 
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -39,8 +51,8 @@ class Categorical(ActionDistribution):
         return log_prob, -(log_p.exp() * log_p).sum(-1)
 
     def to_env(self, action: Tensor) -> Tensor:
-        """Shift choices to the first element of the environment's space."""
-        return action + self.start if self.start else action
+        """Shift choices to the first element of the environment's space, in its dtype."""
+        return (action + self.start if self.start else action).to(self.env_dtype)
 
     def features(self, action: Tensor) -> Tensor:
         """Return the one-hot code `[..., n]`."""
@@ -85,13 +97,15 @@ class MultiCategorical(ActionDistribution):
         self.register_buffer("place", torch.tensor(place), persistent=False)
         self.register_buffer("number", number, persistent=False)
         self.register_buffer("choices", value, persistent=False)
-        self.register_buffer("starts", torch.tensor(starts or [0] * len(counts)), persistent=False)
+        first = torch.tensor([_as_int64(start) for start in starts or [0] * len(counts)])
+        self.register_buffer("starts", first, persistent=False)
 
     def _logits(self, params: Tensor) -> Tensor:
         """Return `[..., K, widest]`, padded with masked logits."""
         if self._equal:
             return params.reshape(*params.shape[:-1], *self.place.shape)
-        padded: Tensor = nn.functional.pad(params, (0, 1), value=MASKED_LOGIT)
+        above = params.clamp(min=MASKED_LOGIT)
+        padded: Tensor = nn.functional.pad(above, (0, 1), value=_PADDING_LOGIT)
         return padded[..., self.place]
 
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -118,3 +132,11 @@ class MultiCategorical(ActionDistribution):
     def features(self, action: Tensor) -> Tensor:
         """Return the one-hot codes side by side `[..., sum of counts]`."""
         return (action[..., self.number] == self.choices).float()
+
+
+def _as_int64(number: int) -> int:
+    """Return the int64 with the same bits as a uint64: a sum with it wraps around to the right one.
+
+    Only uint64 holds numbers for which there is a difference.
+    """
+    return number - 2**64 if number >= 2**63 else number

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from xlstm_rl.envs.spaces.leaves import build, is_nested, space_leaves
-from xlstm_rl.policy.actions.base import ActionDistribution
+from xlstm_rl.policy.actions.base import ActionDistribution, torch_dtype
 from xlstm_rl.policy.actions.categorical import Categorical, MultiCategorical
 from xlstm_rl.policy.actions.gaussian import DiagonalGaussian, SquashedGaussian
 from xlstm_rl.policy.config import PolicyConfig
@@ -117,13 +117,13 @@ def make_distribution(
                 raise ValueError(f"action space {leaf} inside {space}: at most 2^24 choices")
         return JointDistribution(space, [make_distribution(leaf, config) for leaf in leaves])
     if isinstance(space, spaces.Discrete):
-        return Categorical(int(space.n), int(space.start))
+        return Categorical(int(space.n), int(space.start), torch_dtype(space.dtype))
     if isinstance(space, spaces.MultiDiscrete):
         counts, starts = space.nvec.ravel().tolist(), space.start.ravel().tolist()
-        return MultiCategorical(counts, starts, space.shape, _torch_dtype(space))
+        return MultiCategorical(counts, starts, space.shape, torch_dtype(space.dtype))
     if isinstance(space, spaces.MultiBinary):
         size = int(np.prod(space.shape))
-        return MultiCategorical([2] * size, None, space.shape, _torch_dtype(space))
+        return MultiCategorical([2] * size, None, space.shape, torch_dtype(space.dtype))
     if isinstance(space, spaces.Box) and space.dtype.kind == "f":
         family = SquashedGaussian if config.action_bounds == "tanh" else DiagonalGaussian
         return family(space.low, space.high, config.action_std == "state", config.initial_log_std)
@@ -131,7 +131,3 @@ def make_distribution(
         f"action space {space}: expected Discrete, MultiDiscrete, MultiBinary, Box of floats, or "
         "Dict or Tuple of these"
     )
-
-
-def _torch_dtype(space: gymnasium.Space[Any]) -> torch.dtype:
-    return torch.from_numpy(np.empty(0, dtype=space.dtype)).dtype

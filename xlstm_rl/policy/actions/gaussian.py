@@ -9,11 +9,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from xlstm_rl.policy.actions.base import ActionDistribution
+from xlstm_rl.policy.actions.base import ActionDistribution, torch_dtype
 
 _LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
 _LOG_STD_RANGE = (-10.0, 3.0)  # of a network's outputs, which nothing else would hold
+_FREE_LOG_STD_RANGE = (-40.0, 40.0)  # beyond it densities and samples leave float32
 _NODES = 32
+_NO_BOUND = 1e18
+"""Bounds from here on count as none: half of such a range is no unit for a policy to act in."""
 
 
 class DiagonalGaussian(ActionDistribution):
@@ -21,11 +24,14 @@ class DiagonalGaussian(ActionDistribution):
 
     The policy's unit is half the range of a bounded action: -1 and 1 are the bounds. An action
     beyond a bound is clipped on its way to the environment, and its log-probability is that of
-    the unclipped sample, so the ratio of PPO stays exact.
+    the unclipped sample, so the ratio of PPO stays exact. An action without two bounds is in units
+    of its own; with one, 0 is where the environment has its 0, or the bound if that is outside.
 
     Args:
-        low: lower bounds, of any shape with A elements; minus infinity: none.
-        high: upper bounds.
+        low: lower bounds, of any shape with A elements and in the dtype of the environment's
+            actions. None is minus infinity, a number below -1e18, or one below half of the
+            smallest number of the dtype.
+        high: upper bounds; likewise.
         state_std: the network gives the log standard deviations, as an offset to
             `initial_log_std`; otherwise they are free parameters.
         initial_log_std: what they start from, with `state_std`.
@@ -36,6 +42,8 @@ class DiagonalGaussian(ActionDistribution):
     high: Tensor
     center: Tensor
     scale: Tensor
+    lower: Tensor
+    upper: Tensor
 
     def __init__(
         self,
@@ -45,31 +53,32 @@ class DiagonalGaussian(ActionDistribution):
         initial_log_std: float = 0.0,
     ) -> None:
         super().__init__()
-        self.env_shape = low.shape
-        low, high = low.ravel(), high.ravel()
-        bounded = np.isfinite(low) & np.isfinite(high)
-        with np.errstate(over="ignore", invalid="ignore"):
-            center = np.where(bounded, (low + high) / 2, 0.0)
-            scale = np.where(bounded, (high - low) / 2, 1.0)
+        self.env_shape, self.env_dtype = low.shape, torch_dtype(low.dtype)
         self.num_params = 2 * low.size
         self.num_free = 0 if state_std else low.size
         self.num_features = low.size
-        self.action_shape = low.shape
+        self.action_shape = (low.size,)
         self.initial_log_std = initial_log_std if state_std else None
-        for name, value in (("low", low), ("high", high), ("center", center), ("scale", scale)):
-            constant = torch.tensor(value, dtype=torch.float32)
-            self.register_buffer(name, constant, persistent=False)
-        edge = torch.where(torch.tensor(bounded), 1.0, torch.inf)
-        self.register_buffer("edge", edge, persistent=False)
-
-    edge: Tensor
+        bounds = _Bounds(low.ravel(), high.ravel())
+        self.bounded = bounds.bounded
+        # float32 would round the range of a float64 action, and float16 overflow in the product
+        wide = self.env_dtype == torch.float64
+        for name, value, dtype in (
+            ("low", bounds.low, self.env_dtype),
+            ("high", bounds.high, self.env_dtype),
+            ("center", bounds.center, torch.float64 if wide else torch.float32),
+            ("scale", bounds.scale, torch.float64 if wide else torch.float32),
+            ("lower", bounds.lower, torch.get_default_dtype()),
+            ("upper", bounds.upper, torch.get_default_dtype()),
+        ):
+            self.register_buffer(name, torch.tensor(value, dtype=dtype), persistent=False)
 
     def _split(self, params: Tensor) -> tuple[Tensor, Tensor]:
         """Return means and log standard deviations, each `[..., A]`."""
         mean, log_std = params.chunk(2, -1)
         if self.initial_log_std is not None:
-            log_std = (log_std + self.initial_log_std).clamp(*_LOG_STD_RANGE)
-        return mean, log_std
+            return mean, (log_std + self.initial_log_std).clamp(*_LOG_STD_RANGE)
+        return mean, log_std.clamp(*_FREE_LOG_STD_RANGE)
 
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw actions `[..., A]`."""
@@ -90,12 +99,14 @@ class DiagonalGaussian(ActionDistribution):
 
     def to_env(self, action: Tensor) -> Tensor:
         """Scale actions `[..., A]` to the environment's range and clip them to its bounds."""
-        out = torch.addcmul(self.center, action, self.scale).clamp(self.low, self.high)
+        out = torch.addcmul(self.center, action, self.scale)
+        # cast before it is clipped: a bound of another dtype may lie outside of its own rounding
+        out = out.to(self.env_dtype).clamp(self.low, self.high)
         return out if len(self.env_shape) == 1 else out.reshape(*out.shape[:-1], *self.env_shape)
 
     def features(self, action: Tensor) -> Tensor:
         """Return actions `[..., A]` with those beyond a bound at the bound."""
-        return action.clamp(-self.edge, self.edge)
+        return action.clamp(self.lower, self.upper)
 
 
 class SquashedGaussian(DiagonalGaussian):
@@ -122,19 +133,19 @@ class SquashedGaussian(DiagonalGaussian):
         state_std: bool = False,
         initial_log_std: float = 0.0,
     ) -> None:
-        if (np.isfinite(low) != np.isfinite(high)).any():
+        super().__init__(low, high, state_std, initial_log_std)
+        if _Bounds(low, high).one_sided.any():
             raise ValueError(
                 f"policy.action_bounds='tanh' needs two bounds or none, got {low} to {high}: use "
                 "'clip', or gymnasium.wrappers.RescaleAction"
             )
-        super().__init__(low, high, state_std, initial_log_std)
-        self.register_buffer("squashed", torch.isfinite(self.edge), persistent=False)
+        self.register_buffer("squashed", torch.tensor(self.bounded), persistent=False)
         nodes, weights = np.polynomial.hermite.hermgauss(_NODES)
         for name, values in (
             ("nodes", nodes * math.sqrt(2.0)),
             ("node_weights", weights / math.sqrt(math.pi)),
         ):
-            constant = torch.tensor(values, dtype=torch.float32)
+            constant = torch.tensor(values, dtype=torch.get_default_dtype())
             self.register_buffer(name, constant, persistent=False)
 
     def log_prob_and_entropy(self, params: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
@@ -161,3 +172,39 @@ class SquashedGaussian(DiagonalGaussian):
 def _log_slope(u: Tensor) -> Tensor:
     """Return `log(1 - tanh(u)^2)`, which stays exact where the tanh rounds to 1."""
     return 2.0 * (math.log(2.0) - u - softplus(-2.0 * u))
+
+
+class _Bounds:
+    """The bounds of a Box as float64 `[A]`, and what they make of the policy's unit.
+
+    Args:
+        low: lower bounds, in the dtype of the space.
+        high: upper bounds.
+    """
+
+    def __init__(self, low: NDArray[Any], high: NDArray[Any]) -> None:
+        largest = np.finfo(low.dtype).max
+        limit = min(_NO_BOUND, float(largest) / 2)
+        below, above = low > -limit, high < limit
+        self.bounded, self.one_sided = below & above, below != above
+        # no infinity is ever acted; a bound that is rounded is rounded inwards
+        self.low = _rounded(np.maximum(low, -largest), np.inf)
+        self.high = _rounded(np.minimum(high, largest), -np.inf)
+        least = np.where(below, self.low, -np.inf)
+        most = np.where(above, self.high, np.inf)
+        wide = self.bounded & (self.low < self.high)
+        middle = self.low / 2 + self.high / 2
+        self.center = np.where(self.bounded, middle, np.clip(0.0, least, most))
+        # of a single number, which any scale leads to
+        self.scale = np.where(wide, self.high / 2 - self.low / 2, 1.0)
+        edge = wide.astype(np.float64)
+        self.lower = np.where(self.bounded, -edge, least - self.center)
+        self.upper = np.where(self.bounded, edge, most - self.center)
+
+
+def _rounded(bound: NDArray[Any], inwards: float) -> NDArray[np.float64]:
+    """Return a bound as float64, where it must be rounded on the side of `inwards`."""
+    with np.errstate(over="ignore"):
+        found = bound.astype(np.float64)
+    outside = found < bound if inwards > 0 else found > bound
+    return np.where(outside, np.nextafter(found, inwards), found)
