@@ -1,7 +1,7 @@
 """The mLSTM as matrix products over chunks, with its exact backward written by hand.
 
 Source: the chunkwise form follows from unrolling equations 19-27 of Beck et al. 2024 over a chunk;
-kernels/README.md derives it together with the backward. ``n`` rides along as one more column of
+kernels/EQUATIONS.md derives it together with the backward. ``n`` rides along as one more column of
 ``C``, written by one more value that is always 1.
 """
 

@@ -2,7 +2,7 @@
 
 Eager code calls an ``autograd.Function``. While ``torch.compile`` or export is tracing, the same
 two functions are called as ``torch.library`` ops, which those can see; in eager mode these ops
-would cost 0.1 ms more for each forward and backward (measured, see kernels/README.md).
+would cost 0.1 ms more for each forward and backward (measured, see kernels/EQUATIONS.md).
 """
 
 from typing import Any
