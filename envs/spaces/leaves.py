@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 from gymnasium import Space, spaces
+from numpy.typing import NDArray
 
+Array = NDArray[Any]
 ObservationKind = Literal["vector", "image", "discrete", "multi_discrete", "multi_binary"]
 Path = tuple[Any, ...]
 

@@ -13,8 +13,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
+from xlstm_rl.envs.spaces.leaves import Array
 from xlstm_rl.envs.tasks.clock import EpisodeClock, Rows
-from xlstm_rl.envs.tasks.values import Array, BatchValues, Values
+from xlstm_rl.envs.tasks.values import BatchValues, Values
 
 _NEVER = int(np.iinfo(np.int64).max)
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from xlstm_rl.envs.tasks.values import Array, BatchValues, Values
+from xlstm_rl.envs.spaces.leaves import Array
+from xlstm_rl.envs.tasks.values import BatchValues, Values
 
 Rows = tuple[Values, Array | None]
 """Some environments: indices and the same on the host, or a mask `[B]` that it does not know."""

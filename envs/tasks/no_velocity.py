@@ -18,8 +18,8 @@ from gymnasium.envs.classic_control.pendulum import PendulumEnv
 from gymnasium.envs.classic_control.utils import maybe_parse_reset_bounds
 from gymnasium.vector import AutoresetMode
 
+from xlstm_rl.envs.spaces.leaves import Array
 from xlstm_rl.envs.tasks.batched import BatchedVectorEnv
-from xlstm_rl.envs.tasks.values import Array
 from xlstm_rl.envs.wrappers.no_velocity import NoVelocity, drop_components
 
 CART_POLE_VELOCITIES = (1, 3)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Array = npt.NDArray[Any]
 Values = Any
 """NumPy arrays in an environment on arrays, tensors in one on tensors."""
 

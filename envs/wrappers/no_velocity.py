@@ -12,7 +12,7 @@ from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
 from xlstm_rl.envs.arguments import json_form
-from xlstm_rl.envs.tasks.values import Array
+from xlstm_rl.envs.spaces.leaves import Array
 
 
 class NoVelocity(gym.ObservationWrapper[Array, Any, Array], RecordConstructorArgs):

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
 from xlstm_rl.envs.arguments import json_form
-from xlstm_rl.envs.tasks.values import Array
+from xlstm_rl.envs.spaces.leaves import Array
 from xlstm_rl.envs.wrappers.own_random import OwnRandom
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
-from xlstm_rl.envs.tasks.values import Array
+from xlstm_rl.envs.spaces.leaves import Array
 
 
 class WithoutBackground(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
