@@ -3,18 +3,23 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from xlstm_rl.options.fields import Count, CountOrZero
+from xlstm_rl.options.section import Section
+
 
 @dataclass(frozen=True)
-class PolicyConfig:
+class PolicyConfig(Section):
     """Encoder and heads of a policy, and whether actor and critic share one memory."""
 
-    encoder_layers: int = 1
+    section = "policy"
+
+    encoder_layers: CountOrZero = 1
     """Layers with activation between the observation and the memory (0: a bare projection)."""
 
-    head_layers: int = 1
+    head_layers: CountOrZero = 1
     """Hidden layers of the action head and of the value head (0: one bare projection)."""
 
-    head_width: int = 64
+    head_width: Count = 64
     """Width of the hidden layers in the heads."""
 
     activation: Literal["tanh", "relu", "silu"] = "tanh"
@@ -55,13 +60,6 @@ class PolicyConfig:
 
     action_mask_key: str = "action_mask"
     """The key of the mask there."""
-
-    def __post_init__(self) -> None:
-        for name in ("encoder_layers", "head_layers"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"policy.{name}={getattr(self, name)}: expected 0 or more")
-        if self.head_width < 1:
-            raise ValueError(f"policy.head_width={self.head_width}: expected 1 or more")
 
     @property
     def mask_in_observation(self) -> str | None:
