@@ -6,7 +6,7 @@ from xlstm_rl.lazy import lazy_names
 from xlstm_rl.memory.config import MEMORIES, MemoryConfig, register_memory
 
 if TYPE_CHECKING:
-    from xlstm_rl.memory.base import Memory, StateKey, StateTensors
+    from xlstm_rl.memory.base import Leaves, Memory, StateKey, StateTensors
     from xlstm_rl.memory.baselines import GRUMemory, LSTMMemory, MLPMemory
     from xlstm_rl.memory.reference_weights import from_reference
     from xlstm_rl.memory.stack import XLSTMStack
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = [
     "GRUMemory",
     "LSTMMemory",
+    "Leaves",
     "MLPMemory",
     "Memory",
     "MemoryConfig",
