@@ -11,7 +11,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from xlstm_rl.config import ConfigError, parse_config
 from xlstm_rl.config.errors import one_line
 from xlstm_rl.options.fields import is_mapping, own_fields
-from xlstm_rl.options.kinds import is_section, kinds_of
+from xlstm_rl.options.kinds import classes_of, is_section, kinds_of
 
 OptionsT = TypeVar("OptionsT")
 
@@ -54,10 +54,13 @@ def _print_help(cls: type[OptionsT], args: Sequence[str], command: str, file: Pa
 def _metavars(cls: type) -> ConstructorRegistry:
     """How the help shows mappings, and the word that says of which kind a section is."""
     words: dict[Any, list[str]] = {}
-    for _, annotation in own_fields(cls).values():
-        kinds = kinds_of(annotation) if is_section(annotation) else None
-        if kinds is not None:
-            words |= {Literal[word]: list(kinds.classes) for word in kinds.classes}
+    sections = [cls]
+    while sections:
+        for _, annotation in own_fields(sections.pop()).values():
+            kinds = kinds_of(annotation) if is_section(annotation) else None
+            if kinds is not None:
+                words |= {Literal[word]: list(kinds.classes) for word in kinds.classes}
+            sections += classes_of(annotation).values() if is_section(annotation) else ()
 
     def rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
         if not is_mapping(info.type) and info.type not in words:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, get_origin
 
 from xlstm_rl.config.errors import ConfigError
 from xlstm_rl.options.fields import is_flag, is_mapping, is_sequence, members, own_fields
-from xlstm_rl.options.kinds import classes_of, is_section
+from xlstm_rl.options.kinds import classes_of, is_section, kinds_of
 from xlstm_rl.options.section import options_in
 
 FLAG_ONLY = {"flag_only": True}
@@ -139,6 +139,10 @@ def expand(settings: Sequence[Setting], annotation: Any, where: str) -> list[Set
     for setting in settings:
         if setting.path:
             found.append(replace(setting, path=rename(annotation, setting.path)))
+            continue
+        kinds = kinds_of(annotation)
+        if kinds is not None and (setting.is_words or isinstance(setting.value, str)):
+            found.append(replace(setting, path=(kinds.tag,)))  # `memory: gru`
             continue
         if setting.is_words:
             flag = as_flag(where)

@@ -134,6 +134,8 @@ def _as(value: Any, kind: Any) -> Any:
             return value
         if isinstance(value, Mapping):
             return origin(**value)
+        if isinstance(value, str) and "kinds" in vars(origin):
+            return origin(value)
     raise _MismatchError
 
 
