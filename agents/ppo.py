@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from xlstm_rl.agents.algorithms import PPOConfig
 from xlstm_rl.agents.base import RecurrentAgent
+from xlstm_rl.agents.config import PPOConfig
 from xlstm_rl.agents.losses import explained_variance, normalized, valid_mean
 from xlstm_rl.agents.optimization import gradient_step, linear, set_learning_rate
 from xlstm_rl.collection.collector import Rollout

@@ -7,9 +7,8 @@ import torch
 from torch.optim import Optimizer
 from typing_extensions import Self
 
-from xlstm_rl.agents.algorithms import AlgorithmConfig
 from xlstm_rl.agents.arguments import Environment, Section, read_config
-from xlstm_rl.agents.config import TrainConfig
+from xlstm_rl.agents.config import AlgorithmConfig, TrainConfig
 from xlstm_rl.agents.device import resolve_device, torch_threads
 from xlstm_rl.agents.episode_metrics import RecentEpisodes
 from xlstm_rl.agents.step_budget import StepBudget

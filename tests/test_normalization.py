@@ -157,5 +157,5 @@ def test_dead_steps_do_not_count() -> None:
 
 
 def test_a_clip_of_zero_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"normalization\.clip_reward=0\.0: expected above 0"):
+    with pytest.raises(ValueError, match=r"normalization\.clip_reward=0\.0: expected a number > 0"):
         NormalizationConfig(clip_reward=0.0)

@@ -6,7 +6,6 @@ the policy that acts and the policy that trains then see the same numbers.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
@@ -15,33 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from xlstm_rl.envs.spaces.leaves import is_nested, observation_kind, space_leaves
+from xlstm_rl.normalization_config import NormalizationConfig as NormalizationConfig
 
 _EPSILON = 1e-8
 
 Observation = Tensor | dict[str, Tensor]
 """Observations of a space without parts, or those of a Dict or Tuple space by the leaf's name."""
-
-
-@dataclass(frozen=True)
-class NormalizationConfig:
-    """Which running statistics scale what the agent sees."""
-
-    observation: bool = True
-    """Shift and scale Box observations to mean 0 and standard deviation 1."""
-
-    reward: bool = True
-    """Divide rewards by the running standard deviation of the discounted return."""
-
-    clip_observation: float = 10.0
-    """Normalised observations are clipped to plus and minus this."""
-
-    clip_reward: float = 10.0
-    """Normalised rewards are clipped to plus and minus this."""
-
-    def __post_init__(self) -> None:
-        for name in ("clip_observation", "clip_reward"):
-            if not getattr(self, name) > 0.0:
-                raise ValueError(f"normalization.{name}={getattr(self, name)}: expected above 0")
 
 
 class RunningMoments(nn.Module):

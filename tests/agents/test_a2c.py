@@ -13,7 +13,7 @@ from torchrl.objectives import A2CLoss
 from xlstm_rl import RecurrentA2C, RecurrentPPO, load_policy
 from xlstm_rl.agents import TrainConfig, make_agent
 from xlstm_rl.agents.a2c import a2c_loss, on_policy_targets, vtrace_targets
-from xlstm_rl.agents.algorithms import A2CConfig, PPOConfig
+from xlstm_rl.agents.config import A2CConfig, PPOConfig
 from xlstm_rl.collection.collector import Rollout
 from xlstm_rl.config import ConfigError, config_from_dict, config_to_dict, load_yaml
 from xlstm_rl.errors import NonFiniteLossError
@@ -270,11 +270,11 @@ def test_configurations_saved_before_there_was_a_choice_load() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"rho_bar": 0.0}, "agent.rho_bar=0.0: expected more than 0"),
-        ({"c_bar": -1.0}, "agent.c_bar=-1.0: expected more than 0"),
-        ({"rmsprop_alpha": 1.5}, "agent.rmsprop_alpha=1.5: expected 0 to 1"),
-        ({"optimizer_eps": 0.0}, "agent.optimizer_eps=0.0: expected more than 0"),
-        ({"rollout_steps": 0}, "agent.rollout_steps=0: expected 1 or more"),
+        ({"rho_bar": 0.0}, "agent.rho_bar=0.0: expected a number > 0"),
+        ({"c_bar": -1.0}, "agent.c_bar=-1.0: expected a number > 0"),
+        ({"rmsprop_alpha": 1.5}, "agent.rmsprop_alpha=1.5: expected a number from 0 to 1"),
+        ({"optimizer_eps": 0.0}, "agent.optimizer_eps=0.0: expected a number > 0"),
+        ({"rollout_steps": 0}, "agent.rollout_steps=0: expected an integer >= 1"),
     ],
 )
 def test_values_out_of_range_are_refused(values: dict[str, Any], message: str) -> None:

@@ -11,8 +11,8 @@ from gymnasium.vector import SyncVectorEnv
 
 from xlstm_rl import RecurrentA2C, RecurrentPPO
 from xlstm_rl.agents import TrainConfig, make_agent
-from xlstm_rl.agents.algorithms import A2CConfig, PPOConfig
 from xlstm_rl.agents.base import RecurrentAgent
+from xlstm_rl.agents.config import A2CConfig, PPOConfig
 from xlstm_rl.config import ConfigError
 from xlstm_rl.envs import EnvConfig
 from xlstm_rl.memory import MemoryConfig

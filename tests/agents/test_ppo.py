@@ -10,7 +10,7 @@ from torch.distributions import Categorical
 from torchrl.objectives import ClipPPOLoss
 
 from xlstm_rl import RecurrentPPO
-from xlstm_rl.agents.algorithms import PPOConfig
+from xlstm_rl.agents.config import PPOConfig
 from xlstm_rl.agents.ppo import Sequences, ppo_loss
 from xlstm_rl.errors import NonFiniteLossError
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from xlstm_rl.cli import main
+from xlstm_rl.cli.main import COMMANDS
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,23 @@ def test_help_waits_for_neither_torch_nor_gymnasium() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "usage: xlstm-rl COMMAND" in done.stdout
+    assert done.stdout.endswith("[]\n")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_a_command_does_not_wait_for_torch(command: str) -> None:
+    code = f"""
+import sys
+from xlstm_rl.cli import main
+from xlstm_rl.cli.main import COMMANDS
+try:
+    main(["{command}", "--help"])
+finally:
+    print(sorted({{"torch", "tensordict", "wandb", "matplotlib"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"usage: xlstm-rl {command}" in done.stdout
     assert done.stdout.endswith("[]\n")
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from xlstm_rl.agents import TrainConfig
-from xlstm_rl.agents.algorithms import A2CConfig
+from xlstm_rl.agents.config import A2CConfig
 from xlstm_rl.config import ConfigError, find_config, list_configs, parse_config
 from xlstm_rl.envs import make_env, make_vector_env
 

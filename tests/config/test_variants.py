@@ -6,7 +6,7 @@ from typing import Any, Literal
 import pytest
 
 from xlstm_rl.config import ConfigError, config_from_dict, config_to_dict, parse_config
-from xlstm_rl.config.fields import find_fields
+from xlstm_rl.options.kinds import kinds_of
 
 
 @dataclass(frozen=True)
@@ -110,4 +110,4 @@ def test_a_union_without_a_tag_is_a_mistake_of_the_program() -> None:
 
     Holder.__annotations__["shape"] = Circle | Untagged
     with pytest.raises(TypeError, match="no field is a Literal of one word in each"):
-        find_fields(Holder)
+        kinds_of(Circle | Untagged)

@@ -15,18 +15,13 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from xlstm_rl.envs.spaces.leaves import map_leaves, stack_values
+from xlstm_rl.memory.config import MEMORIES
 from xlstm_rl.policy import Actor, GraphActor, Policy
 
 Make = Callable[..., Policy]
-MEMORIES = [
-    {"kind": "xlstm", "pattern": "m"},
-    {"kind": "xlstm", "pattern": "s"},
-    {"kind": "xlstm", "pattern": "ms"},
-    {"kind": "lstm"},
-    {"kind": "gru"},
-    {"kind": "mlp"},
-]
-IDS = ["m", "s", "ms", "lstm", "gru", "mlp"]
+PATTERNS = {pattern: {"pattern": pattern} for pattern in ("m", "s", "ms")}
+KINDS = {kind: {"kind": kind} for kind in MEMORIES.classes if kind != "xlstm"}
+VARIANTS = PATTERNS | KINDS
 B = 3
 
 
@@ -62,7 +57,7 @@ def _episodes(steps: int = 200, rows: int = B) -> Iterator[tuple[Any, Any]]:
 
 
 @pytest.mark.parametrize("critic", ["shared", "separate"])
-@pytest.mark.parametrize("memory", MEMORIES, ids=IDS)
+@pytest.mark.parametrize("memory", VARIANTS.values(), ids=VARIANTS.keys())
 def test_it_acts_as_the_plain_actor_does(
     make_policy: Make, memory: dict[str, Any], critic: str
 ) -> None:
@@ -265,7 +260,7 @@ def _on_gpu(t: Any) -> Any:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("as_tensors", [False, True], ids=["numpy", "tensors"])
-@pytest.mark.parametrize("memory", MEMORIES, ids=IDS)
+@pytest.mark.parametrize("memory", VARIANTS.values(), ids=VARIANTS.keys())
 def test_a_captured_step_equals_the_plain_one(
     make_policy: Make, memory: dict[str, Any], as_tensors: bool
 ) -> None:
@@ -286,7 +281,7 @@ def test_a_captured_step_equals_the_plain_one(
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("memory", MEMORIES, ids=IDS)
+@pytest.mark.parametrize("memory", VARIANTS.values(), ids=VARIANTS.keys())
 def test_a_gpu_policy_acts_as_a_cpu_policy_does(make_policy: Make, memory: dict[str, Any]) -> None:
     policy = make_policy(**memory)
     steps = list(_episodes(60))
@@ -300,7 +295,7 @@ def test_a_gpu_policy_acts_as_a_cpu_policy_does(make_policy: Make, memory: dict[
 @pytest.mark.gpu
 @pytest.mark.parametrize("deterministic", [True, False], ids=["mode", "sample"])
 @pytest.mark.parametrize("action", [gymnasium.spaces.Discrete(3), None], ids=["choice", "torque"])
-@pytest.mark.parametrize("memory", MEMORIES, ids=IDS)
+@pytest.mark.parametrize("memory", VARIANTS.values(), ids=VARIANTS.keys())
 def test_no_way_of_acting_waits_for_the_gpu(
     make_policy: Make,
     waiting_is_an_error: Callable[[], AbstractContextManager[None]],

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from xlstm_rl.memory import MemoryConfig
+from xlstm_rl.memory.config import MEMORIES
 from xlstm_rl.normalization import NormalizationConfig
 from xlstm_rl.policy import Policy, PolicyConfig
 
@@ -19,7 +20,8 @@ def _policy(
     critic: str = "shared",
     **memory: Any,
 ) -> Policy:
-    config = MemoryConfig(**{"pattern": "ms", "width": 16, "num_heads": 2, **memory})
+    blocks = {} if "kind" in memory else {"pattern": "ms", "num_heads": 2}
+    config = MemoryConfig(**{"width": 16, **blocks, **memory})
     network = PolicyConfig(head_width=8, critic=critic)  # type: ignore[arg-type]
     policy = Policy(observation, action, config, network, NormalizationConfig())
     with torch.no_grad():
@@ -45,7 +47,7 @@ def test_memory_changes_the_action_and_reset_forgets(critic: str) -> None:
     assert same.all()
 
 
-@pytest.mark.parametrize("kind", ["xlstm", "lstm", "gru", "mlp"])
+@pytest.mark.parametrize("kind", list(MEMORIES.classes))
 @pytest.mark.parametrize("critic", ["shared", "separate"])
 def test_every_memory_carries_its_state_from_step_to_step(kind: str, critic: str) -> None:
     policy, rng = _policy(critic=critic, kind=kind), np.random.default_rng(0)

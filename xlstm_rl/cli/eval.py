@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from xlstm_rl import evaluate, load_policy
 from xlstm_rl.cli.options import read_options, refusing_bad_input
 from xlstm_rl.runs.folder import latest_checkpoint, run_of
 
@@ -65,6 +64,8 @@ def run(args: Sequence[str]) -> int:
 
 
 def _evaluate(options: EvalOptions) -> dict[str, Any]:
+    from xlstm_rl import evaluate, load_policy  # not needed for the help
+
     checkpoint = latest_checkpoint(options.run)
     policy = load_policy(checkpoint)
     result = evaluate(

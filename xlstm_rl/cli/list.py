@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from inspect import getdoc
-from typing import Literal, get_args, get_type_hints
+from typing import Any, Literal
 
 from tyro.conf import Positional
 
@@ -41,14 +41,13 @@ def _envs() -> list[str]:
 
 
 def _memories() -> list[str]:
-    from xlstm_rl.memory import MemoryConfig, make_memory
+    from xlstm_rl.memory.config import MEMORIES
 
-    kinds = get_args(get_type_hints(MemoryConfig)["kind"])
-    memories = {kind: make_memory(MemoryConfig(kind=kind)) for kind in kinds}
-    return [
-        f"{kind:<14}{(getdoc(memory) or '').partition(chr(10))[0]}"
-        for kind, memory in memories.items()
-    ]
+    return [f"{kind:<14}{_first_line(MEMORIES.target(kind))}" for kind in MEMORIES.classes]
+
+
+def _first_line(described: Any) -> str:
+    return (getdoc(described) or "").partition("\n")[0]
 
 
 def _wrappers() -> list[str]:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from xlstm_rl import __version__
-from xlstm_rl.config.errors import ConfigError, one_line, suggestion
+from xlstm_rl.config.errors import ConfigError, one_line
 from xlstm_rl.errors import CheckpointError
+from xlstm_rl.options.arguments import did_you_mean
 
 COMMANDS = {
     "train": "train an agent; without options, PPO with an xLSTM on CartPole without velocities",
@@ -64,7 +65,7 @@ def _without_command(args: Sequence[str]) -> int:
         return _OK
     if not args:
         raise ConfigError(f"expected a command: {', '.join(COMMANDS)}; --help says more")
-    hint = suggestion(args[0], COMMANDS) or f"; there are {', '.join(COMMANDS)}"
+    hint = did_you_mean(args[0], COMMANDS) or f"; there are {', '.join(COMMANDS)}"
     raise ConfigError(f"no such command {args[0]!r}{hint}")
 
 

@@ -8,9 +8,7 @@ from pathlib import Path
 
 from xlstm_rl.agents import TrainConfig, make_agent
 from xlstm_rl.cli.options import read_options, refusing_bad_input
-from xlstm_rl.config import find_config
-from xlstm_rl.config.fields import FLAG_ONLY
-from xlstm_rl.runs.progress import TrainingProgress
+from xlstm_rl.config import FLAG_ONLY, find_config
 
 _INTERRUPTED = 130
 
@@ -39,6 +37,8 @@ def run(args: Sequence[str]) -> int:
         agent = make_agent(config)
         # Whoever trains from the command line wants the policy afterwards, logger or not.
         folder = agent.open_run()
+    from xlstm_rl.runs.progress import TrainingProgress
+
     try:
         with TrainingProgress(config.total_steps) as progress:
             agent.learn(on_update=progress.update)

@@ -3,7 +3,8 @@
 from importlib.resources import files
 from pathlib import Path
 
-from xlstm_rl.config.errors import ConfigError, suggestion
+from xlstm_rl.config.errors import ConfigError
+from xlstm_rl.options.arguments import did_you_mean
 
 
 def list_configs() -> dict[str, str]:
@@ -30,7 +31,7 @@ def find_config(name: str) -> Path:
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         problem = "is a folder" if path.is_dir() else "no such file"
         raise ConfigError(f"--config {name}: {problem}; expected a YAML file")
-    hint = suggestion(name, packaged)
+    hint = did_you_mean(name, packaged)
     raise ConfigError(
         f"--config {name}: no such configuration{hint or '; expected a YAML file or a name'}"
         f" (there are {', '.join(sorted(packaged))})"

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from xlstm_rl.kernels.checks import check_inplace
 
 StateTensors = tuple[Tensor, ...]
+Leaves = StateTensors
+"""The name of `StateTensors` before version 0.2."""
+
 """The state of a memory as bare tensors, batch first, in the order of its `state_keys`."""
 
 StateKey = str | tuple[str, ...]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from xlstm_rl.memory.base import Memory, StateKey, StateTensors
-from xlstm_rl.memory.config import MemoryConfig
+from xlstm_rl.memory.config import LayeredConfig
 
 
 class _RecurrentMemory(Memory):
@@ -19,7 +19,7 @@ class _RecurrentMemory(Memory):
     """
 
     def __init__(
-        self, config: MemoryConfig, network: nn.LSTM | nn.GRU, names: tuple[str, ...]
+        self, config: LayeredConfig, network: nn.LSTM | nn.GRU, names: tuple[str, ...]
     ) -> None:
         shapes: dict[StateKey, tuple[int, ...]] = {
             name: (config.num_layers, config.width) for name in names
@@ -87,7 +87,7 @@ class _RecurrentMemory(Memory):
 class LSTMMemory(_RecurrentMemory):
     """An LSTM of `num_blocks` layers; state h and c, each [B, layers, D]."""
 
-    def __init__(self, config: MemoryConfig) -> None:
+    def __init__(self, config: LayeredConfig) -> None:
         network = nn.LSTM(config.width, config.width, config.num_layers, batch_first=True)
         super().__init__(config, network, ("h", "c"))
 
@@ -102,7 +102,7 @@ class LSTMMemory(_RecurrentMemory):
 class GRUMemory(_RecurrentMemory):
     """A GRU of `num_blocks` layers; state h [B, layers, D]."""
 
-    def __init__(self, config: MemoryConfig) -> None:
+    def __init__(self, config: LayeredConfig) -> None:
         network = nn.GRU(config.width, config.width, config.num_layers, batch_first=True)
         super().__init__(config, network, ("h",))
 
@@ -118,10 +118,10 @@ class MLPMemory(Memory):
     """An MLP that remembers nothing, what a memory has to beat; its state is empty.
 
     Each of its `num_blocks` blocks maps D -> 3 D -> D, as many weights as a GRU layer has, or an
-    mLSTM block of expansion 2.
+    mLSTM block of `proj_factor` 2.
     """
 
-    def __init__(self, config: MemoryConfig) -> None:
+    def __init__(self, config: LayeredConfig) -> None:
         super().__init__(config.width, {})
         self.config = config
         layers: list[nn.Module] = []

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from xlstm_rl.kernels import causal_conv1d, causal_conv1d_step, mlstm, mlstm_step
 from xlstm_rl.memory.base import StateTensors
-from xlstm_rl.memory.config import MemoryConfig
+from xlstm_rl.memory.config import XLSTMConfig
 from xlstm_rl.memory.layers import (
     NORM_EPS,
     block_diagonal_linear,
@@ -31,11 +31,11 @@ class MLSTMBlock(nn.Module):
     linear in [q, k, v]; `(norm(h) + skip * c) * silu(z)` is projected down and added to x.
     """
 
-    def __init__(self, config: MemoryConfig, num_blocks: int) -> None:
+    def __init__(self, config: XLSTMConfig, num_blocks: int) -> None:
         super().__init__()
         width, inner, heads = config.width, config.inner_width, config.num_heads
         self.width, self.num_blocks, self.num_heads = width, num_blocks, heads
-        self.conv_window = config.conv_window
+        self.conv_window = config.conv1d_kernel_size
         gate, backend = config.forget_gate, config.backend
         self._convolve: Convolve = partial(causal_conv1d, backend=backend)
         self._convolve_step: Convolve = partial(causal_conv1d_step, backend=backend)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from xlstm_rl.kernels import causal_conv1d, causal_conv1d_step, slstm, slstm_step
 from xlstm_rl.memory.base import StateTensors
-from xlstm_rl.memory.config import MemoryConfig
+from xlstm_rl.memory.config import XLSTMConfig
 from xlstm_rl.memory.layers import (
     NORM_EPS,
     GatedFeedForward,
@@ -30,13 +30,13 @@ class SLSTMBlock(nn.Module):
     a gated feed-forward.
     """
 
-    def __init__(self, config: MemoryConfig, num_blocks: int, block_index: int) -> None:
+    def __init__(self, config: XLSTMConfig, num_blocks: int, block_index: int) -> None:
         super().__init__()
         width = config.width
         heads = config.num_heads if config.slstm_num_heads is None else config.slstm_num_heads
-        window = config.conv_window
-        if config.slstm_conv_window is not None:
-            window = config.slstm_conv_window
+        window = config.conv1d_kernel_size
+        if config.slstm_conv1d_kernel_size is not None:
+            window = config.slstm_conv1d_kernel_size
         self.width, self.num_heads, self.conv_window = width, heads, window
         self.depth = block_index / (num_blocks - 1) if num_blocks > 1 else 0.0
         gate, backend = config.forget_gate, config.backend
@@ -57,13 +57,13 @@ class SLSTMBlock(nn.Module):
         self.head_norm_weight = nn.Parameter(torch.empty(width))
         self.feed_forward_norm: nn.LayerNorm | None = None
         self.feed_forward: GatedFeedForward | None = None
-        if config.feed_forward_width:
+        if config.feedforward_width:
             self.feed_forward_norm = nn.LayerNorm(width, eps=NORM_EPS, bias=False)
             self.feed_forward = GatedFeedForward(
                 width,
-                config.feed_forward_width,
-                config.feed_forward_activation,
-                config.feed_forward_bias,
+                config.feedforward_width,
+                config.feedforward_activation,
+                config.feedforward_bias,
                 num_blocks,
             )
         self.reset_parameters()

@@ -5,7 +5,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from xlstm_rl.memory.base import Memory, StateKey, StateTensors
-from xlstm_rl.memory.config import MemoryConfig
+from xlstm_rl.memory.config import XLSTMConfig
 from xlstm_rl.memory.layers import NORM_EPS
 from xlstm_rl.memory.mlstm_block import MLSTMBlock
 from xlstm_rl.memory.slstm_block import SLSTMBlock
@@ -17,7 +17,7 @@ class XLSTMStack(Memory):
     Its state has one nested entry per block: `("block_0", "C")` and so on.
     """
 
-    def __init__(self, config: MemoryConfig) -> None:
+    def __init__(self, config: XLSTMConfig) -> None:
         types = config.block_types
         blocks: list[MLSTMBlock | SLSTMBlock] = [
             MLSTMBlock(config, len(types)) if letter == "m" else SLSTMBlock(config, len(types), i)

@@ -97,7 +97,7 @@ class ActorCritic(nn.Module):
         num_outputs, num_free = self.distribution.num_outputs, self.distribution.num_free
         self.log_std: nn.Parameter | None = None
         if num_free:
-            self.log_std = nn.Parameter(torch.full((num_free,), policy.initial_log_std))
+            self.log_std = nn.Parameter(self.distribution.initial_free())
         self.action_head = Head(memory.width, num_outputs, policy, gain=0.01)
         self.value_head = Head(memory.width, 1, policy, gain=1.0)
 

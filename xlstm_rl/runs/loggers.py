@@ -18,6 +18,7 @@ from urllib.parse import urlparse
 from weakref import WeakSet
 
 from xlstm_rl.config.errors import one_line
+from xlstm_rl.options.section import Section
 from xlstm_rl.runs.folder import METRICS_FILE
 
 FIRST_COLUMNS = ("step", "episode/return", "episode/length", "time/sps")
@@ -25,8 +26,10 @@ FIRST_COLUMNS = ("step", "episode/return", "episode/length", "time/sps")
 
 
 @dataclass(frozen=True)
-class LoggerConfig:
+class LoggerConfig(Section):
     """Where metrics go, besides the metrics.csv of every kind but `none`."""
+
+    section = "logger"
 
     kind: Literal["csv", "tensorboard", "wandb", "none"] = "csv"
     """`csv`: metrics.csv in the run folder. `tensorboard`, `wandb`: that and metrics.csv."""

@@ -169,7 +169,7 @@ def test_only_actions_with_bounds_are_squashed_and_half_bounds_refused() -> None
     bounded = SquashedGaussian(np.array([-1.0]), np.array([1.0]))
     rest = bounded.log_prob_and_entropy(params[:, 1::2], u[:, 1:])[0]
     torch.testing.assert_close(ours.log_prob_and_entropy(params, u)[0], free + rest)
-    with pytest.raises(ValueError, match=r"action_bounds='tanh' needs two bounds or none"):
+    with pytest.raises(ValueError, match=r"bounds='tanh' needs two bounds or none"):
         SquashedGaussian(np.array([0.0]), np.array([np.inf]))
 
 
@@ -200,7 +200,11 @@ def test_a_joint_distribution_sums_over_its_leaves(std: str) -> None:
     config = PolicyConfig(action_std=std)  # type: ignore[arg-type]
     joint = make_distribution(NESTED, config)
     leaves = [NESTED["arm"], NESTED["gear"], NESTED["rest"][0], NESTED["rest"][1]]
-    parts = [make_distribution(leaf, config) for leaf in leaves]
+    boxes = [isinstance(leaf, gymnasium.spaces.Box) for leaf in leaves]
+    parts = [
+        make_distribution(leaf, config if box else None)
+        for leaf, box in zip(leaves, boxes, strict=True)
+    ]
     own = [torch.randn(3, part.num_params) for part in parts]
     actions = [part.sample(params) for part, params in zip(parts, own, strict=True)]
     # the network's outputs of all leaves, then their free parameters

@@ -82,7 +82,9 @@ def _assert_inside(space: gymnasium.Space[Any], action: Any) -> None:
 @pytest.mark.parametrize("name", SPACES)
 def test_actions_of_any_parameters_are_in_the_space(name: str, std: str) -> None:
     space, bounds = SPACES[name]
-    config = PolicyConfig(action_bounds=bounds, action_std=std)  # type: ignore[arg-type]
+    boxes = any(isinstance(leaf.space, spaces.Box) for leaf in space_leaves(space))
+    options = {"action_bounds": bounds, "action_std": std} if boxes else {}
+    config = PolicyConfig(**options)
     distribution = make_distribution(space, config)
     size = distribution.num_params
     rows = [torch.zeros(size), 3.0 * torch.randn(size)]

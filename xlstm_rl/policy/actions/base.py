@@ -9,10 +9,12 @@ module so that its constants are where the weights are: to copy them at each ste
 from abc import ABC, abstractmethod
 from typing import Any
 
+import gymnasium
 import numpy as np
 import torch
 from torch import Tensor
 
+from xlstm_rl.policy.config import DistributionConfig
 from xlstm_rl.precision import KeepsPrecision
 
 
@@ -41,6 +43,25 @@ class ActionDistribution(KeepsPrecision, ABC):
     def num_outputs(self) -> int:
         """How many of the parameters, the first ones, come from the network."""
         return self.num_params - self.num_free
+
+    @classmethod
+    def for_space(
+        cls, space: gymnasium.Space[Any], options: DistributionConfig
+    ) -> "ActionDistribution | None":
+        """Return the distribution over a space that is neither a Dict nor a Tuple.
+
+        Args:
+            space: of one environment, or a part of it.
+            options: those of the kind under which the class is registered.
+
+        Returns:
+            None where the space is none for this family, which then has another's.
+        """
+        return None
+
+    def initial_free(self) -> Tensor:
+        """Return what the free parameters are at the start, `[num_free]`."""
+        return torch.zeros(self.num_free)
 
     @abstractmethod
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -1,9 +1,15 @@
 """Distributions over choices: one of n, and several choices side by side."""
 
+from typing import Any
+
+import gymnasium
+import numpy as np
 import torch
+from gymnasium import spaces
 from torch import Tensor, nn
 
-from xlstm_rl.policy.actions.base import ActionDistribution
+from xlstm_rl.policy.actions.base import ActionDistribution, torch_dtype
+from xlstm_rl.policy.config import DistributionConfig
 
 MASKED_LOGIT = -1e30
 """The logit of a choice that must not be taken: its probability is exactly 0, and what has
@@ -34,6 +40,21 @@ class Categorical(ActionDistribution):
         self.num_params = self.num_features = n
         self.start, self.env_dtype = _as_int64(start), dtype
         self.register_buffer("choices", torch.arange(n), persistent=False)
+
+    @classmethod
+    def for_space(
+        cls, space: gymnasium.Space[Any], options: DistributionConfig
+    ) -> ActionDistribution | None:
+        """Return the distribution over one choice, or over several side by side."""
+        if isinstance(space, spaces.Discrete):
+            return Categorical(int(space.n), int(space.start), torch_dtype(space.dtype))
+        if isinstance(space, spaces.MultiDiscrete):
+            counts, starts = space.nvec.ravel().tolist(), space.start.ravel().tolist()
+            return MultiCategorical(counts, starts, space.shape, torch_dtype(space.dtype))
+        if isinstance(space, spaces.MultiBinary):
+            size = int(np.prod(space.shape))
+            return MultiCategorical([2] * size, None, space.shape, torch_dtype(space.dtype))
+        return None
 
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw actions `[...]` by the exponential race: argmax of p / Exp(1) has law p."""

@@ -1,5 +1,6 @@
 """From an action space to its distribution; the joint one of a Dict or Tuple."""
 
+from abc import ABC
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -10,10 +11,12 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from xlstm_rl.envs.spaces.leaves import build, is_nested, space_leaves
-from xlstm_rl.policy.actions.base import ActionDistribution, torch_dtype
-from xlstm_rl.policy.actions.categorical import Categorical, MultiCategorical
-from xlstm_rl.policy.actions.gaussian import DiagonalGaussian, SquashedGaussian
-from xlstm_rl.policy.config import PolicyConfig
+from xlstm_rl.envs.spaces.support import describe_space
+from xlstm_rl.options.fields import own_fields
+from xlstm_rl.policy.actions.base import ActionDistribution
+from xlstm_rl.policy.actions.categorical import Categorical
+from xlstm_rl.policy.actions.gaussian import DiagonalGaussian
+from xlstm_rl.policy.config import DISTRIBUTIONS, AutoConfig, DistributionConfig, PolicyConfig
 
 _EXACT_IN_FLOAT = 2**24
 
@@ -40,6 +43,10 @@ class JointDistribution(ActionDistribution):
         self._actions = _slices(sizes)
         self._outputs = _slices([part.num_outputs for part in parts])
         self._free = _slices([part.num_free for part in parts], self.num_outputs)
+
+    def initial_free(self) -> Tensor:
+        """Return the leaves' free parameters at the start, one leaf after the other."""
+        return torch.cat([part.initial_free() for part in self._parts])
 
     def _params(self, params: Tensor) -> list[Tensor]:
         """Return each leaf's parameters: its outputs of the network, then its free ones."""
@@ -97,37 +104,70 @@ def _slices(sizes: list[int], start: int = 0) -> list[slice]:
     return [slice(a, b) for a, b in pairwise(accumulate(sizes, initial=start))]
 
 
+class AutoDistribution(ActionDistribution, ABC):
+    """The family that fits each part of a space: choices are categorical, numbers Gaussian."""
+
+    @classmethod
+    def for_space(
+        cls, space: gymnasium.Space[Any], options: DistributionConfig
+    ) -> ActionDistribution | None:
+        """Return the distribution of whichever family fits."""
+        found = Categorical.for_space(space, options)
+        return DiagonalGaussian.for_space(space, options) if found is None else found
+
+
 def make_distribution(
     space: gymnasium.Space[Any], config: PolicyConfig | None = None
 ) -> ActionDistribution:
-    """Return the distribution family for an action space.
+    """Return the distribution over an action space; over a Dict or Tuple that of all its parts.
 
     Args:
         space: of one environment.
-        config: how numbers are distributed; None: the defaults.
+        config: which family, and its options; None: the defaults.
 
     Raises:
-        ValueError: the space, or a part of it, has no distribution.
+        ValueError: the space, or a part of it, has no distribution; or none of its parts is one
+            that the options are for.
     """
-    config = config or PolicyConfig()
-    if is_nested(space):
-        leaves = [leaf.space for leaf in space_leaves(space)]
-        for leaf in leaves:
-            if isinstance(leaf, spaces.Discrete) and leaf.n > _EXACT_IN_FLOAT:
-                raise ValueError(f"action space {leaf} inside {space}: at most 2^24 choices")
-        return JointDistribution(space, [make_distribution(leaf, config) for leaf in leaves])
-    if isinstance(space, spaces.Discrete):
-        return Categorical(int(space.n), int(space.start), torch_dtype(space.dtype))
-    if isinstance(space, spaces.MultiDiscrete):
-        counts, starts = space.nvec.ravel().tolist(), space.start.ravel().tolist()
-        return MultiCategorical(counts, starts, space.shape, torch_dtype(space.dtype))
-    if isinstance(space, spaces.MultiBinary):
-        size = int(np.prod(space.shape))
-        return MultiCategorical([2] * size, None, space.shape, torch_dtype(space.dtype))
-    if isinstance(space, spaces.Box) and space.dtype.kind == "f":
-        family = SquashedGaussian if config.action_bounds == "tanh" else DiagonalGaussian
-        return family(space.low, space.high, config.action_std == "state", config.initial_log_std)
-    raise ValueError(
-        f"action space {space}: expected Discrete, MultiDiscrete, MultiBinary, Box of floats, or "
-        "Dict or Tuple of these"
-    )
+    options = (config or PolicyConfig()).action_distribution
+    leaves = [leaf.space for leaf in space_leaves(space)]
+    family: type[ActionDistribution] = DISTRIBUTIONS.target(options.kind)
+    asked = [family.for_space(leaf, options) for leaf in leaves]
+    _check_use(space, options, asked)
+    parts = []
+    for leaf, found in zip(leaves, asked, strict=True):
+        part = AutoDistribution.for_space(leaf, AutoConfig()) if found is None else found
+        if part is None:
+            raise ValueError(
+                f"action space {leaf}: expected Discrete, MultiDiscrete, MultiBinary, Box of "
+                "floats, or Dict or Tuple of these"
+            )
+        if isinstance(leaf, spaces.Discrete) and leaf.n > _EXACT_IN_FLOAT and is_nested(space):
+            raise ValueError(f"action space {leaf} inside {space}: at most 2^24 choices")
+        parts.append(part)
+    return JointDistribution(space, parts) if is_nested(space) else parts[0]
+
+
+def _check_use(
+    space: gymnasium.Space[Any],
+    options: DistributionConfig,
+    parts: list[ActionDistribution | None],
+) -> None:
+    """Refuse options that no part of the space has a use for."""
+    path, kind = type(options).path, options.kind
+    if kind != "auto":
+        if all(part is None for part in parts):
+            raise ValueError(
+                f"{path('kind')}={kind}: no part of the action space fits it: "
+                f"{describe_space(space)}"
+            )
+        return
+    if any(isinstance(part, DiagonalGaussian) for part in parts):
+        return
+    for name, (field, _) in own_fields(type(options)).items():
+        value = getattr(options, name)
+        if value != field.default:
+            raise ValueError(
+                f"{path(name)}={value!r}: an option of Gaussian actions, but no part of the "
+                f"action space is a Box of floats: {describe_space(space)}"
+            )

@@ -3,13 +3,16 @@
 import math
 from typing import Any
 
+import gymnasium
 import numpy as np
 import torch
+from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import softplus
 
 from xlstm_rl.policy.actions.base import ActionDistribution, torch_dtype
+from xlstm_rl.policy.config import DistributionConfig, GaussianOptions
 
 _LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
 _LOG_STD_RANGE = (-10.0, 3.0)  # of a network's outputs, which nothing else would hold
@@ -34,7 +37,7 @@ class DiagonalGaussian(ActionDistribution):
         high: upper bounds; likewise.
         state_std: the network gives the log standard deviations, as an offset to
             `initial_log_std`; otherwise they are free parameters.
-        initial_log_std: what they start from, with `state_std`.
+        initial_log_std: what they start from.
     """
 
     action_dtype = torch.float32
@@ -58,7 +61,8 @@ class DiagonalGaussian(ActionDistribution):
         self.num_free = 0 if state_std else low.size
         self.num_features = low.size
         self.action_shape = (low.size,)
-        self.initial_log_std = initial_log_std if state_std else None
+        self.state_std = state_std
+        self.initial_log_std = initial_log_std
         bounds = _Bounds(low.ravel(), high.ravel())
         self.bounded = bounds.bounded
         # float32 would round the range of a float64 action, and float16 overflow in the product
@@ -73,10 +77,25 @@ class DiagonalGaussian(ActionDistribution):
         ):
             self.register_buffer(name, torch.tensor(value, dtype=dtype), persistent=False)
 
+    @classmethod
+    def for_space(
+        cls, space: gymnasium.Space[Any], options: DistributionConfig
+    ) -> ActionDistribution | None:
+        """Return the distribution over a Box of floats, squashed where the options say so."""
+        assert isinstance(options, GaussianOptions)
+        if not isinstance(space, spaces.Box) or space.dtype.kind != "f":
+            return None
+        family = SquashedGaussian if options.bounds == "tanh" else DiagonalGaussian
+        return family(space.low, space.high, options.std == "state", options.initial_log_std)
+
+    def initial_free(self) -> Tensor:
+        """Return the log standard deviations at the start."""
+        return torch.full((self.num_free,), self.initial_log_std)
+
     def _split(self, params: Tensor) -> tuple[Tensor, Tensor]:
         """Return means and log standard deviations, each `[..., A]`."""
         mean, log_std = params.chunk(2, -1)
-        if self.initial_log_std is not None:
+        if self.state_std:
             return mean, (log_std + self.initial_log_std).clamp(*_LOG_STD_RANGE)
         return mean, log_std.clamp(*_FREE_LOG_STD_RANGE)
 
@@ -136,8 +155,8 @@ class SquashedGaussian(DiagonalGaussian):
         super().__init__(low, high, state_std, initial_log_std)
         if _Bounds(low, high).one_sided.any():
             raise ValueError(
-                f"policy.action_bounds='tanh' needs two bounds or none, got {low} to {high}: use "
-                "'clip', or gymnasium.wrappers.RescaleAction"
+                "policy.action_distribution.bounds='tanh' needs two bounds or none, got "
+                f"{low} to {high}: use 'clip', or gymnasium.wrappers.RescaleAction"
             )
         self.register_buffer("squashed", torch.tensor(self.bounded), persistent=False)
         nodes, weights = np.polynomial.hermite.hermgauss(_NODES)
