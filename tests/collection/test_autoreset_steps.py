@@ -96,9 +96,7 @@ def _assert_same(env: VectorEnv[Any, Any, Any], plain: VectorEnv[Any, Any, Any])
 def test_what_a_wrapper_says_at_an_autoreset_step_changes_nothing(
     countdown_vector: Make, change: str
 ) -> None:
-    _assert_same(
-        Answers(countdown_vector(NEXT_STEP), CHANGES[change]), countdown_vector(NEXT_STEP)
-    )
+    _assert_same(Answers(countdown_vector(NEXT_STEP), CHANGES[change]), countdown_vector(NEXT_STEP))
 
 
 @pytest.mark.parametrize("tensors", [False, True])

@@ -221,10 +221,11 @@ class Collector:
     def _refuse_missing_finals(self, truncated: Any) -> None:
         """Refuse truncated episodes without a final observation, where no step asked for it."""
         for t in self._without_final:
-            if truncated[t].any():
+            rows = truncated[t].nonzero()
+            if len(rows):
                 raise EnvError(
                     f"step {self.steps_done + t * self._num_envs}: info has no 'final_obs', the "
-                    f"last observation of the truncated environment {int(truncated[t].argmax())}: "
+                    f"last observation of the truncated environment {int(rows[0])}: "
                     "where autoreset_mode is SAME_STEP, put it there, or set may_truncate = False"
                 )
 

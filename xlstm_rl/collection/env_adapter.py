@@ -199,7 +199,11 @@ class VectorEnvAdapter:
 
         Float64 becomes float32 before it travels: as such it is read.
         """
-        tensor = torch.from_numpy(np.ascontiguousarray(values))
+        array = np.ascontiguousarray(values)
+        if not (array.flags.writeable and array.dtype.isnative and array.dtype.char != "g"):
+            wide = array.dtype.char == "g"  # which has no tensor
+            array = np.array(array, dtype="f8" if wide else array.dtype.newbyteorder("="))
+        tensor = torch.from_numpy(array)
         return (tensor.float() if tensor.dtype == torch.float64 else tensor).to(self.device)
 
     def actions(self, action: Any) -> Any:

@@ -139,7 +139,7 @@ def successes(info: Info, ended: BoolArray) -> Array | None:
     found, value = np.full(len(ended), np.nan), holder[SUCCESS]
     try:
         for row in np.flatnonzero(marked(holder, SUCCESS, len(ended)) & ended):
-            found[row] = _number(value[row])
+            found[row] = success_of(value[row])
     except (TypeError, IndexError, KeyError):
         return None
     return found
@@ -158,12 +158,17 @@ def of_last_step(info: Info, key: str) -> Info:
     return final if isinstance(final, dict) and key in final else info
 
 
-def _number(value: Any) -> float:
-    """Return a bool, a number or an array of one as a float; NaN where it is nothing like that."""
-    if isinstance(value, str | bytes):
-        return np.nan
+def success_of(value: Any) -> float:
+    """Return what one episode said of its success, from 0 to 1; NaN where that is not plain.
+
+    Args:
+        value: a bool or a number, also in an array of one.
+    """
     try:
-        array = np.asarray(value, dtype=np.float64)
+        array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError):
         return np.nan
-    return float(array.reshape(())) if array.size == 1 else np.nan
+    if array.size != 1 or array.dtype.kind not in "fiub":
+        return np.nan
+    number = float(array.reshape(()))
+    return number if 0.0 <= number <= 1.0 else np.nan
