@@ -8,12 +8,15 @@ from typing import Any
 
 import gymnasium as gym
 import torch
+from gymnasium import vector as gym_vector
 from gymnasium.envs.registration import load_env_creator
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 
 from xlstm_rl.envs.config import EnvConfig
 from xlstm_rl.envs.envpool import make_pool_vector_env
 from xlstm_rl.envs.faults.error_context import checked
+from xlstm_rl.envs.faults.infos import AnyInfo
+from xlstm_rl.envs.faults.processes import AsyncVectorEnv
 from xlstm_rl.envs.faults.restarting import restarting
 from xlstm_rl.envs.faults.restarting_processes import RestartingAsyncVectorEnv
 from xlstm_rl.envs.faults.validating import AnswerCheck
@@ -29,6 +32,11 @@ from xlstm_rl.envs.single_env import (
 from xlstm_rl.envs.spaces.support import same_spaces
 
 AnyVectorEnv = VectorEnv[Any, Any, Any]
+
+
+class SyncVectorEnv(AnyInfo, gym_vector.SyncVectorEnv):  # type: ignore[type-arg] # since 1.4
+    """Gymnasium's, for infos of any kind."""
+
 
 _AUTORESET = {
     "same_step": AutoresetMode.SAME_STEP,

@@ -9,7 +9,15 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from xlstm_rl.envs.spaces.leaves import Leaf, map_leaves, observation_kind, space_leaves, take
+from xlstm_rl.envs.faults.infos import RESERVED
+from xlstm_rl.envs.spaces.leaves import (
+    Leaf,
+    is_nested,
+    map_leaves,
+    observation_kind,
+    space_leaves,
+    take,
+)
 
 
 class EnvStepError(RuntimeError):
@@ -17,10 +25,16 @@ class EnvStepError(RuntimeError):
 
 
 class ErrorContextEnv(gym.Wrapper[Any, Any, Any, Any]):
-    """Say in an `EnvStepError` which environment of a vector raised, or observed another shape.
+    """Say in an `EnvStepError` which environment raised, or answered what cannot be used.
 
-    Inside a vector the observations of all environments are copied into one array: a wrong shape
-    would be a puzzle there, or spread over the row without a word.
+    Inside a vector all answers are copied into arrays: a wrong shape would be a puzzle there, and
+    a number of another type would be bent to fit without a word. Refused are observations of
+    another shape or type than their space, rewards that are not one number, flags that are neither
+    true nor false, an info that is no dict, and answers with too many or too few parts. Whether
+    numbers are finite is looked at where they are trained on.
+
+    A vector hands on what ended an episode as `final_obs` and `final_info`: an environment's own
+    entries with these names are left out of its info.
 
     Args:
         env: one environment.
@@ -30,7 +44,10 @@ class ErrorContextEnv(gym.Wrapper[Any, Any, Any, Any]):
     def __init__(self, env: gym.Env[Any, Any], name: str) -> None:
         super().__init__(env)
         self._name, self._steps = name, 0
-        self._leaves = space_leaves(env.observation_space)
+        space = env.observation_space
+        self._leaves = space_leaves(space)
+        alone = not is_nested(space)
+        self._shape, self._dtype = (space.shape, space.dtype) if alone else (None, None)
         numbers = [leaf.space for leaf in space_leaves(env.action_space)]
         self._acts_numbers = any(isinstance(one, spaces.Box) and not one.shape for one in numbers)
 
@@ -40,46 +57,93 @@ class ErrorContextEnv(gym.Wrapper[Any, Any, Any, Any]):
         """Reset the environment.
 
         Raises:
-            EnvStepError: it raised, or its observation has another shape than its space.
+            EnvStepError: it raised, or answered what cannot be used.
         """
         try:
-            observation, info = self.env.reset(seed=seed, options=options)
+            answer: Any = self.env.reset(seed=seed, options=options)
         except Exception as error:
             raise EnvStepError(f"{self._name} raised in reset: {_told(error)}") from error
         self._steps = 0
+        if not isinstance(answer, tuple | list) or len(answer) != 2:
+            raise self._error(
+                f"its reset returned {describe_answer(answer)}, expected observation and info"
+            )
+        observation, info = answer
         self._check(observation)
-        return observation, info
+        return observation, self._info(info)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step the environment.
 
         Raises:
-            EnvStepError: it raised, or its observation has another shape than its space.
+            EnvStepError: it raised, or answered what cannot be used.
         """
         if self._acts_numbers:  # a row of a vector's actions is a number there, not an array
             action = map_leaves(_array_of_float, action)
         try:
-            answer = self.env.step(action)
-            observation = answer[0]
+            answer: Any = self.env.step(action)
         except Exception as error:
             raise EnvStepError(
                 f"{self._name} raised in step {self._steps} of its episode: {_told(error)}"
             ) from error
         self._steps += 1
+        if not isinstance(answer, tuple | list) or len(answer) != 5:
+            raise self._error(
+                f"its step returned {describe_answer(answer)}, expected observation, reward, "
+                "terminated, truncated and info"
+            )
+        observation, reward, terminated, truncated, info = answer
         self._check(observation)
-        return answer
+        if not isinstance(reward, float):
+            reward = self._reward(reward)
+        if type(terminated) is not bool:
+            terminated = self._flag("terminated", terminated)
+        if type(truncated) is not bool:
+            truncated = self._flag("truncated", truncated)
+        return observation, reward, terminated, truncated, self._info(info)
 
     def _check(self, observation: Any) -> None:
+        if (
+            type(observation) is np.ndarray
+            and observation.shape == self._shape
+            and observation.dtype == self._dtype
+        ):
+            return
         for leaf in self._leaves:
             try:
-                shape = np.shape(take(observation, leaf.path))
+                wrong = _wrong_part(leaf, take(observation, leaf.path))
             except ValueError as error:
                 raise self._error(str(error)) from error
-            if shape != leaf.space.shape:
-                what = f" {leaf.name!r}" if leaf.path else ""
-                raise self._error(
-                    f"its observation{what} has shape {list(shape)}, its space is {leaf.space}"
-                )
+            if wrong is not None:
+                raise self._error(wrong)
+
+    def _reward(self, reward: Any) -> float:
+        shape, kind = _form(reward)
+        if shape:
+            raise self._error(f"its reward has shape {list(shape)}, expected one number")
+        try:
+            if kind in "fiub":
+                return float(reward)
+        except OverflowError:
+            pass
+        raise self._error(f"its reward is {reward!r}, expected a number")
+
+    def _flag(self, name: str, value: Any) -> bool:
+        if isinstance(value, np.bool_):
+            return bool(value)
+        shape, kind = _form(value)
+        if shape:
+            raise self._error(f"its {name} has shape {list(shape)}, expected one bool")
+        if kind in "fiub" and value in (0, 1):
+            return bool(value)
+        raise self._error(f"its {name} is {value!r}, expected a bool")
+
+    def _info(self, info: Any) -> dict[str, Any]:
+        if not isinstance(info, dict):
+            raise self._error(f"its info is {info!r}, expected a dict")
+        if "final_obs" in info or "final_info" in info:
+            return {key: value for key, value in info.items() if key not in RESERVED}
+        return info
 
     def _error(self, what: str) -> EnvStepError:
         return EnvStepError(f"{self._name} after {self._steps} steps of its episode: {what}")
@@ -93,6 +157,22 @@ def _told(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
+def describe_answer(answer: Any) -> str:
+    """Return in words how many parts `reset` or `step` returned."""
+    if isinstance(answer, tuple | list):
+        return f"{len(answer)} values"
+    return "nothing" if answer is None else f"one {type(answer).__name__}"
+
+
+def _form(value: Any) -> tuple[tuple[int, ...], str]:
+    """Return shape and kind of what should be a number; the kind of all but numbers is `O`."""
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError):
+        return (), "O"
+    return array.shape, array.dtype.kind
+
+
 def checked(make: Callable[[], gym.Env[Any, Any]], index: int) -> Callable[[], ErrorContextEnv]:
     """Return a maker of a `ErrorContextEnv` that is called `environment <index>`."""
 
@@ -100,6 +180,38 @@ def checked(make: Callable[[], gym.Env[Any, Any]], index: int) -> Callable[[], E
         return ErrorContextEnv(make(), f"environment {index}")
 
     return maker
+
+
+def _wrong_part(leaf: Leaf, part: Any) -> str | None:
+    """Return what is wrong with one leaf of one environment's observation, None if nothing is.
+
+    A vector copies it into an array of the space's type. Nothing may be lost on the way.
+    """
+    of, space = f" {leaf.name!r}" if leaf.path else "", leaf.space
+    if isinstance(part, np.ma.MaskedArray) and part.mask.any():
+        return f"its observation{of} has masked entries: fill them"
+    try:
+        values = np.asarray(part)
+    except (TypeError, ValueError, RuntimeError) as error:
+        return f"its observation{of} cannot be read as an array: {str(error).splitlines()[0]}"
+    if values.shape != space.shape:
+        return f"its observation{of} has shape {list(values.shape)}, its space is {space}"
+    dtype: Any = space.dtype
+    if values.dtype == dtype:
+        return None
+    found = wrong_observation(leaf, values[None], 1)
+    if found is not None:
+        return found[1]
+    if not np.can_cast(values.dtype, dtype, "same_kind"):
+        return f"its observation{of} has dtype {values.dtype}, its space is {space}"
+    if np.can_cast(values.dtype, dtype):
+        return None
+    limits: Any = np.iinfo(dtype) if dtype.kind in "iu" else np.finfo(dtype)
+    finite = values[np.isfinite(values)]
+    outside = finite[(finite < limits.min) | (finite > limits.max)]
+    if outside.size:
+        return f"its observation{of} holds {outside[0]}, which is too large for {dtype}"
+    return None
 
 
 def wrong_observation(
@@ -126,13 +238,16 @@ def wrong_observation(
     allowed = _KINDS.get(kind or "", "iub")
     if values.dtype.kind not in allowed:
         return None, f"the {_what(leaf)} has dtype {values.dtype}, its space is {space}"
+    outside = None
     if kind == "discrete" or kind == "multi_discrete":
         low = np.asarray(getattr(space, "start", 0))
         count = space.n if isinstance(space, spaces.Discrete) else getattr(space, "nvec", 0)
         outside = (values < low) | (values >= low + count)
-        if outside.any():
-            row = int(np.argwhere(outside)[0][0])
-            return row, f"the {_what(leaf)} is {values[row]}, its space is {space}"
+    elif kind == "multi_binary" and values.dtype != np.bool_:
+        outside = (values != 0) & (values != 1)  # which NaN is neither of
+    if outside is not None and outside.any():
+        row = int(np.argwhere(outside)[0][0])
+        return row, f"the {_what(leaf)} is {values[row]}, its space is {space}"
     return None
 
 

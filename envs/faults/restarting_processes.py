@@ -7,12 +7,12 @@ import multiprocessing
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import gymnasium as gym
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+from gymnasium.vector import AutoresetMode
 from gymnasium.vector.async_vector_env import _async_worker
 from gymnasium.vector.utils import (
     CloudpickleWrapper,
@@ -22,6 +22,7 @@ from gymnasium.vector.utils import (
 )
 
 from xlstm_rl.envs.faults.error_context import EnvStepError
+from xlstm_rl.envs.faults.processes import AsyncVectorEnv
 from xlstm_rl.envs.faults.restarting import BROKEN, MOST_IN_A_ROW, seed_after
 from xlstm_rl.envs.spaces.leaves import build, space_leaves, take
 
@@ -42,12 +43,8 @@ class RestartingAsyncVectorEnv(AsyncVectorEnv):
             All processes are ended then.
     """
 
-    def __init__(
-        self,
-        env_fns: Sequence[Callable[[], gym.Env[Any, Any]]],
-        autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP,
-    ) -> None:
-        super().__init__(env_fns, autoreset_mode=autoreset_mode)
+    def _start(self) -> None:
+        super()._start()
         # All that the base class does with a process goes through its pipe: whoever answers there
         # may be another process, or none.
         links: Any = [
@@ -95,13 +92,6 @@ class RestartingAsyncVectorEnv(AsyncVectorEnv):
         parts: Any = self.observations
         for leaf in self._leaves:
             take(parts, leaf.path)[index] = take(self._rows, leaf.path)[index]
-
-    def abandon(self) -> None:
-        """End all processes without waiting for what they still have to say."""
-        for process in self.processes:
-            process.terminate()
-            process.join()
-        self.closed = True
 
 
 def _on_one_thread(
@@ -186,6 +176,8 @@ class _WorkerPipe:
             return None, {}  # its row stands; that its episode broke is told by the next step
         if self._command == "close":
             return None
+        if self._command == "_check_spaces":  # asked to find out who answers: here, this does
+            return True, True
         if self._ended:
             observation, info = self._begin()
             return observation, 0.0, False, False, info

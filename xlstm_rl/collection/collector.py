@@ -11,10 +11,10 @@ from torch import Tensor
 
 from xlstm_rl.collection.env_adapter import RawObservation
 from xlstm_rl.collection.episodes import EpisodeCounter
-from xlstm_rl.collection.masks import read_masks
+from xlstm_rl.collection.masks import read_masks, tell_of_unread_masks
 from xlstm_rl.collection.rollout_buffer import RolloutBuffer, batch_first
 from xlstm_rl.collection.tensor_adapter import make_env_adapter
-from xlstm_rl.errors import TrainingError
+from xlstm_rl.errors import EnvError, TrainingError
 from xlstm_rl.memory import StateTensors
 from xlstm_rl.normalization import Observation
 from xlstm_rl.policy.policy import Policy
@@ -45,6 +45,9 @@ class Rollout:
     episode_lengths: list[int] = field(default_factory=list)
     """Their lengths in steps."""
 
+    episode_successes: list[float] = field(default_factory=list)
+    """What `info["is_success"]` said at the ends of those episodes that have it."""
+
     def all_valid(self) -> bool:
         """Return whether no step is an autoreset step."""
         return bool(self.data["valid"].all())
@@ -55,6 +58,9 @@ class Collector:
 
     Each stored step is evaluated with the statistics, weights and memory state it was acted with,
     so the stored log-probabilities are those of the policy that acted.
+
+    A rollout that was cut off by an interrupt or an error is lost. The next one begins new
+    episodes, with a fresh memory; the environments' random numbers go on.
 
     With an environment that answers tensors (`tensors = True`) they stay on the device, and no step
     waits for it.
@@ -78,16 +84,25 @@ class Collector:
         self.generator = generator
         self.steps_done = 0
         self._adapter = make_env_adapter(env, policy)
-        self._episodes = EpisodeCounter(env.num_envs)
         self._num_envs = env.num_envs
         # held, because a module looks its parts up in a dict at every access
         self._auxiliary, self._normalizer = policy.auxiliary, policy.normalizer
-        self._tensors = policy.network.initial_tensors(env.num_envs, policy.device)
-        self._auxiliary_tensors = policy.auxiliary.initial_tensors(env.num_envs, policy.device)
-        self._observation = self._adapter.reset(seed)
-        self._infos = [self._adapter.first_info]
-        self._reset, self._autoreset = self._adapter.flags(True), self._adapter.flags(False)
+        self._looks_for_masks = not policy.auxiliary.reads_mask
+        self._begin(seed)
+
+    def _begin(self, seed: int | list[int] | None) -> None:
+        """Begin an episode in every environment, with nothing left of those before."""
+        policy, adapter, rows = self.policy, self._adapter, self._num_envs
+        self._is_cut_off = True  # until a whole rollout is there
+        self._episodes = EpisodeCounter(rows)
+        self._tensors = policy.network.initial_tensors(rows, policy.device)
+        self._auxiliary_tensors = policy.auxiliary.initial_tensors(rows, policy.device)
+        adapter.steps = self.steps_done
+        self._observation = adapter.reset(seed)
+        self._infos = [adapter.first_info]
+        self._reset, self._autoreset = adapter.flags(True), adapter.flags(False)
         self._reward: Tensor | None = None
+        self._is_cut_off = False
 
     @torch.no_grad()
     def collect(self) -> Rollout:
@@ -96,10 +111,14 @@ class Collector:
         Raises:
             TrainingError: an observation or a reward is not finite, or a mask allows no action.
         """
+        if self._is_cut_off:
+            self._begin(None)
+        self._is_cut_off = True
         network, adapter = self.policy.network, self._adapter
         buffer = RolloutBuffer(self.policy, adapter, self.rollout_steps, self._num_envs)
         segment_states: list[StateTensors] = []
         finals: list[_Final] = []
+        self._without_final: list[int] = []
         for t in range(self.rollout_steps):
             if t % self.segment_steps == 0:
                 # copied, because no gradient may flow through what inference mode has made
@@ -107,20 +126,24 @@ class Collector:
             self._step(t, buffer, finals)
         reward, flags = adapter.on_host(buffer.reward), buffer.flags
         ended = adapter.on_host(flags["terminated"] | flags["truncated"])
-        returns, lengths = self._episodes.count(reward, ended, adapter.on_host(flags["invalid"]))
+        success = None if buffer.success is None else adapter.on_host(buffer.success)
+        episodes = self._episodes.count(reward, ended, adapter.on_host(flags["invalid"]), success)
+        adapter.check()
+        self._refuse_missing_finals(flags["truncated"])
         buffer.to_device()
         self._check_finite(buffer, finals)
         numbers, x, reset = self._network_input(self.rollout_steps)
         self._refuse_non_finite(numbers, self.rollout_steps)
         _, last_value, _ = network.step(x, self._tensors, reset)
-        self.steps_done += self.rollout_steps * self._num_envs
-        return Rollout(
+        rollout = Rollout(
             buffer.to_tensordict(network.distribution, last_value),
             segment_states,
             batch_first(buffer.raw, self._num_envs, self.rollout_steps),
-            returns,
-            lengths,
+            *episodes,
         )
+        self.steps_done += self.rollout_steps * self._num_envs
+        self._is_cut_off = False
+        return rollout
 
     def _step(self, t: int, buffer: RolloutBuffer, finals: list[_Final]) -> None:
         """Act once, and write down what was seen, done and answered."""
@@ -142,9 +165,13 @@ class Collector:
             numbers, value = self._final_value(rows, transition.final_observation)
             buffer.write_final(t, rows, value)
             finals.append((t + 1, rows, numbers))
+        if transition.lacks_final:
+            self._without_final.append(t)
         if transition.broken is not None:
             buffer.drop_episodes(t, transition.broken)
         self._observation, self._infos = transition.observation, transition.infos
+        if self._looks_for_masks:
+            self._looks_for_masks = not tell_of_unread_masks(self.policy, transition.infos)
         self._reset, self._autoreset = transition.reset, transition.autoreset
 
     def _network_input(self, t: int) -> tuple[Observation, Observation, Tensor | None]:
@@ -190,6 +217,17 @@ class Collector:
             x = auxiliary.join(x, own, None, reward, None)
         _, value, _ = self.policy.network.step(x, tensors, None)
         return numbers, value
+
+    def _refuse_missing_finals(self, truncated: Any) -> None:
+        """Refuse truncated episodes without a final observation, where no step asked for it."""
+        for t in self._without_final:
+            rows = truncated[t].nonzero()
+            if len(rows):
+                raise EnvError(
+                    f"step {self.steps_done + t * self._num_envs}: info has no 'final_obs', the "
+                    f"last observation of the truncated environment {int(rows[0])}: "
+                    "where autoreset_mode is SAME_STEP, put it there, or set may_truncate = False"
+                )
 
     def _check_finite(self, buffer: RolloutBuffer, finals: list[_Final]) -> None:
         """Refuse NaN and infinities before they reach the statistics or the weights."""

@@ -14,20 +14,33 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xlstm_rl.collection.answers import (
+    BoolArray,
+    as_array,
+    read_flags,
+    read_rewards,
+    unpack_reset,
+    unpack_step,
+)
+from xlstm_rl.collection.infos import (
+    Info,
+    broken_episodes,
+    final_observations,
+    only_rows,
+    read_info,
+    successes,
+)
 from xlstm_rl.envs import autoreset_mode
 from xlstm_rl.envs.faults.error_context import EnvStepError, wrong_observation
-from xlstm_rl.envs.faults.restarting import BROKEN
+from xlstm_rl.envs.faults.processes import give_up, recover
 from xlstm_rl.envs.spaces.leaves import Leaf, is_nested, space_leaves, take
 from xlstm_rl.errors import EnvError
 from xlstm_rl.policy.policy import to_numpy
 
-Array = NDArray[Any]
-BoolArray = NDArray[np.bool_]
 Values = Any
 """What an environment answers: NumPy arrays, or tensors if it is stepped by a
 `TensorVectorEnvAdapter`."""
 
-Info = dict[str, Any]
 RawObservation = Values | dict[str, Values]
 """Observations of a space without parts, or those of a Dict or Tuple space by the leaf's name."""
 
@@ -37,14 +50,15 @@ class Transition:
     """What followed an action in each of B environments, and what the next step begins with."""
 
     reward: Values
-    """`[B]`, zero at an autoreset step."""
+    """`[B]`, zero at an autoreset step, whatever the environment says there."""
 
     terminated: Values
-    """`[B]`, the episode ended by the task's own rules: no bootstrap."""
+    """`[B]`, the episode ended by the task's own rules: no bootstrap. False at an autoreset
+    step."""
 
     truncated: Values
-    """`[B]`, the episode was cut: bootstrap from the final observation. Never with
-    `terminated`."""
+    """`[B]`, the episode was cut: bootstrap from the final observation. Never with `terminated`,
+    and false at an autoreset step."""
 
     observation: RawObservation
     """`[B, ...]`, what the next action is chosen from."""
@@ -68,6 +82,14 @@ class Transition:
 
     infos: list[Info]
     """What the environments said beside `observation`: of the step, then of the resets, if any."""
+
+    success: Values | None
+    """`[B]`, 1 or 0 where an episode ended and said whether it succeeded, NaN elsewhere; None:
+    nowhere."""
+
+    lacks_final: bool = False
+    """Truncated episodes, if there are any, have no final observation: on tensors, where nobody
+    asks in the step."""
 
 
 class VectorEnvAdapter:
@@ -93,21 +115,50 @@ class VectorEnvAdapter:
     def reset(self, seed: int | list[int] | None = None) -> RawObservation:
         """Begin an episode in every environment and return its first observations `[B, ...]`.
 
+        A call that was cut off, by an interrupt or an error, is brought to its end first.
+
         Raises:
             EnvError: an environment raised, died, or observed what is not in its space.
         """
-        observation, self.first_info = self._call(self.env.reset, seed=seed)
-        self._ended[:] = False
-        return self._read(observation)
+        self._call(recover, self.env)
+        self._ended = self.flags(False)
+        observation, self.first_info = self._reset(seed=seed)
+        return observation
+
+    def _reset(self, **arguments: Any) -> tuple[RawObservation, Info]:
+        answer = self._call(self.env.reset, **arguments)
+        try:
+            observation, info = unpack_reset(answer)
+            return self._read(observation), read_info(info, self.env.num_envs)
+        except ValueError as error:
+            raise EnvError(f"step {self.steps}: {error}") from error
 
     def step(self, action: Any) -> Transition:
         """Apply actions `[B, ...]`, nested like the action space.
 
         Raises:
-            EnvError: an environment raised, died, or observed what is not in its space.
+            EnvError: an environment raised, died, or answered what cannot be used.
         """
-        answer, reward, terminated, truncated, info = self._call(self.env.step, action)
-        observation = self._read(answer)
+        answer = self._call(self.env.step, action)
+        try:
+            transition = self._transition(*unpack_step(answer))
+        except ValueError as error:
+            raise EnvError(f"step {self.steps}: {error}") from error
+        self.steps += self.env.num_envs
+        return transition
+
+    def _transition(
+        self, answer: Any, reward: Any, terminated: Any, truncated: Any, info: Any
+    ) -> Transition:
+        rows, skipped = self.env.num_envs, self._ended
+        observation, reward = self._read(answer), read_rewards(reward, rows)
+        terminated = read_flags(terminated, "terminated", rows)
+        truncated = read_flags(truncated, "truncated", rows)
+        info = read_info(info, rows)
+        if skipped.any():
+            # These only reset in this step. A wrapper may have made something of that.
+            reward = np.where(skipped, 0.0, reward)
+            terminated, truncated = terminated & ~skipped, truncated & ~skipped
         truncated = truncated & ~terminated
         ended = terminated | truncated
         transition = Transition(
@@ -119,26 +170,28 @@ class VectorEnvAdapter:
             autoreset=np.zeros_like(ended),
             final_rows=slice(0),
             final_observation=None,
-            broken=_broken(info) if ended.any() else None,
+            broken=None,
             infos=[info],
+            success=None,
         )
+        if ended.any():
+            transition.broken = broken_episodes(info, ended)
+            transition.success = successes(info, ended)
         if self.mode == AutoresetMode.NEXT_STEP:
             # The step after an episode's last one only resets: what it answers is an episode's
             # first observation, and the action it was given went nowhere.
-            transition.reset, transition.autoreset = self._ended, ended
+            transition.reset, transition.autoreset = skipped, ended
             self._ended = ended
         elif ended.any():
-            rows = np.flatnonzero(truncated)
+            cut = np.flatnonzero(truncated)
             if self.mode == AutoresetMode.SAME_STEP:
-                final = self._stack([info["final_obs"][row] for row in rows])
+                final = self._final(info, cut) if cut.size else None
             else:
-                final = _rows(observation, rows)
-                answer, first_info = self._call(self.env.reset, options={"reset_mask": ended})
-                transition.infos = [_rows_of_info(info, ~ended), first_info]
-                transition.observation = self._read(answer)
-            if rows.size:
-                transition.final_rows, transition.final_observation = self.tensor(rows), final
-        self.steps += self.env.num_envs
+                final = _rows(observation, cut)
+                transition.observation, first_info = self._reset(options={"reset_mask": ended})
+                transition.infos = [only_rows(info, ~ended), first_info]
+            if cut.size:
+                transition.final_rows, transition.final_observation = self.tensor(cut), final
         return transition
 
     def tensor(self, values: Any) -> Tensor:
@@ -146,7 +199,11 @@ class VectorEnvAdapter:
 
         Float64 becomes float32 before it travels: as such it is read.
         """
-        tensor = torch.from_numpy(np.ascontiguousarray(values))
+        array = np.ascontiguousarray(values)
+        if not (array.flags.writeable and array.dtype.isnative and array.dtype.char != "g"):
+            wide = array.dtype.char == "g"  # which has no tensor
+            array = np.array(array, dtype="f8" if wide else array.dtype.newbyteorder("="))
+        tensor = torch.from_numpy(array)
         return (tensor.float() if tensor.dtype == torch.float64 else tensor).to(self.device)
 
     def actions(self, action: Any) -> Any:
@@ -159,6 +216,9 @@ class VectorEnvAdapter:
         Most steps begin no episode anywhere; the memory's path without masks is cheaper.
         """
         return self.tensor(flags) if flags.any() else None
+
+    def check(self) -> None:
+        """Refuse what could not be looked at in each step; called once per rollout."""
 
     def flags(self, value: bool) -> Any:
         """Return flags `[B]` that are all alike."""
@@ -175,32 +235,28 @@ class VectorEnvAdapter:
     def _read(self, observation: Any) -> RawObservation:
         if not self._is_nested:
             return self._checked(self._leaves[0], observation)
-        try:
-            return {
-                leaf.name: self._checked(leaf, take(observation, leaf.path))
-                for leaf in self._leaves
-            }
-        except ValueError as error:
-            raise EnvError(f"step {self.steps}: the observation: {error}") from error
-
-    def _stack(self, observations: list[Any]) -> RawObservation | None:
-        """Return observations of single environments as a batch; None if there are none."""
-        if not observations:
-            return None
-        if not self._is_nested:
-            return np.stack(observations)
         return {
-            leaf.name: np.stack([take(one, leaf.path) for one in observations])
-            for leaf in self._leaves
+            leaf.name: self._checked(leaf, self._part(observation, leaf)) for leaf in self._leaves
         }
 
+    def _part(self, observation: Any, leaf: Leaf) -> Any:
+        try:
+            return take(observation, leaf.path)
+        except ValueError as error:
+            raise ValueError(f"the observation: {error}") from error
+
+    def _final(self, info: Info, rows: NDArray[np.int64]) -> RawObservation:
+        parts = final_observations(info, rows, self._leaves, self.env.num_envs)
+        if not self._is_nested:
+            return parts[0]
+        return {leaf.name: part for leaf, part in zip(self._leaves, parts, strict=True)}
+
     def _checked(self, leaf: Leaf, values: Any) -> Values:
-        values = np.asarray(values)
+        values = as_array(values, f"observation {leaf.name!r}" if leaf.path else "observation")
         wrong = wrong_observation(leaf, values, self.env.num_envs)
         if wrong is not None:
             row, what = wrong
-            which = "" if row is None else f"environment {row}: "
-            raise EnvError(f"step {self.steps}: {which}{what}")
+            raise ValueError(what if row is None else f"environment {row}: {what}")
         return values
 
     def _call(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -210,7 +266,7 @@ class VectorEnvAdapter:
         except EnvStepError as error:
             raise EnvError(f"step {self.steps}: {error}") from error
         except (EOFError, ConnectionError) as error:
-            gone = self._give_up_processes()
+            gone = give_up(self.env)
             which = f" of environments {gone}" if gone else ""
             raise EnvError(
                 f"step {self.steps}: a process{which} died ({type(error).__name__}): it was "
@@ -220,36 +276,6 @@ class VectorEnvAdapter:
             raise EnvError(
                 f"step {self.steps}: {self.env} raised {type(error).__name__}: {error}"
             ) from error
-
-    def _give_up_processes(self) -> list[int]:
-        """Return which environments' processes are dead, and end the others.
-
-        The vector could not be closed: it would wait for the answers of the dead.
-        """
-        vector: Any = self.env.unwrapped
-        processes = getattr(vector, "processes", [])
-        for one in processes:
-            one.join(0.1)  # a process that was just killed may still count as alive
-        gone = [n for n, one in enumerate(processes) if not one.is_alive()]
-        for one in processes:
-            one.terminate()
-            one.join()
-        if processes:
-            vector.closed = True
-        return gone
-
-
-def _broken(info: Info) -> BoolArray | None:
-    # where a vector resets in the same step, the info of the last one stands in final_info
-    found = info.get("final_info", info).get(f"_{BROKEN}")
-    return None if found is None else np.asarray(found, dtype=np.bool_)
-
-
-def _rows_of_info(info: Info, rows: BoolArray) -> Info:
-    """Return an info in which what is marked is marked in some rows alone."""
-    marked = {name: flags & rows for name, flags in info.items() if name.startswith("_")}
-    missing = {f"_{name}": rows for name in info if not name.startswith("_")}
-    return {**info, **missing, **marked}
 
 
 def _rows(observation: RawObservation, rows: NDArray[np.int64]) -> RawObservation:

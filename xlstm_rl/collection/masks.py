@@ -1,13 +1,16 @@
 """Action masks of running environments, from their observations or their infos."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
+from weakref import WeakSet
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from xlstm_rl.collection.env_adapter import Info, RawObservation
+from xlstm_rl.collection.env_adapter import RawObservation
+from xlstm_rl.collection.infos import Info, marked
 from xlstm_rl.errors import EnvError
 from xlstm_rl.policy.actions.distributions import make_distribution
 from xlstm_rl.policy.actions.mask import ActionMask
@@ -70,10 +73,30 @@ def _from_infos(policy: Policy, infos: Sequence[Info], rows: int) -> tuple[Flags
     for info in infos:
         if key in info:
             # environments that compute all episodes at once may leave out who has one
-            has: Any = info.get(f"_{key}", np.ones(rows, dtype=np.bool_))
+            has = marked(info, key, rows)
             flags[has] = reader.read(info[key], rows)[has]
             found |= has
     return flags, found
+
+
+_TOLD: WeakSet[Policy] = WeakSet()
+
+
+def tell_of_unread_masks(policy: Policy, infos: Sequence[Info]) -> bool:
+    """Warn of action masks that a policy does not read, once, and return whether that was done."""
+    if policy in _TOLD:
+        return True
+    key = policy.policy_config.action_mask_key
+    if all(info.get(key) is None for info in infos):
+        return False
+    _TOLD.add(policy)
+    warnings.warn(
+        f"the environment has {key!r} in its info, and the policy does not read it: set "
+        "policy.action_mask to 'info' so that only allowed actions are taken",
+        UserWarning,
+        stacklevel=2,
+    )
+    return True
 
 
 def mask_check(config: PolicyConfig) -> "MaskCheck | None":

@@ -7,7 +7,8 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from xlstm_rl.collection.env_adapter import Array, Transition, Values, VectorEnvAdapter
+from xlstm_rl.collection.answers import Array
+from xlstm_rl.collection.env_adapter import Transition, Values, VectorEnvAdapter
 from xlstm_rl.normalization import Observation
 from xlstm_rl.policy.encoders.observations import map_observation
 from xlstm_rl.policy.policy import Policy
@@ -42,6 +43,8 @@ class RolloutBuffer:
             name: adapter.allocate(lead, bool)
             for name in ("terminated", "truncated", "reset", "invalid")
         }
+        self.success: Values | None = None
+        """`[T, B]`, as in `Transition`, NaN where an episode goes on; None: no episode said it."""
         self._final_value: Tensor | None = None
 
     def write_action(
@@ -78,6 +81,11 @@ class RolloutBuffer:
         self.reward[t] = transition.reward
         self.flags["terminated"][t] = transition.terminated
         self.flags["truncated"][t] = transition.truncated
+        if transition.success is not None:
+            if self.success is None:
+                self.success = self._adapter.allocate(self._lead, float)
+                self.success[:] = torch.nan
+            self.success[t] = transition.success
 
     def write_final(self, t: int, rows: Tensor | slice, value: Tensor) -> None:
         """Write the values of final observations that step t had beside its observations."""

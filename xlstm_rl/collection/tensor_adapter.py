@@ -7,6 +7,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
 from xlstm_rl.collection.env_adapter import RawObservation, Transition, VectorEnvAdapter
+from xlstm_rl.collection.infos import SUCCESS, Info, final_name, of_last_step, read_info
 from xlstm_rl.config import ConfigError
 from xlstm_rl.envs.spaces.leaves import Leaf, observation_kind
 from xlstm_rl.errors import EnvError
@@ -28,31 +29,25 @@ class TensorVectorEnvAdapter(VectorEnvAdapter):
     def __init__(self, env: VectorEnv[Any, Any, Any], device: torch.device | str = "cpu") -> None:
         super().__init__(env, device)
         self._nobody = self._ended = self.flags(False)
+        self._odd: Tensor | None = None
         self._may_truncate = bool(getattr(env, "may_truncate", True))
 
-    def reset(self, seed: int | list[int] | None = None) -> RawObservation:
-        """Begin an episode in every environment and return its first observations `[B, ...]`.
-
-        Raises:
-            EnvError: the environment raised, or answered no tensors of its space.
-        """
-        observation, self.first_info = self._call(self.env.reset, seed=seed)
-        self._ended = self._nobody
-        return self._read(observation)
-
-    def step(self, action: Any) -> Transition:
-        """Apply actions `[B, ...]`, nested like the action space.
-
-        Raises:
-            EnvError: the environment raised, or answered no tensors of its space.
-        """
-        answer, reward, terminated, truncated, info = self._call(self.env.step, action)
-        observation = self._read(answer)
-        terminated = self.tensor(terminated)
-        truncated = self.tensor(truncated) & ~terminated
+    def _transition(
+        self, answer: Any, reward: Any, terminated: Any, truncated: Any, info: Any
+    ) -> Transition:
+        skipped = self._ended
+        observation, reward = self._read(answer), self._one_each(reward, "reward")
+        terminated = self._read_flags(terminated, "terminated")
+        truncated = self._read_flags(truncated, "truncated")
+        info = read_info(info, self.env.num_envs)
+        if self.mode == AutoresetMode.NEXT_STEP:
+            # These only reset in this step. A wrapper may have made something of that.
+            reward = reward.masked_fill(skipped, 0.0)
+            terminated, truncated = terminated & ~skipped, truncated & ~skipped
+        truncated = truncated & ~terminated
         ended = terminated | truncated
         transition = Transition(
-            reward=self.tensor(reward),
+            reward=reward,
             terminated=terminated,
             truncated=truncated,
             observation=observation,
@@ -62,22 +57,73 @@ class TensorVectorEnvAdapter(VectorEnvAdapter):
             final_observation=None,
             broken=None,
             infos=[info],
+            success=self._success(info, ended),
         )
         if self.mode == AutoresetMode.NEXT_STEP:
-            transition.reset, transition.autoreset = self._ended, ended
+            transition.reset, transition.autoreset = skipped, ended
             self._ended = ended
         elif self.mode == AutoresetMode.SAME_STEP:
-            if self._may_truncate and "final_obs" in info:
-                final = self._read(info["final_obs"])
+            name = final_name(info)
+            transition.lacks_final = self._may_truncate and name is None
+            if self._may_truncate and name is not None:
+                final = self._read(info[name])
                 transition.final_observation = _merge(truncated, final, observation)
         elif bool(ended.any()):
-            answer, first_info = self._call(self.env.reset, options={"reset_mask": ended})
+            if self._may_truncate:  # a copy: the environment may write the next one over it
+                transition.final_observation = _cloned(observation)
+            transition.observation, first_info = self._reset(options={"reset_mask": ended})
             transition.infos = [info, first_info]
-            transition.observation = self._read(answer)
-            if self._may_truncate:
-                transition.final_observation = observation
-        self.steps += self.env.num_envs
         return transition
+
+    def check(self) -> None:
+        """Refuse flags that were numbers other than 0 and 1.
+
+        Raises:
+            EnvError: there were some since the last look.
+        """
+        odd, self._odd = self._odd, None
+        if odd is not None and bool(odd.any()):
+            row = int(odd.nonzero()[0])
+            raise EnvError(
+                f"step {self.steps} or before: environment {row} answered numbers other than 0 "
+                "and 1 for terminated or truncated, expected bools"
+            )
+
+    def _read_flags(self, values: Any, name: str) -> Tensor:
+        flags = self._one_each(values, name)
+        if flags.dtype == torch.bool:
+            return flags
+        odd = (flags != 0) & (flags != 1)
+        self._odd = odd if self._odd is None else self._odd | odd
+        return flags != 0
+
+    def _one_each(self, values: Any, name: str) -> Tensor:
+        """Return rewards or flags as a tensor `[B]`; arrays and `[B, 1]` are taken too."""
+        rows = self.env.num_envs
+        try:
+            tensor = torch.as_tensor(values, device=self.device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"{name} is a {type(values).__name__}, expected a tensor, since {self.env} has "
+                "tensors=True"
+            ) from error
+        if tuple(tensor.shape) == (rows, 1):
+            tensor = tensor.squeeze(1)
+        if tuple(tensor.shape) != (rows,) or tensor.is_complex():
+            raise ValueError(
+                f"{name} has shape {list(tensor.shape)} and dtype {tensor.dtype}, expected "
+                f"[{rows}]: one for each environment"
+            )
+        return tensor
+
+    def _success(self, info: Info, ended: Tensor) -> Tensor | None:
+        holder = of_last_step(info, SUCCESS)
+        value, mask = holder.get(SUCCESS), holder.get(f"_{SUCCESS}")
+        if not isinstance(value, Tensor) or value.numel() != self.env.num_envs:
+            return None
+        counted = ended & self.tensor(mask) if isinstance(mask, Tensor) else ended
+        said = self.tensor(value).reshape(-1).float()
+        return torch.where(counted, said, torch.nan)
 
     def tensor(self, values: Any) -> Tensor:
         """Return what the environment answered on the policy's device, where it mostly is."""
@@ -110,23 +156,26 @@ class TensorVectorEnvAdapter(VectorEnvAdapter):
         """Refuse what is seen from the host: a kind, a shape, a type. The numbers stay unseen."""
         what = f"observation {leaf.name!r}" if leaf.path else "observation"
         if not isinstance(values, Tensor):
-            raise EnvError(
-                f"step {self.steps}: the {what} is a {type(values).__name__}, expected a tensor, "
+            raise ValueError(
+                f"the {what} is a {type(values).__name__}, expected a tensor, "
                 f"since {self.env} has tensors=True"
             )
         expected = (self.env.num_envs, *(leaf.space.shape or ()))
         if tuple(values.shape) != expected:
-            raise EnvError(
-                f"step {self.steps}: the {what} has shape {list(values.shape)}, expected "
-                f"{list(expected)}"
+            raise ValueError(
+                f"the {what} has shape {list(values.shape)}, expected {list(expected)}"
             )
         kind, dtype = observation_kind(leaf.space), values.dtype
         choices = kind in ("discrete", "multi_discrete")
         if (choices and dtype.is_floating_point) or (kind == "image" and dtype != torch.uint8):
-            raise EnvError(
-                f"step {self.steps}: the {what} has dtype {dtype}, its space is {leaf.space}"
-            )
+            raise ValueError(f"the {what} has dtype {dtype}, its space is {leaf.space}")
         return self.tensor(values)
+
+
+def _cloned(observation: Any) -> RawObservation:
+    if isinstance(observation, dict):
+        return {name: part.clone() for name, part in observation.items()}
+    return observation.clone()
 
 
 def _merge(rows: Tensor, chosen: Any, others: Any) -> RawObservation:
