@@ -36,6 +36,7 @@ class EnvPoolVectorEnv(VectorEnv[Any, Any, Any]):
         "render_modes": [],
         "autoreset_mode": AutoresetMode.NEXT_STEP,
     }
+    _pool: Any = None  # what could not be made is closed too, by `VectorEnv.__del__`
 
     def __init__(self, env_id: str, num_envs: int = 1, **kwargs: Any) -> None:
         self.num_envs = num_envs
@@ -69,7 +70,8 @@ class EnvPoolVectorEnv(VectorEnv[Any, Any, Any]):
 
     def close_extras(self, **kwargs: Any) -> None:
         """Stop the pool's threads."""
-        self._pool.close()
+        if self._pool is not None:
+            self._pool.close()
 
 
 class EnvPoolEnv(gym.Env[Any, Any]):

@@ -70,6 +70,8 @@ class CartPoleNoVelVectorEnv(BatchedVectorEnv):
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012
+    # Any: Gymnasium leaves the type of its state to be inferred, as None.
+    _physics: Any = None
 
     def __init__(
         self,
@@ -79,8 +81,7 @@ class CartPoleNoVelVectorEnv(BatchedVectorEnv):
         render_mode: str | None = None,
         sutton_barto_reward: bool = False,
     ) -> None:
-        # Any: Gymnasium leaves the type of its state to be inferred, as None.
-        self._physics: Any = CartPoleVectorEnv(
+        self._physics = CartPoleVectorEnv(
             num_envs=num_envs, render_mode=render_mode, sutton_barto_reward=sutton_barto_reward
         )
         space, self._kept = drop_components(
@@ -126,4 +127,5 @@ class CartPoleNoVelVectorEnv(BatchedVectorEnv):
 
     def close_extras(self, **kwargs: Any) -> None:
         """Close the window that rendering may have opened."""
-        self._physics.close(**kwargs)
+        if self._physics is not None:
+            self._physics.close(**kwargs)
