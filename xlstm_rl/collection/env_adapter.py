@@ -19,7 +19,7 @@ from xlstm_rl.envs.faults.error_context import EnvStepError, wrong_observation
 from xlstm_rl.envs.faults.restarting import BROKEN
 from xlstm_rl.envs.spaces.leaves import Leaf, is_nested, space_leaves, take
 from xlstm_rl.errors import EnvError
-from xlstm_rl.policy.policy import to_numpy
+from xlstm_rl.policy.arrays import as_tensor, to_numpy
 
 Array = NDArray[Any]
 BoolArray = NDArray[np.bool_]
@@ -142,12 +142,8 @@ class VectorEnvAdapter:
         return transition
 
     def tensor(self, values: Any) -> Tensor:
-        """Return what the environment answered as a tensor on the policy's device.
-
-        Float64 becomes float32 before it travels: as such it is read.
-        """
-        tensor = torch.from_numpy(np.ascontiguousarray(values))
-        return (tensor.float() if tensor.dtype == torch.float64 else tensor).to(self.device)
+        """Return what the environment answered as a tensor on the policy's device."""
+        return as_tensor(values).to(self.device)
 
     def actions(self, action: Any) -> Any:
         """Return a policy's actions, nested like the space, as the environment takes them."""
