@@ -13,16 +13,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xlstm_rl.envs.spaces.leaves import is_nested, observation_kind, space_leaves
+from xlstm_rl.envs.spaces.leaves import (
+    exceeds_float32,
+    is_nested,
+    observation_kind,
+    space_leaves,
+)
 from xlstm_rl.normalization_config import NormalizationConfig as NormalizationConfig
+from xlstm_rl.precision import KeepsPrecision
 
 _EPSILON = 1e-8
+_ROUNDING = 2.0**-48  # of a float64 mean over many batches, relative to it
 
 Observation = Tensor | dict[str, Tensor]
 """Observations of a space without parts, or those of a Dict or Tuple space by the leaf's name."""
 
 
-class RunningMoments(nn.Module):
+class RunningMoments(KeepsPrecision):
     """Mean and variance of a stream of vectors `[N, n]`, in float64.
 
     Batches are merged by the parallel formula of Chan, Golub and LeVeque (1979), which is exact:
@@ -64,13 +71,19 @@ class RunningMoments(nn.Module):
         self.count.copy_(total)
 
 
-class ObservationNormalizer(nn.Module):
+def refresh_after_loading(module: Any, _: object) -> None:
+    """Call `module.refresh()`: a hook that can be pickled, and that a copy calls on itself."""
+    module.refresh()
+
+
+class ObservationNormalizer(KeepsPrecision):
     """Turns observations of a space without parts into the network's input.
 
-    Numbers (Box) become float32 vectors `[..., n]`, shifted and scaled by running statistics.
-    Images (Box of uint8 with two or three axes) stay as they are: the encoder scales them. Discrete
-    ones become indices from 0 `[...]`, MultiDiscrete ones `[..., k]`, MultiBinary ones float32
-    `[..., n]`.
+    Numbers (Box) become vectors `[..., n]`, shifted and scaled by running statistics. Where the
+    space has a dtype that float32 cannot hold, such as float64 or int32, that is done in float64:
+    only the result is rounded to the dtype of the weights. Images (Box of uint8 with two or three
+    axes) stay as they are: the encoder scales them. Discrete ones become indices from 0 `[...]`,
+    MultiDiscrete ones `[..., k]`, MultiBinary ones numbers `[..., n]`.
     """
 
     center: Tensor
@@ -81,30 +94,31 @@ class ObservationNormalizer(nn.Module):
         super().__init__()
         self.observation_shape = tuple(space.shape or ())
         self.kind = observation_kind(space)
-        self.start = int(space.start) if isinstance(space, gymnasium.spaces.Discrete) else None
+        self.start: int | None = None
+        if isinstance(space, gymnasium.spaces.Discrete):
+            self.start = int(np.asarray(space.start).astype(np.int64))
         self.clip = config.clip_observation
         self.is_vector = self.kind == "vector"
         size = math.prod(self.observation_shape)
         normalized = config.observation and self.is_vector
         self.moments = RunningMoments(size) if normalized else None
-        # Float32 copies derived from the moments: operations are saved at each step.
+        self.is_wide = self.is_vector and exceeds_float32(space)
+        self.number_dtype = torch.float64 if self.is_wide else torch.float32
+        # Copies derived from the moments: operations are saved at each step.
         copies = size if normalized else 0
-        self.register_buffer("center", torch.zeros(copies), persistent=False)
-        self.register_buffer("scale", torch.ones(copies), persistent=False)
+        for name, value in (("center", 0.0), ("scale", 1.0)):
+            buffer = torch.full((copies,), value, dtype=self.number_dtype)
+            self.register_buffer(name, buffer, persistent=False)
         if isinstance(space, gymnasium.spaces.MultiDiscrete):
-            starts = torch.from_numpy(np.asarray(space.start, dtype=np.int64).ravel())
+            starts = torch.from_numpy(np.asarray(space.start).astype(np.int64).ravel())
             self.register_buffer("starts", starts, persistent=False)
-        self.register_load_state_dict_post_hook(lambda self, _: self._refresh())  # type: ignore[no-untyped-call]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The type of the network's input."""
-        if self.kind == "image":
-            return torch.uint8
-        return torch.float32 if self.kind in ("vector", "multi_binary") else torch.int64
+        self.register_load_state_dict_post_hook(refresh_after_loading)  # type: ignore[no-untyped-call]
 
     def flatten(self, observation: Tensor) -> Tensor:
-        """Return raw observations `[..., *shape]` as the network reads them, not normalised."""
+        """Return raw observations `[..., *shape]` in the order of the network's input.
+
+        Numbers are exact: in `number_dtype`, not yet in that of the weights.
+        """
         if self.start is not None:
             return observation.long() - self.start
         if self.kind == "image":
@@ -112,15 +126,16 @@ class ObservationNormalizer(nn.Module):
         batch = observation.shape[: observation.ndim - len(self.observation_shape)]
         if self.kind == "multi_discrete":
             return observation.long().reshape(*batch, -1) - self.starts
-        return observation.to(torch.float32).reshape(*batch, -1)
+        return observation.to(self.number_dtype).reshape(*batch, -1)
 
     def normalize(self, flat: Tensor) -> Tensor:
-        """Shift, scale and clip what `flatten` returned."""
+        """Shift, scale and clip what `flatten` returned, in the dtype of the weights."""
         if self.moments is None:
-            return flat
+            return flat.to(self.cast_like.dtype) if flat.is_floating_point() else flat
         # The mean goes first: a constant feature, however large, becomes 0 and not the rounding
         # of its multiple.
-        return (flat - self.center).mul_(self.scale).clamp_(-self.clip, self.clip)
+        out = (flat - self.center).mul_(self.scale).clamp_(-self.clip, self.clip)
+        return out.to(self.cast_like.dtype)
 
     def forward(self, observation: Tensor) -> Tensor:
         """Return the network's input for raw observations `[..., *shape]`."""
@@ -134,12 +149,16 @@ class ObservationNormalizer(nn.Module):
         """Merge what `numbers` returned, `[N, n]`, into the statistics."""
         if self.moments is not None:
             self.moments.update(numbers)
-            self._refresh()
+            self.refresh()
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Derive the copies from the moments."""
         if self.moments is not None:
-            self.scale.copy_((self.moments.var + _EPSILON).rsqrt())
-            self.center.copy_(self.moments.mean)
+            mean, variance = self.moments.mean, self.moments.var + _EPSILON
+            if self.is_wide:  # what a constant feature varies by is the rounding of its mean
+                variance = variance + (mean * _ROUNDING).square()
+            self.scale.copy_(variance.rsqrt())
+            self.center.copy_(mean)
 
 
 class NestedNormalizer(nn.Module):

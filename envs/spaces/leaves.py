@@ -81,6 +81,11 @@ def observation_kind(space: Space[Any]) -> ObservationKind | None:
     return None
 
 
+def exceeds_float32(space: Space[Any]) -> bool:
+    """Return whether the dtype of a space without parts holds numbers that float32 would round."""
+    return space.dtype is not None and not np.can_cast(space.dtype, np.float32)
+
+
 def take(value: Any, path: Path) -> Any:
     """Return the part of a value of a nested space that lies at `path`.
 

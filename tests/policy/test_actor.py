@@ -162,7 +162,7 @@ def test_a_step_off_the_cpu_never_asks_for_a_value(
     spaces = {"observation": observation, "action": action}
     policy = make_policy(kind=kind, **{k: v for k, v in spaces.items() if v is not None})
     policy.to("meta")
-    obs = torch.zeros(5, *policy.observation_space.shape, device="meta")
+    obs = policy.reader.example(5, policy.device)
     reset = torch.zeros(5, dtype=torch.bool, device="meta")
     actor, tensors = policy.actor(num_envs=5, deterministic=deterministic), ()
     state = policy.initial_state(5)

@@ -35,7 +35,7 @@ from xlstm_rl.envs.faults.error_context import EnvStepError, wrong_observation
 from xlstm_rl.envs.faults.processes import give_up, recover
 from xlstm_rl.envs.spaces.leaves import Leaf, is_nested, space_leaves, take
 from xlstm_rl.errors import EnvError
-from xlstm_rl.policy.policy import to_numpy
+from xlstm_rl.policy.arrays import as_tensor, to_numpy
 
 Values = Any
 """What an environment answers: NumPy arrays, or tensors if it is stepped by a
@@ -195,16 +195,8 @@ class VectorEnvAdapter:
         return transition
 
     def tensor(self, values: Any) -> Tensor:
-        """Return what the environment answered as a tensor on the policy's device.
-
-        Float64 becomes float32 before it travels: as such it is read.
-        """
-        array = np.ascontiguousarray(values)
-        if not (array.flags.writeable and array.dtype.isnative and array.dtype.char != "g"):
-            wide = array.dtype.char == "g"  # which has no tensor
-            array = np.array(array, dtype="f8" if wide else array.dtype.newbyteorder("="))
-        tensor = torch.from_numpy(array)
-        return (tensor.float() if tensor.dtype == torch.float64 else tensor).to(self.device)
+        """Return what the environment answered as a tensor on the policy's device."""
+        return as_tensor(values).to(self.device)
 
     def actions(self, action: Any) -> Any:
         """Return a policy's actions, nested like the space, as the environment takes them."""

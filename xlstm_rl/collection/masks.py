@@ -133,6 +133,7 @@ class MaskCheck:
             isinstance(action_space, gymnasium.spaces.Discrete)
             and isinstance(mask, np.ndarray)
             and mask.shape == (action_space.n,)
+            and mask.dtype.kind != "f"
             and mask.any()
         ):
             return None  # the most common case, in a quarter of the time

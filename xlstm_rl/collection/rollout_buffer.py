@@ -28,15 +28,10 @@ class RolloutBuffer:
     def __init__(
         self, policy: Policy, adapter: VectorEnvAdapter, steps: int, num_envs: int
     ) -> None:
-        distribution = policy.network.distribution
         lead, device = (steps, num_envs), policy.device
         self.raw: Observation = torch.empty(0)
         self.observation: Observation = torch.empty(0)
-        self.params = torch.empty(*lead, distribution.num_params, device=device)
-        self.value = torch.empty(lead, device=device)
-        self.action = torch.empty(
-            *lead, *distribution.action_shape, dtype=distribution.action_dtype, device=device
-        )
+        self.params = self.value = self.action = torch.empty(0)
         self._lead, self._device, self._adapter = lead, device, adapter
         self.reward: Values = adapter.allocate(lead, float)
         self.flags: dict[str, Values] = {
@@ -61,6 +56,7 @@ class RolloutBuffer:
         """Write what was seen and chosen at step t; the first row says what else will come."""
         if t == 0:
             self.raw, self.observation = self._like(raw), self._like(x)
+            self.params, self.value, self.action = map(self._room, (params, value, action))
         _write(self.raw, t, raw)
         _write(self.observation, t, x)
         self.params[t] = params
@@ -70,11 +66,11 @@ class RolloutBuffer:
         self.flags["invalid"][t] = autoreset
 
     def _like(self, row: Observation) -> Observation:
-        def one(x: Tensor) -> Tensor:
-            shape = (*self._lead, *x.shape[1:])
-            return torch.empty(shape, dtype=x.dtype, device=self._device)
+        return map_observation(self._room, row)
 
-        return map_observation(one, row)
+    def _room(self, x: Tensor) -> Tensor:
+        shape = (*self._lead, *x.shape[1:])
+        return torch.empty(shape, dtype=x.dtype, device=self._device)
 
     def write_outcome(self, t: int, transition: Transition) -> None:
         """Write what the environments answered at step t."""
@@ -90,12 +86,12 @@ class RolloutBuffer:
     def write_final(self, t: int, rows: Tensor | slice, value: Tensor) -> None:
         """Write the values of final observations that step t had beside its observations."""
         if self._final_value is None:
-            self._final_value = torch.zeros(self._lead, device=self._device)
+            self._final_value = torch.zeros_like(self.value)
         self._final_value[t, rows] = value
 
     def to_device(self) -> None:
         """Move the environments' answers to the policy's device."""
-        self.reward = self._adapter.tensor(self.reward).float()
+        self.reward = self._adapter.tensor(self.reward).to(self.value.dtype)
         self.flags = {name: self._adapter.tensor(flag) for name, flag in self.flags.items()}
 
     def drop_episodes(self, t: int, rows: Array) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from xlstm_rl.envs.spaces.leaves import map_leaves, row_of
 from xlstm_rl.memory import StateTensors
 from xlstm_rl.normalization import Observation
+from xlstm_rl.policy.arrays import to_numpy
 from xlstm_rl.policy.auxiliary.reader import AuxiliaryValues, is_set
 from xlstm_rl.policy.encoders.observations import map_observation
 from xlstm_rl.policy.policy_module import PolicyModule
@@ -65,8 +66,7 @@ class Actor:
             The action or actions, of the same kind (NumPy or torch) as `obs`.
 
         Raises:
-            ValueError: a shape does not fit the policy or the number of environments, what the
-                policy needs is missing, or a mask allows no action.
+            ValueError: as for `Policy.act`, or a shape does not fit the number of environments.
         """
         made_for = f"{self.num_envs} environments" if self.num_envs else "one, unbatched"
         raw, _, is_tensor = self.policy.reader.read(
@@ -94,16 +94,20 @@ class Actor:
     def _store(self, tensors: StateTensors) -> None:
         """Take over a state that may go on living elsewhere."""
         self._tensors = tuple(tensor.clone() for tensor in tensors)
+        self._placed = self._place()
+
+    def _place(self) -> tuple[torch.device, torch.dtype]:
+        weight = next(self.policy.network.parameters())
+        return weight.device, weight.dtype
 
     def _step(self, obs: Observation, reset: Tensor | None, auxiliary: AuxiliaryValues) -> Any:
         """Return the actions `[B, ...]` for observations `[B, ...]` from anywhere."""
-        device = self.policy.device
-        tensors = self._tensors
-        if tensors and tensors[0].device != device:  # the policy has moved
-            tensors = tuple(tensor.to(device) for tensor in tensors)
+        device, _ = placed = self._place()
+        if placed != self._placed:  # the policy was moved or cast
+            self._tensors, self._placed = self.policy.place_tensors(self._tensors), placed
         action, self._tensors = self.policy.step(
             map_observation(lambda one: one.to(device), obs),
-            tensors,
+            self._tensors,
             None if reset is None else reset.to(device),
             self.deterministic,
             # there a kernel writes where it read; on a CPU it would be a copy more
@@ -113,4 +117,4 @@ class Actor:
         return action
 
     def _hand_out(self, action: Any, as_tensor: bool) -> Any:
-        return action if as_tensor else map_leaves(lambda one: one.cpu().numpy(), action)
+        return action if as_tensor else to_numpy(action)

@@ -179,7 +179,7 @@ class ActorCritic(nn.Module):
             x = self.critic_trunk.encoder(observation)
             features, critic_after = run(self.critic_trunk.memory, x, critic_tensors, reset)
             after += critic_after
-        return params, self.value_head(features).squeeze(-1), after
+        return params, _at_least_float32(self.value_head(features)).squeeze(-1), after
 
     def _act(
         self, run: _Run, observation: Observation, tensors: StateTensors, reset: Tensor | None
@@ -189,10 +189,15 @@ class ActorCritic(nn.Module):
         features, after = run(
             self.trunk.memory, self.trunk.encoder(observation), tensors[:split], reset
         )
-        params = self.action_head(features)
+        params = _at_least_float32(self.action_head(features))
         mask = None if isinstance(observation, Tensor) else observation.get(ACTION_MASK)
         if mask is not None:
             params = params.clamp(min=LEAST_LOGIT).masked_fill(~mask, MASKED_LOGIT)
         if self.log_std is not None:
             params = torch.cat((params, self.log_std.expand(*params.shape[:-1], -1)), -1)
         return params, features, after, tensors[split:]
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    """Widen halves, which could neither hold a masked logit nor tell small probabilities apart."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -146,7 +146,9 @@ class GraphActor(Actor):
             self._reset_is_clear = True
             auxiliary, width = policy.auxiliary, policy.auxiliary_reader.mask.width
             self._reward = (
-                _Staged(torch.zeros(rows, device=device)) if auxiliary.reads_reward else None
+                _Staged(torch.zeros(rows, dtype=torch.float64, device=device))
+                if auxiliary.reads_reward
+                else None
             )
             all_allowed = torch.ones(rows, width, dtype=torch.bool, device=device)
             self._mask = _Staged(all_allowed) if auxiliary.reads_mask else None
@@ -156,6 +158,17 @@ class GraphActor(Actor):
         # The graph reads from these addresses: held, so that nobody else is given them.
         self._held = [x.detach() for x in (*policy.parameters(), *policy.buffers())]
         self._address = self._first_address()
+
+    def __getstate__(self) -> Any:
+        """Refuse to be pickled or copied.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError(
+            "a GraphActor holds a CUDA graph, which can be neither pickled nor copied: send the "
+            "policy, and make an actor with policy.actor(..., cuda_graph=True) there"
+        )
 
     def _run(self) -> Any:
         """Do the step from buffer to buffer: what is captured."""

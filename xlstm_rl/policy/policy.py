@@ -4,11 +4,10 @@ from typing import Any
 
 import torch
 from tensordict import TensorDict
-from torch import Tensor
 
-from xlstm_rl.envs.spaces.leaves import map_leaves
 from xlstm_rl.policy.actor import Actor
 from xlstm_rl.policy.actor_critic import CRITIC_MEMORY
+from xlstm_rl.policy.arrays import to_numpy
 from xlstm_rl.policy.auxiliary.reader import is_set
 from xlstm_rl.policy.encoders.observations import map_observation
 from xlstm_rl.policy.graph_actor import GraphActor
@@ -34,8 +33,9 @@ class Policy(PolicyModule):
         """Choose actions for a batch of B environments.
 
         Args:
-            obs: raw observations `[B, *observation_shape]`, NumPy or torch; dicts and tuples of
-                them where the observation space is a Dict or Tuple.
+            obs: raw observations `[B, *observation_shape]`: tensors, or arrays of any strides and
+                byte order, lists, or what has `__array__`; dicts and tuples of them where the
+                observation space is a Dict or Tuple.
             state: the memory state handed back by the step before; None: fresh, like
                 `initial_state(B)`. The memories that it holds are those that are carried on: the
                 critic's as well, unless it comes from `initial_state(B, critic=False)`.
@@ -56,8 +56,8 @@ class Policy(PolicyModule):
             memory state after the step.
 
         Raises:
-            ValueError: a shape does not fit the policy, what it needs is missing, or a mask
-                allows no action.
+            ValueError: a shape or dtype does not fit the policy, what it needs is missing, a mask
+                allows no action, or an observation that came as an array is not finite.
         """
         raw, batch_size, is_tensor = self.reader.read(
             obs, None, "act takes a batch; for one environment use policy.actor()"
@@ -100,10 +100,3 @@ class Policy(PolicyModule):
             RuntimeError: `cuda_graph` without a CUDA device.
         """
         return (GraphActor if cuda_graph else Actor)(self, num_envs, deterministic)
-
-
-def to_numpy(action: Any) -> Any:
-    """Return actions as NumPy, nested as they are; for a GPU the host waits."""
-    if isinstance(action, Tensor):
-        return action.cpu().numpy()
-    return map_leaves(lambda one: one.cpu().numpy(), action)

@@ -13,6 +13,7 @@ from xlstm_rl.memory import MemoryConfig, StateTensors
 from xlstm_rl.normalization import NormalizationConfig, Observation, make_normalizer
 from xlstm_rl.policy.actions.mask import ActionMask
 from xlstm_rl.policy.actor_critic import CRITIC_MEMORY, ActorCritic
+from xlstm_rl.policy.arrays import as_tensor
 from xlstm_rl.policy.auxiliary.inputs import AuxiliaryInputs
 from xlstm_rl.policy.auxiliary.reader import AuxiliaryReader, AuxiliaryValues, check_mask_key
 from xlstm_rl.policy.config import PolicyConfig
@@ -67,6 +68,15 @@ class PolicyModule(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.network.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights, in which the network computes.
+
+        It is torch's default one when the policy is made; `policy.double()` and its like change it.
+        Statistics and the bounds of spaces keep their own precision.
+        """
+        return next(self.network.parameters()).dtype
 
     def initial_state(self, batch_size: int, critic: bool = True) -> TensorDict:
         """Return the memory state of `batch_size` fresh episodes: all zeros.
@@ -161,7 +171,7 @@ class PolicyModule(nn.Module):
         return TensorDict(packed, batch_size=(batch_size,))
 
     def unpack_state(self, state: TensorDict, batch_size: int) -> StateTensors:
-        """Return a state's bare tensors, checked and on the policy's device.
+        """Return a state's bare tensors, checked, on the policy's device and in its dtype.
 
         The entry of a separate critic's memory may be missing; the result then lacks it too.
 
@@ -186,10 +196,21 @@ class PolicyModule(nn.Module):
         )
         for name, memory in memories.items():
             tensors += memory.unpack_state(state[name])
-        return tuple(tensor.to(self.device) for tensor in tensors)
+        return self.place_tensors(tensors)
+
+    def place_tensors(self, tensors: StateTensors) -> StateTensors:
+        """Return state tensors where the weights are, in their dtype.
+
+        Float32 stays where the weights are halves: memories may keep their state in it.
+        """
+        weight = next(self.network.parameters())
+        device, dtype = weight.device, weight.dtype
+        if dtype in (torch.float16, torch.bfloat16):
+            return tuple(x.to(device, dtype if x.dtype == torch.float64 else None) for x in tensors)
+        return tuple(tensor.to(device, dtype) for tensor in tensors)
 
     def read_reset(self, reset: Any, batch_size: int) -> Tensor | None:
-        """Return flags `[B]`, wherever they were, from one bool or B of them.
+        """Return flags `[B]`, wherever they were, from one bool or B of them (or uint8 of 0 and 1).
 
         None stands for none set. It is looked for on the CPU alone, where a step without resets
         is the cheaper one; flags on a GPU are taken as they are, for a look would wait for it.
@@ -197,9 +218,11 @@ class PolicyModule(nn.Module):
         Raises:
             ValueError: a shape or a dtype that does not fit.
         """
-        if reset is None:
+        if reset is None or reset is False:
             return None
-        flags = torch.as_tensor(reset)
+        flags = as_tensor(reset, "reset")
+        if flags.dtype == torch.uint8 and (flags.device.type != "cpu" or not (flags > 1).any()):
+            flags = flags != 0  # as flags were before there were bools
         if flags.dtype != torch.bool or tuple(flags.shape) not in ((), (batch_size,)):
             raise ValueError(
                 f"reset has shape {list(flags.shape)} and dtype {flags.dtype}, expected a bool or "

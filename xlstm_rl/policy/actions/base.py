@@ -36,8 +36,8 @@ class ActionDistribution(KeepsPrecision, ABC):
     action_shape: tuple[int, ...]
     """Shape of one action in the policy's own units."""
 
-    action_dtype: torch.dtype
-    """Type of an action in the policy's own units."""
+    is_choice: bool
+    """Whether an action in the policy's own units is int64; else it has the parameters' dtype."""
 
     @property
     def num_outputs(self) -> int:

@@ -32,7 +32,7 @@ class Categorical(ActionDistribution):
     """
 
     action_shape = ()
-    action_dtype = torch.int64
+    is_choice = True
     choices: Tensor
 
     def __init__(self, n: int, start: int = 0, dtype: torch.dtype = torch.int64) -> None:
@@ -73,7 +73,8 @@ class Categorical(ActionDistribution):
 
     def to_env(self, action: Tensor) -> Tensor:
         """Shift choices to the first element of the environment's space, in its dtype."""
-        return (action + self.start if self.start else action).to(self.env_dtype)
+        shifted = action + self.start if self.start else action
+        return shifted if self.env_dtype == torch.int64 else shifted.to(self.env_dtype)
 
     def features(self, action: Tensor) -> Tensor:
         """Return the one-hot code `[..., n]`."""
@@ -91,7 +92,7 @@ class MultiCategorical(ActionDistribution):
         dtype: of an action of the environment.
     """
 
-    action_dtype = torch.int64
+    is_choice = True
     choices: Tensor
     starts: Tensor
     place: Tensor

@@ -24,11 +24,11 @@ _EXACT_IN_FLOAT = 2**24
 class JointDistribution(ActionDistribution):
     """Independent distributions over the leaves of a Dict or Tuple space.
 
-    An action in the policy's units is one vector of all leaves, float32, in which choices are
-    whole numbers. The joint log-probability and entropy are the sums over the leaves.
+    An action in the policy's units is one vector of all leaves, of the parameters' dtype, in which
+    choices are whole numbers. The joint log-probability and entropy are the sums over the leaves.
     """
 
-    action_dtype = torch.float32
+    is_choice = False
 
     def __init__(self, space: gymnasium.Space[Any], parts: list[ActionDistribution]) -> None:
         super().__init__()
@@ -58,15 +58,16 @@ class JointDistribution(ActionDistribution):
         ]
 
     def _split(self, action: Tensor) -> list[Tensor]:
-        """Return each leaf's action in its own shape and type."""
-        return [
-            action[..., where].reshape(*action.shape[:-1], *part.action_shape).to(part.action_dtype)
-            for part, where in zip(self._parts, self._actions, strict=True)
-        ]
+        """Return each leaf's action in its own shape, choices as integers."""
+        batch, found = action.shape[:-1], []
+        for part, where in zip(self._parts, self._actions, strict=True):
+            one = action[..., where].reshape(*batch, *part.action_shape)
+            found.append(one.long() if part.is_choice else one)
+        return found
 
     def _join(self, actions: list[Tensor], params: Tensor) -> Tensor:
         batch = params.shape[:-1]
-        return torch.cat([one.reshape(*batch, -1).float() for one in actions], -1)
+        return torch.cat([one.reshape(*batch, -1).to(params.dtype) for one in actions], -1)
 
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw actions `[..., A]`, leaf after leaf."""

@@ -40,7 +40,7 @@ class DiagonalGaussian(ActionDistribution):
         initial_log_std: what they start from.
     """
 
-    action_dtype = torch.float32
+    is_choice = False
     low: Tensor
     high: Tensor
     center: Tensor
@@ -119,8 +119,9 @@ class DiagonalGaussian(ActionDistribution):
     def to_env(self, action: Tensor) -> Tensor:
         """Scale actions `[..., A]` to the environment's range and clip them to its bounds."""
         out = torch.addcmul(self.center, action, self.scale)
-        # cast before it is clipped: a bound of another dtype may lie outside of its own rounding
-        out = out.to(self.env_dtype).clamp(self.low, self.high)
+        if out.dtype != self.env_dtype:  # before it is clipped: a cast may round across a bound
+            out = out.to(self.env_dtype)
+        out = out.clamp(self.low, self.high)
         return out if len(self.env_shape) == 1 else out.reshape(*out.shape[:-1], *self.env_shape)
 
     def features(self, action: Tensor) -> Tensor:

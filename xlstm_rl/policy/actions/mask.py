@@ -101,6 +101,11 @@ def _leaf_flags(leaf: Leaf, width: int, mask: Any, rows: int, depth: int = 0) ->
             f"{[rows, width]} for {leaf.space}: one flag for each choice, and none for numbers"
         )
     found: Flags = flags != 0
+    if flags.dtype.kind == "f" and (flags[found] != 1).any():
+        raise ValueError(
+            f"the action mask{_of(leaf)} has numbers such as {flags[found][0]}, expected flags: 0 "
+            "forbids and 1 allows; what is added to logits is no mask"
+        )
     return found
 
 

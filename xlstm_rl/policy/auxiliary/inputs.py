@@ -5,12 +5,18 @@ reads what acting read.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from xlstm_rl.memory import StateTensors
-from xlstm_rl.normalization import NormalizationConfig, Observation, RunningMoments
+from xlstm_rl.normalization import (
+    NormalizationConfig,
+    Observation,
+    RunningMoments,
+    refresh_after_loading,
+)
 from xlstm_rl.policy.actions.base import ActionDistribution
 from xlstm_rl.policy.config import PolicyConfig
+from xlstm_rl.precision import KeepsPrecision
 
 OBSERVATION = "observation"
 """The key of an observation that has no parts, beside the others."""
@@ -22,7 +28,7 @@ ACTION_MASK = "~action_mask"
 _EPSILON = 1e-8
 
 
-class AuxiliaryInputs(nn.Module):
+class AuxiliaryInputs(KeepsPrecision):
     """The inputs that come from the step before, as in Duan et al. 2016 (arXiv:1611.02779).
 
     At the first step of an episode the previous action and reward are zeros and the flag is one.
@@ -61,12 +67,12 @@ class AuxiliaryInputs(nn.Module):
         scaled = policy.previous_reward and normalization.reward
         self.moments = RunningMoments(1) if scaled else None
         self.register_buffer("scale", torch.ones(1), persistent=False)
-        self.register_load_state_dict_post_hook(lambda self, _: self._refresh())  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(refresh_after_loading)  # type: ignore[no-untyped-call]
 
     def initial_tensors(self, batch_size: int, device: torch.device | None = None) -> StateTensors:
         """Return the state before an episode: zeros."""
-        shapes = self.state_shapes.values()
-        return tuple(torch.zeros(batch_size, *shape, device=device) for shape in shapes)
+        shapes, dtype = self.state_shapes.values(), self.cast_like.dtype
+        return tuple(torch.zeros(batch_size, *s, dtype=dtype, device=device) for s in shapes)
 
     def join(
         self,
@@ -95,16 +101,17 @@ class AuxiliaryInputs(nn.Module):
             if PREVIOUS_REWARD in self.sizes:
                 joined[PREVIOUS_REWARD] = self._reward(reward, first)
             if FIRST_STEP in self.sizes:
-                joined[FIRST_STEP] = first.float()
+                joined[FIRST_STEP] = first.to(self.cast_like.dtype)
         if mask is not None:
             joined[ACTION_MASK] = mask
         return joined
 
     def _reward(self, reward: Tensor | None, first: Tensor) -> Tensor:
+        dtype = self.cast_like.dtype
         if reward is None:
-            return torch.zeros_like(first, dtype=torch.float32)
-        scaled = reward.float().unsqueeze(-1) * self.scale
-        return scaled.clamp(-self.clip, self.clip).masked_fill(first, 0.0)
+            return torch.zeros_like(first, dtype=dtype)
+        scaled = reward.unsqueeze(-1) * self.scale
+        return scaled.clamp(-self.clip, self.clip).to(dtype).masked_fill(first, 0.0)
 
     def after(self, tensors: StateTensors, action: Tensor, inplace: bool = False) -> StateTensors:
         """Return the state after actions `[B, ...]` in the policy's units."""
@@ -112,7 +119,7 @@ class AuxiliaryInputs(nn.Module):
             return tensors
         new: StateTensors = (torch.ones_like(tensors[-1]),)
         if PREVIOUS_ACTION in self.sizes:
-            new = (self._features(action), *new)
+            new = (self._features(action).to(self.cast_like.dtype), *new)
         if not inplace:
             return new
         for old, value in zip(tensors, new, strict=True):
@@ -123,9 +130,10 @@ class AuxiliaryInputs(nn.Module):
         """Merge rewards `[N]` into the statistics."""
         if self.moments is not None:
             self.moments.update(reward.unsqueeze(-1))
-            self._refresh()
+            self.refresh()
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Derive the factor of rewards from the statistics."""
         if self.moments is not None:
             square = self.moments.var + self.moments.mean.square()
             self.scale.copy_((square + _EPSILON).rsqrt())

@@ -9,6 +9,7 @@ from torch import Tensor
 from xlstm_rl.envs.spaces.leaves import build, map_leaves, space_leaves
 from xlstm_rl.normalization import Observation
 from xlstm_rl.policy.actions.mask import ActionMask
+from xlstm_rl.policy.arrays import as_tensor
 from xlstm_rl.policy.auxiliary.inputs import AuxiliaryInputs
 from xlstm_rl.policy.config import PolicyConfig
 
@@ -96,29 +97,39 @@ class AuxiliaryReader:
                 "this policy reads the previous reward: pass reward=, what the environment "
                 "answered to the last action"
             )
-        found = torch.as_tensor(reward, dtype=torch.float32, device=device)
+        found = as_tensor(reward, "reward")
         if found.numel() != batch_size:
             raise ValueError(
                 f"reward has shape {list(found.shape)}, expected [{batch_size}]: one for each "
                 "environment"
             )
-        return found.reshape(batch_size)
+        if not isinstance(reward, Tensor) and not bool(found.isfinite().all()):
+            raise ValueError(f"reward is {reward}: NaN or infinite, on which no policy is trained")
+        return found.to(device).reshape(batch_size)
 
     def _flags(self, mask: Any, batch_size: int, device: torch.device) -> Tensor:
-        if isinstance(mask, Tensor) and mask.device.type != "cpu":
-            return mask.bool().expand(batch_size, self.mask.width)  # a look would wait for it
         shape = (batch_size, self.mask.width)
+        if isinstance(mask, Tensor) and mask.device.type != "cpu":  # a look would wait for it
+            if tuple(mask.shape) != shape or mask.is_floating_point():
+                raise ValueError(
+                    f"action_mask has shape {list(mask.shape)} and dtype {mask.dtype}, expected "
+                    f"bools {list(shape)} of a tensor on {mask.device}: one for each output"
+                )
+            return mask.bool()
         if isinstance(mask, Tensor) and mask.dtype == torch.bool and tuple(mask.shape) == shape:
             flags = mask.numpy()
         else:
-            as_array = map_leaves(lambda one: one.numpy() if isinstance(one, Tensor) else one, mask)
-            flags = self.mask.read(as_array, batch_size)
+            flags = self.mask.read(map_leaves(_as_array, mask), batch_size)
         nothing = self.mask.all_false(flags)
         if nothing is not None:
             raise ValueError(
                 f"the action mask of environment {nothing[0]} allows no action{nothing[1]}"
             )
         return torch.from_numpy(flags).to(device)
+
+
+def _as_array(mask: Any) -> Any:
+    return mask.detach().cpu().numpy() if isinstance(mask, Tensor) else mask
 
 
 def is_set(flags: Tensor | None) -> bool:
