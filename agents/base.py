@@ -4,80 +4,85 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 
+import numpy as np
 from typing_extensions import Self
 
 from xlstm_rl.agents.device import torch_threads
 from xlstm_rl.agents.setup import AgentSetup
-from xlstm_rl.collection.collector import Collector, Rollout
-from xlstm_rl.config import ConfigError
-from xlstm_rl.seeding import reset_seed
+from xlstm_rl.collection.collector import Rollout
 
-OnUpdate = Callable[[int, dict[str, float]], None]
+OnUpdate = Callable[[int, dict[str, float]], bool | None]
 
 
 class RecurrentAgent(AgentSetup):
-    """An on-policy agent with a recurrent policy; `AgentSetup` explains the arguments."""
+    """An on-policy agent with a recurrent policy; `AgentSetup` explains the arguments.
+
+    A context manager, which calls `close`.
+    """
 
     @abstractmethod
     def update(self, rollout: Rollout, progress: float) -> dict[str, float]:
         """Improve the policy on a rollout and return what to log."""
 
-    def learn(self, total_steps: int | None = None, on_update: OnUpdate | None = None) -> Self:
+    def learn(
+        self,
+        total_steps: int | None = None,
+        on_update: OnUpdate | None = None,
+        *,
+        horizon: int | None = None,
+    ) -> Self:
         """Train for `total_steps` more environment steps, in whole rollouts.
 
         The number of rollouts is rounded down, so that the budget is kept, but is at least one.
+        What is left over counts in the next call. Schedules run over the agent's `total_steps`,
+        or to the end of this call where that is later or where the agent was given none. So ten
+        calls of `learn(10_000)` on an agent made with `total_steps=100_000` equal one call of
+        `learn(100_000)`. All calls until `close` log to the same place.
 
         Args:
             total_steps: environment steps, summed over the environments; None: the
                 configuration's.
-            on_update: called after each update with the steps done and the metrics.
+            on_update: called after each update with the steps done and the metrics; if it returns
+                False, training is saved and stops.
+            horizon: the number of steps done at which schedules reach their end, for this call.
 
         Raises:
             TrainingError: a loss, an observation or a reward is not finite.
         """
-        total = self.config.total_steps if total_steps is None else total_steps
-        if total < 1:
-            raise ConfigError(f"total_steps={total}: expected 1 or more")
-        try:
-            with torch_threads(self.config.threads):
-                self._run.open_logger()
-                self._learn(total, on_update)
-        finally:
-            self._run.close()
+        steps = self.config.total_steps if total_steps is None else total_steps
+        rollouts = self._budget.start(self.steps_done, steps, horizon)
+        with torch_threads(self.config.threads):
+            self._run.open_logger()
+            if self._collector is None:
+                self._collector = self._make_collector()
+            for _ in range(rollouts):
+                began = time.perf_counter()
+                rollout = self._collector.collect()
+                self._prepare(rollout)
+                metrics = self.update(rollout, self._budget.progress(self.steps_done))
+                self.steps_done += self._budget.rollout
+                self._episodes.add(rollout)
+                metrics = {**self._episodes.metrics(), **metrics}
+                metrics["time/sps"] = self._budget.rollout / (time.perf_counter() - began)
+                self._run.log(self.steps_done, metrics)
+                if self._checkpoint_is_due():
+                    self._checkpoint()
+                if on_update is not None and _is_false(on_update(self.steps_done, metrics)):
+                    break
+            self._checkpoint()
         return self
 
-    def _learn(self, total: int, on_update: OnUpdate | None) -> None:
-        per_rollout = self.algorithm.rollout_steps * self.env.num_envs
-        start, updates = self.steps_done, max(1, total // per_rollout)
+    def _checkpoint_is_due(self) -> bool:
+        """Return whether the last rollout crossed a multiple of `checkpoint.every_steps`."""
         every = self.config.checkpoint.every_steps
-        if self._collector is None:
-            self._collector = self._make_collector()
-        for done in range(updates):
-            began = time.perf_counter()
-            rollout = self._collector.collect()
-            self._prepare(rollout)
-            metrics = self.update(rollout, done / updates)
-            self.steps_done = start + (done + 1) * per_rollout
-            self._episodes.add(rollout)
-            metrics = {**self._episodes.metrics(), **metrics}
-            metrics["time/sps"] = per_rollout / (time.perf_counter() - began)
-            self._run.log(self.steps_done, metrics)
-            if every and self.steps_done // every > (self.steps_done - per_rollout) // every:
-                self._run.save(self.policy, self.trainer_state())
-            if on_update is not None:
-                on_update(self.steps_done, metrics)
-        self._run.save(self.policy, self.trainer_state())
+        before = self.steps_done - self._budget.rollout
+        return bool(every) and self.steps_done // every > before // every
 
-    def _make_collector(self) -> Collector:
-        return Collector(
-            self.env,
-            self.policy,
-            self.algorithm.rollout_steps,
-            self.algorithm.sequence_steps(),
-            reset_seed(self.env, self.config.seed),
-            self.sample_generator,
-        )
+    def _checkpoint(self) -> None:
+        if self.run_dir is not None:
+            self._run.save(self.run_dir, self.policy, self.trainer_state())
 
     def _prepare(self, rollout: Rollout) -> None:
         """Scale the rewards and bring the running statistics up to date, after collecting."""
@@ -115,8 +120,27 @@ class RecurrentAgent(AgentSetup):
         Raises:
             ConfigError: the folder holds something else; nothing in it is touched.
         """
-        return self._run.save_to(run_dir, self.policy, self.trainer_state())
+        return self._run.save(run_dir, self.policy, self.trainer_state())
 
     def close(self) -> None:
-        """Close the environments."""
-        self.env.close()
+        """Close the logger and the environments; `learn` would open another logger."""
+        try:
+            self._run.close()
+        finally:
+            self.env.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _is_false(answer: object) -> bool:
+    """Return whether a callback answered False: NumPy's too, but no other empty value."""
+    return isinstance(answer, bool | np.bool_) and not answer

@@ -12,6 +12,7 @@ from xlstm_rl.agents.arguments import Environment, Section, read_config
 from xlstm_rl.agents.config import TrainConfig
 from xlstm_rl.agents.device import resolve_device, torch_threads
 from xlstm_rl.agents.episode_metrics import RecentEpisodes
+from xlstm_rl.agents.step_budget import StepBudget
 from xlstm_rl.collection.collector import Collector
 from xlstm_rl.collection.masks import mask_check
 from xlstm_rl.config import ConfigError, config_to_dict
@@ -19,7 +20,7 @@ from xlstm_rl.envs import make_vector_env
 from xlstm_rl.normalization import RewardNormalizer
 from xlstm_rl.policy.policy import Policy
 from xlstm_rl.runs.run import Run
-from xlstm_rl.seeding import spawn_seed
+from xlstm_rl.seeding import reset_seed, spawn_seed
 
 
 class AgentSetup(ABC):
@@ -29,6 +30,8 @@ class AgentSetup(ABC):
         environment: an id, a callable that makes one environment, or a ready vector environment;
             None: `env.id`.
         seed: of the initial weights, the environments and the sampled actions.
+        total_steps: environment steps of the whole training, over which schedules run, however many
+            calls of `learn` it is parted into; None: they run over what `learn` is asked for.
         device: `auto`, `cpu`, `cuda`, ...
         threads: CPU threads torch may use for the initial weights and while learning; 0: torch's
             own choice.
@@ -52,6 +55,7 @@ class AgentSetup(ABC):
         /,
         *,
         seed: int = 0,
+        total_steps: int | None = None,
         device: str = "auto",
         threads: int = 1,
         run_dir: str | None = None,
@@ -63,7 +67,14 @@ class AgentSetup(ABC):
         logger: Section = None,
         checkpoint: Section = None,
     ) -> None:
-        top = {"seed": seed, "device": device, "threads": threads, "run_dir": run_dir}
+        top: dict[str, Any] = {
+            "seed": seed,
+            "device": device,
+            "threads": threads,
+            "run_dir": run_dir,
+        }
+        if total_steps is not None:
+            top["total_steps"] = total_steps
         sections = {
             "env": env,
             "normalization": normalization,
@@ -73,16 +84,19 @@ class AgentSetup(ABC):
             "logger": logger,
             "checkpoint": checkpoint,
         }
-        self._setup(read_config(self.algo, environment, top, sections), environment)
+        config = read_config(self.algo, environment, top, sections)
+        self._setup(config, environment, None if total_steps is None else config.total_steps)
 
     @classmethod
     def from_config(cls, config: TrainConfig) -> Self:
         """Return an agent for a whole configuration."""
         agent = cls.__new__(cls)
-        agent._setup(config, None)
+        agent._setup(config, None, config.total_steps)
         return agent
 
-    def _setup(self, config: TrainConfig, environment: Environment) -> None:
+    def _setup(
+        self, config: TrainConfig, environment: Environment, total_steps: int | None
+    ) -> None:
         if config.agent.algo != self.algo:
             raise ConfigError(
                 f"agent.algo={config.agent.algo}: {type(self).__name__} runs {self.algo}; use the "
@@ -115,6 +129,7 @@ class AgentSetup(ABC):
             else None
         )
         self.steps_done = 0
+        self._budget = StepBudget(config.agent.rollout_steps * self.env.num_envs, total_steps)
         self._collector: Collector | None = None
         self._episodes = RecentEpisodes()
         self._run = Run(
@@ -124,6 +139,16 @@ class AgentSetup(ABC):
     @abstractmethod
     def make_optimizer(self) -> Optimizer:
         """Return the optimiser of `self.parameters`."""
+
+    def _make_collector(self) -> Collector:
+        return Collector(
+            self.env,
+            self.policy,
+            self.algorithm.rollout_steps,
+            self.algorithm.sequence_steps(),
+            reset_seed(self.env, self.config.seed),
+            self.sample_generator,
+        )
 
     def trainer_state(self) -> dict[str, Any]:
         """Return what training needs beyond the policy, as plain values and tensors."""

@@ -162,9 +162,10 @@ class TensorBoardSink:
         self._writer = SummaryWriter(log_dir=str(folder))
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Add a scalar per metric."""
+        """Add a scalar per metric, and flush them, so that a killed run keeps them."""
         for key, value in metrics.items():
             self._writer.add_scalar(key, value, step)
+        self._writer.flush()
 
     def close(self) -> None:
         """Write the last events."""

@@ -1,6 +1,7 @@
 """What an agent writes while it trains: run folders, checkpoints, metrics."""
 
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from xlstm_rl.runs.loggers import Logger, LoggerConfig, make_logger
 class Run:
     """The files of one agent's training.
 
-    There are none until the folder is opened: then `log` and `save` write into it.
+    There are none until the folder is opened; then `log` writes into it.
 
     Args:
         config: the resolved configuration of the whole run.
@@ -32,6 +33,7 @@ class Run:
         self._keep = keep
         self._made: set[Path] = set()
         self._logger: Logger | None = None
+        self._close_logger: Callable[[], object] = lambda: None
 
     def open(self) -> Path:
         """Make the run folder, unless it is there, and return it.
@@ -44,25 +46,22 @@ class Run:
         return self.folder
 
     def open_logger(self) -> None:
-        """Make ready to log, and the run folder too where there is a logger or a `run_dir`."""
+        """Make ready to log, and the run folder too where there is a logger or a `run_dir`.
+
+        A logger that is open stays: a run has one until `close`, or until nobody holds the run.
+        """
         if self._logger_config.kind != "none" or self._run_dir is not None:
             self.open()
-        if self.folder is not None:
+        if self.folder is not None and self._logger is None:
             self._logger = make_logger(self._logger_config, self.folder, self._config)
+            self._close_logger = weakref.finalize(self, self._logger.close)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Log the metrics of one step, if there is a run folder."""
         if self._logger is not None:
             self._logger.log(step, metrics)
 
-    def save(self, policy: Policy, trainer_state: Mapping[str, Any]) -> None:
-        """Write a checkpoint, if there is a run folder."""
-        if self.folder is not None:
-            self._write(self.folder, policy, trainer_state)
-
-    def save_to(
-        self, run_dir: str | Path, policy: Policy, trainer_state: Mapping[str, Any]
-    ) -> Path:
+    def save(self, run_dir: str | Path, policy: Policy, trainer_state: Mapping[str, Any]) -> Path:
         """Write a checkpoint into a folder that is new or empty, or was made here before.
 
         Raises:
@@ -71,14 +70,15 @@ class Run:
         path = Path(run_dir)
         if path.resolve() not in self._made:
             self._create(path)
-        self._write(path, policy, trainer_state)
+        with new_checkpoint(path, trainer_state["steps_done"], self._keep) as draft:
+            write_checkpoint(draft, policy, dict(trainer_state))
         return path
 
     def close(self) -> None:
         """Close the logger."""
         if self._logger is not None:
-            self._logger.close()
             self._logger = None
+            self._close_logger()
 
     def _create(self, path: str | Path | None) -> Path:
         config = self._config
@@ -91,7 +91,3 @@ class Run:
         )
         self._made.add(folder.resolve())
         return folder
-
-    def _write(self, run_dir: Path, policy: Policy, trainer_state: Mapping[str, Any]) -> None:
-        with new_checkpoint(run_dir, trainer_state["steps_done"], self._keep) as folder:
-            write_checkpoint(folder, policy, dict(trainer_state))
