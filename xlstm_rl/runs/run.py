@@ -1,7 +1,7 @@
 """What an agent writes while it trains: run folders, checkpoints, metrics."""
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ class Run:
         self._keep = keep
         self._made: set[Path] = set()
         self._logger: Logger | None = None
-        self._close_logger: Callable[[], object] = lambda: None
+        self._close_logger: weakref.finalize[[], Run] | None = None
 
     def open(self) -> Path:
         """Make the run folder, unless it is there, and return it.
@@ -55,6 +55,8 @@ class Run:
         if self.folder is not None and self._logger is None:
             self._logger = make_logger(self._logger_config, self.folder, self._config)
             self._close_logger = weakref.finalize(self, self._logger.close)
+            # At exit every row is on disk, and W&B ends its runs itself, with the exit status.
+            self._close_logger.atexit = False
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Log the metrics of one step, if there is a run folder."""
@@ -76,9 +78,9 @@ class Run:
 
     def close(self) -> None:
         """Close the logger."""
-        if self._logger is not None:
-            self._logger = None
-            self._close_logger()
+        self._logger = None
+        if self._close_logger is not None:
+            self._close_logger()  # once: afterwards it does nothing
 
     def _create(self, path: str | Path | None) -> Path:
         config = self._config
