@@ -196,7 +196,7 @@ MALFORMED: dict[str, tuple[Change, str]] = {
     "None for final_obs": (_spoil_final(_empty), "has nothing of environment 2, which was trunc"),
     "a short final_obs": (
         _spoil_final(_shorten),
-        r"environment 2: in info\['final_obs'\], the observation of 1 environments has shape \[1, 1",
+        r"environment 2: in info\['final_obs'\], the observation of 1 environments has shape",
     ),
 }
 

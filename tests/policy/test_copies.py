@@ -124,7 +124,7 @@ def test_an_actor_with_a_captured_graph_says_that_it_cannot_be_copied(
     make_policy: Make, way: str
 ) -> None:
     actor = GraphActor(make_policy(), 2, True, _Repeat())
-    with pytest.raises(TypeError, match="CUDA graph.*send the policy, and make an actor"):
+    with pytest.raises(TypeError, match=r"CUDA graph.*send the policy, and make an actor"):
         WAYS[way](actor)
 
 

@@ -136,6 +136,31 @@ def test_an_agent_may_save_into_its_own_folder_again(tmp_path: Path) -> None:
     assert (folder / "latest").read_text().strip() == "96"
 
 
+def test_a_step_that_nothing_changed_at_is_not_written_again(tmp_path: Path) -> None:
+    agent = RecurrentPPO(
+        "xlstm_rl/CartPoleNoVel-v1",
+        run_dir=str(tmp_path / "run"),
+        checkpoint={"every_steps": 32},
+        **SECTIONS,
+    )
+    checkpoint = tmp_path / "run" / "checkpoints" / "64"
+    seen: list[int] = []
+
+    def on_update(step: int, metrics: dict[str, float]) -> None:
+        if step == 64:
+            seen.append(checkpoint.stat().st_ino)
+
+    agent.learn(64, on_update)  # the last rollout crosses every_steps
+    agent.save(tmp_path / "run")
+    assert checkpoint.stat().st_ino == seen[0]
+    with torch.no_grad():
+        agent.parameters[0].add_(1.0)
+    agent.save(tmp_path / "run")
+    assert checkpoint.stat().st_ino != seen[0]
+    saved = load_policy(tmp_path / "run").network.parameters()
+    assert torch.equal(next(saved), agent.parameters[0])
+
+
 def test_old_checkpoints_are_pruned_and_the_latest_stays(tmp_path: Path) -> None:
     agent = RecurrentPPO(
         "xlstm_rl/CartPoleNoVel-v1",

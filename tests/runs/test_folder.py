@@ -74,6 +74,41 @@ def test_the_same_step_can_be_saved_again(tmp_path: Path) -> None:
     assert checkpoint_steps(tmp_path) == [100]
 
 
+def test_the_same_files_are_not_written_again(tmp_path: Path) -> None:
+    def save(text: str) -> int:
+        with new_checkpoint(tmp_path, 100) as folder:
+            (folder / "policy.safetensors").write_text(text)
+        return (tmp_path / "checkpoints" / "100").stat().st_ino
+
+    first = save("a")
+    assert save("a") == first
+    assert save("b") != first
+    assert (latest_checkpoint(tmp_path) / "policy.safetensors").read_text() == "b"
+    assert os.listdir(tmp_path / "checkpoints") == ["100"]
+
+
+def test_a_checkpoint_that_was_being_replaced_is_found_and_gets_its_name_back(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path, 100)
+    checkpoints = tmp_path / "checkpoints"
+    (checkpoints / "100").rename(checkpoints / ".100.old")
+    (checkpoints / ".50.part").mkdir()
+    assert latest_checkpoint(tmp_path) == checkpoints / ".100.old"
+    assert checkpoint_steps(tmp_path) == [100]
+    write(tmp_path, 200)
+    assert sorted(os.listdir(checkpoints)) == ["100", "200"]
+
+
+def test_an_interrupted_removal_leaves_no_checkpoint_in_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, 100)
+    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)  # killed before it began
+    write(tmp_path, 200, keep=1)
+    assert checkpoint_steps(tmp_path) == [200]
+
+
 def test_old_checkpoints_go_by_their_step_and_never_the_latest(tmp_path: Path) -> None:
     for step in (900, 1000, 11000):
         write(tmp_path, step, keep=2)

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from xlstm_rl.cli.options import read_options, refusing_bad_input
+from xlstm_rl.files import replacing
 from xlstm_rl.runs.folder import latest_checkpoint, run_of
 
 
@@ -58,7 +59,8 @@ def run(args: Sequence[str]) -> int:
         report = _evaluate(options)
     text = json.dumps(report)
     folder = run_of(Path(report["checkpoint"]))
-    (folder / "eval.json").write_text(f"{text}\n", encoding="utf-8")
+    with replacing(folder / "eval.json") as draft:
+        draft.write_text(f"{text}\n", encoding="utf-8")
     print(text if options.json else _sentence(report))
     return 0
 

@@ -6,6 +6,7 @@ A checkpoint appears under its name only when it is complete, and `latest` names
 so that a run killed at any moment leaves a folder that loads.
 """
 
+import filecmp
 import os
 import re
 import shutil
@@ -17,12 +18,15 @@ from typing import Any
 
 from xlstm_rl.config import ConfigError, save_yaml
 from xlstm_rl.errors import CheckpointError
+from xlstm_rl.files import replacing
 
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.csv"
 POLICY_FILE = "policy.safetensors"
 _CHECKPOINTS = "checkpoints"
 _LATEST = "latest"
+_PART = ".part"  # a checkpoint that is being written, or removed
+_OLD = ".old"  # a whole one, while another of the same step takes its place
 
 
 def create_run_folder(
@@ -54,7 +58,8 @@ def create_run_folder(
         else:
             folder = Path(run_dir)
             _claim(folder)
-        save_yaml(config, folder / CONFIG_FILE)
+        with replacing(folder / CONFIG_FILE) as draft:
+            save_yaml(config, draft)
     except OSError as error:
         raise ConfigError(
             f"run folder {run_dir or root}: cannot be made: {error.strerror}"
@@ -93,32 +98,63 @@ def new_checkpoint(run: str | Path, step: int, keep: int | None = None) -> Itera
     """A folder to write a checkpoint into, which becomes `checkpoints/<step>` and `latest`.
 
     On leaving without an error the folder gets its name, `latest` is moved to it, and all but
-    the newest `keep` checkpoints are removed (None: all stay). On an error nothing changes.
+    the newest `keep` checkpoints are removed (None: all stay). On an error nothing changes, and
+    neither does a checkpoint of this step with the very same files.
     """
     parent = Path(run) / _CHECKPOINTS
-    final, draft = parent / str(step), parent / f".{step}.part"
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
+    final, draft = parent / str(step), parent / f".{step}{_PART}"
+    parent.mkdir(parents=True, exist_ok=True)
+    _tidy(parent)
+    draft.mkdir()
     try:
         yield draft
-        if final.exists():
-            shutil.rmtree(final)
-        draft.replace(final)
+        if not _holds_the_same(draft, final):
+            if final.exists():
+                # A folder cannot be replaced at once: until the next line readers take this one.
+                final.rename(parent / f".{step}{_OLD}")
+            draft.rename(final)
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    pointer = Path(run) / f".{_LATEST}.part"
-    pointer.write_text(f"{step}\n", encoding="utf-8")
-    os.replace(pointer, Path(run) / _LATEST)
+        _tidy(parent)
+    with replacing(Path(run) / _LATEST) as pointer:
+        pointer.write_text(f"{step}\n", encoding="utf-8")
     if keep is not None:
         prune_checkpoints(run, keep)
+
+
+def _holds_the_same(draft: Path, final: Path) -> bool:
+    """Whether every file of a draft lies in a checkpoint too, byte for byte."""
+    names = os.listdir(draft)
+    return final.is_dir() and filecmp.cmpfiles(draft, final, names, shallow=False)[0] == names
+
+
+def _tidy(parent: Path) -> None:
+    """Finish what an interrupted save left: give back a whole checkpoint its name, drop parts."""
+    for old in parent.glob(f".*{_OLD}"):
+        final = parent / old.name[1 : -len(_OLD)]
+        if final.exists():
+            _remove(old)
+        else:
+            old.rename(final)
+    for draft in parent.glob(f".*{_PART}"):
+        shutil.rmtree(draft, ignore_errors=True)
+    for pointer in parent.parent.glob(f".{_LATEST}.*"):
+        pointer.unlink()
+
+
+def _remove(checkpoint: Path) -> None:
+    """Remove a checkpoint; one that is half removed no longer has its name."""
+    step = checkpoint.name.lstrip(".").removesuffix(_OLD)
+    rubbish = checkpoint.with_name(f".{step}{_PART}")
+    checkpoint.rename(rubbish)
+    shutil.rmtree(rubbish)
 
 
 def checkpoint_steps(run: str | Path) -> list[int]:
     """The steps at which a run has checkpoints, ascending."""
     parent = Path(run) / _CHECKPOINTS
-    if not parent.is_dir():
-        return []
-    return sorted(int(path.name) for path in parent.iterdir() if path.name.isdecimal())
+    names = {path.name for path in parent.iterdir()} if parent.is_dir() else set()
+    names |= {name[1 : -len(_OLD)] for name in names if name.endswith(_OLD)}
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def prune_checkpoints(run: str | Path, keep: int) -> None:
@@ -127,7 +163,7 @@ def prune_checkpoints(run: str | Path, keep: int) -> None:
     steps = checkpoint_steps(run)
     for step in steps[: max(0, len(steps) - keep)]:
         if step != latest:
-            shutil.rmtree(Path(run) / _CHECKPOINTS / str(step))
+            _remove(Path(run) / _CHECKPOINTS / str(step))
 
 
 def latest_checkpoint(run: str | Path) -> Path:
@@ -142,7 +178,10 @@ def latest_checkpoint(run: str | Path) -> Path:
         raise CheckpointError(f"{folder}: {problem}; expected a run folder or a checkpoint in one")
     if (folder / POLICY_FILE).is_file():
         return folder
+    steps = checkpoint_steps(folder)
     step = _read_latest(folder)
+    if step is None and steps:  # killed before the first `latest`
+        step = steps[-1]
     if step is None:
         if (folder / CONFIG_FILE).is_file():
             raise CheckpointError(f"{folder}: this run has no checkpoint yet")
@@ -150,8 +189,11 @@ def latest_checkpoint(run: str | Path) -> Path:
             f"{folder}: not a run folder (it has no `{_LATEST}` and no {POLICY_FILE})"
         )
     checkpoint = folder / _CHECKPOINTS / str(step)
+    old = checkpoint.with_name(f".{step}{_OLD}")
+    if not checkpoint.exists() and old.exists():  # killed while it was being replaced
+        return old
     if not (checkpoint / POLICY_FILE).is_file():
-        others = ", ".join(str(other) for other in checkpoint_steps(folder) if other != step)
+        others = ", ".join(str(other) for other in steps if other != step)
         advice = f"; name one of its checkpoints instead: {others}" if others else ""
         raise CheckpointError(
             f"{checkpoint}: has no {POLICY_FILE}, though it is the latest{advice}"

@@ -18,6 +18,7 @@ from urllib.parse import urlparse
 from weakref import WeakSet
 
 from xlstm_rl.config.errors import one_line
+from xlstm_rl.files import replacing
 from xlstm_rl.options.section import Section
 from xlstm_rl.runs.folder import METRICS_FILE
 
@@ -145,16 +146,19 @@ class CsvSink:
 
     def _add_columns(self, new: list[str]) -> None:
         self._file.close()
-        with self._path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.reader(file))[1:]
-        self._columns += new
-        draft = self._path.with_suffix(".csv.part")
-        with draft.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(self._columns)
-            writer.writerows(row + [""] * len(new) for row in rows)
-        os.replace(draft, self._path)
-        self._open("a")
+        try:
+            with self._path.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.reader(file))[1:]
+            with (
+                replacing(self._path) as draft,
+                draft.open("w", newline="", encoding="utf-8") as file,
+            ):
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(self._columns + new)
+                writer.writerows(row + [""] * len(new) for row in rows)
+            self._columns += new
+        finally:
+            self._open("a")
 
 
 class TensorBoardSink:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xlstm_rl.config import ConfigError, load_yaml
+from xlstm_rl.files import replacing
 from xlstm_rl.runs.folder import CONFIG_FILE, METRICS_FILE
 
 if TYPE_CHECKING:
@@ -143,7 +144,8 @@ def plot_runs(runs: Sequence[str | Path], out: str | Path, metric: str = "episod
     axes.legend(frameon=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150)
+        with replacing(path) as draft:
+            figure.savefig(draft, dpi=150)
     except OSError as error:
         raise ConfigError(f"--out {out}: cannot be written: {error.strerror}") from None
     return path
