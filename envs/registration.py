@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import re
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
 from xlstm_rl.envs.extras import is_extra, missing_package
+from xlstm_rl.options.arguments import close_names
 
 
 class _Registered(NamedTuple):
@@ -154,7 +154,7 @@ def _close_ids(name: str) -> list[str]:
     ids: dict[str, list[str]] = {}
     for spec in newest.values():
         ids.setdefault(_bare(spec.id), []).append(spec.id)
-    matches = difflib.get_close_matches(_bare(name), ids, n=3, cutoff=0.7)
+    matches = close_names(_bare(name), ids, n=3, cutoff=0.7)
     if _bare(name) in ids:
         matches = [_bare(name)]
     namespace = name.rpartition("/")[0]

@@ -4,7 +4,6 @@ Acting goes through this door at every step, with the same shapes for hours: a c
 has passed is remembered, and only a new one is looked at in detail.
 """
 
-import difflib
 from collections.abc import Hashable
 from typing import NoReturn
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from xlstm_rl.kernels.types import compute_dtype
+from xlstm_rl.options.arguments import close_names
 
 BACKENDS = ("auto", "reference", "torch", "triton")
 FORGET_GATES = ("sigmoid", "exponential")
@@ -24,7 +24,7 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise ``ValueError`` unless ``value`` is one of ``choices``."""
     if value in choices:
         return
-    near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.4)
+    near = close_names(str(value), choices, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise ValueError(f"{name}={value!r} is unknown: {hint}choose one of {', '.join(choices)}")
 

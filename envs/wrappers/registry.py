@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import re
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 
 from xlstm_rl.envs.extras import missing_package
+from xlstm_rl.options.arguments import did_you_mean
 
 
 class Registered(NamedTuple):
@@ -77,11 +77,10 @@ def check_wrappers(wrappers: object) -> dict[str, dict[str, Any]]:
     for name, arguments in wrappers.items():
         foreign = isinstance(name, str) and _FOREIGN.fullmatch(name) is not None
         if name not in WRAPPERS and not foreign:
-            close = difflib.get_close_matches(str(name), WRAPPERS, n=1)
-            hint = f"did you mean {close[0]}? " if close else ""
+            hint = did_you_mean(str(name), WRAPPERS) or ";"
             raise ValueError(
-                f"env.wrappers: no wrapper {name!r} is known; {hint}There are "
-                f"{', '.join(WRAPPERS)}, and those of other packages as 'module:Name'"
+                f"env.wrappers: no wrapper {name!r} is known{hint} "
+                f"There are {', '.join(WRAPPERS)}, and those of other packages as 'module:Name'"
             )
         if not isinstance(arguments, Mapping):
             raise ValueError(

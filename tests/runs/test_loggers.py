@@ -1,16 +1,22 @@
+import copy
 import csv
 import json
 import math
 import os
+import pickle
 import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from xlstm_rl.runs.loggers import LoggerConfig, make_logger
+from xlstm_rl.agents import TrainConfig
+from xlstm_rl.config import ConfigError, config_from_dict, config_to_dict, parse_config
+from xlstm_rl.runs.loggers import LoggerConfig, make_logger, register_logger
+from xlstm_rl.runs.loggers.config import LOGGERS
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -148,3 +154,114 @@ def read_wandb(path: Path) -> tuple[list[dict[str, float]], list[tuple[str, str]
         elif record.WhichOneof("record_type") == "metric":
             axes.append((record.metric.name or record.metric.glob_name, record.metric.step_metric))
     return points, axes
+
+
+def test_several_loggers_at_once_each_get_every_row(tmp_path: Path) -> None:
+    with make_logger(LoggerConfig(kind="tensorboard,csv"), tmp_path, {}) as logger:
+        logger.log(1, {"episode/return": 1.0})
+    assert len(rows(tmp_path)) == 1
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("kind", ["csv,wandb", ["csv", "wandb"], ("csv", "wandb"), "csv, wandb"])
+def test_several_loggers_have_the_options_of_all(kind: Any) -> None:
+    config = LoggerConfig(kind=kind, project="p")
+    assert config == config_from_dict(LoggerConfig, {"kind": kind, "project": "p"})
+    assert (config.kind, config.project, config.tags) == ("csv,wandb", "p", ())
+    assert config_from_dict(LoggerConfig, config_to_dict(config)) == config
+    assert copy.deepcopy(config) == pickle.loads(pickle.dumps(config)) == config
+    words = ["--logger.kind", "csv,wandb", "--logger.project", "p"]
+    assert parse_config(TrainConfig, words).logger == config
+
+
+@pytest.mark.parametrize("kind", [kind for kind in LOGGERS.classes if kind != "wandb"])
+def test_an_option_of_another_logger_is_refused(kind: str) -> None:
+    message = f"logger.project: an option of logger.kind=wandb, but logger.kind is {kind}"
+    with pytest.raises(ValueError, match=message):
+        LoggerConfig(kind=kind, project="p")
+    with pytest.raises(ConfigError, match=f"--{message}"):
+        parse_config(TrainConfig, ["--logger.project", "p", "--logger.kind", kind])
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("wadnb", "expected csv, tensorboard, .*; did you mean wandb"),
+        ("csv,wadnb", "did you mean wandb"),
+        ("none,csv", "none alone"),
+        ("math:pi", "lacks `config_class`"),
+    ],
+)
+def test_unknown_loggers_are_refused(kind: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"logger.kind: .*{message}"):
+        LoggerConfig(kind=kind)
+
+
+def test_a_file_of_version_0_1_holds_the_options_of_wandb_for_every_kind() -> None:
+    old = {"project": "p", "name": None, "group": None, "tags": []}
+    assert config_from_dict(LoggerConfig, {"kind": "csv", **old}) == LoggerConfig()
+    assert config_from_dict(LoggerConfig, {"kind": "wandb", **old}).project == "p"  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("no_wandb_key")
+@pytest.mark.parametrize("kind", [kind for kind in LOGGERS.classes if kind != "none"])
+def test_every_logger_goes_on_where_it_stopped_and_stays_in_the_run_folder(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    monkeypatch.chdir(tmp_path)
+    for step in (1, 2):
+        with make_logger(LoggerConfig(kind=kind), run, {"seed": 1}) as logger:
+            logger.log(step, {"episode/return": math.nan, "loss/value": 0.5})
+            logger.log(step + 10, {"loss/new": 1.0})
+    assert [row["step"] for row in rows(run)] == ["1", "11", "2", "12"]
+    assert sorted(os.listdir(tmp_path)) == ["home", "run"]
+
+
+MODULE = """
+from dataclasses import dataclass
+
+from xlstm_rl.runs.loggers import LoggerConfig
+
+
+@dataclass(frozen=True)
+class LinesConfig(LoggerConfig):
+    kind: str = "foreign_logger:Lines"
+    file: str = "lines.txt"
+
+
+class Lines:
+    config_class = LinesConfig
+
+    def __init__(self, config, folder, run_config):
+        self.file = (folder / config.file).open("a")
+        print(run_config["seed"], file=self.file)
+
+    def write(self, step, metrics):
+        print(step, *metrics.items(), file=self.file, flush=True)
+
+    def close(self):
+        self.file.close()
+"""
+
+
+def test_a_logger_of_another_module_beside_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "foreign_logger.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    words = ["--logger.kind", "tensorboard,foreign_logger:Lines", "--logger.file", "a.txt"]
+    config = parse_config(TrainConfig, words).logger
+    with make_logger(config, tmp_path, {"seed": 7}) as logger:
+        logger.log(3, {"x": 1})
+    assert (tmp_path / "a.txt").read_text() == "7\n3 ('x', 1.0)\n"
+    assert len(rows(tmp_path)) == 1
+
+    import foreign_logger  # type: ignore[import-not-found]
+
+    monkeypatch.setattr(LOGGERS, "classes", dict(LOGGERS.classes))
+    register_logger(foreign_logger.LinesConfig, foreign_logger.Lines)
+    assert "foreign_logger:Lines" in LOGGERS.classes
+    make_logger(LoggerConfig(kind="foreign_logger:Lines"), tmp_path, {"seed": 8}).close()
+    assert (tmp_path / "lines.txt").read_text() == "8\n"

@@ -47,24 +47,24 @@ def check_whole(name: str, value: Any, minimum: int) -> int:
     return whole
 
 
-def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+def close_names(name: str, known: Iterable[str], n: int = 1, cutoff: float = 0.6) -> list[str]:
+    """The known names most like a name, at most `n`; case does not count."""
+    lowered = {full.lower(): full for full in reversed(list(known))}
+    return [lowered[one] for one in difflib.get_close_matches(name.lower(), lowered, n, cutoff)]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`; did you mean X?` where something known is close to `name`, else an empty string.
 
     The last part of a dotted name counts first: `num_envs` and `agent.num_envs` both suggest
-    `env.num_envs`. Case does not count.
+    `env.num_envs`.
     """
     known = list(known)
     tails: dict[str, list[str]] = {}
     for full in known:
         tails.setdefault(_tail(full), []).append(full)
-    lowered = {full.lower(): full for full in reversed(known)}
-    close = difflib.get_close_matches(name, tails.get(_tail(name), []), n=1, cutoff=0.0)
-    if not close:
-        found = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=cutoff)
-        close = [lowered[one] for one in found]
-    if not close:
-        tail = difflib.get_close_matches(_tail(name), tails, n=1, cutoff=cutoff)
-        close = [tails[word][0] for word in tail]
+    close = close_names(name, tails.get(_tail(name), []), cutoff=0.0) or close_names(name, known)
+    close = close or [tails[word][0] for word in close_names(_tail(name), tails)]
     return f"; did you mean {close[0]}?" if close else ""
 
 
