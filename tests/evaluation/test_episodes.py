@@ -4,6 +4,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+import torch
 
 from xlstm_rl import RecurrentPPO, evaluate
 from xlstm_rl.config import ConfigError
@@ -121,9 +122,16 @@ def test_a_policy_without_a_registered_environment_asks_for_one() -> None:
         evaluate(_policy())
 
 
-def test_no_episodes_are_refused() -> None:
-    with pytest.raises(ConfigError, match="episodes=0: expected 1 or more"):
-        evaluate(_policy(), Seeded, episodes=0)
+def test_counts_and_seeds_are_integers_of_any_type() -> None:
+    policy = _policy()
+    expected = evaluate(policy, Seeded, episodes=3, seed=4)
+    for three, four in ((np.int64(3), np.int32(4)), (3.0, 4.0), (torch.tensor(3), np.array(4))):
+        assert evaluate(policy, Seeded, episodes=three, seed=four) == expected
+    for wrong in (0, -2, 1.5, "3", True, None):
+        with pytest.raises(ConfigError, match=r"^episodes=.*: expected an integer >= 1"):
+            evaluate(policy, Seeded, episodes=wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"^seed=-1: expected an integer >= 0"):
+        evaluate(policy, Seeded, seed=-1)
 
 
 def test_a_missing_package_for_videos_is_named(
