@@ -158,7 +158,9 @@ def test_a_limit_holds_for_ids_callables_ready_environments_and_configurations()
     longer = evaluate(policy, "Pendulum-v1", episodes=1, max_episode_steps=250)
     assert longer.lengths == [250]  # in place of the registered 200
     for wrong in (0, -3, 2.5):
-        with pytest.raises(ConfigError, match=f"^max_episode_steps={wrong}: expected an integer >= 1"):
+        with pytest.raises(
+            ConfigError, match=f"^max_episode_steps={wrong}: expected an integer >= 1"
+        ):
             evaluate(policy, max_episode_steps=wrong)  # type: ignore[arg-type]
 
 

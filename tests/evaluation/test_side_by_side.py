@@ -32,14 +32,17 @@ EXACT = ("Discrete", "MultiDiscrete", "MultiBinary", "masked")
 class Walk(gymnasium.Env[Any, Any]):
     """Observes a walk that actions push; pays what was done; ends by chance after 3 to 12 steps."""
 
-    def __init__(self, action_space: Any, render_mode: str | None = None) -> None:
+    def __init__(
+        self, action_space: Any, render_mode: str | None = None, is_masked: bool = False
+    ) -> None:
+        self.is_masked = is_masked
         self.observation_space = spaces.Box(-np.inf, np.inf, (3,), np.float32)
         self.action_space, self.render_mode = action_space, render_mode
 
     def _answer(self) -> Any:
         mask = self.np_random.integers(2, size=5, dtype=np.int8)
         mask[self.np_random.integers(5)] = 1
-        return self.at.astype(np.float32), {"action_mask": mask}
+        return self.at.astype(np.float32), {"action_mask": mask} if self.is_masked else {}
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         super().reset(seed=seed)
@@ -66,7 +69,7 @@ class Walk(gymnasium.Env[Any, Any]):
 def _agent(name: str, **sections: Any) -> RecurrentPPO:
     space, policy = ACTIONS[name]
     return RecurrentPPO(
-        lambda render_mode=None: Walk(space, render_mode),
+        lambda render_mode=None: Walk(space, render_mode, name == "masked"),
         env={"num_envs": 2},
         memory={"pattern": "ms", "width": 16, "num_heads": 2},
         policy={"head_width": 8, **policy},
@@ -80,7 +83,7 @@ def _opinionated(name: str) -> tuple[Policy, Callable[..., Any]]:
     with torch.no_grad():
         policy.network.action_head.output.weight.mul_(30.0)
     space = ACTIONS[name][0]
-    return policy, lambda render_mode=None: Walk(space, render_mode)
+    return policy, lambda render_mode=None: Walk(space, render_mode, name == "masked")
 
 
 def _alone(policy: Policy, env: Any, seed: int, episode: int) -> tuple[float, int]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from xlstm_rl.collection.masks import read_masks
+from xlstm_rl.collection.masks import read_masks, tell_of_unread_masks
 from xlstm_rl.config import ConfigError
 from xlstm_rl.envs.faults.error_context import EnvStepError, ErrorContextEnv, wrong_observation
 from xlstm_rl.envs.spaces.leaves import row_of, stack_values, take
@@ -22,8 +22,6 @@ from xlstm_rl.policy.policy import Policy
 from xlstm_rl.seeding import global_streams, spawn_seed
 
 _MAX_PARALLEL = 20
-_LARGEST = float(np.finfo(np.float32).max)
-"""Observations are float32 to the network."""
 
 
 def evaluate(
@@ -147,6 +145,8 @@ def _play(
     waiting = iter(range(episodes))
     for seat, episode in zip(seats, waiting, strict=False):
         seat.begin(episode)
+    if not policy.auxiliary.reads_mask:
+        tell_of_unread_masks(policy, [seat.info for seat in seats])
     state = policy.initial_state(len(seats), critic=False)  # no action depends on it
     while seats:
         obs = stack_values(policy.observation_space, [seat.observation for seat in seats])
@@ -182,8 +182,12 @@ def _check_observations(policy: Policy, seats: list[_Seat], obs: Any) -> None:
         wrong = wrong_observation(leaf, values, len(seats))
         if wrong is not None:
             raise EnvError(f"{seats[wrong[0] or 0].place}: {wrong[1]}")
-        if values.dtype.kind == "f" and not (np.abs(values) <= _LARGEST).all():  # nor is NaN
-            row = int(np.argwhere(~(np.abs(values) <= _LARGEST))[0][0])
+        if values.dtype.kind != "f":
+            continue
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(values.astype(np.float32, copy=False))
+        if not finite.all():
+            row = int(np.argwhere(~finite)[0][0])
             what = f" {leaf.name!r}" if leaf.path else ""
             raise EnvError(
                 f"{seats[row].place}: its observation{what} is not finite, or too large for "
