@@ -7,12 +7,10 @@ from gymnasium.vector import VectorEnv
 
 from xlstm_rl.agents.config import TrainConfig
 from xlstm_rl.config import config_from_dict, config_to_dict
+from xlstm_rl.envs.config import CUSTOM_ENV
 
 Section: TypeAlias = Mapping[str, Any] | object | None
 Environment: TypeAlias = str | Callable[[], Any] | VectorEnv[Any, Any, Any] | None
-
-CUSTOM_ENV = "custom"
-"""The `env.id` of a run whose environment was handed over as an object."""
 
 
 def read_config(

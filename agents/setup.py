@@ -18,6 +18,7 @@ from xlstm_rl.config import ConfigError, config_to_dict
 from xlstm_rl.envs import make_vector_env
 from xlstm_rl.normalization import RewardNormalizer
 from xlstm_rl.policy.policy import Policy
+from xlstm_rl.policy.trained_on import TrainedOn
 from xlstm_rl.runs.run import Run
 from xlstm_rl.seeding import reset_seed, spawn_seed
 
@@ -115,8 +116,9 @@ class AgentSetup(ABC):
                 config.memory,
                 config.policy,
                 config.normalization,
-                config.env if custom is None else None,
+                config.env,
             ).to(self.device)
+        self.policy.trained_on = TrainedOn(custom)
         self.parameters = list(self.policy.network.parameters())
         self.optimizer = self.make_optimizer()
         self.sample_generator = torch.Generator(self.device)

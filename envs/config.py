@@ -11,6 +11,9 @@ Vectorization = Literal["auto", "sync", "async", "native", "envpool"]
 OnError = Literal["stop", "restart"]
 Autoreset = Literal["auto", "same_step", "next_step", "disabled"]
 
+CUSTOM_ENV = "custom"
+"""The `id` of what was made by a callable, or handed over ready made."""
+
 _SET_ELSEWHERE = {
     "num_envs": "set env.num_envs",
     "max_episode_steps": "set env.max_episode_steps",

@@ -137,7 +137,7 @@ def make_env(
             "give an id or a callable that makes one"
         )
     if isinstance(env, gym.Env):
-        refuse_wrappers(config)
+        refuse_settings(config)
         check_render_mode(env, render_mode)
         return env
     if config.vectorization == "envpool":
@@ -150,8 +150,15 @@ def make_env(
     return single_maker(config, env, render_mode)()
 
 
-def refuse_wrappers(config: EnvConfig) -> None:
-    """Refuse `env.wrappers` around an environment that was made elsewhere."""
+def refuse_settings(config: EnvConfig) -> None:
+    """Refuse what could not be done to an environment that was made elsewhere."""
+    for name in ("kwargs", "max_episode_steps"):
+        value = getattr(config, name)
+        if value:
+            raise ValueError(
+                f"env.{name}={value!r} comes too late for an environment that is given ready made: "
+                "give an id or a callable that makes one"
+            )
     if config.wrappers:
         raise ValueError(
             f"env.wrappers: {', '.join(config.wrappers)} cannot be put around an environment that "

@@ -26,7 +26,7 @@ from xlstm_rl.envs.single_env import (
     SpecMaker,
     clear_errors,
     parameters_of,
-    refuse_wrappers,
+    refuse_settings,
     single_maker,
 )
 from xlstm_rl.envs.spaces.support import same_spaces
@@ -68,7 +68,7 @@ def make_vector_env(
         ValueError: The environment cannot be made so; the message says why and what to do.
     """
     if isinstance(env, VectorEnv):
-        refuse_wrappers(config)
+        refuse_settings(config)
         autoreset_mode(env)
         return env
     if config.vectorization == "envpool":

@@ -151,14 +151,13 @@ def test_a_wrapper_that_computes_with_the_seed_gets_an_integer(seen: list[int]) 
 
 
 _RUN = """
-import torch
 from xlstm_rl import RecurrentPPO, evaluate
 agent = RecurrentPPO(
     "xlstm_rl/RepeatPrevious-v0",
     seed=3,
     env={"num_envs": 4},
-    agent={"minibatches": 2, "rollout_steps": 16, "epochs": 2},
     memory={"width": 16, "num_heads": 2},
+    agent={"rollout_steps": 16, "epochs": 2, "minibatches": 2},
     logger={"kind": "none"},
 ).learn(128)
 result = evaluate(agent.policy, episodes=3, seed=3, deterministic=False)

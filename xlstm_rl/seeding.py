@@ -4,15 +4,26 @@ A run's seed and neighbouring seeds share nothing, and neither do the purposes o
 from `numpy.random.SeedSequence`, which mixes seed, purpose and index into unrelated numbers.
 """
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
+import numpy as np
+import torch
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv, VectorWrapper
 from numpy.random import SeedSequence
 
 from xlstm_rl.envs.envpool import EnvPoolVectorEnv
 
 Purpose = Literal[
-    "weights", "environments", "actions", "shuffling", "evaluation", "evaluation_actions"
+    "weights",
+    "environments",
+    "actions",
+    "shuffling",
+    "evaluation",
+    "evaluation_actions",
+    "evaluation_global",
 ]
 """What a stream is for. The order is part of every result: new purposes go to the end."""
 
@@ -52,6 +63,27 @@ def reset_seed(env: VectorEnv[Any, Any, Any], seed: int) -> int | list[int]:
         return [spawn_seed(seed, "environments", index) for index in range(env.num_envs)]
     # room for the vectors that count on from it, one seed for each environment
     return spawn_seed(seed, "environments") % (2**_BITS - env.num_envs)
+
+
+@contextmanager
+def global_streams(seed: int, device: torch.device) -> Iterator[None]:
+    """Begin Python's, NumPy's and torch's global streams at a seed, and restore them afterwards.
+
+    Some environments draw from them: what is played inside then follows from the seed, and what
+    runs outside does not notice.
+    """
+    before, numpy_before = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(before)
+            np.random.set_state(numpy_before)
 
 
 def _takes_a_list(env: VectorEnv[Any, Any, Any]) -> bool:

@@ -122,7 +122,10 @@ def row_of(value: Any, row: int) -> Any:
 
 
 def stack_values(space: Space[Any], values: Sequence[Any]) -> Any:
-    """Return values of single environments as one batch: every leaf gets an axis in front."""
+    """Return values of single environments as one batch: every leaf gets an axis in front.
+
+    Arrays get the type of their space, as in Gymnasium's vectors.
+    """
     if isinstance(space, spaces.Dict):
         return {
             key: stack_values(part, [value[key] for value in values]) for key, part in space.items()
@@ -132,7 +135,8 @@ def stack_values(space: Space[Any], values: Sequence[Any]) -> Any:
             stack_values(part, [value[index] for value in values])
             for index, part in enumerate(space)
         )
-    return np.stack(values)
+    dtype = None if space.dtype is None else space.dtype.newbyteorder("=")
+    return np.stack(values, dtype=dtype, casting="same_kind")
 
 
 def build(space: Space[Any], parts: Iterator[Any]) -> Any:

@@ -39,6 +39,9 @@ class EvalOptions:
     seed: int = 0
     """Seed of the episodes: each has one of its own from it, which is none of training's."""
 
+    max_episode_steps: int | None = None
+    """Truncate episodes after so many steps; none: the limit of training, or the registered one."""
+
     stochastic: bool = False
     """Sample actions instead of taking the most probable one."""
 
@@ -77,6 +80,7 @@ def _evaluate(options: EvalOptions) -> dict[str, Any]:
         seed=options.seed,
         deterministic=not options.stochastic,
         video_dir=options.video,
+        max_episode_steps=options.max_episode_steps,
     )
     trained_on = None if policy.env_config is None else policy.env_config.id
     return {
@@ -84,10 +88,12 @@ def _evaluate(options: EvalOptions) -> dict[str, Any]:
         "episodes": options.episodes,
         "seed": options.seed,
         "deterministic": not options.stochastic,
+        "max_episode_steps": options.max_episode_steps,
         "mean": result.mean,
         "std": result.std,
         "min": min(result.returns),
         "max": max(result.returns),
+        "success_rate": result.success_rate,
         "returns": result.returns,
         "lengths": result.lengths,
         "checkpoint": str(checkpoint),
@@ -95,9 +101,10 @@ def _evaluate(options: EvalOptions) -> dict[str, Any]:
 
 
 def _sentence(report: dict[str, Any]) -> str:
-    lengths = report["lengths"]
+    lengths, success = report["lengths"], report["success_rate"]
+    told = "" if success is None else f", success rate {success:.2f}"
     return (
         f"{report['env']}: return {report['mean']:.2f} ± {report['std']:.2f} over "
         f"{report['episodes']} episodes (min {report['min']:.2f}, max {report['max']:.2f}), "
-        f"length {sum(lengths) / len(lengths):.1f} on average"
+        f"length {sum(lengths) / len(lengths):.1f} on average{told}"
     )

@@ -1,5 +1,6 @@
 """A policy that acts: a batch of observations in, actions out, the memory state in and out."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ class Policy(PolicyModule):
         state: TensorDict | None = None,
         reset: Any = None,
         deterministic: bool = True,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
         reward: Any = None,
         action_mask: Any = None,
     ) -> tuple[Any, TensorDict]:
@@ -42,7 +43,8 @@ class Policy(PolicyModule):
             reset: `[B]` bool, true where `obs` is the first of an episode, or one bool for all;
                 None: nowhere.
             deterministic: take the most probable action instead of a sample.
-            generator: source of the samples; None: torch's default one.
+            generator: source of the samples; None: torch's default one. A sequence of B: one for
+                each environment, whose samples then do not depend on what is beside it.
             reward: `[B]`, what the environment answered to the action before; needed by a policy
                 with `policy.previous_reward`, ignored by others and where an episode begins.
             action_mask: the masks of B environments, as a vector environment has them in `info`,
@@ -62,6 +64,11 @@ class Policy(PolicyModule):
         raw, batch_size, is_tensor = self.reader.read(
             obs, None, "act takes a batch; for one environment use policy.actor()"
         )
+        if isinstance(generator, Sequence) and len(generator) != batch_size:
+            raise ValueError(
+                f"{len(generator)} generators came for {batch_size} environments: pass one, or one "
+                "for each environment"
+            )
         device = self.device
         if state is None:
             tensors = self.initial_tensors(batch_size, device)

@@ -1,5 +1,6 @@
 """What a policy is: normaliser, network, and the spaces that they were made for."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -18,6 +19,7 @@ from xlstm_rl.policy.auxiliary.inputs import AuxiliaryInputs
 from xlstm_rl.policy.auxiliary.reader import AuxiliaryReader, AuxiliaryValues, check_mask_key
 from xlstm_rl.policy.config import PolicyConfig
 from xlstm_rl.policy.encoders.observations import ObservationReader
+from xlstm_rl.policy.trained_on import TrainedOn
 
 
 class PolicyModule(nn.Module):
@@ -29,7 +31,8 @@ class PolicyModule(nn.Module):
         memory: the memory's configuration.
         policy: configuration of encoder and heads.
         normalization: whether observations are normalised.
-        env: the environment that the policy is trained on, for `evaluate(policy)`.
+        env: the environment that the policy is trained on, for `evaluate`; its id is `CUSTOM_ENV`
+            where it was a callable or a ready vector environment.
 
     Raises:
         ValueError: a space is not supported.
@@ -52,6 +55,7 @@ class PolicyModule(nn.Module):
         self.policy_config = policy
         self.normalization_config = normalization
         self.env_config = env
+        self.trained_on = TrainedOn()
         self.reader = ObservationReader(observation_space)
         check_mask_key(observation_space, policy.mask_in_observation)
         self.normalizer = make_normalizer(
@@ -103,7 +107,7 @@ class PolicyModule(nn.Module):
         tensors: StateTensors,
         reset: Tensor | None,
         deterministic: bool = True,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
         inplace: bool = False,
         auxiliary: AuxiliaryValues = (None, None),
     ) -> tuple[Any, StateTensors]:
@@ -119,7 +123,7 @@ class PolicyModule(nn.Module):
                 critic's behind it.
             reset: `[B]` bool, or None: nowhere.
             deterministic: take the most probable action instead of a sample.
-            generator: source of the samples; None: torch's default one.
+            generator: source of the samples, or one for each row; None: torch's default one.
             inplace: overwrite the tensors and hand them back.
             auxiliary: reward and flags of the action mask, as `AuxiliaryReader.read` returns them.
 
@@ -133,9 +137,12 @@ class PolicyModule(nn.Module):
             own, tensors = tensors[:count], tensors[count:]
             x = inputs.join(x, own, reset, *auxiliary)
         params, tensors = self.network.action_step(x, tensors, reset, inplace)
-        action = (
-            distribution.mode(params) if deterministic else distribution.sample(params, generator)
-        )
+        if deterministic:
+            action = distribution.mode(params)
+        elif generator is None or isinstance(generator, torch.Generator):
+            action = distribution.sample(params, generator)
+        else:
+            action = distribution.sample_rows(params, generator)
         if own:
             tensors = inputs.after(own, action, inplace) + tensors
         return distribution.to_env(action), tensors

@@ -7,6 +7,7 @@ module so that its constants are where the weights are: to copy them at each ste
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -66,6 +67,14 @@ class ActionDistribution(KeepsPrecision, ABC):
     @abstractmethod
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw actions `[..., *action_shape]` from parameters `[..., num_params]`."""
+
+    def sample_rows(self, params: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Draw actions `[B, *action_shape]`, each row from a generator of its own.
+
+        A row is what its generator would give it alone, whatever stands beside it.
+        """
+        rows = zip(params.split(1), generators, strict=True)
+        return torch.cat([self.sample(row, generator) for row, generator in rows])
 
     @abstractmethod
     def mode(self, params: Tensor) -> Tensor:

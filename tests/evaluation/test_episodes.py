@@ -4,11 +4,13 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+import torch
 
 from xlstm_rl import RecurrentPPO, evaluate
 from xlstm_rl.config import ConfigError
 from xlstm_rl.envs import make_env
 from xlstm_rl.envs.config import EnvConfig
+from xlstm_rl.errors import EnvError
 from xlstm_rl.memory import MemoryConfig
 from xlstm_rl.normalization import NormalizationConfig
 from xlstm_rl.policy import Policy, PolicyConfig
@@ -121,9 +123,16 @@ def test_a_policy_without_a_registered_environment_asks_for_one() -> None:
         evaluate(_policy())
 
 
-def test_no_episodes_are_refused() -> None:
-    with pytest.raises(ConfigError, match="episodes=0: expected 1 or more"):
-        evaluate(_policy(), Seeded, episodes=0)
+def test_counts_and_seeds_are_integers_of_any_type() -> None:
+    policy = _policy()
+    expected = evaluate(policy, Seeded, episodes=3, seed=4)
+    for three, four in ((np.int64(3), np.int32(4)), (3.0, 4.0), (torch.tensor(3), np.array(4))):
+        assert evaluate(policy, Seeded, episodes=three, seed=four) == expected
+    for wrong in (0, -2, 1.5, "3", True, None):
+        with pytest.raises(ConfigError, match=r"^episodes=.*: expected an integer >= 1"):
+            evaluate(policy, Seeded, episodes=wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"^seed=-1: expected an integer >= 0"):
+        evaluate(policy, Seeded, seed=-1)
 
 
 def test_a_missing_package_for_videos_is_named(
@@ -135,3 +144,66 @@ def test_a_missing_package_for_videos_is_named(
     monkeypatch.setattr(gymnasium.wrappers, "RecordVideo", missing)
     with pytest.raises(ConfigError, match=r"MoviePy is not installed.*xlstm_rl\[video\]"):
         evaluate(_cartpole_policy(), episodes=1, video_dir=tmp_path)
+
+
+def test_a_mask_that_the_policy_does_not_read_is_told_once() -> None:
+    class Masked(Seeded):
+        def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+            return super().reset(seed=seed)[0], {"action_mask": np.ones(2, np.int8)}
+
+    policy = _policy()
+    with pytest.warns(UserWarning, match=r"has 'action_mask' in its info.* does not read it"):
+        evaluate(policy, Masked, episodes=2)
+    evaluate(policy, Masked, episodes=2)
+
+
+class Observes(gymnasium.Env[Any, Any]):
+    """Observes `answer` for two steps."""
+
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, dtype: Any, answer: Any) -> None:
+        self.observation_space = gymnasium.spaces.Box(-1e3, 1e3, (2,), dtype)
+        self.answer = answer
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.t = 0
+        return self.answer, {}
+
+    def step(self, action: Any) -> Any:
+        self.t += 1
+        return self.answer, 1.0, self.t == 2, False, {}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "answer"),
+    [
+        (np.float16, np.array([0.1, 999.9])),
+        (np.float32, np.array([0.1, 1 / 3])),
+        (np.float32, np.array([0.1, 1 / 3], ">f8")),
+        (np.float32, [1, 2]),
+        (np.int16, np.array([1, 2])),
+    ],
+)
+def test_observations_reach_the_policy_in_the_type_of_their_space(
+    dtype: Any, answer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = Observes(dtype, answer)
+    policy = _policy(observation=env.observation_space)
+    seen: list[Any] = []
+    act = policy.act
+    monkeypatch.setattr(policy, "act", lambda obs, *rest: seen.append(obs) or act(obs, *rest))
+    evaluate(policy, env, episodes=1)
+    # what Gymnasium's vectors, and so training, make of the answer
+    vector = gymnasium.vector.SyncVectorEnv([lambda: Observes(dtype, answer)])
+    expected, _ = vector.reset(seed=0)
+    assert len(seen) == 2 and all(obs.dtype == dtype for obs in seen)
+    np.testing.assert_array_equal(seen[0], expected)
+
+
+@pytest.mark.parametrize("number", [np.nan, -np.inf, 1e39])
+def test_observations_that_are_not_finite_as_float32_are_refused(number: float) -> None:
+    env = Observes(np.float64, np.array([0.0, number]))
+    with pytest.raises(EnvError, match=r"^environment of episode 0 at step 0: .* not finite"):
+        evaluate(_policy(observation=env.observation_space), env, episodes=1)
