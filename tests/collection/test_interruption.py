@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -348,3 +349,44 @@ def test_our_processes_ignore_interrupts_and_this_one_does_not() -> None:
     env.step(np.zeros(2, np.int64))
     assert all(process.is_alive() for process in env.processes)  # type: ignore[attr-defined]
     env.close()
+
+
+TRAIN_AND_TRAIN_AGAIN = """
+import sys
+from xlstm_rl import RecurrentPPO
+agent = RecurrentPPO(
+    "Acrobot-v1",
+    env={"num_envs": 2, "vectorization": "async"},
+    memory={"kind": "gru", "width": 8},
+    agent={"rollout_steps": 16, "minibatches": 1, "epochs": 1},
+    logger={"kind": "none"},
+)
+try:
+    agent.learn(10**9, on_update=lambda steps, metrics: print(steps, flush=True))
+except KeyboardInterrupt:
+    agent.learn(64)
+    agent.close()
+    print("learned again")
+    sys.exit(130)
+"""
+
+
+def test_ctrl_c_in_a_terminal_can_be_caught_and_learned_on_from() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", TRAIN_AND_TRAIN_AGAIN],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        for _ in range(3):
+            assert process.stdout.readline()
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 130, err
+    assert out.endswith("learned again\n") and err == ""
