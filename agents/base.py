@@ -12,6 +12,10 @@ from typing_extensions import Self
 from xlstm_rl.agents.device import torch_threads
 from xlstm_rl.agents.setup import AgentSetup
 from xlstm_rl.collection.collector import Rollout
+from xlstm_rl.envs.faults.processes import close
+
+_CLOCK_TICK = 1e-9
+"""Seconds; on a coarse clock a rollout and its update may seem to take no time."""
 
 OnUpdate = Callable[[int, dict[str, float]], bool | None]
 
@@ -65,7 +69,8 @@ class RecurrentAgent(AgentSetup):
                 self.steps_done += self._budget.rollout
                 self._episodes.add(rollout)
                 metrics = {**self._episodes.metrics(), **metrics}
-                metrics["time/sps"] = self._budget.rollout / (time.perf_counter() - began)
+                elapsed = max(time.perf_counter() - began, _CLOCK_TICK)
+                metrics["time/sps"] = self._budget.rollout / elapsed
                 self._run.log(self.steps_done, metrics)
                 if self._checkpoint_is_due():
                     self._checkpoint()
@@ -90,9 +95,8 @@ class RecurrentAgent(AgentSetup):
         valid = None if rollout.all_valid() else data["valid"]
         self.policy.update_statistics(rollout.raw_observation, data["reward"], valid)
         if self.reward_normalizer is not None:
-            done = data["terminated"] | data["truncated"]
             reward = self.reward_normalizer(
-                data["reward"].cpu(), done.cpu(), None if valid is None else valid.cpu()
+                data["reward"].cpu(), data["reset"].cpu(), None if valid is None else valid.cpu()
             )
             data["reward"] = reward.to(self.device)
 
@@ -127,7 +131,7 @@ class RecurrentAgent(AgentSetup):
         try:
             self._run.close()
         finally:
-            self.env.close()
+            close(self.env)
 
     def __enter__(self) -> Self:
         return self

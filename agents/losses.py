@@ -22,8 +22,13 @@ def normalized(advantage: Tensor, valid: Tensor | None) -> Tensor:
 
 @torch.no_grad()
 def explained_variance(value: Tensor, target: Tensor, valid: Tensor | None) -> float:
-    """Return `1 - Var(target - value) / Var(target)` over valid steps: 1 is a perfect critic."""
+    """Return `1 - Var(target - value) / Var(target)` over valid steps: 1 is a perfect critic.
+
+    Fewer than two valid steps have no variance to explain: then it is 0.
+    """
     residual = target - value
     if valid is not None:
         residual, target = residual[valid], target[valid]
+    if target.numel() < 2:
+        return 0.0
     return (1 - residual.var() / (target.var() + 1e-8)).item()

@@ -130,9 +130,10 @@ def test_discrete_observations_become_indices_from_zero() -> None:
 def test_rewards_are_divided_by_the_deviation_of_the_discounted_return() -> None:
     rng = np.random.default_rng(1)
     reward, done = rng.normal(2, 3, (4, 50)), rng.random((4, 50)) < 0.2
+    reset = np.concatenate((np.ones((4, 1), bool), done[:, :-1]), 1)
     normalizer = RewardNormalizer(4, 0.9, NormalizationConfig(clip_reward=1e9))
     halves = [
-        normalizer(torch.tensor(reward[:, part]), torch.tensor(done[:, part]), None)
+        normalizer(torch.tensor(reward[:, part]), torch.tensor(reset[:, part]), None)
         for part in (slice(0, 20), slice(20, 50))
     ]
     returns = []
@@ -148,12 +149,22 @@ def test_rewards_are_divided_by_the_deviation_of_the_discounted_return() -> None
 
 
 def test_dead_steps_do_not_count() -> None:
-    reward, done = torch.tensor([[1.0, 0.0, 1.0]]), torch.tensor([[True, False, False]])
+    reward, reset = torch.tensor([[1.0, 0.0, 1.0]]), torch.tensor([[True, False, True]])
     valid = torch.tensor([[True, False, True]])
     normalizer = RewardNormalizer(1, 0.9, NormalizationConfig())
-    normalizer(reward, done, valid)
+    normalizer(reward, reset, valid)
     assert normalizer.moments.count.item() == 2
     assert normalizer.moments.mean.item() == 1.0
+
+
+def test_an_episode_that_was_lost_between_two_rollouts_is_not_carried_on() -> None:
+    begin, go_on = torch.tensor([[True, False]]), torch.tensor([[False, False]])
+    normalizer = RewardNormalizer(1, 0.5, NormalizationConfig())
+    normalizer(torch.tensor([[8.0, 4.0]]), begin, None)  # 8 and 8, and no end
+    normalizer(torch.tensor([[2.0, 1.0]]), begin, None)  # 2 and 2
+    assert normalizer.moments.mean.item() == 5.0
+    normalizer(torch.tensor([[2.0, 1.0]]), go_on, None)  # 3 and 2.5
+    assert normalizer.moments.mean.item() == pytest.approx((8 + 8 + 2 + 2 + 3 + 2.5) / 6)
 
 
 def test_a_clip_of_zero_is_refused() -> None:

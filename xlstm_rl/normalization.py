@@ -234,20 +234,20 @@ class RewardNormalizer(nn.Module):
         self.moments = RunningMoments(1)
         self.register_buffer("discounted_return", torch.zeros(num_envs, dtype=torch.float64))
 
-    def forward(self, reward: Tensor, done: Tensor, valid: Tensor | None) -> Tensor:
+    def forward(self, reward: Tensor, reset: Tensor, valid: Tensor | None) -> Tensor:
         """Merge a rollout's rewards into the statistics and return them scaled.
 
         Args:
             reward: `[B, T]`.
-            done: `[B, T]`, true at the last step of an episode.
+            reset: `[B, T]`, true at the first step of an episode. The return of the episode before
+                ends there, also where that episode was lost between two rollouts.
             valid: `[B, T]`, false at autoreset steps, which do not count; None: all count.
         """
         carried = self.discounted_return
         returns = torch.empty(reward.shape, dtype=torch.float64)
         for t in range(reward.shape[1]):
-            carried = carried * self.gamma + reward[:, t]
+            carried = carried.masked_fill(reset[:, t], 0.0) * self.gamma + reward[:, t]
             returns[:, t] = carried
-            carried = carried.masked_fill(done[:, t], 0.0)
         self.discounted_return.copy_(carried)
         self.moments.update((returns.flatten() if valid is None else returns[valid]).unsqueeze(-1))
         scale = (self.moments.var + _EPSILON).rsqrt().to(reward.dtype)

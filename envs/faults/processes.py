@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
+from weakref import WeakSet
 
 import gymnasium as gym
 from gymnasium import vector as gym_vector
@@ -73,17 +74,24 @@ class AsyncVectorEnv(AnyInfo, gym_vector.AsyncVectorEnv):  # type: ignore[type-a
             return
         if self._is_abandoned or _silent(self, _PATIENCE):
             self.abandon()
-            self._start()
-            self.closed = self._is_abandoned = False
+            self.closed = False
+            try:
+                self._start()
+            except BaseException:
+                self.closed = True
+                raise
+            self._is_abandoned = False
+            _ASKED.discard(self)
             self._renewals, self._is_new = self._renewals + 1, True
         self._state = AsyncState.DEFAULT
 
     def abandon(self) -> None:
         """End all processes without waiting for what they still have to say."""
-        for process in self.processes:
-            process.terminate()
-            process.join()
         self.closed = self._is_abandoned = True
+        for process in self.processes:
+            if process.pid is not None:
+                process.terminate()
+                process.join()
 
     def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
         """End the processes; those that do not answer are not waited for."""
@@ -151,6 +159,9 @@ def _silent(vector: Any, patience: float) -> list[int]:
     Which of the others still owe an answer to a call that was cut off cannot be known. All are
     asked something that only needs two words, and read until these come.
     """
+    if vector in _ASKED:  # and interrupted before all had answered
+        return list(range(vector.num_envs))
+    _ASKED.add(vector)
     question = ("_check_spaces", ("same", None, None))
     silent = []
     for row, pipe in enumerate(vector.parent_pipes):
@@ -162,7 +173,13 @@ def _silent(vector: Any, patience: float) -> list[int]:
     for row, pipe in enumerate(vector.parent_pipes):
         if row not in silent and not _answers(pipe, deadline):
             silent.append(row)
+    if not silent:
+        _ASKED.discard(vector)
     return sorted(silent)
+
+
+_ASKED: WeakSet[Any] = WeakSet()
+"""Vectors whose processes may owe the answer to a question."""
 
 
 def _answers(pipe: Any, deadline: float) -> bool:
