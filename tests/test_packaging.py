@@ -23,6 +23,20 @@ def test_import_stays_light(module: str) -> None:
     assert not set(HEAVY) & set(done.stdout.split())
 
 
+def test_only_classes_that_were_generic_in_gymnasium_1_1_are_subscripted() -> None:
+    done = _python("""
+import pkgutil, xlstm_rl
+from gymnasium import spaces, vector
+
+for cls in (*vars(vector).values(), *vars(spaces).values()):
+    if isinstance(cls, type) and cls not in (vector.VectorEnv, spaces.Space):
+        cls.__class_getitem__ = None
+for module in pkgutil.walk_packages([f"{xlstm_rl.__path__[0]}/envs"], "xlstm_rl.envs."):
+    __import__(module.name)
+""")
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("name", xlstm_rl.__all__)
 def test_public_name_is_there(name: str) -> None:
     assert getattr(xlstm_rl, name) is not None
