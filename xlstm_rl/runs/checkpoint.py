@@ -21,6 +21,7 @@ from xlstm_rl.normalization import NormalizationConfig
 from xlstm_rl.policy.config import PolicyConfig
 from xlstm_rl.policy.policy import Policy
 from xlstm_rl.runs.folder import latest_checkpoint
+from xlstm_rl.runs.weights import network_dtype, plain_weights, todays_weights
 
 _FORMAT = "xlstm_rl policy 1"
 _KEYS = {
@@ -42,8 +43,7 @@ def write_checkpoint(folder: Path, policy: Policy, trainer_state: dict[str, Any]
         policy: the policy.
         trainer_state: tensors and plain values, as `torch.load(weights_only=True)` accepts them.
     """
-    weights = {key: value.contiguous() for key, value in policy.state_dict().items()}
-    save_file(weights, folder / "policy.safetensors")
+    save_file(plain_weights(policy), folder / "policy.safetensors")
     save_yaml(_description(policy), folder / "policy.yaml")
     torch.save(trainer_state, folder / "trainer.pt")
 
@@ -61,7 +61,7 @@ def _description(policy: Policy) -> dict[str, Any]:
 
 
 def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
-    """Load a policy for acting: weights and configuration alone.
+    """Load a policy for acting: weights and configuration alone, in the dtype they were saved in.
 
     Args:
         path: a run folder, whose latest checkpoint is taken, or one checkpoint's folder.
@@ -112,24 +112,9 @@ def _build(folder: Path) -> Policy:
         raise CheckpointError(f"{path} does not describe a policy: {error}") from error
 
 
-_RENAMED = (
-    ("context.", "auxiliary."),
-    ("network.actor.", "network.trunk."),
-    ("network.critic.", "network.critic_trunk."),
-)
-"""Prefixes of weights in files of version 0.1, and what they are called today."""
-
-
-def _today(key: str) -> str:
-    for old, new in _RENAMED:
-        if key.startswith(old):
-            return new + key[len(old) :]
-    return key
-
-
 def _load_weights(policy: Policy, weights: dict[str, torch.Tensor], folder: Path) -> None:
     expected = policy.state_dict()
-    weights = {_today(key): value for key, value in weights.items()}
+    weights = todays_weights(weights, expected)
     missing, unknown = sorted(expected.keys() - weights), sorted(weights.keys() - expected)
     misshapen = [
         f"{key} {list(weights[key].shape)} for {list(expected[key].shape)}"
@@ -141,4 +126,4 @@ def _load_weights(policy: Policy, weights: dict[str, torch.Tensor], folder: Path
             f"{folder / 'policy.safetensors'} does not fit policy.yaml beside it: "
             f"missing {missing[:3]}, unknown {unknown[:3]}, of other shapes {misshapen[:3]}"
         )
-    policy.load_state_dict(weights)
+    policy.to(network_dtype(weights)).load_state_dict(weights)

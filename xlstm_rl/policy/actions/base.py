@@ -37,8 +37,9 @@ class ActionDistribution(KeepsPrecision, ABC):
     action_shape: tuple[int, ...]
     """Shape of one action in the policy's own units."""
 
-    is_choice: bool
-    """Whether an action in the policy's own units is int64; else it has the parameters' dtype."""
+    action_dtype: torch.dtype
+    """Type of an action in the policy's own units; a floating one stands for the parameters' own.
+    """
 
     @property
     def num_outputs(self) -> int:

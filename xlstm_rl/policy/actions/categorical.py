@@ -32,7 +32,7 @@ class Categorical(ActionDistribution):
     """
 
     action_shape = ()
-    is_choice = True
+    action_dtype = torch.int64
     choices: Tensor
 
     def __init__(self, n: int, start: int = 0, dtype: torch.dtype = torch.int64) -> None:
@@ -92,7 +92,7 @@ class MultiCategorical(ActionDistribution):
         dtype: of an action of the environment.
     """
 
-    is_choice = True
+    action_dtype = torch.int64
     choices: Tensor
     starts: Tensor
     place: Tensor

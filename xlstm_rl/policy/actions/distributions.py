@@ -28,7 +28,7 @@ class JointDistribution(ActionDistribution):
     choices are whole numbers. The joint log-probability and entropy are the sums over the leaves.
     """
 
-    is_choice = False
+    action_dtype = torch.float32
 
     def __init__(self, space: gymnasium.Space[Any], parts: list[ActionDistribution]) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class JointDistribution(ActionDistribution):
         batch, found = action.shape[:-1], []
         for part, where in zip(self._parts, self._actions, strict=True):
             one = action[..., where].reshape(*batch, *part.action_shape)
-            found.append(one.long() if part.is_choice else one)
+            found.append(one if part.action_dtype.is_floating_point else one.to(part.action_dtype))
         return found
 
     def _join(self, actions: list[Tensor], params: Tensor) -> Tensor:

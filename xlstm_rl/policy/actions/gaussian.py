@@ -40,7 +40,7 @@ class DiagonalGaussian(ActionDistribution):
         initial_log_std: what they start from.
     """
 
-    is_choice = False
+    action_dtype = torch.float32
     low: Tensor
     high: Tensor
     center: Tensor
@@ -72,8 +72,8 @@ class DiagonalGaussian(ActionDistribution):
             ("high", bounds.high, self.env_dtype),
             ("center", bounds.center, torch.float64 if wide else torch.float32),
             ("scale", bounds.scale, torch.float64 if wide else torch.float32),
-            ("lower", bounds.lower, torch.get_default_dtype()),
-            ("upper", bounds.upper, torch.get_default_dtype()),
+            ("lower", bounds.lower, torch.float32),
+            ("upper", bounds.upper, torch.float32),
         ):
             self.register_buffer(name, torch.tensor(value, dtype=dtype), persistent=False)
 
@@ -165,15 +165,16 @@ class SquashedGaussian(DiagonalGaussian):
             ("nodes", nodes * math.sqrt(2.0)),
             ("node_weights", weights / math.sqrt(math.pi)),
         ):
-            constant = torch.tensor(values, dtype=torch.get_default_dtype())
+            constant = torch.tensor(values, dtype=torch.float64)
             self.register_buffer(name, constant, persistent=False)
 
     def log_prob_and_entropy(self, params: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Return log-density and entropy of `tanh(action)`, summed over the axes of an action."""
         log_prob, entropy = super().log_prob_and_entropy(params, action)
         mean, log_std = self._split(params)
-        spread = mean.unsqueeze(-1) + log_std.exp().unsqueeze(-1) * self.nodes
-        correction = (_log_slope(spread) * self.node_weights).sum(-1)
+        nodes, weights = self.nodes.to(mean.dtype), self.node_weights.to(mean.dtype)
+        spread = mean.unsqueeze(-1) + log_std.exp().unsqueeze(-1) * nodes
+        correction = (_log_slope(spread) * weights).sum(-1)
         log_prob = log_prob - (_log_slope(action) * self.squashed).sum(-1)
         return log_prob, entropy + (correction * self.squashed).sum(-1)
 

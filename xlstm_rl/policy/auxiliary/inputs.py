@@ -66,7 +66,7 @@ class AuxiliaryInputs(KeepsPrecision):
         self.clip = normalization.clip_reward
         scaled = policy.previous_reward and normalization.reward
         self.moments = RunningMoments(1) if scaled else None
-        self.register_buffer("scale", torch.ones(1), persistent=False)
+        self.register_buffer("scale", torch.ones(1, dtype=torch.float64), persistent=False)
         self.register_load_state_dict_post_hook(refresh_after_loading)  # type: ignore[no-untyped-call]
 
     def initial_tensors(self, batch_size: int, device: torch.device | None = None) -> StateTensors:
