@@ -83,7 +83,7 @@ def chunkwise_forward(
     h = torch.empty(B, T, H, V, dtype=v.dtype, device=v.device)
     layout.join(sums[..., :V].div_(den[..., None]), h)
     saved = Saved(qc, kc, vc, scores, states, qn, *gates[:5])
-    return h, states[-1, ..., :V].contiguous(), states[-1, ..., V].contiguous(), gates.m, saved
+    return h, _copy(states[-1, ..., :V]), _copy(states[-1, ..., V]), gates.m, saved
 
 
 def chunkwise_backward(
@@ -125,7 +125,7 @@ def chunkwise_backward(
     di, df, dm_0 = gate_grads(layout, qdq, kdk, final, dm, i, f, reset, m_0, forget_gate)
     dC_0 = dn_0 = None
     if has_state:
-        dC_0, dn_0 = dstates[0, ..., :V].contiguous(), dstates[0, ..., V].contiguous()
+        dC_0, dn_0 = _copy(dstates[0, ..., :V]), _copy(dstates[0, ..., V])
         dm_0 = dm_0 + (states[0] * dstates[0]).sum((-2, -1))
     outs = []
     for x in (dq, dk, dv):
@@ -215,6 +215,11 @@ def _tile(layout: Layout, x: Tensor, dtype: torch.dtype, ones: bool = False) -> 
     if ones:
         tile[..., D] = 1
     return tile
+
+
+def _copy(x: Tensor) -> Tensor:
+    """A contiguous copy, of a single row too: an op's outputs may not share memory."""
+    return x.clone(memory_format=torch.contiguous_format)
 
 
 def _bmm(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
