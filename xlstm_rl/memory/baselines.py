@@ -4,10 +4,16 @@ from abc import abstractmethod
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xlstm_rl.kernels.autograd import transforming
 from xlstm_rl.memory.base import Memory, StateKey, StateTensors
 from xlstm_rl.memory.config import LayeredConfig
+
+
+def _spelt_out() -> bool:
+    return transforming() or torch.compiler.is_exporting()
 
 
 class _RecurrentMemory(Memory):
@@ -16,6 +22,10 @@ class _RecurrentMemory(Memory):
     With resets the network runs from one step at which any row resets to the next. (One packed
     sequence of all episodes takes fewer steps in a row, but on the CPU it misses torch's fast
     path: measured up to 6 times slower, unless almost every step has a reset.)
+
+    Under the transforms of `torch.func`, which know neither torch's network nor its cells, and in
+    an export, which cannot look where the resets are, the sequence runs step by step, in the
+    equations of a cell.
     """
 
     def __init__(
@@ -36,11 +46,17 @@ class _RecurrentMemory(Memory):
     def _run_cell(self, x: Tensor, state: StateTensors, layer: int) -> StateTensors:
         """Run one layer's cell on x [B, D] from the states [B, D]; the output is state 0."""
 
+    @abstractmethod
+    def _run_equations(self, x: Tensor, state: StateTensors, layer: int) -> StateTensors:
+        """Do what `_run_cell` does in operations that every transform knows."""
+
     def _sequence(
         self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None
     ) -> tuple[Tensor, StateTensors]:
         if tensors is None:
             tensors = self.initial_tensors(x.shape[0], x.device, x.dtype)
+        if _spelt_out():
+            return self._sequence_of_steps(x, tensors, reset)
         state = tuple(tensor.transpose(0, 1).contiguous() for tensor in tensors)
         if reset is None:
             y, state = self._run_network(x, state)
@@ -57,6 +73,16 @@ class _RecurrentMemory(Memory):
             y = torch.cat(outputs, 1)
         return y, tuple(tensor.transpose(0, 1) for tensor in state)
 
+    def _sequence_of_steps(
+        self, x: Tensor, tensors: StateTensors, reset: Tensor | None
+    ) -> tuple[Tensor, StateTensors]:
+        outputs = []
+        for t in range(x.shape[1]):
+            fresh = None if reset is None else reset[:, t]
+            y, tensors = self._step(x[:, t], tensors, fresh, inplace=False)
+            outputs.append(y)
+        return torch.stack(outputs, 1), tensors
+
     def _step(
         self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None, inplace: bool
     ) -> tuple[Tensor, StateTensors]:
@@ -67,8 +93,9 @@ class _RecurrentMemory(Memory):
         else:
             old = tensors
         layers = []
+        run_cell = self._run_equations if _spelt_out() else self._run_cell
         for layer in range(self.network.num_layers):
-            state = self._run_cell(x, tuple(tensor[:, layer] for tensor in old), layer)
+            state = run_cell(x, tuple(tensor[:, layer] for tensor in old), layer)
             x = state[0]
             layers.append(state)
         per_tensor = zip(*layers, strict=True)
@@ -98,6 +125,12 @@ class LSTMMemory(_RecurrentMemory):
     def _run_cell(self, x: Tensor, state: StateTensors, layer: int) -> StateTensors:
         return torch.lstm_cell(x, state, *self._cell_weights(layer))
 
+    def _run_equations(self, x: Tensor, state: StateTensors, layer: int) -> StateTensors:
+        (h, c), (w_ih, w_hh, b_ih, b_hh) = state, self._cell_weights(layer)
+        i, f, g, o = (F.linear(x, w_ih, b_ih) + F.linear(h, w_hh, b_hh)).chunk(4, -1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        return torch.sigmoid(o) * torch.tanh(c), c
+
 
 class GRUMemory(_RecurrentMemory):
     """A GRU of `num_blocks` layers; state h [B, layers, D]."""
@@ -112,6 +145,13 @@ class GRUMemory(_RecurrentMemory):
 
     def _run_cell(self, x: Tensor, state: StateTensors, layer: int) -> StateTensors:
         return (torch.gru_cell(x, state[0], *self._cell_weights(layer)),)
+
+    def _run_equations(self, x: Tensor, state: StateTensors, layer: int) -> StateTensors:
+        (h,), (w_ih, w_hh, b_ih, b_hh) = state, self._cell_weights(layer)
+        r_x, z_x, n_x = F.linear(x, w_ih, b_ih).chunk(3, -1)
+        r_h, z_h, n_h = F.linear(h, w_hh, b_hh).chunk(3, -1)
+        n = torch.tanh(n_x + torch.sigmoid(r_x + r_h) * n_h)
+        return (n + torch.sigmoid(z_x + z_h) * (h - n),)
 
 
 class MLPMemory(Memory):

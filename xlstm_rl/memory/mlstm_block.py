@@ -11,7 +11,7 @@ from xlstm_rl.kernels import causal_conv1d, causal_conv1d_step, mlstm, mlstm_ste
 from xlstm_rl.memory.base import StateTensors
 from xlstm_rl.memory.config import XLSTMConfig
 from xlstm_rl.memory.layers import (
-    NORM_EPS,
+    LayerNorm,
     block_diagonal_linear,
     conv_init_,
     head_norm,
@@ -44,7 +44,7 @@ class MLSTMBlock(nn.Module):
         )
         self._cell_step: Cell = partial(mlstm_step, forget_gate=gate, backend=backend)
 
-        self.norm = nn.LayerNorm(width, eps=NORM_EPS, bias=False)
+        self.norm = LayerNorm(width)
         self.up = nn.Linear(width, 2 * inner, bias=config.bias)
         if self.conv_window:
             self.conv_weight = nn.Parameter(torch.empty(inner, self.conv_window))

@@ -10,8 +10,8 @@ from xlstm_rl.kernels import causal_conv1d, causal_conv1d_step, slstm, slstm_ste
 from xlstm_rl.memory.base import StateTensors
 from xlstm_rl.memory.config import XLSTMConfig
 from xlstm_rl.memory.layers import (
-    NORM_EPS,
     GatedFeedForward,
+    LayerNorm,
     block_diagonal_linear,
     conv_init_,
     head_norm,
@@ -46,7 +46,7 @@ class SLSTMBlock(nn.Module):
         self._cell_step: Cell = partial(slstm_step, forget_gate=gate, backend=backend)
 
         head = width // heads
-        self.norm = nn.LayerNorm(width, eps=NORM_EPS, bias=False)
+        self.norm = LayerNorm(width)
         if window:
             self.conv_weight = nn.Parameter(torch.empty(width, window))
             self.conv_bias = nn.Parameter(torch.empty(width))
@@ -55,10 +55,10 @@ class SLSTMBlock(nn.Module):
         self.recurrent_weight = nn.Parameter(torch.empty(4, heads, head, head))  # from, to
         self.gate_bias = nn.Parameter(torch.empty(4, heads, head))
         self.head_norm_weight = nn.Parameter(torch.empty(width))
-        self.feed_forward_norm: nn.LayerNorm | None = None
+        self.feed_forward_norm: LayerNorm | None = None
         self.feed_forward: GatedFeedForward | None = None
         if config.feedforward_width:
-            self.feed_forward_norm = nn.LayerNorm(width, eps=NORM_EPS, bias=False)
+            self.feed_forward_norm = LayerNorm(width)
             self.feed_forward = GatedFeedForward(
                 width,
                 config.feedforward_width,

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from xlstm_rl.memory.base import Memory, StateKey, StateTensors
 from xlstm_rl.memory.config import XLSTMConfig
-from xlstm_rl.memory.layers import NORM_EPS
+from xlstm_rl.memory.layers import LayerNorm
 from xlstm_rl.memory.mlstm_block import MLSTMBlock
 from xlstm_rl.memory.slstm_block import SLSTMBlock
 
@@ -31,9 +31,9 @@ class XLSTMStack(Memory):
         super().__init__(config.width, shapes)
         self.config = config
         self.blocks = nn.ModuleList(blocks)
-        self.norm: nn.LayerNorm | nn.Identity = nn.Identity()
+        self.norm: LayerNorm | nn.Identity = nn.Identity()
         if config.final_norm:
-            self.norm = nn.LayerNorm(config.width, eps=NORM_EPS, bias=False)
+            self.norm = LayerNorm(config.width)
         self._counts = [len(block.state_shapes) for block in blocks]
 
     def _sequence(
