@@ -140,7 +140,8 @@ class ErrorContextEnv(gym.Wrapper[Any, Any, Any, Any]):
 
     def _info(self, info: Any) -> dict[str, Any]:
         if not isinstance(info, dict):
-            raise self._error(f"its info is {info!r}, expected a dict")
+            kind = "None" if info is None else f"a {type(info).__name__}"
+            raise self._error(f"its info is {kind}, expected a dict")
         if "final_obs" in info or "final_info" in info:
             return {key: value for key, value in info.items() if key not in RESERVED}
         return info
@@ -247,7 +248,8 @@ def wrong_observation(
         outside = (values != 0) & (values != 1)  # which NaN is neither of
     if outside is not None and outside.any():
         row = int(np.argwhere(outside)[0][0])
-        return row, f"the {_what(leaf)} is {values[row]}, its space is {space}"
+        text = " ".join(np.array2string(values[row], threshold=8, edgeitems=2).split())
+        return row, f"the {_what(leaf)} is {text}, its space is {space}"
     return None
 
 

@@ -37,11 +37,13 @@ def merge_info(infos: dict[Any, Any], info: dict[Any, Any], row: int, rows: int)
         rows: B.
     """
     for key, value in info.items():
+        if isinstance(key, str) and key[:1] == "_" and key[1:] in infos:
+            continue  # the mask of another key has this name
         name = f"_{key}"
-        if isinstance(key, str) and key[:1] == "_" and key in infos and name not in infos:
-            continue  # it is the mask of another key
         mask = infos.get(name)
-        if mask is None or (key not in infos and f"_{name}" in infos):
+        if mask is not None and key not in infos and infos.pop(f"_{name}", None) is not None:
+            mask = None  # what stood there was somebody's value, with a mask of its own
+        if mask is None:
             mask = np.zeros(rows, dtype=np.bool_)
         if key == "final_obs":
             merged = infos.get(key)
@@ -94,6 +96,8 @@ def _as_objects(old: Any, mask: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if isinstance(old, np.ndarray) and old.dtype == object and old.ndim == 1:
         return old
     objects = np.full(len(mask), None, dtype=object)
+    if old is None:
+        return objects
     for row in np.flatnonzero(mask):
         objects[row] = _of_row(old, row)
     return objects

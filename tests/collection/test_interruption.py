@@ -87,7 +87,7 @@ def _assert_begins_afresh(collector: Collector) -> None:
     else:
         assert set(lengths) == {4}
     with torch.no_grad():  # what acted is what trains, from the first step on
-        params, value, _ = collector.policy.network(
+        _, value, _ = collector.policy.network(
             data["observation"], first.segment_states[0], data["reset"]
         )
     torch.testing.assert_close(value, data["value"], rtol=1e-5, atol=1e-5)
@@ -293,7 +293,7 @@ def test_learning_goes_on_after_an_error_of_an_environment(
 ) -> None:
     def run(flag: Path) -> Any:
         agent = _agent(lambda: FailsOnce(flag, fail), num_envs=3, vectorization=kind)
-        with pytest.raises(EnvError, match="no floor|process.* died"):
+        with pytest.raises(EnvError, match=r"no floor|process.* died"):
             agent.learn(60)
         collector = agent._collector
         assert collector is not None

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -109,6 +109,7 @@ class VectorEnvAdapter:
         self._ended: Values = np.zeros(env.num_envs, dtype=bool)
         space = env.single_observation_space
         self._leaves, self._is_nested = space_leaves(space), is_nested(space)
+        self._merges_infos = isinstance(env.unwrapped, SyncVectorEnv | AsyncVectorEnv)
         self.first_info: Info = {}
         self.steps = 0
 
@@ -176,7 +177,7 @@ class VectorEnvAdapter:
         )
         if ended.any():
             transition.broken = broken_episodes(info, ended)
-            transition.success = successes(info, ended)
+            transition.success = successes(info, ended, self._merges_infos)
         if self.mode == AutoresetMode.NEXT_STEP:
             # The step after an episode's last one only resets: what it answers is an episode's
             # first observation, and the action it was given went nowhere.

@@ -127,14 +127,21 @@ def broken_episodes(info: Info, ended: BoolArray) -> BoolArray | None:
     return marked(holder, BROKEN, len(ended)) & ended if BROKEN in holder else None
 
 
-def successes(info: Info, ended: BoolArray) -> Array | None:
+def successes(info: Info, ended: BoolArray, is_of_reset: bool = False) -> Array | None:
     """Return what was said of the success of episodes that ended, `[B]`, NaN where nothing was.
+
+    Args:
+        info: of the step that ended them.
+        ended: `[B]`.
+        is_of_reset: what stands beside `final_info` was said by the reset that followed, as in
+            Gymnasium's own vectors.
 
     Returns:
         None where no environment says anything, or nothing that is a number.
     """
     holder = of_last_step(info, SUCCESS)
-    if SUCCESS not in holder:
+    is_beside = holder is info and "final_info" in info and f"_{SUCCESS}" in info
+    if SUCCESS not in holder or (is_of_reset and is_beside):
         return None
     found, value = np.full(len(ended), np.nan), holder[SUCCESS]
     try:
