@@ -175,6 +175,34 @@ def test_nested_observations_that_do_not_fit_are_named() -> None:
         agent.policy.act({key: value for key, value in good.items() if key != "room"})
 
 
+class MyBox(spaces.Box):
+    """A Box of a user's own."""
+
+
+@pytest.mark.parametrize(
+    ("observation", "action"),
+    [
+        (spaces.MultiBinary([3]), spaces.MultiBinary([2])),
+        (MyBox(-1, 1, (3,)), MyBox(-1, 1, (2,))),
+        (
+            spaces.Dict([("z", VECTOR), ("a", CHOICE)]),
+            spaces.Discrete(np.int64(3), start=np.int8(1)),
+        ),
+        (spaces.Box(-1, 1, (3,), ">f4"), spaces.Box(-1, 1, (), np.float64)),
+        (spaces.Box(0, 2**40, (2,), np.int64), spaces.Box(0.1, 0.7, (2,), np.longdouble)),
+    ],
+    ids=str,
+)
+def test_a_loaded_policy_takes_its_own_environment(
+    any_spaces: Any, observation: Any, action: Any, tmp_path: Path
+) -> None:
+    def make() -> Any:
+        return any_spaces(observation, action)
+
+    agent = _agent(make, {})
+    _two_updates_then_saved_and_loaded(agent, make, tmp_path)
+
+
 class _Static(gymnasium.Env[Any, Any]):
     def __init__(self, space: Any) -> None:
         self.observation_space, self.action_space = space, CHOICE

@@ -25,13 +25,13 @@ def space_to_dict(space: Space[Any]) -> dict[str, Any]:
             "type": "Discrete",
             "n": int(space.n),
             "start": int(space.start),
-            "dtype": str(space.dtype),
+            "dtype": _dtype_name(space),
         }
     if isinstance(space, spaces.Box):
         return {
             "type": "Box",
             "shape": list(space.shape),
-            "dtype": str(space.dtype),
+            "dtype": _dtype_name(space),
             "low": _bound_to_plain(space.low),
             "high": _bound_to_plain(space.high),
         }
@@ -40,18 +40,23 @@ def space_to_dict(space: Space[Any]) -> dict[str, Any]:
             "type": "MultiDiscrete",
             "nvec": space.nvec.tolist(),
             "start": space.start.tolist(),
-            "dtype": str(space.dtype),
+            "dtype": _dtype_name(space),
         }
     if isinstance(space, spaces.MultiBinary):
         return {"type": "MultiBinary", "shape": list(space.shape)}
     if isinstance(space, spaces.Dict):
         parts = [[key, space_to_dict(part)] for key, part in space.items()]
-        if not all(isinstance(key, str | int) for key, _ in parts):
+        if not all(isinstance(key, str | int | np.integer) for key, _ in parts):
             raise ValueError(f"{space} cannot be saved, only keys of text or numbers can")
+        parts = [[str(key) if isinstance(key, str) else int(key), part] for key, part in parts]
         return {"type": "Dict", "spaces": parts}  # pairs: the order counts
     if isinstance(space, spaces.Tuple):
         return {"type": "Tuple", "spaces": [space_to_dict(part) for part in space]}
     raise ValueError(f"{space} cannot be saved, only {_KINDS} can")
+
+
+def _dtype_name(space: Space[Any]) -> str:
+    return np.dtype(space.dtype).newbyteorder("=").name
 
 
 def _bound_to_plain(bound: NDArray[Any]) -> Any:
@@ -60,7 +65,9 @@ def _bound_to_plain(bound: NDArray[Any]) -> Any:
     return values[0] if len(values) > _MANY and len(set(values)) == 1 else values
 
 
-def _to_plain(value: float) -> float | str:
+def _to_plain(value: Any) -> float | str:
+    if isinstance(value, np.longdouble):  # no number of a file: its digits are
+        return str(value)
     return ("inf" if value > 0 else "-inf") if np.isinf(value) else value
 
 

@@ -77,24 +77,62 @@ def _is_action(space: Space[Any]) -> bool:
 
 
 def same_spaces(a: Space[Any], b: Space[Any]) -> str | None:
-    """Return None if a policy made for the space `a` fits `b`, else one sentence why not."""
-    if isinstance(a, spaces.Dict) and isinstance(b, spaces.Dict) and list(a) == list(b):
-        return _first_difference(a.items(), b.values())
+    """Return None if a policy made for the space `a` fits `b`, else one sentence why not.
+
+    What is no difference to a policy is none here: a subclass of a space, the order of the keys of
+    a Dict, the byte order of a dtype, and whether a size is written as `n` or `[n]`.
+    """
+    kind = _kind(a)
+    if kind is None or kind is not _kind(b):
+        if a == b:
+            return None
+        return f"the kind differs: {describe_space(a)} against {describe_space(b)}."
+    if isinstance(a, spaces.Dict) and isinstance(b, spaces.Dict) and set(a) == set(b):
+        return _first_difference(a.items(), [b[key] for key in a])
     if isinstance(a, spaces.Tuple) and isinstance(b, spaces.Tuple) and len(a) == len(b):
         return _first_difference(enumerate(a), b)
-    if type(a) is not type(b):
-        return f"the kind differs: {describe_space(a)} against {describe_space(b)}."
-    for attribute in ("shape", "dtype", "n", "start"):
-        ours, theirs = getattr(a, attribute, None), getattr(b, attribute, None)
-        if np.any(ours != theirs):
+    if isinstance(a, spaces.Dict | spaces.Tuple):
+        return f"the spaces differ: {a} against {b}."
+    for attribute, ours, theirs in zip(_ATTRIBUTES, _attributes(a), _attributes(b), strict=True):
+        if ours != theirs:
             return f"the {attribute} differs: {ours} against {theirs}."
-    if isinstance(a, spaces.Box) and isinstance(b, spaces.Box):
-        # Not by ==, which lets bounds pass that are only close.
-        if not (np.array_equal(a.low, b.low) and np.array_equal(a.high, b.high)):
-            return f"the bounds differ: {a.low} to {a.high} against {b.low} to {b.high}."
-    elif a != b:
+    # Not by ==, which lets bounds pass that are only close.
+    if not _equal(a, b, "low", "high"):
+        return f"the bounds differ: {_bounds(a)} against {_bounds(b)}."
+    if not _equal(a, b, "nvec", "start"):
         return f"the spaces differ: {a} against {b}."
     return None
+
+
+_KINDS = (
+    spaces.Box,
+    spaces.Discrete,
+    spaces.MultiDiscrete,
+    spaces.MultiBinary,
+    spaces.Dict,
+    spaces.Tuple,
+)
+_ATTRIBUTES = ("shape", "dtype", "n", "start")
+
+
+def _kind(space: Space[Any]) -> type[Space[Any]] | None:
+    return next((kind for kind in _KINDS if isinstance(space, kind)), None)
+
+
+def _attributes(space: Space[Any]) -> tuple[Any, ...]:
+    """Return what two spaces of one kind must have in common, written in one way."""
+    dtype = None if space.dtype is None else np.dtype(space.dtype).newbyteorder("=")
+    one = space if isinstance(space, spaces.Discrete) else None
+    numbers = (None, None) if one is None else (int(one.n), int(one.start))
+    return (tuple(space.shape or ()), dtype, *numbers)
+
+
+def _equal(a: Space[Any], b: Space[Any], *names: str) -> bool:
+    return all(np.array_equal(getattr(a, name, 0), getattr(b, name, 0)) for name in names)
+
+
+def _bounds(space: Any) -> str:
+    return f"{space.low} to {space.high}"
 
 
 def _first_difference(
