@@ -26,6 +26,20 @@ def test_without_a_terminal_lines_are_rare_and_the_last_update_is_always_told() 
     assert "\x1b" not in stream.getvalue()
 
 
+def test_a_stream_that_nobody_reads_stops_training_and_raises_nothing() -> None:
+    class Unread(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    with TrainingProgress(4000, Unread(), interval=0.0) as progress:
+        assert progress.update(1000, {}) is False
+        assert progress.update(2000, {}) is False
+    with TrainingProgress(4000, Unread(), interval=1000.0) as progress:
+        progress.update(1000, {})
+        progress.update(2000, {})  # told on leaving
+    assert progress.is_unread
+
+
 def test_no_line_is_told_twice() -> None:
     stream = io.StringIO()
     with TrainingProgress(2, stream, interval=0.0) as progress:

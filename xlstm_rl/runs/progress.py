@@ -22,6 +22,9 @@ from typing_extensions import Self
 class TrainingProgress:
     """Shows return, episode length, speed and the time left; `update` is called per update.
 
+    As with every program in a pipe, training ends when nobody reads what it says: `update` then
+    returns False, which stops it after saving.
+
     Args:
         total_steps: Environment steps of the whole run.
         stream: Where to show it; None: standard error.
@@ -39,6 +42,7 @@ class TrainingProgress:
         self._latest: tuple[int, dict[str, float]] | None = None
         self._bar: Progress | None = None
         self._task = TaskID(0)
+        self.is_unread = False
 
     def __enter__(self) -> Self:
         self._began = time.monotonic()
@@ -67,17 +71,27 @@ class TrainingProgress:
                 self._bar.update(self._task, total=self._latest[0])
             self._bar.stop()
         elif self._latest is not None:
-            self._print(*self._latest)
+            self._say(*self._latest)
 
-    def update(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Show the state of the run after an update."""
+    def update(self, step: int, metrics: Mapping[str, float]) -> bool:
+        """Show the state of the run after an update; False: nobody reads it any more."""
+        self._show(step, metrics)
+        return not self.is_unread
+
+    def _show(self, step: int, metrics: Mapping[str, float]) -> None:
         if self._bar is not None:
             self._bar.update(self._task, completed=step, description=describe(step, metrics))
         elif time.monotonic() - self._printed >= self._interval:
-            self._print(step, metrics)
+            self._say(step, metrics)
             self._latest = None
             return
         self._latest = (step, dict(metrics))
+
+    def _say(self, step: int, metrics: Mapping[str, float]) -> None:
+        try:
+            self._print(step, metrics)
+        except BrokenPipeError:
+            self.is_unread = True
 
     def _print(self, step: int, metrics: Mapping[str, float]) -> None:
         self._printed = time.monotonic()

@@ -9,6 +9,7 @@ from xlstm_rl.policy.policy import Policy
 from xlstm_rl.runs.checkpoint import write_checkpoint
 from xlstm_rl.runs.folder import create_run_folder, new_checkpoint
 from xlstm_rl.runs.loggers import Logger, LoggerConfig, make_logger
+from xlstm_rl.runs.signals import signals_held
 
 
 class Run:
@@ -66,13 +67,15 @@ class Run:
     def save(self, run_dir: str | Path, policy: Policy, trainer_state: Mapping[str, Any]) -> Path:
         """Write a checkpoint into a folder that is new or empty, or was made here before.
 
+        Ctrl-C and the like wait until it is complete.
+
         Raises:
             ConfigError: the folder holds something else; nothing in it is touched.
         """
         path = Path(run_dir)
         if path.resolve() not in self._made:
             self._create(path)
-        with new_checkpoint(path, trainer_state["steps_done"], self._keep) as draft:
+        with signals_held(), new_checkpoint(path, trainer_state["steps_done"], self._keep) as draft:
             write_checkpoint(draft, policy, dict(trainer_state))
         return path
 
