@@ -176,17 +176,26 @@ def _one_space_for_all(made: list[AnyEnv]) -> Iterator[None]:
             "a process of env.vectorization='async' died while it made its environment: "
             "'sync' shows where"
         ) from error
-    except RuntimeError as error:
-        for index, env in enumerate(made):
-            for kind in ("observation_space", "action_space"):
-                difference = same_spaces(getattr(made[0], kind), getattr(env, kind))
-                if difference is not None:
-                    raise ValueError(
-                        f"the {kind} of environment {index} is not that of environment 0: "
-                        f"{difference} All environments of a vector need the same spaces"
-                    ) from error
+    except (RuntimeError, AssertionError) as error:
+        _refuse_different_spaces(made, error)
         if "space" in str(error):
             raise ValueError(
                 f"the environments of a vector need the same spaces: {error}"
             ) from error
         raise
+    else:
+        # Gymnasium before 1.4 compares by assertions, which `python -O` leaves out
+        spaces = [(env.observation_space, env.action_space) for env in made]
+        if any(pair != spaces[0] for pair in spaces):
+            _refuse_different_spaces(made, None)
+
+
+def _refuse_different_spaces(made: list[AnyEnv], cause: Exception | None) -> None:
+    for index, env in enumerate(made):
+        for kind in ("observation_space", "action_space"):
+            difference = same_spaces(getattr(made[0], kind), getattr(env, kind))
+            if difference is not None:
+                raise ValueError(
+                    f"the {kind} of environment {index} is not that of environment 0: "
+                    f"{difference} All environments of a vector need the same spaces"
+                ) from cause
