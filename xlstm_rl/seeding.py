@@ -61,8 +61,9 @@ def reset_seed(env: VectorEnv[Any, Any, Any], seed: int) -> int | list[int]:
     """
     if _takes_a_list(env):
         return [spawn_seed(seed, "environments", index) for index in range(env.num_envs)]
-    # room for the vectors that count on from it, one seed for each environment
-    return spawn_seed(seed, "environments") % (2**_BITS - env.num_envs)
+    # below that, vectors may count on from it, one seed for each environment
+    room: int = 2**_BITS - env.num_envs
+    return spawn_seed(seed, "environments") % room
 
 
 @contextmanager
