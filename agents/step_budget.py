@@ -1,6 +1,7 @@
 """How many rollouts a call of `learn` takes, and how far training has come."""
 
 from xlstm_rl.config import ConfigError
+from xlstm_rl.options.arguments import check_whole
 
 
 class StepBudget:
@@ -27,11 +28,13 @@ class StepBudget:
         this call where that is later.
 
         Raises:
-            ConfigError: less than one step.
+            ConfigError: a number is no integer, or less than 1.
         """
-        for name, value in (("total_steps", steps), ("horizon", horizon)):
-            if value is not None and value < 1:
-                raise ConfigError(f"{name}={value}: expected 1 or more")
+        try:
+            steps = check_whole("total_steps", steps, 1)
+            horizon = None if horizon is None else check_whole("horizon", horizon, 1)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
         rollouts = max(1, (steps + self._left_over) // self.rollout)
         self._left_over = max(0, steps + self._left_over - rollouts * self.rollout)
         last = done + rollouts * self.rollout

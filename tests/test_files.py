@@ -5,7 +5,7 @@ import pytest
 
 from xlstm_rl.config import ConfigError
 from xlstm_rl.files import replacing
-from xlstm_rl.runs.loggers import CsvSink
+from xlstm_rl.runs.loggers import LoggerConfig, make_logger
 from xlstm_rl.runs.plotting import plot_runs
 
 
@@ -64,8 +64,8 @@ def test_metrics_survive_an_interrupt_while_a_column_is_added(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "metrics.csv"
-    sink = CsvSink(path)
-    sink.write(1, {"a": 1.0})
+    logger = make_logger(LoggerConfig(), tmp_path, {})
+    logger.log(1, {"a": 1.0})
     before = path.read_text()
 
     def interrupted(*_: object) -> None:
@@ -73,9 +73,9 @@ def test_metrics_survive_an_interrupt_while_a_column_is_added(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(os, "replace", interrupted)
-        sink.write(2, {"a": 1.0, "b": 2.0})
+        logger.log(2, {"a": 1.0, "b": 2.0})
     assert path.read_text() == before
     assert os.listdir(tmp_path) == ["metrics.csv"]
-    sink.write(2, {"a": 1.0, "b": 2.0})
-    sink.close()
+    logger.log(2, {"a": 1.0, "b": 2.0})
+    logger.close()
     assert [line[-3:] for line in path.read_text().splitlines()] == ["a,b", ".0,", "2.0"]

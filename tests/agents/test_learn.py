@@ -120,9 +120,26 @@ def test_a_horizon_beats_the_configured_total() -> None:
     agent.learn(2 * ROLLOUT, horizon=8 * ROLLOUT)
     agent.learn(2 * ROLLOUT, horizon=2 * ROLLOUT)  # over: schedules stay at their end
     assert seen == [0.0, 0.125, 1.0, 1.0]
-    for horizon in (0, -1):
-        with pytest.raises(ConfigError, match=f"horizon={horizon}: expected 1 or more"):
-            agent.learn(ROLLOUT, horizon=horizon)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "100", float("inf")])
+def test_steps_that_are_no_count_are_refused_before_a_folder_is_made(
+    wrong: Any, tmp_path: Path
+) -> None:
+    agent = small(run_dir=str(tmp_path / "run"))
+    for arguments in ({"total_steps": wrong}, {"total_steps": 16, "horizon": wrong}):
+        name = list(arguments)[-1]
+        with pytest.raises(ConfigError, match=rf"^{name}={wrong!r}: expected an integer >= 1$"):
+            agent.learn(**arguments)
+    assert not (tmp_path / "run").exists()
+
+
+def test_steps_are_taken_as_any_kind_of_number() -> None:
+    agent = small()
+    seen = progresses(agent)
+    agent.learn(np.int64(32)).learn(3.2e1, horizon=torch.tensor(128))
+    assert agent.steps_done == 64 and type(agent.steps_done) is int
+    assert seen == [0.0, 0.5, 0.25, 0.375]
 
 
 def test_less_than_a_rollout_is_a_rollout_and_is_not_owed() -> None:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from xlstm_rl import RecurrentPPO, load_policy
 from xlstm_rl.config import ConfigError
 from xlstm_rl.errors import CheckpointError
+from xlstm_rl.runs.plotting import plot_runs
 from xlstm_rl.runs.weights import plain_weights, todays_weights
 
 SECTIONS: dict[str, Any] = {
@@ -161,6 +162,24 @@ def test_a_step_that_nothing_changed_at_is_not_written_again(tmp_path: Path) -> 
     assert checkpoint.stat().st_ino != seen[0]
     saved = load_policy(tmp_path / "run").network.parameters()
     assert torch.equal(next(saved), agent.parameters[0])
+
+
+def test_a_tilde_is_the_users_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    agent = RecurrentPPO(
+        "xlstm_rl/CartPoleNoVel-v1",
+        run_dir="~/runs/a",
+        **{**SECTIONS, "logger": {"kind": "csv"}},
+    )
+    with agent:
+        agent.learn(480)
+    for folder in ("~/runs/b", "~/runs/b", Path("~/runs/a")):
+        assert agent.save(folder).is_relative_to(tmp_path)
+    assert agent.run_dir == tmp_path / "runs" / "a"
+    load_policy("~/runs/b/checkpoints/480")
+    assert plot_runs(["~/runs/a"], "~/curve.svg") == tmp_path / "curve.svg"
+    assert not Path("~").exists()
 
 
 def test_old_checkpoints_are_pruned_and_the_latest_stays(tmp_path: Path) -> None:

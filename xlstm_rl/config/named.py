@@ -4,7 +4,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from xlstm_rl.config.errors import ConfigError
-from xlstm_rl.options.arguments import did_you_mean
+from xlstm_rl.options.arguments import did_you_mean, user_path
 
 
 def list_configs() -> dict[str, str]:
@@ -25,7 +25,7 @@ def find_config(name: str) -> Path:
     packaged = _packaged()
     if name in packaged:
         return packaged[name]
-    path = Path(name)
+    path = user_path(name)
     if path.is_file():
         return path
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:

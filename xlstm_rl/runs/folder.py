@@ -19,6 +19,7 @@ from typing import Any
 from xlstm_rl.config import ConfigError, save_yaml
 from xlstm_rl.errors import CheckpointError
 from xlstm_rl.files import replacing
+from xlstm_rl.options.arguments import user_path
 
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.csv"
@@ -56,7 +57,7 @@ def create_run_folder(
         if run_dir is None:
             folder = _fresh_folder(Path(root), f"{env.rpartition('/')[2]}-{memory}-seed{seed}")
         else:
-            folder = Path(run_dir)
+            folder = user_path(run_dir)
             _claim(folder)
         with replacing(folder / CONFIG_FILE) as draft:
             save_yaml(config, draft)
@@ -172,7 +173,7 @@ def latest_checkpoint(run: str | Path) -> Path:
     Raises:
         CheckpointError: There is no such folder, or it is neither, or has no checkpoint yet.
     """
-    folder = Path(run)
+    folder = user_path(run)
     if not folder.is_dir():
         problem = "a file, not a folder" if folder.exists() else "no such folder"
         raise CheckpointError(f"{folder}: {problem}; expected a run folder or a checkpoint in one")

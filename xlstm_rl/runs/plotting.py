@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from xlstm_rl.config import ConfigError, load_yaml
 from xlstm_rl.files import replacing
+from xlstm_rl.options.arguments import user_path
 from xlstm_rl.runs.folder import CONFIG_FILE, METRICS_FILE
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def read_curve(run: str | Path, metric: str = "episode/return") -> Curve:
     Raises:
         ConfigError: The folder has no metrics, or none of this one.
     """
-    folder = Path(run)
+    folder = user_path(run)
     path = folder / METRICS_FILE
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -123,7 +124,7 @@ def plot_runs(runs: Sequence[str | Path], out: str | Path, metric: str = "episod
     Raises:
         ConfigError: A run has no metrics, or the figure's format is unknown.
     """
-    path = Path(out)
+    path = user_path(out)
     if path.suffix.lower() not in _FORMATS:
         raise ConfigError(f"--out {out}: expected a name that ends in {', '.join(_FORMATS)}")
     curves = [read_curve(run, metric) for run in runs]

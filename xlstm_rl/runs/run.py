@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from xlstm_rl.options.arguments import user_path
 from xlstm_rl.policy.policy import Policy
 from xlstm_rl.runs.checkpoint import write_checkpoint
 from xlstm_rl.runs.folder import create_run_folder, new_checkpoint
@@ -72,7 +73,7 @@ class Run:
         Raises:
             ConfigError: the folder holds something else; nothing in it is touched.
         """
-        path = Path(run_dir)
+        path = user_path(run_dir)
         if path.resolve() not in self._made:
             self._create(path)
         with signals_held(), new_checkpoint(path, trainer_state["steps_done"], self._keep) as draft:
