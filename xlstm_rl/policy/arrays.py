@@ -8,7 +8,9 @@ from torch import Tensor
 
 from xlstm_rl.envs.spaces.leaves import map_leaves
 
-_SHARED = frozenset(map(np.dtype, "?bBhHiIlLqQefd"))  # of this machine's byte order
+# of a size that has two C types, torch knows one
+_NAMES = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
+_SHARED = frozenset(np.dtype(name).num for name in _NAMES)
 
 
 def as_tensor(values: Any, name: str = "an array") -> Tensor:
@@ -28,8 +30,10 @@ def as_tensor(values: Any, name: str = "an array") -> Tensor:
     """
     if isinstance(values, Tensor):
         return values
-    if isinstance(values, np.ndarray) and values.dtype in _SHARED and values.flags.carray:
-        return torch.from_numpy(values)
+    if isinstance(values, np.ndarray) and values.flags.carray:
+        dtype = values.dtype
+        if dtype.num in _SHARED and dtype.isnative:
+            return torch.from_numpy(values)
     if isinstance(values, list | tuple) and values and isinstance(values[0], Tensor):
         return torch.stack([as_tensor(one, name) for one in values])
     try:
@@ -42,8 +46,10 @@ def as_tensor(values: Any, name: str = "an array") -> Tensor:
             f"{name} is a {type(values).__name__} of dtype {dtype}, expected real numbers: floats, "
             "integers or bools"
         )
-    wanted = np.dtype(np.float64) if dtype.char == "g" else dtype.newbyteorder("=")
-    return torch.from_numpy(np.array(array, dtype=wanted, order="C"))
+    code = f"{dtype.kind}{dtype.itemsize}"
+    copy = np.empty(array.shape, code if code in _NAMES else "f8")
+    copy[...] = array
+    return torch.from_numpy(copy)
 
 
 def to_numpy(action: Any) -> Any:
