@@ -18,8 +18,6 @@ def mlstm_inputs():
     return randn(2, 5, 2, 4), randn(2, 5, 2, 4), randn(2, 5, 2, 3), randn(2, 5, 2), randn(2, 5, 2)
 
 
-# torch asks its own clones of the inputs for a .grad, and from 2.14 on tells itself not to.
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 @pytest.mark.parametrize("with_state", [False, True])
 def test_opcheck(with_state):
     state = [randn(2, 2, 4, 3), randn(2, 2, 4), randn(2, 2)] if with_state else [None] * 3
