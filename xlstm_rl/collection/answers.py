@@ -60,7 +60,7 @@ def read_flags(values: Any, name: str, rows: int) -> BoolArray:
     if type(values) is np.ndarray and values.dtype == np.bool_ and values.shape == (rows,):
         return values
     array = _one_each(values, name, rows)
-    flags = array != 0
+    flags: BoolArray = array != 0
     wrong = flags & (array != 1) if array.dtype.kind in "iufb" else np.ones(rows, np.bool_)
     if wrong.any():
         row = int(wrong.argmax())
