@@ -112,7 +112,7 @@ def test_the_metric_is_the_mean_and_there_once_an_episode_has_said_it() -> None:
 # --------------------------------------------------------------- vectors of the user's own
 
 
-class Says(VectorWrapper[Any, Any, Any, Any, Any]):
+class Says(VectorWrapper):
     """Adds to the infos of a native form, whose episodes have five steps, who succeeded."""
 
     def __init__(self, env: VectorEnv[Any, Any, Any], form: str) -> None:
