@@ -30,11 +30,9 @@ class StepBudget:
         Raises:
             ConfigError: a number is no integer, or less than 1.
         """
-        try:
-            steps = check_whole("total_steps", steps, 1)
-            horizon = None if horizon is None else check_whole("horizon", horizon, 1)
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
+        steps = check_whole("total_steps", steps, 1, ConfigError)
+        if horizon is not None:
+            horizon = check_whole("horizon", horizon, 1, ConfigError)
         rollouts = max(1, (steps + self._left_over) // self.rollout)
         self._left_over = max(0, steps + self._left_over - rollouts * self.rollout)
         last = done + rollouts * self.rollout

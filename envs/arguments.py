@@ -6,18 +6,18 @@ from typing import Any
 
 import numpy as np
 
+from xlstm_rl.options import arguments
 
-def check_whole(owner: str, minimum: int = 1, **values: object) -> None:
-    """Refuse values that are no whole number of at least `minimum`.
+
+def check_whole(owner: str, minimum: int = 1, **values: object) -> list[int]:
+    """Return arguments as integers, whatever type of number they came as.
 
     Raises:
-        ValueError: Names the argument, its owner and what came.
+        ValueError: One is no integer of at least `minimum`; names it and its owner.
     """
-    for name, value in values.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-            raise ValueError(
-                f"{name} of {owner} is {value!r}, expected a whole number of at least {minimum}"
-            )
+    return [
+        arguments.check_whole(f"{owner}.{name}", value, minimum) for name, value in values.items()
+    ]
 
 
 def json_form(value: Any) -> Any:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from xlstm_rl.kernels.types import compute_dtype
-from xlstm_rl.options.arguments import close_names
+from xlstm_rl.options.arguments import check_whole, close_names
 
 BACKENDS = ("auto", "reference", "torch", "triton")
 FORGET_GATES = ("sigmoid", "exponential")
@@ -234,10 +234,11 @@ def _show(letters: str) -> str:
     return f"[{', '.join(parts)}]"
 
 
-def check_chunk_size(chunk_size: int) -> None:
-    """Raise ``ValueError`` unless ``chunk_size`` is a positive integer."""
-    if not isinstance(chunk_size, int) or chunk_size < 1:
-        raise ValueError(f"chunk_size={chunk_size!r}, expected an integer >= 1 (64 is a good one)")
+def check_chunk_size(chunk_size: int) -> int:
+    """Return ``chunk_size`` as a Python integer; ``ValueError`` unless it is a positive one."""
+    if type(chunk_size) is int and chunk_size > 0:
+        return chunk_size
+    return check_whole("chunk_size", chunk_size, 1)
 
 
 def check_inplace(inplace: bool, state: object, *inputs: Tensor | None) -> None:

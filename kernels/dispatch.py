@@ -58,7 +58,7 @@ def mlstm(
         RuntimeError: a backend that cannot run here.
     """
     checks.check_mlstm(q, k, v, i, f, reset, state, "BT")
-    checks.check_chunk_size(chunk_size)
+    chunk_size = checks.check_chunk_size(chunk_size)
     execution = _pick(backend, q, forget_gate, max(q.shape[-1], v.shape[-1]))
     if execution == "triton":
         from xlstm_rl.kernels.mlstm.triton import ops as mlstm_triton

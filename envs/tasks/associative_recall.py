@@ -38,7 +38,7 @@ class AssociativeRecallVectorEnv(TaskVectorEnv):
         tensors: Take and return tensors instead of NumPy arrays.
 
     Raises:
-        ValueError: `pairs` is no whole number of at least 1, or `values` none of at least 2.
+        ValueError: `pairs` is no integer >= 1, or `values` none >= 2.
     """
 
     def __init__(
@@ -52,8 +52,8 @@ class AssociativeRecallVectorEnv(TaskVectorEnv):
         device: torch.device | str = "cpu",
         tensors: bool = False,
     ) -> None:
-        check_whole("AssociativeRecall", pairs=pairs)
-        check_whole("AssociativeRecall", minimum=2, values=values)
+        num_envs, pairs = check_whole("AssociativeRecall", num_envs=num_envs, pairs=pairs)
+        (values,) = check_whole("AssociativeRecall", minimum=2, values=values)
         super().__init__(
             num_envs,
             spaces.Box(0.0, 1.0, (pairs + values,), np.float32),

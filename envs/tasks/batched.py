@@ -16,6 +16,7 @@ from torch import Tensor
 from xlstm_rl.envs.spaces.leaves import Array
 from xlstm_rl.envs.tasks.clock import EpisodeClock, Rows
 from xlstm_rl.envs.tasks.values import BatchValues, Values
+from xlstm_rl.options.arguments import check_whole
 
 _NEVER = int(np.iinfo(np.int64).max)
 
@@ -65,7 +66,7 @@ class BatchedVectorEnv(BatchValues, VectorEnv[Any, Any, Any]):
         tensors: bool = False,
     ) -> None:
         BatchValues.__init__(self, device, tensors)
-        self.num_envs = num_envs
+        self.num_envs = num_envs = check_whole("num_envs", num_envs, 1)
         self.render_mode = render_mode
         self.single_observation_space = observation_space
         self.single_action_space = action_space
@@ -78,7 +79,9 @@ class BatchedVectorEnv(BatchValues, VectorEnv[Any, Any, Any]):
         """Steps of each episode so far, `[B]`; a step counts itself."""
         self.every = self.array(range(num_envs))
         """The indices of all environments, `[B]`."""
-        self._max_steps = _NEVER if max_episode_steps is None else max_episode_steps
+        self._max_steps = _NEVER
+        if max_episode_steps is not None:
+            self._max_steps = check_whole("max_episode_steps", max_episode_steps, 1)
         self._done = self.zeros(num_envs, dtype="bool")
         self._over: Rows | None = None
         self._started = False
@@ -127,7 +130,7 @@ class BatchedVectorEnv(BatchValues, VectorEnv[Any, Any, Any]):
         Raises:
             ValueError: The mask is no bool array (or tensor) `[B]`, or selects nothing.
         """
-        super().reset(seed=seed)
+        super().reset(seed=None if seed is None else check_whole("seed", seed, 0))
         if seed is not None or not self._started:
             self.seed_draws((self.np_random_seed or 0) % 2**63)
         options = dict(options or {})

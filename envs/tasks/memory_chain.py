@@ -45,7 +45,7 @@ class MemoryChainVectorEnv(TaskVectorEnv):
         tensors: Take and return tensors instead of NumPy arrays.
 
     Raises:
-        ValueError: `length` or `bits` is no whole number of at least 1.
+        ValueError: `length` or `bits` is no integer >= 1.
     """
 
     def __init__(
@@ -59,7 +59,9 @@ class MemoryChainVectorEnv(TaskVectorEnv):
         device: torch.device | str = "cpu",
         tensors: bool = False,
     ) -> None:
-        check_whole("MemoryChain", length=length, bits=bits)
+        num_envs, length, bits = check_whole(
+            "MemoryChain", num_envs=num_envs, length=length, bits=bits
+        )
         low = np.array([0.0, 0.0] + [-1.0] * bits, dtype=np.float32)
         # One bit is asked for by index 0; the bound is 1 even so: Gymnasium warns of empty
         # intervals.
@@ -133,6 +135,5 @@ class MemoryChain(SingleTask):
     vector_form = MemoryChainVectorEnv
 
     def __init__(self, length: int = 10, bits: int = 1, **kwargs: Any) -> None:
+        self.length, self.bits = check_whole("MemoryChain", length=length, bits=bits)
         super().__init__(length=length, bits=bits, **kwargs)
-        self.length = length
-        self.bits = bits

@@ -43,7 +43,7 @@ class NavigateAndReturnVectorEnv(TaskVectorEnv):
         tensors: Take and return tensors instead of NumPy arrays.
 
     Raises:
-        ValueError: `size` is no whole number of at least 2, or `returns` none of at least 1.
+        ValueError: `size` is no integer >= 2, or `returns` none >= 1.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class NavigateAndReturnVectorEnv(TaskVectorEnv):
         device: torch.device | str = "cpu",
         tensors: bool = False,
     ) -> None:
-        check_whole("NavigateAndReturn", minimum=2, size=size)
-        check_whole("NavigateAndReturn", returns=returns)
+        num_envs, returns = check_whole("NavigateAndReturn", num_envs=num_envs, returns=returns)
+        (size,) = check_whole("NavigateAndReturn", minimum=2, size=size)
         low, high = np.array([-1, -1, -1, -1, 0], np.float32), np.ones(5, np.float32)
         super().__init__(
             num_envs,

@@ -38,7 +38,7 @@ class ParityVectorEnv(TaskVectorEnv):
         tensors: Take and return tensors instead of NumPy arrays.
 
     Raises:
-        ValueError: `length` is no whole number of at least 1.
+        ValueError: `length` is no integer >= 1.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class ParityVectorEnv(TaskVectorEnv):
         device: torch.device | str = "cpu",
         tensors: bool = False,
     ) -> None:
-        check_whole("Parity", length=length)
+        num_envs, length = check_whole("Parity", num_envs=num_envs, length=length)
         super().__init__(
             num_envs,
             spaces.Discrete(2),

@@ -47,7 +47,7 @@ class RepeatPreviousVectorEnv(TaskVectorEnv):
         tensors: Take and return tensors instead of NumPy arrays.
 
     Raises:
-        ValueError: `k` or `decks` is no whole number of at least 1, or there are too few cards.
+        ValueError: `k` or `decks` is no integer >= 1, or there are too few cards.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class RepeatPreviousVectorEnv(TaskVectorEnv):
         device: torch.device | str = "cpu",
         tensors: bool = False,
     ) -> None:
-        check_whole("RepeatPrevious", k=k, decks=decks)
+        num_envs, k, decks = check_whole("RepeatPrevious", num_envs=num_envs, k=k, decks=decks)
         self.num_cards = _CARDS * decks
         if k > self.num_cards - 2:
             raise ValueError(

@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode
 
 from xlstm_rl.envs.tasks.batched import BatchedVectorEnv
 from xlstm_rl.envs.tasks.drawing import Image, picture
+from xlstm_rl.options.arguments import check_whole
 
 _METADATA: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 4}
 
@@ -120,6 +121,7 @@ class SingleTask(gym.Env[Any, Any]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Start an episode; there are no options."""
+        seed = None if seed is None else check_whole("seed", seed, 0)
         super().reset(seed=seed)
         observations, info = self.vector.reset(seed=seed)
         return observations[0], info

@@ -53,7 +53,7 @@ class TMazeVectorEnv(TaskVectorEnv):
         tensors: Take and return tensors instead of NumPy arrays.
 
     Raises:
-        ValueError: `length` is no whole number of at least 1.
+        ValueError: `length` is no integer >= 1.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class TMazeVectorEnv(TaskVectorEnv):
         device: torch.device | str = "cpu",
         tensors: bool = False,
     ) -> None:
-        check_whole("TMaze", length=length)
+        num_envs, length = check_whole("TMaze", num_envs=num_envs, length=length)
         low, high = np.array([-1, 0, 0], np.float32), np.ones(3, np.float32)
         super().__init__(
             num_envs,

@@ -23,13 +23,13 @@ class Delay(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
         steps: How late.
 
     Raises:
-        ValueError: `steps` is no whole number of at least 1.
+        ValueError: `steps` is no integer >= 1.
     """
 
     def __init__(self, env: gym.Env[Any, Any], steps: int) -> None:
+        (steps,) = check_whole("Delay", steps=steps)
         RecordConstructorArgs.__init__(self, steps=steps)
         gym.ObservationWrapper.__init__(self, env)
-        check_whole("Delay", steps=steps)
         self.steps = steps
         self._waiting: deque[Any] = deque(maxlen=steps + 1)
 

@@ -9,6 +9,7 @@ from gymnasium.utils import RecordConstructorArgs
 
 from xlstm_rl.envs.wrappers.blank import blank_of, with_blank
 from xlstm_rl.envs.wrappers.own_random import OwnRandom
+from xlstm_rl.options.arguments import plain_number
 
 
 class Flicker(OwnRandom, gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
@@ -27,20 +28,17 @@ class Flicker(OwnRandom, gym.ObservationWrapper[Any, Any, Any], RecordConstructo
     """
 
     def __init__(self, env: gym.Env[Any, Any], probability: float) -> None:
-        RecordConstructorArgs.__init__(self, probability=probability)
+        number = plain_number(probability)
+        RecordConstructorArgs.__init__(self, probability=number)
         gym.ObservationWrapper.__init__(self, env)
-        if not _is_number(probability) or not 0 <= probability <= 1:
+        if number is None or not 0 <= number <= 1:
             raise ValueError(
                 f"probability of Flicker is {probability!r}, expected a number from 0 to 1"
             )
-        self.probability = probability
+        self.probability = number
         self.observation_space = with_blank(env.observation_space)
 
     def observation(self, observation: Any) -> Any:
         """Return the observation or a blank."""
         blank = self.np_random.random() < self.probability
         return blank_of(self.observation_space) if blank else observation
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -13,6 +13,7 @@ from gymnasium.utils import RecordConstructorArgs
 
 from xlstm_rl.envs.arguments import json_form
 from xlstm_rl.envs.spaces.leaves import Array
+from xlstm_rl.options.arguments import whole_number
 
 
 class NoVelocity(gym.ObservationWrapper[Array, Any, Array], RecordConstructorArgs):
@@ -47,9 +48,10 @@ def drop_components(
     if not isinstance(space, spaces.Box) or len(space.shape) != 1:
         raise ValueError(f"the observation space is {space}: expected a Box of one dimension")
     size = space.shape[0]
-    if any(not 0 <= index < size for index in dropped):
+    whole = [whole_number(index) for index in dropped]
+    if any(index is None or not 0 <= index < size for index in whole):
         raise ValueError(f"components {list(dropped)} to remove: expected indices below {size}")
-    kept = np.setdiff1d(np.arange(size), np.asarray(dropped, dtype=np.intp))
+    kept = np.setdiff1d(np.arange(size), np.asarray(whole, dtype=np.intp))
     if kept.size == 0:
         raise ValueError(f"removing components {list(dropped)} leaves nothing of the observation")
     return spaces.Box(space.low[kept], space.high[kept], dtype=space.dtype.type), kept

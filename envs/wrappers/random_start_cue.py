@@ -11,6 +11,7 @@ from gymnasium.utils import RecordConstructorArgs
 from xlstm_rl.envs.arguments import check_whole, json_form
 from xlstm_rl.envs.wrappers.blank import blank_of, with_blank
 from xlstm_rl.envs.wrappers.own_random import OwnRandom
+from xlstm_rl.options.arguments import whole_number
 
 
 class RandomStartCue(OwnRandom, RecordConstructorArgs):
@@ -47,20 +48,20 @@ class RandomStartCue(OwnRandom, RecordConstructorArgs):
         components: Sequence[int] | None = None,
         cue_steps: int = 1,
     ) -> None:
+        (max_wait,) = check_whole("RandomStartCue", minimum=0, max_wait=max_wait)
+        (cue_steps,) = check_whole("RandomStartCue", cue_steps=cue_steps)
         RecordConstructorArgs.__init__(
             self, max_wait=max_wait, components=json_form(components), cue_steps=cue_steps
         )
         super().__init__(env)
-        check_whole("RandomStartCue", minimum=0, max_wait=max_wait)
-        check_whole("RandomStartCue", cue_steps=cue_steps)
         self.max_wait = max_wait
         self.cue_steps = cue_steps
-        self.components = None if components is None else list(components)
+        self.components = None if components is None else list(map(whole_number, components))
         self.observation_space = with_blank(env.observation_space)
         if self.components is not None:
             shape = env.observation_space.shape or ()
             size = shape[0] if len(shape) == 1 else 0
-            if not all(type(index) is int and 0 <= index < size for index in self.components):
+            if any(index is None or not 0 <= index < size for index in self.components):
                 raise ValueError(
                     f"components of RandomStartCue are {components!r}, expected indices below "
                     f"{size} of observations that are a vector"

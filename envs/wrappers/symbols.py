@@ -11,6 +11,7 @@ from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
 from xlstm_rl.envs.arguments import json_form
+from xlstm_rl.options.arguments import whole_number
 
 
 class Symbols(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
@@ -43,9 +44,10 @@ class Symbols(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
                 f"the observation space is {space}: expected a Box of integers whose last axis has "
                 f"length {len(sizes)}, one entry for each of sizes {list(sizes)}"
             )
-        if any(not isinstance(size, int) or size < 1 for size in sizes):
-            raise ValueError(f"sizes {list(sizes)}: expected whole numbers of at least 1")
-        self._sizes = np.broadcast_to(np.asarray(sizes, dtype=np.int64), space.shape)
+        whole = [whole_number(size) for size in sizes]
+        if any(size is None or size < 1 for size in whole):
+            raise ValueError(f"sizes {list(sizes)}: expected integers >= 1")
+        self._sizes = np.broadcast_to(np.asarray(whole, dtype=np.int64), space.shape)
         self.observation_space = spaces.MultiDiscrete(self._sizes.reshape(-1))
 
     def observation(self, observation: Any) -> Any:

@@ -68,13 +68,10 @@ def evaluate(
         ValueError: the environment is unknown or cannot be made, its spaces are not the policy's,
             the callable returned the same one twice, or a package that videos need is missing.
     """
-    try:
-        episodes = check_whole("episodes", episodes, 1)
-        seed = check_whole("seed", seed, 0)
-        if max_episode_steps is not None:
-            max_episode_steps = check_whole("max_episode_steps", max_episode_steps, 1)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
+    episodes = check_whole("episodes", episodes, 1, ConfigError)
+    seed = check_whole("seed", seed, 0, ConfigError)
+    if max_episode_steps is not None:
+        max_episode_steps = check_whole("max_episode_steps", max_episode_steps, 1, ConfigError)
     source = find_source(policy, env, max_episode_steps)
     alone = source.is_ready or video_dir is not None
     count = 1 if alone else min(episodes, _MAX_PARALLEL)

@@ -7,6 +7,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
 from xlstm_rl.kernels.checks import check_inplace
+from xlstm_rl.options.arguments import check_whole
 
 StateTensors = tuple[Tensor, ...]
 Leaves = StateTensors
@@ -150,6 +151,7 @@ class Memory(nn.Module, ABC):
             device: Where it lies; None: where the parameters lie.
             dtype: Its type; None: that of the parameters.
         """
+        batch_size = check_whole("batch_size", batch_size, 0)
         return self.pack_state(self.initial_tensors(batch_size, device, dtype), batch_size)
 
     def initial_tensors(

@@ -35,15 +35,15 @@ def plain_number(value: Any) -> int | float | None:
     return int(value) if isinstance(value, int) else float(value)
 
 
-def check_whole(name: str, value: Any, minimum: int) -> int:
+def check_whole(name: str, value: Any, minimum: int, error: type[ValueError] = ValueError) -> int:
     """An integer of at least `minimum`, from a number of any type.
 
     Raises:
-        ValueError: It is something else.
+        ValueError: It is something else; of the class `error`.
     """
     whole = whole_number(value)
     if whole is None or whole < minimum:
-        raise ValueError(f"{name}={value!r}: expected an integer >= {minimum}")
+        raise error(f"{name}={value!r}: expected an integer >= {minimum}")
     return whole
 
 

@@ -132,10 +132,11 @@ def _as(value: Any, kind: Any) -> Any:
     if isinstance(origin, type) and dataclasses.is_dataclass(origin):
         if isinstance(value, origin):
             return value
+        section: Any = origin
         if isinstance(value, Mapping):
-            return origin(**value)
-        if isinstance(value, str) and "kinds" in vars(origin):
-            return origin(value)
+            return section(**value)
+        if isinstance(value, str) and "kinds" in vars(section):
+            return section(value)
     raise _MismatchError
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from xlstm_rl.envs.spaces.leaves import map_leaves, row_of
 from xlstm_rl.memory import StateTensors
 from xlstm_rl.normalization import Observation
+from xlstm_rl.options.arguments import check_whole
 from xlstm_rl.policy.arrays import to_numpy
 from xlstm_rl.policy.auxiliary.reader import AuxiliaryValues, is_set
 from xlstm_rl.policy.encoders.observations import map_observation
@@ -23,8 +24,8 @@ class Actor:
     """
 
     def __init__(self, policy: PolicyModule, num_envs: int | None, deterministic: bool) -> None:
-        if num_envs is not None and num_envs < 1:
-            raise ValueError(f"num_envs={num_envs}: expected 1 or more, or None for one unbatched")
+        if num_envs is not None:
+            num_envs = check_whole("num_envs", num_envs, 1)
         self.policy = policy
         self.num_envs = num_envs
         self.deterministic = deterministic

@@ -12,6 +12,7 @@ from xlstm_rl.envs.config import EnvConfig
 from xlstm_rl.envs.spaces.support import check_supported_spaces
 from xlstm_rl.memory import MemoryConfig, StateTensors
 from xlstm_rl.normalization import NormalizationConfig, Observation, make_normalizer
+from xlstm_rl.options.arguments import check_whole
 from xlstm_rl.policy.actions.mask import ActionMask
 from xlstm_rl.policy.actor_critic import CRITIC_MEMORY, ActorCritic
 from xlstm_rl.policy.arrays import as_tensor
@@ -90,6 +91,7 @@ class PolicyModule(nn.Module):
             critic: with the state of the critic's memory, where it has its own. No action depends
                 on it: acting from a state without it costs about half as much.
         """
+        batch_size = check_whole("batch_size", batch_size, 0)
         tensors = self.initial_tensors(batch_size, self.device, critic)
         return self.pack_state(tensors, batch_size, critic)
 

@@ -102,7 +102,7 @@ def new_checkpoint(run: str | Path, step: int, keep: int | None = None) -> Itera
     the newest `keep` checkpoints are removed (None: all stay). On an error nothing changes, and
     neither does a checkpoint of this step with the very same files.
     """
-    parent = Path(run) / _CHECKPOINTS
+    parent = user_path(run) / _CHECKPOINTS
     final, draft = parent / str(step), parent / f".{step}{_PART}"
     parent.mkdir(parents=True, exist_ok=True)
     _tidy(parent)
@@ -116,7 +116,7 @@ def new_checkpoint(run: str | Path, step: int, keep: int | None = None) -> Itera
             draft.rename(final)
     finally:
         _tidy(parent)
-    with replacing(Path(run) / _LATEST) as pointer:
+    with replacing(user_path(run) / _LATEST) as pointer:
         pointer.write_text(f"{step}\n", encoding="utf-8")
     if keep is not None:
         prune_checkpoints(run, keep)
@@ -152,7 +152,7 @@ def _remove(checkpoint: Path) -> None:
 
 def checkpoint_steps(run: str | Path) -> list[int]:
     """The steps at which a run has checkpoints, ascending."""
-    parent = Path(run) / _CHECKPOINTS
+    parent = user_path(run) / _CHECKPOINTS
     names = {path.name for path in parent.iterdir()} if parent.is_dir() else set()
     names |= {name[1 : -len(_OLD)] for name in names if name.endswith(_OLD)}
     return sorted(int(name) for name in names if name.isdecimal())
@@ -160,11 +160,11 @@ def checkpoint_steps(run: str | Path) -> list[int]:
 
 def prune_checkpoints(run: str | Path, keep: int) -> None:
     """Remove all checkpoints of a run but the newest `keep`, and never the one in `latest`."""
-    latest = _read_latest(Path(run))
+    latest = _read_latest(user_path(run))
     steps = checkpoint_steps(run)
     for step in steps[: max(0, len(steps) - keep)]:
         if step != latest:
-            _remove(Path(run) / _CHECKPOINTS / str(step))
+            _remove(user_path(run) / _CHECKPOINTS / str(step))
 
 
 def latest_checkpoint(run: str | Path) -> Path:

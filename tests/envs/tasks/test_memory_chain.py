@@ -143,7 +143,7 @@ def test_contexts_are_reproducible_by_the_seed_and_vary_with_it(seed):
 @pytest.mark.parametrize("kwargs", [{"length": 0}, {"bits": 0}, {"length": 2.5}, {"bits": True}])
 def test_sizes_below_one_are_refused(make, kwargs):
     name = next(iter(kwargs))
-    with pytest.raises(ValueError, match=f"{name} of MemoryChain is .* at least 1"):
+    with pytest.raises(ValueError, match=rf"MemoryChain\.{name}=.*: expected an integer >= 1"):
         make(**kwargs)
 
 

@@ -207,13 +207,13 @@ def test_what_a_step_returned_does_not_change_later(name):
 @pytest.mark.parametrize(
     ("make", "kwargs", "message"),
     [
-        (TMazeVectorEnv, {"length": 0}, "length of TMaze is 0, expected a whole number of at lea"),
-        (ParityVectorEnv, {"length": 1.5}, "length of Parity is 1.5"),
-        (RepeatPreviousVectorEnv, {"k": 0}, "k of RepeatPrevious is 0"),
+        (TMazeVectorEnv, {"length": 0}, "TMaze.length=0: expected an integer >= 1"),
+        (ParityVectorEnv, {"length": 1.5}, r"Parity\.length=1\.5"),
+        (RepeatPreviousVectorEnv, {"k": 0}, r"RepeatPrevious\.k=0"),
         (RepeatPreviousVectorEnv, {"k": 51}, "k of RepeatPrevious is 51, expected at most 50"),
-        (AssociativeRecallVectorEnv, {"values": 1}, "values of .* is 1, .* at least 2"),
-        (NavigateAndReturnVectorEnv, {"size": 1}, "size of NavigateAndReturn is 1, .* at least 2"),
-        (NavigateAndReturnVectorEnv, {"returns": True}, "returns of .* is True"),
+        (AssociativeRecallVectorEnv, {"values": 1}, r"\.values=1: .* >= 2"),
+        (NavigateAndReturnVectorEnv, {"size": 1}, r"NavigateAndReturn\.size=1: .* >= 2"),
+        (NavigateAndReturnVectorEnv, {"returns": True}, r"\.returns=True"),
     ],
 )
 def test_impossible_arguments_are_refused(make, kwargs, message):

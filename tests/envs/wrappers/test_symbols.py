@@ -36,7 +36,7 @@ def test_a_code_that_has_no_place_is_named_with_where_it_stood():
     [
         (Codes([[0, 1]]), [2, 2, 2], r"last axis has length 3"),
         (Codes([0.5], dtype=np.float32), [2], r"expected a Box of integers"),
-        (Codes([0, 1]), [2, 0], r"sizes \[2, 0\]: expected whole numbers of at least 1"),
+        (Codes([0, 1]), [2, 0], r"sizes \[2, 0\]: expected integers >= 1"),
     ],
 )
 def test_what_does_not_fit_is_refused(inner, sizes, message):

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+from xlstm_rl.options.arguments import user_path
 from xlstm_rl.runs.loggers.config import LOGGERS, LoggerConfig
 
 
@@ -63,4 +64,4 @@ def make_logger(config: LoggerConfig, run_dir: str | Path, run_config: Mapping[s
     """
     names = LOGGERS.names(config.kind)
     kinds = [] if "none" in names else ["csv", *[name for name in names if name != "csv"]]
-    return Logger([LOGGERS.target(kind)(config, Path(run_dir), run_config) for kind in kinds])
+    return Logger([LOGGERS.target(kind)(config, user_path(run_dir), run_config) for kind in kinds])

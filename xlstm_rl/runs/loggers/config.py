@@ -37,8 +37,7 @@ class LoggerRegistry(Registry):
 
     def word_of(self, cls: type) -> str:
         """Return the word of a class that was found."""
-        word: str = own_fields(cls)[self.tag][0].default
-        return word
+        return str(own_fields(cls)[self.tag][0].default)
 
     @cache  # noqa: B019 - the registry lives as long as the program
     def _together(self, word: str, options: tuple[type, ...]) -> type:
