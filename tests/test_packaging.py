@@ -40,7 +40,9 @@ def test_only_classes_that_were_generic_in_gymnasium_1_1_are_subscripted() -> No
 
 def _evaluated(tree: ast.Module) -> Iterator[ast.AST]:
     """Return the nodes of a module that are computed when it runs."""
-    lazy = any(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body)
+    lazy = any(
+        isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body
+    )
     for node in list(ast.walk(tree)):
         for field in ("annotation", "returns"):
             if lazy and getattr(node, field, None) is not None:
