@@ -27,7 +27,9 @@ def test_import_stays_light(module: str) -> None:
 
 
 def test_only_classes_that_were_generic_in_gymnasium_1_1_are_subscripted() -> None:
-    files = [path for path in ROOT.rglob("*.py") if not path.relative_to(ROOT).parts[0][0] == "."]
+    files = [
+        path for path in ROOT.rglob("*.py") if not path.relative_to(ROOT).parts[0].startswith(".")
+    ]
     assert len(files) > 100
     found = [
         f"{path.relative_to(ROOT)}:{node.lineno}"

@@ -31,7 +31,7 @@ class ErrorContextEnv(gym.Wrapper[Any, Any, Any, Any]):
     Inside a vector all answers are copied into arrays: a wrong shape would be a puzzle there, and
     a number of another type would be bent to fit without a word. Refused are observations of
     another shape or type than their space, rewards that are not one number, flags that are neither
-    true nor false, an info that is no dict, and answers with too many or too few parts. Whether
+    true nor false, an info that is not a dict, and answers with too many or too few parts. Whether
     numbers are finite is looked at where they are trained on.
 
     A vector hands on what ended an episode as `final_obs` and `final_info`: an environment's own

@@ -41,7 +41,7 @@ def read_rewards(values: Any, rows: int) -> Array:
     """Return rewards `[B]`; a list or `[B, 1]` is taken too.
 
     Raises:
-        ValueError: they are no numbers, or not one for each environment.
+        ValueError: they are not numbers, or not one per environment.
     """
     if type(values) is np.ndarray and values.dtype == np.float64 and values.shape == (rows,):
         return values
