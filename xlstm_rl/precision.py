@@ -23,12 +23,10 @@ class KeepsPrecision(nn.Module):
         self.register_buffer("cast_like", torch.empty(0), persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        before: dict[str, Any] = dict(self._buffers)
+        before = {name: x for name, x in self._buffers.items() if x is not None}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, old in before.items():
-            new = self._buffers[name]
-            if name == "cast_like" or old is None or new is None:
-                continue
-            if new.dtype != old.dtype:
+            new: Any = self._buffers[name]
+            if new.dtype != old.dtype and name != "cast_like":
                 self._buffers[name] = old.to(new.device)
         return self
