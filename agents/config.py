@@ -7,7 +7,7 @@ from xlstm_rl.envs.config import EnvConfig
 from xlstm_rl.memory.config import MemoryConfig
 from xlstm_rl.normalization_config import NormalizationConfig
 from xlstm_rl.options.fields import Count, CountOrZero, Fraction, Positive, Seed
-from xlstm_rl.options.section import Section
+from xlstm_rl.options.section import Section, refuse_unused
 from xlstm_rl.policy.config import PolicyConfig
 from xlstm_rl.runs.loggers import LoggerConfig
 
@@ -175,6 +175,12 @@ class A2CConfig(AlgorithmConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.advantages != "vtrace":
+            owner = f"agent.advantages=vtrace, but agent.advantages is {self.advantages}"
+            refuse_unused(self, ("rho_bar", "c_bar"), owner)
+        if self.optimizer != "rmsprop":
+            owner = f"agent.optimizer=rmsprop, but agent.optimizer is {self.optimizer}"
+            refuse_unused(self, ("rmsprop_alpha",), owner)
         if self.epochs > 1 and self.advantages != "vtrace":
             raise ValueError(
                 f"agent.epochs={self.epochs} with agent.advantages={self.advantages}: after one "

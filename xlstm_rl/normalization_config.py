@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from xlstm_rl.options.fields import Positive
-from xlstm_rl.options.section import Section
+from xlstm_rl.options.section import Section, refuse_unused
 
 
 @dataclass(frozen=True)
@@ -23,3 +23,10 @@ class NormalizationConfig(Section):
 
     clip_reward: Positive = 10.0
     """Normalised rewards are clipped to plus and minus this."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("observation", "reward"):
+            if not getattr(self, name):
+                owner = f"normalization.{name}=true, but normalization.{name} is false"
+                refuse_unused(self, (f"clip_{name}",), owner)

@@ -8,7 +8,7 @@ rate: Fraction | None = None
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from xlstm_rl.options.arguments import did_you_mean
@@ -87,6 +87,23 @@ class Section(metaclass=_SectionType):
             for part in type(self).renamed[name].split("."):
                 value = getattr(value, part)
             return value
+
+
+def refuse_unused(section: Section, names: Iterable[str], owner: str) -> None:
+    """Refuse options that were changed though nothing will read them.
+
+    Args:
+        section: The section.
+        names: Its options that nothing reads.
+        owner: What they are options of, and why it is not there.
+
+    Raises:
+        ValueError: One of them is not what it is by default.
+    """
+    for name in names:
+        value = getattr(section, name)
+        if value != own_fields(type(section))[name][0].default:
+            raise ValueError(f"{type(section).path(name)}={value!r}: an option of {owner}")
 
 
 def modernize(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:

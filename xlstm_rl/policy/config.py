@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from xlstm_rl.options.fields import Count, CountOrZero
 from xlstm_rl.options.kinds import Registry
-from xlstm_rl.options.section import Section
+from xlstm_rl.options.section import Section, refuse_unused
 
 DISTRIBUTIONS = Registry("kind")
 """The kinds of action distribution: the options of each, and its class."""
@@ -136,6 +136,12 @@ class PolicyConfig(Section):
 
     action_mask_key: str = "action_mask"
     """The key of the mask there."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.action_mask == "none":
+            owner = "policy.action_mask=info or observation, but policy.action_mask is none"
+            refuse_unused(self, ("action_mask_key",), owner)
 
     @property
     def mask_in_observation(self) -> str | None:

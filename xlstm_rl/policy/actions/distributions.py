@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from xlstm_rl.envs.spaces.leaves import build, is_nested, space_leaves
 from xlstm_rl.envs.spaces.support import describe_space
 from xlstm_rl.options.fields import own_fields
+from xlstm_rl.options.section import refuse_unused
 from xlstm_rl.policy.actions.base import ActionDistribution
 from xlstm_rl.policy.actions.categorical import Categorical
 from xlstm_rl.policy.actions.gaussian import DiagonalGaussian
@@ -165,10 +166,5 @@ def _check_use(
         return
     if any(isinstance(part, DiagonalGaussian) for part in parts):
         return
-    for name, (field, _) in own_fields(type(options)).items():
-        value = getattr(options, name)
-        if value != field.default:
-            raise ValueError(
-                f"{path(name)}={value!r}: an option of Gaussian actions, but no part of the "
-                f"action space is a Box of floats: {describe_space(space)}"
-            )
+    none = f"no part of the action space is a Box of floats: {describe_space(space)}"
+    refuse_unused(options, own_fields(type(options)), f"Gaussian actions, but {none}")

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from xlstm_rl.envs.spaces.leaves import is_nested, observation_kind, space_leaves
+from xlstm_rl.envs.spaces.support import describe_space
+from xlstm_rl.options.section import refuse_unused
 from xlstm_rl.policy.auxiliary.inputs import OBSERVATION
 from xlstm_rl.policy.config import PolicyConfig
 from xlstm_rl.policy.encoders.images import ImageEncoder
@@ -123,8 +125,11 @@ def make_encoder(
         ValueError: the space, or a part of it, has no encoder.
     """
     gain = 2.0**0.5 if config.encoder_layers else 1.0
+    leaves = space_leaves(space, config.mask_in_observation)
+    if not any(observation_kind(leaf.space) == "image" for leaf in leaves):
+        owner = f"images, but the observation has none: {describe_space(space)}"
+        refuse_unused(config, ("image_encoder", "image_layout"), owner)
     if is_nested(space) or auxiliary is not None:
-        leaves = space_leaves(space, config.mask_in_observation)
         encoders = {
             leaf.name or OBSERVATION: _leaf_encoder(leaf.space, width, gain, config)
             for leaf in leaves
