@@ -28,7 +28,7 @@ from xlstm_rl.cli.plot import PlotOptions
 from xlstm_rl.config import ConfigError, find_config, parse_config
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = (".", "docs", "envs", "kernels", "benchmarks")
+FOLDERS = (".", "docs", "docs/*", "envs", "kernels", "benchmarks")
 PAGES = {path.relative_to(ROOT).as_posix(): path for f in FOLDERS for path in ROOT.glob(f"{f}/*.md")}
 
 PLACEHOLDERS = {"RUN": "runs/demo", "DIR": "there", "NAME": "memory_chain", "S": "0", "N": "2"}
@@ -196,9 +196,9 @@ def _run_ours(args: list[str], for_real: bool) -> None:
             main(args)
         assert done.value.code == 0
         return
-    command, *options = args
-    if not for_real and not options:
+    if not for_real and len(args) < 2:
         return  # a command that is named
+    command, *options = args
     is_missing = any(
         importlib.util.find_spec(package) is None
         for word, package in EXTRAS.items()
