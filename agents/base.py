@@ -53,7 +53,7 @@ class RecurrentAgent(AgentSetup):
             horizon: the number of steps done at which schedules reach their end, for this call.
 
         Raises:
-            ConfigError: a number of steps is no integer, or less than 1.
+            ConfigError: a number of steps is not an integer >= 1.
             TrainingError: a loss, an observation or a reward is not finite.
         """
         steps = self.config.total_steps if total_steps is None else total_steps

@@ -28,7 +28,7 @@ class StepBudget:
         this call where that is later.
 
         Raises:
-            ConfigError: a number is no integer, or less than 1.
+            ConfigError: a number is not an integer >= 1.
         """
         steps = check_whole("total_steps", steps, 1, ConfigError)
         if horizon is not None:

@@ -13,7 +13,7 @@ def check_whole(owner: str, minimum: int = 1, **values: object) -> list[int]:
     """Return arguments as integers, whatever type of number they came as.
 
     Raises:
-        ValueError: One is no integer of at least `minimum`; names it and its owner.
+        ValueError: A value is not an integer >= `minimum`; names it and its owner.
     """
     return [
         arguments.check_whole(f"{owner}.{name}", value, minimum) for name, value in values.items()

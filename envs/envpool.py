@@ -120,7 +120,7 @@ def make_pool_env(config: EnvConfig, env: object = None) -> EnvPoolEnv:
     """Return one environment of EnvPool; `env` may be an id to be taken instead of `config.id`.
 
     Raises:
-        ValueError: `env` is no id, or EnvPool cannot make it.
+        ValueError: `env` is not an id, or EnvPool cannot make it.
     """
     return EnvPoolEnv(_pool_id(config, env), **_pool_kwargs(config))
 
@@ -129,7 +129,7 @@ def make_pool_vector_env(config: EnvConfig, env: object = None) -> EnvPoolVector
     """Return `config.num_envs` environments of EnvPool; `env` as for `make_pool_env`.
 
     Raises:
-        ValueError: `env` is no id, or EnvPool cannot make it.
+        ValueError: `env` is not an id, or EnvPool cannot make it.
     """
     return EnvPoolVectorEnv(_pool_id(config, env), config.num_envs, **_pool_kwargs(config))
 

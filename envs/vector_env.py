@@ -34,7 +34,7 @@ from xlstm_rl.envs.spaces.support import same_spaces
 AnyVectorEnv = VectorEnv[Any, Any, Any]
 
 
-class SyncVectorEnv(AnyInfo, gym_vector.SyncVectorEnv):  # type: ignore[type-arg] # since 1.4
+class SyncVectorEnv(AnyInfo, gym_vector.SyncVectorEnv):
     """Gymnasium's, for infos of any kind."""
 
 

@@ -124,7 +124,7 @@ def _tensors(state: tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
 
 
 def _signature(door: str, *xs: Tensor | None) -> Hashable:
-    """All that the checks look at, or ``None`` where something is no tensor at all."""
+    """All that the checks look at, or ``None`` where something is not a tensor."""
     if torch.compiler.is_compiling():  # checked while tracing; sizes may be symbols there
         return None
     try:

@@ -29,7 +29,9 @@ from xlstm_rl.config import ConfigError, find_config, parse_config
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = (".", "docs", "docs/*", "envs", "kernels", "benchmarks")
-PAGES = {path.relative_to(ROOT).as_posix(): path for f in FOLDERS for path in ROOT.glob(f"{f}/*.md")}
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path for f in FOLDERS for path in ROOT.glob(f"{f}/*.md")
+}
 
 PLACEHOLDERS = {"RUN": "runs/demo", "DIR": "there", "NAME": "memory_chain", "S": "0", "N": "2"}
 """What stands for the words in capitals of a command."""

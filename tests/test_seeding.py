@@ -128,7 +128,7 @@ class OneSeed(VectorEnv[Any, Any, Any]):
         return np.zeros((3, 2), np.float32), np.zeros(3), flags, flags, {}
 
 
-class AddsOne(VectorWrapper[Any, Any, Any]):
+class AddsOne(VectorWrapper):
     """Somebody's wrapper that computes with the seed."""
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:

@@ -170,7 +170,7 @@ class NestedNormalizer(nn.Module):
     Args:
         space: of one environment.
         config: what is normalised.
-        without: a key of the space that is no observation, such as that of an action mask.
+        without: a key of the space that is not observed, such as that of an action mask.
     """
 
     def __init__(

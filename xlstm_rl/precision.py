@@ -27,7 +27,8 @@ class KeepsPrecision(nn.Module):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, old in before.items():
             new = self._buffers[name]
-            cast = old is not None and new is not None and new.dtype != old.dtype
-            if cast and name != "cast_like":
+            if name == "cast_like" or old is None or new is None:
+                continue
+            if new.dtype != old.dtype:
                 self._buffers[name] = old.to(new.device)
         return self

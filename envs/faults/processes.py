@@ -27,7 +27,7 @@ _PATIENCE = 30.0
 _PATIENCE_AT_CLOSE = 5.0
 
 
-class AsyncVectorEnv(AnyInfo, gym_vector.AsyncVectorEnv):  # type: ignore[type-arg] # since 1.4
+class AsyncVectorEnv(AnyInfo, gym_vector.AsyncVectorEnv):
     """Gymnasium's, for infos of any kind, which outlives an interrupt.
 
     Ctrl-C reaches all processes of a terminal: those of the environments ignore it, and leave it to

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from xlstm_rl.envs.faults.error_context import EnvStepError
+from xlstm_rl.envs.faults.error_context import EnvStepError, copy_of
 from xlstm_rl.envs.faults.validating import AnswerCheck, ValidatingEnv
 from xlstm_rl.envs.spaces.support import same_spaces
 
@@ -66,7 +65,7 @@ class RestartingEnv(gym.Env[Any, Any]):
                 seed = seed_after(self._seed, self._restarts)
             else:
                 self._is_new = False
-                self._last = _kept(observation)
+                self._last = copy_of(observation)
                 return observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -77,7 +76,7 @@ class RestartingEnv(gym.Env[Any, Any]):
             self._restart(error)
             return self._last, 0.0, False, True, {BROKEN: True}
         self._failures = 0
-        self._last = _kept(answer[0])
+        self._last = copy_of(answer[0])
         return answer
 
     def _restart(self, error: EnvStepError) -> None:
@@ -127,11 +126,6 @@ class RestartingEnv(gym.Env[Any, Any]):
     def unwrapped(self) -> gym.Env[Any, Any]:
         """The environment at the core, while it lives."""
         return self._env.unwrapped
-
-
-def _kept(observation: Any) -> Any:
-    # some environments write into their observation; NumPy's own copy is several times as fast
-    return observation.copy() if type(observation) is np.ndarray else copy.deepcopy(observation)
 
 
 def restarting(

@@ -27,7 +27,7 @@ from xlstm_rl.envs.faults.restarting import BROKEN, MOST_IN_A_ROW, seed_after
 from xlstm_rl.envs.spaces.leaves import build, space_leaves, take
 
 
-class RestartingAsyncVectorEnv(AsyncVectorEnv):  # type: ignore[type-arg] # generic since 1.4
+class RestartingAsyncVectorEnv(AsyncVectorEnv):
     """Go on with a new process for an environment whose process died.
 
     The episode that was running in it was truncated, to those who step the vector, at the last

@@ -45,7 +45,7 @@ def space_to_dict(space: Space[Any]) -> dict[str, Any]:
     if isinstance(space, spaces.MultiBinary):
         return {"type": "MultiBinary", "shape": list(space.shape)}
     if isinstance(space, spaces.Dict):
-        parts = [[key, space_to_dict(part)] for key, part in space.items()]
+        parts: list[Any] = [[key, space_to_dict(part)] for key, part in space.items()]
         if not all(isinstance(key, str | int | np.integer) for key, _ in parts):
             raise ValueError(f"{space} cannot be saved, only keys of text or numbers can")
         parts = [[str(key) if isinstance(key, str) else int(key), part] for key, part in parts]
@@ -56,7 +56,7 @@ def space_to_dict(space: Space[Any]) -> dict[str, Any]:
 
 
 def _dtype_name(space: Space[Any]) -> str:
-    return np.dtype(space.dtype).newbyteorder("=").name
+    return str(np.dtype(space.dtype).newbyteorder("=").name)
 
 
 def _bound_to_plain(bound: NDArray[Any]) -> Any:

@@ -38,7 +38,7 @@ class AssociativeRecallVectorEnv(TaskVectorEnv):
         tensors: Take and return tensors instead of NumPy arrays.
 
     Raises:
-        ValueError: `pairs` is no integer >= 1, or `values` none >= 2.
+        ValueError: `pairs` is not an integer >= 1, or `values` not one >= 2.
     """
 
     def __init__(

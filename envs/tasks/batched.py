@@ -128,7 +128,7 @@ class BatchedVectorEnv(BatchValues, VectorEnv[Any, Any, Any]):
             Observations `[B, ...]` of all environments, and an empty info.
 
         Raises:
-            ValueError: The mask is no bool array (or tensor) `[B]`, or selects nothing.
+            ValueError: The mask is not a bool array (or tensor) `[B]`, or selects nothing.
         """
         super().reset(seed=None if seed is None else check_whole("seed", seed, 0))
         if seed is not None or not self._started:
@@ -252,7 +252,7 @@ class BatchedVectorEnv(BatchValues, VectorEnv[Any, Any, Any]):
             torch._assert_async(inside, f"an action is outside of its space, 0 to {space.n - 1}")
         elif not right or batch.min() < 0 or batch.max() >= int(space.n):
             raise ValueError(
-                f"the actions are {actions!r}, expected {self.num_envs} whole numbers "
+                f"the actions are {actions!r}, expected {self.num_envs} integers "
                 f"from 0 to {space.n - 1}"
             )
         return batch.long() if self._on_tensors else batch.astype(np.int64, copy=False)

@@ -45,7 +45,7 @@ class MemoryChainVectorEnv(TaskVectorEnv):
         tensors: Take and return tensors instead of NumPy arrays.
 
     Raises:
-        ValueError: `length` or `bits` is no integer >= 1.
+        ValueError: `length` or `bits` is not an integer >= 1.
     """
 
     def __init__(

@@ -43,7 +43,7 @@ class NavigateAndReturnVectorEnv(TaskVectorEnv):
         tensors: Take and return tensors instead of NumPy arrays.
 
     Raises:
-        ValueError: `size` is no integer >= 2, or `returns` none >= 1.
+        ValueError: `size` is not an integer >= 2, or `returns` not one >= 1.
     """
 
     def __init__(

@@ -38,7 +38,7 @@ class ParityVectorEnv(TaskVectorEnv):
         tensors: Take and return tensors instead of NumPy arrays.
 
     Raises:
-        ValueError: `length` is no integer >= 1.
+        ValueError: `length` is not an integer >= 1.
     """
 
     def __init__(

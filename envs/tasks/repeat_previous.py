@@ -47,7 +47,7 @@ class RepeatPreviousVectorEnv(TaskVectorEnv):
         tensors: Take and return tensors instead of NumPy arrays.
 
     Raises:
-        ValueError: `k` or `decks` is no integer >= 1, or there are too few cards.
+        ValueError: `k` or `decks` is not an integer >= 1, or there are too few cards.
     """
 
     def __init__(

@@ -135,7 +135,7 @@ class SingleTask(gym.Env[Any, Any]):
         """
         if not self.action_space.contains(action):
             last = self.vector.single_action_space.n - 1
-            raise ValueError(f"the action is {action!r}, expected a whole number from 0 to {last}")
+            raise ValueError(f"the action is {action!r}, must be an integer from 0 to {last}")
         observations, rewards, terminated, truncated, info = self.vector.step(np.array([action]))
         return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
 

@@ -53,7 +53,7 @@ class TMazeVectorEnv(TaskVectorEnv):
         tensors: Take and return tensors instead of NumPy arrays.
 
     Raises:
-        ValueError: `length` is no integer >= 1.
+        ValueError: `length` is not an integer >= 1.
     """
 
     def __init__(

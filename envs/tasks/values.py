@@ -43,7 +43,7 @@ class BatchValues:
         return np.zeros(shape, dtype=dtype)
 
     def array(self, numbers: Any) -> Values:
-        """Return whole numbers as an array or tensor."""
+        """Return integers as an array or tensor."""
         array = np.array(numbers, dtype=np.int64)
         return torch.from_numpy(array).to(self.device) if self._on_tensors else array
 

@@ -23,7 +23,7 @@ class Delay(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
         steps: How late.
 
     Raises:
-        ValueError: `steps` is no integer >= 1.
+        ValueError: `steps` is not an integer >= 1.
     """
 
     def __init__(self, env: gym.Env[Any, Any], steps: int) -> None:

@@ -24,7 +24,7 @@ class NoVelocity(gym.ObservationWrapper[Array, Any, Array], RecordConstructorArg
         velocities: Indices of the components to remove.
 
     Raises:
-        ValueError: The observations are no vector, an index is outside of it, or nothing is left.
+        ValueError: The observations are not a vector, an index is out of range, or nothing is left.
     """
 
     def __init__(self, env: gym.Env[Array, Any], velocities: Sequence[int]) -> None:
@@ -43,7 +43,7 @@ def drop_components(
     """Return a vector space without the components `dropped`, and the indices that are left.
 
     Raises:
-        ValueError: The space is no vector, an index is outside of it, or nothing is left.
+        ValueError: The space is not a vector, an index is outside of it, or nothing is left.
     """
     if not isinstance(space, spaces.Box) or len(space.shape) != 1:
         raise ValueError(f"the observation space is {space}: expected a Box of one dimension")

@@ -26,7 +26,7 @@ class ObservationNoise(OwnRandom, gym.ObservationWrapper[Any, Any, Any], RecordC
             for each component.
 
     Raises:
-        ValueError: The observations are no floats, or a scale is negative or of another shape.
+        ValueError: The observations are not floats, or a scale is negative or of another shape.
     """
 
     def __init__(self, env: gym.Env[Any, Any], scale: float | Sequence[float]) -> None:

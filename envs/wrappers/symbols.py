@@ -25,8 +25,8 @@ class Symbols(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
         sizes: How many codes each of the `C` last entries has; codes run from 0.
 
     Raises:
-        ValueError: The observations are no such array, the sizes do not fit, or a code came that is
-            too large.
+        ValueError: The observations are not such an array, the sizes do not fit, or a code is too
+            large.
     """
 
     def __init__(self, env: gym.Env[Any, Any], sizes: Sequence[int]) -> None:

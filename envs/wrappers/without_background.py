@@ -24,7 +24,7 @@ class WithoutBackground(gym.ObservationWrapper[Any, Any, Any], RecordConstructor
         env: Environment whose observations are images: a Box of uint8, of any shape.
 
     Raises:
-        ValueError: The observations are no such Box.
+        ValueError: The observations are not a Box of uint8.
     """
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:

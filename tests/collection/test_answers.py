@@ -21,7 +21,7 @@ MODES = [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP, AutoresetMode.DISABLE
 SAME_STEP = AutoresetMode.SAME_STEP
 
 
-class Answers(VectorWrapper[Any, Any, Any, Any, Any]):
+class Answers(VectorWrapper):
     """Lets a function change what the steps answer, and another what the resets do."""
 
     def __init__(self, env: Any, step: Change, reset: Change = tuple) -> None:
@@ -277,7 +277,7 @@ def test_malformed_tensors_are_named(change: Change, message: str) -> None:
 def test_an_environment_may_write_its_next_observation_over_the_last() -> None:
     """In DISABLED mode the final observation is read after the reset that follows it."""
 
-    class InPlace(VectorWrapper[Any, Any, Any, Any, Any]):
+    class InPlace(VectorWrapper):
         tensors = True
 
         def __init__(self, env: Any) -> None:

@@ -17,7 +17,7 @@ Make = Callable[[AutoresetMode], SyncVectorEnv]
 NEXT_STEP = AutoresetMode.NEXT_STEP
 
 
-class Answers(VectorWrapper[Any, Any, Any, Any, Any]):
+class Answers(VectorWrapper):
     """Lets a function see and change what the steps answer, and which of them only reset."""
 
     def __init__(self, env: VectorEnv[Any, Any, Any], change: Callable[[list[Any], Any], None]):

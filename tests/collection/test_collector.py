@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -176,9 +177,53 @@ def test_a_nan_reward_names_environment_and_step() -> None:
         _collector(env, policy).collect()
 
 
-def _cartpole() -> Any:
-    import gymnasium
+class Huge(gymnasium.Env[Any, Any]):
+    """Its third observation or reward is finite, and beyond float32."""
 
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float64)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.t = 0
+        return np.zeros(2), {}
+
+    def step(self, action: Any) -> Any:
+        self.t += 1
+        huge = 1e300 if self.t == 3 else 0.0
+        seen = np.full(2, huge if self.what == "observation" else 0.0)
+        over = self.t == 3 if self.what == "final" else False
+        seen = np.full(2, 1e300) if over else seen
+        return seen, (huge if self.what == "reward" else 0.0), False, over, {}
+
+
+@pytest.mark.parametrize("normalized", [True, False])
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("observation", "non-finite observation in environment 0 at step 3.*beyond float32"),
+        ("final", "non-finite observation in environment 0 at step 3.*beyond float32"),
+        ("reward", "non-finite reward in environment 0 at step 2.*beyond float32"),
+    ],
+)
+def test_a_number_that_is_finite_but_beyond_float32_is_named(
+    what: str, message: str, normalized: bool
+) -> None:
+    env = SyncVectorEnv([lambda: Huge(what)], autoreset_mode=AutoresetMode.SAME_STEP)
+    policy = Policy(
+        env.single_observation_space,
+        env.single_action_space,
+        MEMORIES[1],
+        PolicyConfig(),
+        NormalizationConfig(observation=normalized),
+    )
+    with pytest.raises(TrainingError, match=message):
+        _collector(env, policy).collect()
+
+
+def _cartpole() -> Any:
     return gymnasium.make("CartPole-v1")
 
 

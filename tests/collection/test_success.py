@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
-from xlstm_rl import RecurrentPPO
+from xlstm_rl import RecurrentPPO, evaluate
 from xlstm_rl.collection.collector import Rollout
 from xlstm_rl.collection.infos import successes
 from xlstm_rl.envs import MemoryChainVectorEnv
@@ -112,7 +112,7 @@ def test_the_metric_is_the_mean_and_there_once_an_episode_has_said_it() -> None:
 # --------------------------------------------------------------- vectors of the user's own
 
 
-class Says(VectorWrapper[Any, Any, Any, Any, Any]):
+class Says(VectorWrapper):
     """Adds to the infos of a native form, whose episodes have five steps, who succeeded."""
 
     def __init__(self, env: VectorEnv[Any, Any, Any], form: str) -> None:
@@ -203,9 +203,10 @@ def test_a_mask_that_is_not_read_is_told_once(mode: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         agent.learn(64)
+        evaluate(agent.policy, Offers, episodes=2)
     other = _agent(Offers, num_envs=2, autoreset=mode)
     with pytest.warns(UserWarning, match="action_mask"):
-        other.learn(64)
+        evaluate(other.policy, Offers, episodes=2)
 
 
 def test_a_mask_that_is_read_and_none_at_all_are_not_told() -> None:

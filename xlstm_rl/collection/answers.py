@@ -41,7 +41,7 @@ def read_rewards(values: Any, rows: int) -> Array:
     """Return rewards `[B]`; a list or `[B, 1]` is taken too.
 
     Raises:
-        ValueError: they are no numbers, or not one for each environment.
+        ValueError: they are not numbers, or not one per environment.
     """
     if type(values) is np.ndarray and values.dtype == np.float64 and values.shape == (rows,):
         return values
@@ -60,7 +60,7 @@ def read_flags(values: Any, name: str, rows: int) -> BoolArray:
     if type(values) is np.ndarray and values.dtype == np.bool_ and values.shape == (rows,):
         return values
     array = _one_each(values, name, rows)
-    flags = array != 0
+    flags: BoolArray = array != 0
     wrong = flags & (array != 1) if array.dtype.kind in "iufb" else np.ones(rows, np.bool_)
     if wrong.any():
         row = int(wrong.argmax())

@@ -231,12 +231,12 @@ class Collector:
 
     def _check_finite(self, buffer: RolloutBuffer, finals: list[_Final]) -> None:
         """Refuse NaN and infinities before they reach the statistics or the weights."""
-        bad = ~torch.isfinite(buffer.reward)
+        bad = ~_fits(buffer.reward)
         if bad.any():
             t, row = (int(i) for i in bad.nonzero()[0])
             raise self._non_finite("reward", row, t)
         self._refuse_non_finite(buffer.raw, 0)
-        fine = [torch.isfinite(one).all() for *_, numbers in finals for one in _parts(numbers)]
+        fine = [_fits(one).all() for *_, numbers in finals for one in _parts(numbers)]
         if fine and not bool(torch.stack(fine).all()):  # one look for all of them
             for t, rows, numbers in finals:
                 self._refuse_non_finite(numbers, t, rows)
@@ -247,7 +247,7 @@ class Collector:
         """Look at numbers `[T, B, n]` from step `first` on, or `[B, n]` of one step."""
         parts = {"": numbers} if isinstance(numbers, Tensor) else numbers
         for name, values in parts.items():
-            bad = ~torch.isfinite(values).all(-1)
+            bad = ~_fits(values).all(-1)
             if bad.any():
                 *step, row = (int(i) for i in bad.nonzero()[0])
                 number = int(rows[row]) if isinstance(rows, Tensor) else row
@@ -257,9 +257,17 @@ class Collector:
     def _non_finite(self, what: str, row: int, t: int) -> TrainingError:
         return TrainingError(
             f"the environment returned a non-finite {what} in environment {row} at step "
-            f"{self.steps_done + t * self._num_envs}: NaN or infinite values cannot be trained "
-            "on; check the environment's rewards and observations"
+            f"{self.steps_done + t * self._num_envs}: NaN, infinite values and numbers beyond "
+            "float32 cannot be trained on; check the environment's rewards and observations"
         )
+
+
+_LARGEST = float(torch.finfo(torch.float32).max)
+
+
+def _fits(numbers: Tensor) -> Tensor:
+    """Return where numbers are finite as float32: those of a float64 space may be too large."""
+    return numbers.abs() <= _LARGEST  # which NaN is not either
 
 
 def _parts(numbers: Observation) -> Iterable[Tensor]:

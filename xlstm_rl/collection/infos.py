@@ -46,11 +46,12 @@ def read_info(info: Any, rows: int) -> Info:
 
 def marked(info: Info, key: str, rows: int) -> BoolArray:
     """Return which environments have `info[key]`: those of `_key`, and without it all of them."""
-    mask = info.get(f"_{key}")
-    if mask is not None and not isinstance(mask, Mapping | str):
-        flags = np.asarray(mask)
-        if flags.shape == (rows,) and flags.dtype.kind in "biu":
-            return flags.astype(np.bool_)
+    try:
+        mask = np.asarray(info.get(f"_{key}"))
+    except (TypeError, ValueError, RuntimeError):
+        mask = np.empty(0)  # somebody's value, which only looks like a mask by its name
+    if mask.shape == (rows,) and mask.dtype.kind in "biu":
+        return mask.astype(np.bool_)
     value = info[key]
     if isinstance(value, np.ndarray) and value.dtype == object and value.shape == (rows,):
         return np.array([one is not None for one in value])
@@ -62,11 +63,7 @@ def only_rows(info: Info, rows: BoolArray) -> Info:
     masks = {}
     for name in info:
         if not (isinstance(name, str) and name[:1] == "_" and name[1:] in info):
-            own = info.get(f"_{name}")
-            whole = (
-                isinstance(own, np.ndarray) and own.dtype == np.bool_ and own.shape == rows.shape
-            )
-            masks[f"_{name}"] = own & rows if whole else rows
+            masks[f"_{name}"] = marked(info, name, len(rows)) & rows
     return {**info, **masks}
 
 

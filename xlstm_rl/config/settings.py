@@ -72,7 +72,7 @@ def all_paths(annotation: Any, with_flags: bool, prefix: str = "") -> list[str]:
     for cls in classes_of(annotation).values():
         for name, (field, kind) in own_fields(cls).items():
             if is_section(kind):
-                # A section is written down in a file, but is no option.
+                # A section is written down in a file, but is not an option.
                 paths |= {} if with_flags else {prefix + name: None}
                 paths |= dict.fromkeys(all_paths(kind, with_flags, f"{prefix}{name}."))
             elif not is_positional(kind) and (with_flags or not field.metadata.get("flag_only")):

@@ -26,7 +26,7 @@ def as_tensor(values: Any, name: str = "an array") -> Tensor:
         name: what they are called in errors.
 
     Raises:
-        ValueError: these are no numbers, or lists of different lengths.
+        ValueError: the values are not numbers, or are lists of different lengths.
     """
     if isinstance(values, Tensor):
         return values

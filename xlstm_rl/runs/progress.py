@@ -28,7 +28,7 @@ class TrainingProgress:
     Args:
         total_steps: Environment steps of the whole run.
         stream: Where to show it; None: standard error.
-        interval: Seconds between two lines where `stream` is no terminal.
+        interval: Seconds between two lines where `stream` is not a terminal.
     """
 
     def __init__(

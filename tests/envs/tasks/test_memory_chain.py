@@ -150,9 +150,9 @@ def test_sizes_below_one_are_refused(make, kwargs):
 def test_wrong_actions_are_refused():
     env = MemoryChain()
     env.reset(seed=0)
-    with pytest.raises(ValueError, match="expected a whole number from 0 to 1"):
+    with pytest.raises(ValueError, match="must be an integer from 0 to 1"):
         env.step(2)
     vector_env = MemoryChainVectorEnv(num_envs=2)
     vector_env.reset(seed=0)
-    with pytest.raises(ValueError, match="expected 2 whole numbers from 0 to 1"):
+    with pytest.raises(ValueError, match="expected 2 integers from 0 to 1"):
         vector_env.step(np.array([0, 1, 0]))

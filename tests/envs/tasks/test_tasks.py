@@ -186,7 +186,7 @@ def test_wrong_actions_are_refused(wrong, tensors):
     env.reset(seed=0)
     # Shape and type are known on the host; what the numbers are, the device finds out.
     found_there = tensors and np.shape(wrong) == (5,) and np.array(wrong).dtype.kind == "i"
-    error, message = ValueError, "expected 5 whole numbers from 0 to 3"
+    error, message = ValueError, "expected 5 integers from 0 to 3"
     if found_there:
         error, message = RuntimeError, "an action is outside of its space, 0 to 3"
     with pytest.raises(error, match=message):

@@ -55,7 +55,7 @@ def test_samples_and_modes_are_actions_of_the_space(
     params = _params(distribution, 64)
     for action in (distribution.sample(params), distribution.mode(params)):
         assert action.shape == (64, *distribution.action_shape)
-        assert action.dtype == (torch.int64 if distribution.is_choice else params.dtype)
+        assert action.dtype == distribution.action_dtype
         assert distribution.features(action).shape == (64, distribution.num_features)
         for one in distribution.to_env(action).numpy():
             assert space.contains(one)
@@ -184,7 +184,7 @@ class LaplaceConfig(DistributionConfig):
 
 class Laplace(ActionDistribution):
     config_class = LaplaceConfig
-    is_choice = False
+    action_dtype = torch.float32
 
     @classmethod
     def for_space(cls, space, options):

@@ -65,7 +65,7 @@ def test_a_nested_mask_leaves_what_it_does_not_name(std: str) -> None:
         (CHOICE, np.ones((2, 2)), r"shape \[2, 2\], expected \[2, 3\] for Discrete\(3, start=2\)"),
         (CHOICE, np.ones(3), r"shape \[3\], expected \[2, 3\]"),
         (spaces.MultiBinary(2), np.full((2, 2), 3), r"shape \[2, 2\].*0 and 1 for bits"),
-        (spaces.MultiBinary(2), np.ones((2, 2), bool), r"dtype bool, expected whole numbers"),
+        (spaces.MultiBinary(2), np.ones((2, 2), bool), r"dtype bool, expected integers"),
         (NESTED, np.ones((2, 3)), r"of 'gear' is to be in a dict or tuple.*got ndarray"),
         (NESTED, {"rest": (None, np.ones((2, 2)))}, r"of 'rest/1' has shape.*none for numbers"),
     ],

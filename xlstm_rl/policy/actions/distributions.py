@@ -25,7 +25,7 @@ class JointDistribution(ActionDistribution):
     """Independent distributions over the leaves of a Dict or Tuple space.
 
     An action in the policy's units is one vector of all leaves, of the parameters' dtype, in which
-    choices are whole numbers. The joint log-probability and entropy are the sums over the leaves.
+    choices are integers. The joint log-probability and entropy are the sums over the leaves.
     """
 
     action_dtype = torch.float32

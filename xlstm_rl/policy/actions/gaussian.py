@@ -19,7 +19,7 @@ _LOG_STD_RANGE = (-10.0, 3.0)  # of a network's outputs, which nothing else woul
 _FREE_LOG_STD_RANGE = (-40.0, 40.0)  # beyond it densities and samples leave float32
 _NODES = 32
 _NO_BOUND = 1e18
-"""Bounds from here on count as none: half of such a range is no unit for a policy to act in."""
+"""Bounds from here on count as none: half of such a range is not a usable unit of action."""
 
 
 class DiagonalGaussian(ActionDistribution):

@@ -104,7 +104,7 @@ def _leaf_flags(leaf: Leaf, width: int, mask: Any, rows: int, depth: int = 0) ->
     if flags.dtype.kind == "f" and (flags[found] != 1).any():
         raise ValueError(
             f"the action mask{_of(leaf)} has numbers such as {flags[found][0]}, expected flags: 0 "
-            "forbids and 1 allows; what is added to logits is no mask"
+            "forbids and 1 allows; a term that is added to logits is not a mask"
         )
     return found
 
@@ -138,7 +138,7 @@ def _bits(leaf: Leaf, part: Any, rows: int) -> Flags:
     if bits.shape != (rows, *shape) or bits.dtype == bool or not np.isin(bits, (0, 1, 2)).all():
         raise ValueError(
             f"the action mask{_of(leaf)} has shape {list(bits.shape)} and dtype {bits.dtype}, "
-            f"expected whole numbers {[rows, *shape]} for {leaf.space}: 0 and 1 for "
+            f"expected integers {[rows, *shape]} for {leaf.space}: 0 and 1 for "
             "bits that must be so, 2 for free ones"
         )
     bits = bits.reshape(rows, -1)

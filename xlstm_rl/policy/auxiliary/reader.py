@@ -141,7 +141,7 @@ def check_mask_key(space: gymnasium.Space[Any], key: str | None) -> None:
     """Refuse observations that have no mask where the configuration looks for one.
 
     Raises:
-        ValueError: the space is no Dict with that key and another one.
+        ValueError: the space is not a Dict with that key and at least one other.
     """
     if key is None:
         return
