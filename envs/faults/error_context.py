@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -49,8 +50,8 @@ class ErrorContextEnv(gym.Wrapper[Any, Any, Any, Any]):
         self._leaves = space_leaves(space)
         alone = not is_nested(space)
         self._shape, self._dtype = (space.shape, space.dtype) if alone else (None, None)
-        numbers = [leaf.space for leaf in space_leaves(env.action_space)]
-        self._acts_numbers = any(isinstance(one, spaces.Box) and not one.shape for one in numbers)
+        acted = [leaf.space for leaf in space_leaves(env.action_space)]
+        self._acts_numbers = any(isinstance(one, spaces.Box) and not one.shape for one in acted)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -127,7 +128,7 @@ class ErrorContextEnv(gym.Wrapper[Any, Any, Any, Any]):
         if shape:
             raise self._error(f"its reward has shape {list(shape)}, expected one number")
         try:
-            if kind in "fiub":
+            if kind in "fiub" or isinstance(reward, numbers.Real):
                 return float(reward)
         except OverflowError:
             pass

@@ -220,14 +220,17 @@ class Collector:
 
     def _refuse_missing_finals(self, truncated: Any) -> None:
         """Refuse truncated episodes without a final observation, where no step asked for it."""
-        for t in self._without_final:
-            rows = truncated[t].nonzero()
-            if len(rows):
-                raise EnvError(
-                    f"step {self.steps_done + t * self._num_envs}: info has no 'final_obs', the "
-                    f"last observation of the truncated environment {int(rows[0])}: "
-                    "where autoreset_mode is SAME_STEP, put it there, or set may_truncate = False"
-                )
+        if not self._without_final:
+            return
+        missing = truncated[self._without_final]
+        if missing.any():  # one look for all of them
+            place, row = (int(i) for i in missing.nonzero()[0])
+            t = self._without_final[place]
+            raise EnvError(
+                f"step {self.steps_done + t * self._num_envs}: info has no 'final_obs', the last "
+                f"observation of the truncated environment {row}: where autoreset_mode is "
+                "SAME_STEP, put it there, or set may_truncate = False"
+            )
 
     def _check_finite(self, buffer: RolloutBuffer, finals: list[_Final]) -> None:
         """Refuse NaN and infinities before they reach the statistics or the weights."""

@@ -1,6 +1,7 @@
 """Answers of one environment that cannot be used: named alike in training and in evaluation."""
 
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import gymnasium
@@ -162,6 +163,7 @@ TAKEN: dict[str, tuple[Any, Change]] = {
     "a reward of a bool": (VECTOR, paid(True)),
     "a reward of NumPy": (VECTOR, paid(np.float32(1))),
     "a reward of an array without axes": (VECTOR, paid(np.array(1.0))),
+    "a reward of a fraction": (VECTOR, paid(Fraction(2, 2))),
     "a reward of a tensor": (VECTOR, paid(torch.tensor(1.0))),
     "a flag of NumPy": (VECTOR, _part(2, np.bool_(False))),
     "a flag as zero": (VECTOR, _part(2, 0)),
