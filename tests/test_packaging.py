@@ -27,7 +27,7 @@ def test_import_stays_light(module: str) -> None:
 
 
 def test_only_classes_that_were_generic_in_gymnasium_1_1_are_subscripted() -> None:
-    files = [path for path in ROOT.rglob("*.py") if not path.relative_to(ROOT).parts[0][0] == "."]
+    files = [path for path in ROOT.rglob("*.py") if path.relative_to(ROOT).parts[0][0] != "."]
     assert len(files) > 100
     found = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
@@ -40,7 +40,9 @@ def test_only_classes_that_were_generic_in_gymnasium_1_1_are_subscripted() -> No
 
 def _evaluated(tree: ast.Module) -> Iterator[ast.AST]:
     """Return the nodes of a module that are computed when it runs."""
-    lazy = any(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body)
+    lazy = any(
+        isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body
+    )
     for node in list(ast.walk(tree)):
         for field in ("annotation", "returns"):
             if lazy and getattr(node, field, None) is not None:
