@@ -1,5 +1,6 @@
 """Gymnasium's own vector wrappers work around the native forms, and training through them."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,9 @@ NATIVE = sorted(
     if name.startswith("xlstm_rl/") and spec.vector_entry_point is not None
 )
 MODES = ["same_step", "next_step", "disabled"]
+COUNTS_SAME_STEP = "SAME_STEP" in inspect.getsource(wrappers.RecordEpisodeStatistics)
+"""Older versions of Gymnasium leave out the first step after a reset in the same step."""
+
 CHAIN = "xlstm_rl/MemoryChain-v0"
 # Before 1.4 Gymnasium's statistics take every episode's end for one of NEXT_STEP's, whose first
 # step does not count.
@@ -57,8 +61,9 @@ def test_record_episode_statistics_counts_the_episodes_of_a_native_form(
             assert "episode" not in info and "final_obs" not in info
             continue
         assert info["_episode"].tolist() == over.tolist()
-        assert info["episode"]["r"][over] == pytest.approx(returns[over])
-        assert info["episode"]["l"][over].tolist() == lengths[over].tolist()
+        if mode != "same_step" or COUNTS_SAME_STEP:
+            assert info["episode"]["r"][over] == pytest.approx(returns[over])
+            assert info["episode"]["l"][over].tolist() == lengths[over].tolist()
         if mode == "same_step":
             assert info["_final_obs"].tolist() == over.tolist()
             for row in range(4):
