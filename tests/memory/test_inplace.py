@@ -100,6 +100,18 @@ def test_in_place_under_autocast_keeps_tensors_and_dtypes(memory: Memory) -> Non
         assert new is tensor and tensor.dtype == torch.float32
 
 
+@pytest.mark.parametrize("fresh", [True, False])
+@torch.no_grad()
+def test_autocast_keeps_the_dtypes_of_a_state(memory: Memory, fresh: bool) -> None:
+    memory.float()
+    state = None if fresh else memory.initial_tensors(B)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _, after_step = memory.step_tensors(torch.randn(B, memory.width), state)
+        _, after_sequence = memory.forward_tensors(torch.randn(B, 3, memory.width), state)
+    for tensor in (*after_step, *after_sequence):
+        assert tensor.dtype == torch.float32
+
+
 class TestErrors:
     def test_there_must_be_something_to_overwrite(self) -> None:
         memory = make_memory(MemoryConfig(kind="lstm"))

@@ -10,10 +10,10 @@ from xlstm_rl.kernels.checks import check_inplace
 from xlstm_rl.options.arguments import check_whole
 
 StateTensors = tuple[Tensor, ...]
+"""The state of a memory as bare tensors, batch first, in the order of its `state_keys`."""
+
 Leaves = StateTensors
 """The name of `StateTensors` before version 0.2."""
-
-"""The state of a memory as bare tensors, batch first, in the order of its `state_keys`."""
 
 StateKey = str | tuple[str, ...]
 
@@ -102,7 +102,8 @@ class Memory(nn.Module, ABC):
                 "for a single step [B, D] call step"
             )
         self._check_state_and_reset(x, tensors, reset)
-        return self._sequence(x, tensors, reset)
+        y, after = self._sequence(x, tensors, reset)
+        return y, self._keep_dtypes(x, tensors, after)
 
     def step_tensors(
         self,
@@ -136,7 +137,18 @@ class Memory(nn.Module, ABC):
         if inplace:
             weights = self.parameters() if torch.is_grad_enabled() else ()
             check_inplace(inplace, tensors, x, *weights)
-        return self._step(x, tensors, reset, inplace)
+        y, after = self._step(x, tensors, reset, inplace)
+        return y, after if inplace else self._keep_dtypes(x, tensors, after)
+
+    def _keep_dtypes(
+        self, x: Tensor, before: StateTensors | None, after: StateTensors
+    ) -> StateTensors:
+        """Return a state in the dtypes that it came in, whatever autocast computed with."""
+        if not torch.is_autocast_enabled(x.device.type):
+            return after
+        if before is None:
+            before = self.initial_tensors(x.shape[0], x.device)
+        return tuple(new.to(old.dtype) for new, old in zip(after, before, strict=True))
 
     def initial_state(
         self,
