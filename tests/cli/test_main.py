@@ -6,6 +6,9 @@ import pytest
 
 from xlstm_rl.cli import main
 from xlstm_rl.cli.main import COMMANDS
+from xlstm_rl.memory.config import MEMORIES
+from xlstm_rl.policy.config import DISTRIBUTIONS
+from xlstm_rl.runs.loggers.config import LOGGERS
 
 
 @pytest.mark.parametrize(
@@ -65,7 +68,7 @@ finally:
         ),
         ("eval", ["RUN", "--episodes INT", "--stochastic", "(default: 20)", "--env.id"]),
         ("plot", ["RUN...", "--out STR"]),
-        ("list", ["{configs,envs,memories,wrappers}"]),
+        ("list", ["{configs,distributions,envs,loggers,memories,wrappers}"]),
     ],
 )
 def test_every_command_explains_its_options(
@@ -96,7 +99,9 @@ def test_help_shows_the_options_of_the_algorithm_that_stands_beside_it(
     [
         ("configs", ["cartpole_novel", "cartpole_novel_a2c", "memory_chain"]),
         ("envs", ["xlstm_rl/CartPoleNoVel-v1", "xlstm_rl/MemoryChain-v0"]),
-        ("memories", ["xlstm", "lstm", "gru", "mlp"]),
+        ("memories", list(MEMORIES.classes)),
+        ("distributions", list(DISTRIBUTIONS.classes)),
+        ("loggers", list(LOGGERS.classes)),
         ("wrappers", ["NoVelocity(velocities)", "Flicker(probability)", "Delay(steps)"]),
     ],
 )

@@ -9,21 +9,31 @@ from tyro.conf import Positional
 
 from xlstm_rl.cli.options import read_options
 from xlstm_rl.config import list_configs
+from xlstm_rl.options.kinds import Registry
+
+What = Literal["configs", "distributions", "envs", "loggers", "memories", "wrappers"]
 
 
 @dataclass(frozen=True)
 class ListOptions:
     """Show what there is."""
 
-    what: Positional[Literal["configs", "envs", "memories", "wrappers"]]
-    """Configurations for --config, environments of this library, kinds of memory, or wrappers for
-    env.wrappers."""
+    what: Positional[What]
+    """Configurations for --config, environments of this library, wrappers for env.wrappers, or the
+    kinds of memory, action distribution and logger."""
 
 
 def run(args: Sequence[str]) -> int:
-    """Print one line per configuration, environment, memory or wrapper."""
+    """Print one line per thing of the kind that is asked for."""
     options = read_options(ListOptions, args, "list")
-    show = {"configs": _configs, "envs": _envs, "memories": _memories, "wrappers": _wrappers}
+    show = {
+        "configs": _configs,
+        "distributions": _distributions,
+        "envs": _envs,
+        "loggers": _loggers,
+        "memories": _memories,
+        "wrappers": _wrappers,
+    }
     print("\n".join(show[options.what]()))
     return 0
 
@@ -40,10 +50,30 @@ def _envs() -> list[str]:
     return [*list_envs(), "and every environment registered with Gymnasium"]
 
 
+def _distributions() -> list[str]:
+    from xlstm_rl.policy.config import DISTRIBUTIONS
+
+    return _kinds(DISTRIBUTIONS)
+
+
+def _loggers() -> list[str]:
+    from xlstm_rl.runs.loggers.config import LOGGERS
+
+    return _kinds(LOGGERS)
+
+
 def _memories() -> list[str]:
     from xlstm_rl.memory.config import MEMORIES
 
-    return [f"{kind:<14}{_first_line(MEMORIES.target(kind))}" for kind in MEMORIES.classes]
+    return _kinds(MEMORIES)
+
+
+def _kinds(registry: Registry) -> list[str]:
+    """One line per registered kind: its name, then what it is."""
+    return [
+        f"{kind:<14}{_first_line(registry.target(kind) or options)}"
+        for kind, options in registry.classes.items()
+    ]
 
 
 def _first_line(described: Any) -> str:

@@ -16,7 +16,7 @@ COMMANDS = {
     "train": "train an agent; without options, PPO with an xLSTM on CartPole without velocities",
     "eval": "play whole episodes with the policy of a run and report its return",
     "plot": "draw the learning curves of runs",
-    "list": "what there is: configs, envs, memories",
+    "list": "what there is: configs, envs, wrappers, memories, distributions, loggers",
 }
 """Each command's module in this package, and what it does."""
 

@@ -1,10 +1,10 @@
 """A section of the configuration: a frozen dataclass that checks its fields when it is made.
 
-    @dataclass(frozen=True)
-    class Example(Section):
-        section = "example"
-        steps: Count = 3
-        rate: Fraction | None = None
+@dataclass(frozen=True)
+class Example(Section):
+section = "example"
+steps: Count = 3
+rate: Fraction | None = None
 """
 
 import dataclasses
