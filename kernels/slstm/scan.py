@@ -186,7 +186,11 @@ def scan_backward(
             dh_0.masked_fill_(starts[0], 0)
         dm_0 = c_old[0] * memory[0] + n_old[0] * memory[1]
         dm_0 = dm_0 if rest is None else dm_0 + rest
-        state = [s.transpose(0, 1).contiguous() for s in (dh_0, memory[0], memory[1], dm_0)]
+        # copies also with one head: an op's outputs may not share memory
+        state = [
+            s.transpose(0, 1).clone(memory_format=torch.contiguous_format)
+            for s in (dh_0, memory[0], memory[1], dm_0)
+        ]
     return Grads(dx, dR.to(R.dtype), db.to(b.dtype), *state)
 
 
