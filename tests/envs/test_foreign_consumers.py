@@ -13,6 +13,10 @@ from torchrl.envs import GymEnv, check_env_specs
 from xlstm_rl.envs import EnvConfig, make_vector_env
 
 IDS = [env_id for env_id in gym.registry if env_id.startswith("xlstm_rl/")]
+# Before 1.4 Gymnasium's statistics take every episode's end for one of NEXT_STEP's.
+COUNTED = [AutoresetMode.NEXT_STEP]
+if tuple(map(int, gym.__version__.split(".")[:2])) >= (1, 4):
+    COUNTED.append(AutoresetMode.SAME_STEP)
 
 
 @pytest.mark.parametrize("env_id", IDS)
