@@ -96,7 +96,9 @@ def hold_gradients(execution, given, same, forget_gate):
     exact = ("reference", "sequence", torch.float64)
     want, want_grads = differentiate(exact, *same, forget_gate, touches)
     for name, a, b in zip("hCnm", outs, want, strict=True):
-        torch.testing.assert_close(a.double(), b, rtol=tol, atol=tol, msg=lambda m: f"{name}: {m}")
+        torch.testing.assert_close(
+            a.double(), b, rtol=tol, atol=tol, msg=lambda m, name=name: f"{name}: {m}"
+        )
     for touch, ours, theirs in zip(touches, grads, want_grads, strict=True):
         size = 1 + max(float(g.norm()) for g in theirs)
         for name, a, b in zip("qkvifCnm", ours, theirs, strict=True):
