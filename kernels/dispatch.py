@@ -40,10 +40,13 @@ def mlstm(
         k: keys ``[B, T, H, K]``.
         v: values ``[B, T, H, V]``.
         i: input gate pre-activations ``[B, T, H]`` (the gate is their exponential).
-        f: forget gate pre-activations ``[B, T, H]``.
+        f: forget gate pre-activations ``[B, T, H]``. One whose logarithm is below -1e5, such as
+            -inf, forgets all, as a reset does.
         reset: bool ``[B, T]``, true where a step is the first of an episode: the memory before it
             is fresh. ``None``: no resets.
-        state: ``(C [B, H, K, V], n [B, H, K], m [B, H])`` to start from. ``None``: zeros.
+        state: ``(C [B, H, K, V], n [B, H, K], m [B, H])`` to start from. ``None``: zeros, which is
+            a fresh memory: in a row ``[b, h]`` where all three are 0 nothing was written yet, and
+            m has no say in the next one, which is i.
         chunk_size: the longest chunk of the chunkwise executions; changes speed, not meaning.
         forget_gate: ``"sigmoid"`` or ``"exponential"``.
         backend: ``"auto"``, ``"reference"``, ``"torch"`` or ``"triton"``.

@@ -24,8 +24,8 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 LEAST_LOG_FORGET = -1e5
-"""Log forget gates count as this much at least: all is forgotten, far below every input gate, and
-the running sums behind them keep their digits."""
+"""A log forget gate of the mLSTM below this forgets all, as a reset does. So far below no input
+gate lies, and the running sums of log forget gates keep their digits."""
 
 
 def exp_bound(dtype: torch.dtype) -> float:

@@ -181,4 +181,3 @@ def _weight_(log_weight: Tensor) -> Tensor:
     """
     least = 1e-28 if log_weight.dtype == torch.float32 else 1e-280
     return F.threshold(log_weight.exp_(), least, 0.0, inplace=True)
-

@@ -83,5 +83,7 @@ def _fresh_rows(C: Tensor, n: Tensor, m: Tensor, started: Tensor | None) -> Tens
     maybe = fresh if started is None else fresh & ~started[:, None]
     if maybe.any():
         rows = maybe.nonzero(as_tuple=True)
-        fresh[rows] = reference.fresh_rows(C[rows][:, None], n[rows][:, None], m[rows][:, None])[:, 0]
+        fresh[rows] = reference.fresh_rows(C[rows][:, None], n[rows][:, None], m[rows][:, None])[
+            :, 0
+        ]
     return fresh

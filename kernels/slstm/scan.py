@@ -151,7 +151,9 @@ def scan_backward(
     flat = draw.view(T, H, B, 4 * D).unbind(0)
     d_ifz, d_if = draw[..., :3, :].unbind(0), draw[..., :2, :].unbind(0)
     d_o, forgets = draw[..., 3, :].unbind(0), forget.unbind(0)
-    to_c, to_n, to_h, from_h = (s.unbind(0) for s in _coefficients(saved, c_old, n_old, forget_gate))
+    to_c, to_n, to_h, from_h = (
+        s.unbind(0) for s in _coefficients(saved, c_old, n_old, forget_gate)
+    )
     c_, n_ = memory[0].unsqueeze(2), memory[1].unsqueeze(2)
     extras = None if extra is None else extra.unbind(0)
     each, starts = dhs.unbind(0), _starts(reset, T)

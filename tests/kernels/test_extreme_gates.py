@@ -67,7 +67,9 @@ def make(B, T, H, K, gates, seed=0, whole=False):
 def assert_close(got, want, tol, what=""):
     """In norm: single rows may be ill-conditioned where `q . n` is near 0."""
     assert got.isfinite().all(), what
-    error = float((got.detach().double() - want.detach()).norm()) / max(float(want.detach().norm()), 1e-6)
+    error = float((got.detach().double() - want.detach()).norm()) / max(
+        float(want.detach().norm()), 1e-6
+    )
     assert error <= tol, f"{what}: {error:.3g}"
 
 
@@ -101,9 +103,7 @@ def closed_form(q, k, v, i, f, reset=None, state=None, forget_gate="sigmoid"):
         num = torch.einsum("bhj,bhj,bjhv->bhv", w[..., 1:], inner, v[:, : t + 1])
         den = (w[..., 1:] * inner).sum(-1)
         if state is not None:
-            C, n = (
-                s.masked_fill(~seen[:, 0].view(B, *[1] * (s.dim() - 1)), 0) for s in state[:2]
-            )
+            C, n = (s.masked_fill(~seen[:, 0].view(B, *[1] * (s.dim() - 1)), 0) for s in state[:2])
             num = num + w[..., :1] * torch.einsum("bhk,bhkv->bhv", q[:, t], C) * K**-0.5
             den = den + w[..., 0] * torch.einsum("bhk,bhk->bh", q[:, t], n) * K**-0.5
         rows.append(num / torch.maximum(den.abs(), (-top[..., 0]).exp())[..., None])
@@ -112,7 +112,7 @@ def closed_form(q, k, v, i, f, reset=None, state=None, forget_gate="sigmoid"):
 
 @EXECUTIONS
 def test_a_fresh_row_has_no_say_in_the_maximum(execution):
-    # the forget gate of e^70 at a reset has nothing to forget: every step answers q . k v / 1 = 2 / 2
+    # a forget gate of e^70 at a reset has nothing to forget: every step answers q . k v / q . k
     x = torch.ones(1, 4, 1, 4, dtype=F64)
     i, f = torch.zeros(1, 4, 1, dtype=F64), torch.tensor([0.0, 70, 0, 0], dtype=F64).view(1, 4, 1)
     reset = torch.tensor([[False, True, False, False]])
@@ -170,9 +170,9 @@ def sweep(execution, forget_gate, gates, seed, B=3, T=20, K=8, sides=()):
 
 @EXECUTIONS
 @GATES
-@pytest.mark.parametrize("gates", [3.0, 150.0, 1e4])
+@pytest.mark.parametrize("gates", [3.0, 150.0])
 def test_gates_of_any_size_equal_the_closed_form(execution, forget_gate, gates):
-    sweep(execution, forget_gate, gates, seed=0)
+    sweep(execution, forget_gate, gates, seed=0, B=2, T=12, K=4)
 
 
 @pytest.mark.slow
