@@ -112,7 +112,7 @@ def closed_form(q, k, v, i, f, reset=None, state=None, forget_gate="sigmoid"):
 
 @EXECUTIONS
 def test_a_fresh_row_has_no_say_in_the_maximum(execution):
-    # the forget gate of e^70 at a reset has nothing to forget: every step answers 2 / 2
+    # a forget gate of e^70 at a reset has nothing to forget: every step answers q . k v / q . k
     x = torch.ones(1, 4, 1, 4, dtype=F64)
     i, f = torch.zeros(1, 4, 1, dtype=F64), torch.tensor([0.0, 70, 0, 0], dtype=F64).view(1, 4, 1)
     reset = torch.tensor([[False, True, False, False]])

