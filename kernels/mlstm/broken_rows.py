@@ -37,7 +37,7 @@ def run_again(
     outputs: tuple[Tensor, ...],
 ) -> None:
     """Write the sequences ``rows`` of h, C, n and m into ``outputs``."""
-    h, after = reference.mlstm(*_take(rows, inputs, reset, state), forget_gate)
+    h, after = reference.mlstm(*_take(rows, inputs, reset, state), forget_gate=forget_gate)
     for out, x in zip(outputs, (h, *after), strict=True):
         out[rows] = x.to(out.dtype)
 

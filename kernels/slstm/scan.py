@@ -143,8 +143,8 @@ def scan_backward(
         extra, rest = _through_maximum(saved, memory, dm, forget_gate)
     c_old, n_old = c[:-1], n[:-1]
     if reset is not None:  # filled, not multiplied by a forget gate of 0: inf * 0 is NaN
-        start = reset.t()[:, None, :, None]
-        c_old, n_old = c_old.masked_fill(start, 0), n_old.masked_fill(start, 0)
+        starting = reset.t()[:, None, :, None]
+        c_old, n_old = c_old.masked_fill(starting, 0), n_old.masked_fill(starting, 0)
 
     weight = R.permute(1, 0, 3, 2).reshape(H, 4 * D, D).to(gates.dtype)
     draw = torch.empty_like(gates)
