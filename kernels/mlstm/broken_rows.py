@@ -37,8 +37,8 @@ def run_again(
     outputs: tuple[Tensor, ...],
 ) -> None:
     """Write the sequences ``rows`` of h, C, n and m into ``outputs``."""
-    taken: Any = _take(rows, inputs, reset, state)
-    h, after = reference.mlstm(*taken, forget_gate=forget_gate)
+    q, k, v, i, f, reset, state = _take(rows, inputs, reset, state)
+    h, after = reference.mlstm(q, k, v, i, f, reset, state, forget_gate)
     for out, x in zip(outputs, (h, *after), strict=True):
         out[rows] = x.to(out.dtype)
 
@@ -58,10 +58,10 @@ def differentiate_again(
     """
     *taken, reset, state = _take(rows, inputs, reset, state)
     leaves = [x.detach().requires_grad_() for x in (*taken, *(state or ()))]
-    given: Any = leaves[:5]
-    of_state: Any = tuple(leaves[5:]) or None
+    q, k, v, i, f, *rest = leaves
+    first: Any = tuple(rest) or None
     with torch.enable_grad():
-        h, after = reference.mlstm(*given, reset=reset, state=of_state, forget_gate=forget_gate)
+        h, after = reference.mlstm(q, k, v, i, f, reset, first, forget_gate)
         pairs = zip((h, *after), incoming, strict=True)
         outs = [(x, g[rows].to(x.dtype)) for x, g in pairs if g is not None]
         found = torch.autograd.grad(
