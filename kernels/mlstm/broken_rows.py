@@ -14,16 +14,12 @@ from xlstm_rl.kernels.mlstm import reference
 from xlstm_rl.kernels.types import MLSTMState, all_finite
 
 
-def find_broken(steps: tuple[Tensor, ...], state: Tensor) -> Tensor | None:
-    """The indices of sequences with something that is not finite; ``None`` if there are none.
-
-    Args:
-        steps: numbers of every step, each ``[N, B, H, L]``.
-        state: ``[B, H, K, V + 1]``.
-    """
-    if all_finite(*steps, state):
+def find_broken(*xs: Tensor) -> Tensor | None:
+    """The indices of sequences with something not finite in ``[N, B, ...]``, ``None`` for none."""
+    if all_finite(*xs):
         return None
-    sums = state.sum((1, 2, 3)) + sum(x.sum((0, 2, 3)) for x in steps)
+    sums = sum(x.transpose(0, 1).flatten(1).sum(1) for x in xs)
+    assert isinstance(sums, Tensor)
     rows = (~sums.isfinite()).nonzero().squeeze(1)
     return rows if len(rows) > 0 else None
 

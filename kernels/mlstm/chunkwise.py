@@ -78,7 +78,7 @@ def chunkwise_forward(
     dtype = compute_dtype(q.dtype)
     layout = choose_layout(B, T, H, chunk_size, wide=q.is_cuda)
     log_f = log_forget_gate(f, forget_gate)
-    starts, fresh = find_starts(log_f, reset), _find_fresh(C_0, n_0, m_0)
+    starts, fresh = find_starts(f, reset), _find_fresh(C_0, n_0, m_0)
     gates = make_gates(layout, i, log_f, starts, m_0, fresh, K**-0.5)
     qc, kc, vc = _tile(layout, q, dtype), _tile(layout, k, dtype), _tile(layout, v, dtype, True)
     states = _scan_states(layout, kc, vc, gates, C_0, n_0, reset)
@@ -87,8 +87,10 @@ def chunkwise_forward(
     sums = _bmm(scores, vc)  # [N, B, H, L, V + 1]: numerator and q . n
     s = 1 if C_0 is None else 0  # a fresh state has nothing to say to the first chunk
     if s < layout.N:
-        # above 1 only where the state is fresh, where it must not make an inf: inf * 0 is NaN
-        seen = qc[s:] * gates.carried[s:, ..., None].clamp(max=1)
+        carried = gates.carried[s:, ..., None]
+        if fresh is not None:  # there it may be large, and inf * 0 is NaN
+            carried = carried.clamp(max=1)
+        seen = qc[s:] * carried
         _baddbmm_(sums[s:], seen, states[s:-1])
     qn = sums[..., V].contiguous()
     den = torch.maximum(qn.abs(), gates.floor)
@@ -96,7 +98,8 @@ def chunkwise_forward(
     layout.join(sums[..., :V].div_(den[..., None]), h)
     saved = Saved(qc, kc, vc, scores, states, qn, *gates[:5])
     outputs = h, _copy(states[-1, ..., :V]), _copy(states[-1, ..., V]), gates.m
-    broken = find_broken((qn,), states[-1])
+    # a query that is not finite stays in its row by itself, all else is seen in the final state
+    broken = find_broken(states[-1:])
     if broken is not None:
         state = None if C_0 is None or n_0 is None or m_0 is None else (C_0, n_0, m_0)
         run_again(broken, (q, k, v, i, f), reset, state, forget_gate, outputs)
@@ -139,12 +142,12 @@ def chunkwise_backward(
 
     final = (states[-1] * dstates[-1]).sum((-2, -1)) if to_last else None
     qdq, kdk = (q * dq).sum(-1), (k * dk).sum(-1)
-    log_f = log_forget_gate(f, forget_gate)
     first = None
     if m_0 is not None:
         fresh = _find_fresh(states[0, ..., :V], states[0, ..., V], m_0)
         first = m_0 if fresh is None else m_0.masked_fill(fresh, -torch.inf)
-    starts = find_starts(log_f, reset)
+    starts = find_starts(f, reset)
+    log_f = log_forget_gate(f, forget_gate) if to_last or dm is not None else None
     di, dlf, dm_0 = gate_grads(layout, qdq, kdk, final, dm, i, log_f, starts, first)
     df = dlf * torch.sigmoid(-f.to(dlf.dtype)) if forget_gate == "sigmoid" else dlf
     dC_0 = dn_0 = None
@@ -159,7 +162,7 @@ def chunkwise_backward(
     grads = Grads(
         *(dq, dk, dv, di.to(i.dtype), df.to(f.dtype)), dC_0, dn_0, dm_0 if has_state else None
     )
-    broken = find_broken((qn, qdq, kdk), states[-1])
+    broken = find_broken(qdq, kdk)
     if broken is not None:
         given = (q, k, v[..., :V])
         inputs = *(layout.join(x, x.new_empty(B, T, H, x.shape[-1])) for x in given), i, f

@@ -13,7 +13,7 @@ def gate_grads(
     final: Tensor | None,
     dm: Tensor | None,
     i: Tensor,
-    log_f: Tensor,
+    log_f: Tensor | None,
     starts: Tensor | None,
     m_0: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -26,7 +26,7 @@ def gate_grads(
         final: ``<C_T, dC_T> + <n_T, dn_T>``, ``[B, H]``, or ``None`` for zero.
         dm: gradient of the final m, or ``None`` for zero.
         i: the input gate's pre-activations.
-        log_f: the logarithms of the forget gate.
+        log_f: the logarithms of the forget gate; ``None`` will do where final and dm are.
         starts: where a memory begins anew, ``[B, T, 1 or H]``, or ``None``.
         m_0: the first m, -inf where the first state is fresh, or ``None``.
     """
@@ -48,7 +48,7 @@ def gate_grads(
         later = later.masked_fill(starts, 0)
 
     dm_0 = torch.zeros(B, H, dtype=flow.dtype, device=flow.device)
-    if final is not None or dm is not None:
+    if log_f is not None and (final is not None or dm is not None):
         # C_T = exp(-m_T) times something without m: what is left for m itself
         rest = dm_0 if dm is None else dm.to(flow.dtype)
         rest = rest if final is None else rest - final

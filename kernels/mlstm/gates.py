@@ -11,7 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xlstm_rl.kernels.types import LEAST_LOG_FORGET, any_reset, compute_dtype, exp_bound
+from xlstm_rl.kernels.types import LEAST_LOG_FORGET, compute_dtype, exp_bound
+
+_NOTHING = -1e300
+"""The m of a row in which nothing was written: -inf, but such that differences are numbers."""
 
 
 class Layout(NamedTuple):
@@ -71,15 +74,15 @@ def log_forget_gate(f: Tensor, forget_gate: str) -> Tensor:
     return F.logsigmoid(f) if forget_gate == "sigmoid" else f
 
 
-def find_starts(log_f: Tensor, reset: Tensor | None) -> Tensor | None:
+def find_starts(f: Tensor, reset: Tensor | None) -> Tensor | None:
     """Where a memory begins anew, ``[B, T, 1]`` or per head ``[B, T, H]``; ``None``: nowhere.
 
-    At a reset, and where a forget gate forgets all.
+    At a reset, and where a forget gate forgets all; log sigmoid(f) is f that far below 0.
     """
-    forgotten = log_f < LEAST_LOG_FORGET
-    if any_reset(forgotten):
-        return forgotten if reset is None else forgotten | reset[..., None]
-    return None if reset is None else reset[..., None]
+    if f.device.type == "cpu" and f.min().item() >= LEAST_LOG_FORGET:
+        return None if reset is None else reset[..., None]
+    forgotten = f < LEAST_LOG_FORGET
+    return forgotten if reset is None else forgotten | reset[..., None]
 
 
 def make_gates(
@@ -124,49 +127,47 @@ def make_gates(
         row_top = (b[..., :, None] + c[..., None, :]).masked_fill_(apart, -torch.inf).amax(-1)
         b_in = b.masked_fill(seen > 0, -torch.inf)
         g = g.masked_fill(seen[..., -1] > 0, -torch.inf)
-    # the running maximum: nothing has a say in it that was not written; -inf where nothing was
+    # the running maximum: what was not written has no say in it
     m = torch.empty(N + 1, B, H, dtype=torch.float64, device=device)
-    m[0] = -torch.inf if m_0 is None else m_0
+    m[0] = _NOTHING if m_0 is None else m_0
     if fresh is not None:
-        m[0].masked_fill_(fresh, -torch.inf)
+        m[0].masked_fill_(fresh, _NOTHING)
     if starts is not None:
-        m[0].masked_fill_(starts[:, 0], -torch.inf)
+        m[0].masked_fill_(starts[:, 0], _NOTHING)
     steps = list(m.unbind(0))
     for n, (g_n, top_n) in enumerate(zip(g.unbind(0), top.unbind(0), strict=True)):
         torch.maximum(steps[n] + g_n, top_n, out=steps[n + 1])
-    row_m = torch.maximum(b_in + m[:-1, ..., None], row_top)
-
-    # now as a factor: 0 where nothing was written, so that differences are numbers
-    m, row_m = _finite(m), _finite(row_m)
-    bound = exp_bound(dtype)
+    into_row = b_in + m[:-1, ..., None]
     # far below 0 h is 0 whatever m is; a gradient of a fresh state, exp(b - m) / exp(-m), is not
-    row_m.clamp_(min=-0.7 * bound)
-    if m_0 is not None and fresh is not None:
-        m[0] = torch.where(fresh, m_0.to(m.dtype), m[0])
-    # differences in float64, results in the compute dtype; above 0, and then not used or multiplied
-    # by zeros, are only those right of the diagonal and those of a fresh state
+    bound = exp_bound(dtype)
+    row_m = torch.maximum(into_row, row_top).clamp_(min=-0.7 * bound)
+
+    # differences in float64, results in the compute dtype
     within = torch.empty(N, B, H, L, L, dtype=dtype, device=device)
     log_scale = math.log(scale)
     row = b - row_m + log_scale
     torch.add(row[..., :, None], c[..., None, :], out=within)
-    _weight_(within.clamp_(-bound, 0))
+    _weight_(within.clamp_(-bound, 0))  # above 0 only right of the diagonal
     if starts is None:
         within.tril_()
     else:
         within.masked_fill_(apart, 0)
-    into_row = b_in + m[:-1, ..., None]
+    if fresh is not None:
+        # what a fresh state weighs, relative to its m of 0, is for its gradient alone
+        m = F.threshold(m, 0.1 * _NOTHING, 0.0)
+        into_row = b_in + m[:-1, ..., None]
+    carried, decay = into_row - row_m + log_scale, g + m[:-1] - m[1:]
+    if fresh is not None:
+        carried.clamp_(max=0.7 * bound)
+        decay.clamp_(max=0.7 * bound)
     return Gates(
         within,
-        _weight_((into_row - row_m + log_scale).clamp_(max=0.7 * bound).to(dtype)),
+        _weight_(carried.to(dtype)),
         row_m.clamp_(max=bound).neg_().exp_().to(dtype),
         _weight_((last_log - m[1:, ..., None]).to(dtype)),
-        _weight_((g + m[:-1] - m[1:]).clamp_(max=bound).to(dtype)),
-        m[-1].to(dtype),
+        _weight_(decay.to(dtype)),
+        F.threshold(m[-1], 0.1 * _NOTHING, 0.0).to(dtype),
     )
-
-
-def _finite(m: Tensor) -> Tensor:
-    return m.nan_to_num_(nan=torch.nan, posinf=torch.inf, neginf=0.0)
 
 
 def _tile64(x: Tensor) -> Tensor:

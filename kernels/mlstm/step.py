@@ -1,10 +1,13 @@
 """One step of the mLSTM in as few operations as it takes: acting pays for each of them."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from xlstm_rl.kernels.mlstm import reference
+from xlstm_rl.kernels.mlstm.reference import fresh_rows
 from xlstm_rl.kernels.types import (
     LEAST_LOG_FORGET,
     MLSTMState,
@@ -30,23 +33,23 @@ def mlstm_step(
     if torch.is_grad_enabled() or state is None or dtype is not v.dtype or dtype is not i.dtype:
         return reference.mlstm_step(q, k, v, i, f, reset, state, forget_gate)
     C, n, m = state
-    started = None
     if reset is not None and any_reset(reset):
-        C, n, m = restart(C, reset), restart(n, reset), restart(m, reset)
-        started = reset
+        # what holds nothing has no say in the maximum
+        C, n, m = restart(C, reset), restart(n, reset), restart(m, reset, -torch.inf)
     bound = exp_bound(dtype)
     log_f = F.logsigmoid(f) if forget_gate == "sigmoid" else f
     older = log_f + m
     new_m = torch.maximum(older, i)
-    if _all_go_on(log_f, m):
+    if _is_plain(log_f, m, new_m):
         forget = older.sub_(new_m)
     else:  # as the reference has it
         start = log_f < LEAST_LOG_FORGET
-        if not _on_host(m) or start.any():
-            C, n = C.masked_fill(start[..., None, None], 0), n.masked_fill(start[..., None], 0)
-            m = m.masked_fill(start, 0)
-            older = log_f + m
-        new_m = torch.where(_fresh_rows(C, n, m, started) & ~log_f.isnan(), i, new_m)
+        if reset is not None:
+            start |= reset[:, None]
+        C, n = C.masked_fill(start[..., None, None], 0), n.masked_fill(start[..., None], 0)
+        m = state[2].masked_fill(start, 0)
+        older = log_f + m
+        new_m = torch.where(fresh_rows(C, n, m) & ~log_f.isnan(), i, torch.maximum(older, i))
         new_m = new_m.masked_fill(new_m == -torch.inf, 0)
         forget = older.sub_(new_m).clamp_(max=bound)
     m, forget = new_m, forget.exp_()[..., None]
@@ -63,27 +66,12 @@ def mlstm_step(
     return h.div_(torch.maximum(qn, floor)[..., None]), (C, n, m)
 
 
-def _on_host(m: Tensor) -> bool:
-    """Whether looking at a number costs less than computing for all."""
-    return m.device.type == "cpu" and not torch.compiler.is_compiling()
+def _is_plain(log_f: Tensor, m: Tensor, new_m: Tensor) -> bool:
+    """Whether it is seen at a glance that all is finite, and no row fresh but those of a reset.
 
-
-def _all_go_on(log_f: Tensor, m: Tensor) -> bool:
-    """Whether it is plain to see that no row is fresh (m = 0) and none forgets all."""
-    if not _on_host(m):
+    A state's m is 0 where it is fresh, here it is -inf behind a reset. Nothing is looked up where
+    that would cost more than computing for all.
+    """
+    if m.device.type != "cpu" or torch.compiler.is_compiling():
         return False
-    return int(m.count_nonzero()) == m.numel() and log_f.min().item() >= LEAST_LOG_FORGET
-
-
-def _fresh_rows(C: Tensor, n: Tensor, m: Tensor, started: Tensor | None) -> Tensor:
-    """:func:`reference.fresh_rows`, without reading all of C where ``started`` says it already."""
-    if not _on_host(m):
-        return reference.fresh_rows(C, n, m)
-    fresh = m == 0
-    maybe = fresh if started is None else fresh & ~started[:, None]
-    if maybe.any():
-        rows = maybe.nonzero(as_tuple=True)
-        fresh[rows] = reference.fresh_rows(C[rows][:, None], n[rows][:, None], m[rows][:, None])[
-            :, 0
-        ]
-    return fresh
+    return math.isfinite((new_m / m).sum().item()) and log_f.min().item() >= LEAST_LOG_FORGET

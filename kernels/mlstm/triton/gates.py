@@ -126,7 +126,7 @@ def is_fresh(C_ptr, n_ptr, m, bh, K, V):
     if fresh:
         fresh = holds_nothing(n_ptr + bh * K, K, 64)
     if fresh:
-        fresh = holds_nothing(C_ptr + bh * K * V, K * V, 1024)
+        fresh = holds_nothing(C_ptr + bh * K * V, K * V, 512)
     return fresh
 
 

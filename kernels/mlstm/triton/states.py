@@ -81,18 +81,17 @@ def mlstm_states_fwd_kernel(
             t = first + tl.arange(0, TILE)
             valid = t < end
             c, episode_t = load_columns(c_ptr, episode_ptr, t, valid)
-            reaches = episode_t == episode_end
-            a = weight(c - u_end)
+            # not loaded, not multiplied by 0: not even a NaN survives a reset
+            reaches = valid & (episode_t == episode_end)
+            a = tl.where(reaches, weight(c - u_end), 0.0)
             rows = tl.arange(0, TILE)
             k = load_tile(
-                k_ptr + tl.cast(first, tl.int64) * stride_kt, stride_kt, rows, valid, kd, K
+                k_ptr + tl.cast(first, tl.int64) * stride_kt, stride_kt, rows, reaches, kd, K
             )
             v = load_tile(
-                v_ptr + tl.cast(first, tl.int64) * stride_vt, stride_vt, rows, valid, vd, V
+                v_ptr + tl.cast(first, tl.int64) * stride_vt, stride_vt, rows, reaches, vd, V
             )
-            # filled, not multiplied by 0: not even a NaN survives a reset
-            written = tl.where(reaches[:, None], k.to(tl.float32) * a[:, None], 0.0)
-            v = tl.where(reaches[:, None], v, 0.0)
+            written = k.to(tl.float32) * a[:, None]
             C = dot_mixed(tl.trans(written), v, PRECISION, C)
             n += tl.sum(written, 0)
         u = u_end
@@ -185,24 +184,21 @@ def mlstm_states_bwd_kernel(
             t = first + tl.arange(0, TILE)
             valid = t < end
             u_t, episode_t = load_rows(u_ptr, episode_ptr, t, valid)
-            sees = episode_t == episode
+            sees = valid & (episode_t == episode)
             g = tl.where(sees, weight(u - u_t) * scale, 0.0)
-            floor = tl.load(floor_ptr + t, valid, other=1.0)
-            qn = tl.load(qn_ptr + t, valid, other=0.0)
-            ds = tl.load(ds_ptr + t, valid, other=0.0)
+            floor = tl.load(floor_ptr + t, sees, other=1.0)
+            qn = tl.load(qn_ptr + t, sees, other=0.0)
+            ds = tl.load(ds_ptr + t, sees, other=0.0)
             rows = tl.arange(0, TILE)
             q = load_tile(
-                q_ptr + tl.cast(first, tl.int64) * stride_qt, stride_qt, rows, valid, kd, K
+                q_ptr + tl.cast(first, tl.int64) * stride_qt, stride_qt, rows, sees, kd, K
             )
             dh = load_tile(
-                dh_ptr + tl.cast(first, tl.int64) * stride_dt, stride_dt, rows, valid, vd, V
+                dh_ptr + tl.cast(first, tl.int64) * stride_dt, stride_dt, rows, sees, vd, V
             )
-            # filled, as above; a fresh state's weight may be large where the gradients are small:
-            # their product first
-            q = tl.where(sees[:, None], q.to(tl.float32), 0.0)
-            dh = tl.where(sees[:, None], dh, 0.0)
-            dn += tl.sum(q * tl.where(sees, g * ds, 0.0)[:, None], 0)
-            seen = q * tl.where(sees, g / denominator(qn, floor), 0.0)[:, None]
+            # a fresh state's weight may be large where the gradients are small: their product first
+            dn += tl.sum(q.to(tl.float32) * (g * ds)[:, None], 0)
+            seen = q.to(tl.float32) * (g / denominator(qn, floor))[:, None]
             dC = dot_mixed(tl.trans(seen), dh, PRECISION, dC)
         # dC is now the gradient of the state before the chunk
         C = load_between(C_0_ptr, C_ptr, chunk, (bh, total), K * V, at, inside)
