@@ -40,10 +40,11 @@ class RecurrentAgent(AgentSetup):
         """Train for `total_steps` more environment steps, in whole rollouts.
 
         The number of rollouts is rounded down, so that the budget is kept, but is at least one.
-        What is left over counts in the next call. Schedules run over the agent's `total_steps`,
-        or to the end of this call where that is later or where the agent was given none. So ten
-        calls of `learn(10_000)` on an agent made with `total_steps=100_000` equal one call of
-        `learn(100_000)`. All calls until `close` log to the same place.
+        What is left over counts in the next call. Schedules run over the agent's `total_steps`
+        (100,000 unless it was made with another number), or to the end of this call where that is
+        later. So ten calls of `learn(10_000)` equal one call of `learn(100_000)`, and a shorter
+        training that is to reach the end of its schedules says so: `total_steps=` where the agent
+        is made, or `horizon=` here. All calls until `close` log to the same place.
 
         Args:
             total_steps: environment steps, summed over the environments; None: the

@@ -31,7 +31,7 @@ class AgentSetup(ABC):
             None: `env.id`.
         seed: of the initial weights, the environments and the sampled actions.
         total_steps: environment steps of the whole training, over which schedules run, however many
-            calls of `learn` it is parted into; None: they run over what `learn` is asked for.
+            calls of `learn` it is parted into; None: the configuration's default.
         device: `auto`, `cpu`, `cuda`, ...
         threads: CPU threads torch may use for the initial weights and while learning; 0: torch's
             own choice.
@@ -85,18 +85,16 @@ class AgentSetup(ABC):
             "checkpoint": checkpoint,
         }
         config = read_config(self.algo, environment, top, sections)
-        self._setup(config, environment, None if total_steps is None else config.total_steps)
+        self._setup(config, environment)
 
     @classmethod
     def from_config(cls, config: TrainConfig) -> Self:
         """Return an agent for a whole configuration."""
         agent = cls.__new__(cls)
-        agent._setup(config, None, config.total_steps)
+        agent._setup(config, None)
         return agent
 
-    def _setup(
-        self, config: TrainConfig, environment: Environment, total_steps: int | None
-    ) -> None:
+    def _setup(self, config: TrainConfig, environment: Environment) -> None:
         if config.agent.algo != self.algo:
             raise ConfigError(
                 f"agent.algo={config.agent.algo}: {type(self).__name__} runs {self.algo}; use the "
@@ -130,7 +128,9 @@ class AgentSetup(ABC):
             else None
         )
         self.steps_done = 0
-        self._budget = StepBudget(config.agent.rollout_steps * self.env.num_envs, total_steps)
+        self._budget = StepBudget(
+            config.agent.rollout_steps * self.env.num_envs, config.total_steps
+        )
         self._collector: Collector | None = None
         self._episodes = RecentEpisodes()
         self._run = Run(

@@ -12,12 +12,12 @@ class StepBudget:
 
     Args:
         rollout: environment steps of a rollout, summed over the environments.
-        total_steps: steps of the whole training, over which progress runs; None: unknown.
+        total_steps: steps of the whole training, over which progress runs.
     """
 
-    def __init__(self, rollout: int, total_steps: int | None) -> None:
+    def __init__(self, rollout: int, total_steps: int) -> None:
         self.rollout = rollout
-        self._total = 0 if total_steps is None else self._whole(total_steps)
+        self._total = self._whole(total_steps)
         self._left_over = 0
         self._end = rollout
 

@@ -83,10 +83,19 @@ def test_several_calls_train_exactly_as_one(
     np.testing.assert_allclose(rates, [full * (1 + (end - 1) * k / 10) for k in range(10)])
 
 
-def test_the_only_call_anneals_over_its_own_steps() -> None:
+def test_progress_runs_over_the_default_total_where_none_was_given() -> None:
+    agent = small()
+    whole = agent.config.total_steps // ROLLOUT
+    seen = progresses(agent)
+    for _ in range(3):
+        agent.learn(2 * ROLLOUT)
+    assert seen == [k / whole for k in range(6)]
+
+
+def test_the_only_call_may_run_over_its_own_steps() -> None:
     agent = small()
     seen = progresses(agent)
-    agent.learn(4 * ROLLOUT + 5)
+    agent.learn(4 * ROLLOUT + 5, horizon=4 * ROLLOUT + 5)
     assert seen == [0.0, 0.25, 0.5, 0.75]
 
 
@@ -104,14 +113,6 @@ def test_a_call_beyond_the_configured_total_goes_on_annealing() -> None:
     seen = progresses(agent)
     agent.learn().learn(2 * ROLLOUT)
     assert seen == [0.0, 0.5, 0.5, 0.75]
-
-
-def test_further_calls_without_a_total_never_start_anew() -> None:
-    agent = small()
-    seen = progresses(agent)
-    for _ in range(3):
-        agent.learn(2 * ROLLOUT)
-    assert seen == [0.0, 0.5, 0.5, 0.75, 4 / 6, 5 / 6]
 
 
 def test_a_horizon_beats_the_configured_total() -> None:
@@ -135,7 +136,7 @@ def test_steps_that_are_no_count_are_refused_before_a_folder_is_made(
 
 
 def test_steps_are_taken_as_any_kind_of_number() -> None:
-    agent = small()
+    agent = small(total_steps=32)
     seen = progresses(agent)
     agent.learn(np.int64(32)).learn(3.2e1, horizon=torch.tensor(128))
     assert agent.steps_done == 64 and type(agent.steps_done) is int
