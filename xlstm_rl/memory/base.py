@@ -144,7 +144,8 @@ class Memory(nn.Module, ABC):
         self, x: Tensor, before: StateTensors | None, after: StateTensors
     ) -> StateTensors:
         """Return a state in the dtypes that it came in, whatever autocast computed with."""
-        if not torch.is_autocast_enabled(x.device.type):
+        kind = x.device.type  # of "meta" torch refuses to say
+        if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
             return after
         if before is None:
             before = self.initial_tensors(x.shape[0], x.device)
