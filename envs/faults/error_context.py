@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import numbers
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import gymnasium as gym
@@ -127,11 +128,10 @@ class ErrorContextEnv(gym.Wrapper[Any, Any, Any, Any]):
         shape, kind = _form(reward)
         if shape:
             raise self._error(f"its reward has shape {list(shape)}, expected one number")
-        try:
+        # an integer may be too large for a float
+        with suppress(OverflowError):
             if kind in "fiub" or isinstance(reward, numbers.Real):
                 return float(reward)
-        except OverflowError:
-            pass
         raise self._error(f"its reward is {reward!r}, expected a number")
 
     def _flag(self, name: str, value: Any) -> bool:
