@@ -111,10 +111,10 @@ def mlstm_dq_kernel(
             dh = load_tile(dh_ptr, stride_dt, rows, valid, vd, V)
             v = load_tile(v_ptr + offset * stride_vt, stride_vt, rows, known, vd, V)
             dscores += dot(dh, tl.trans(v), PRECISION)
-        k = load_tile(k_ptr + offset * stride_kt, stride_kt, rows, known, kd, K)
+        # a row that sees a key which is not finite has a qn, and gradients, to match
+        k = clean(load_tile(k_ptr + offset * stride_kt, stride_kt, rows, known, kd, K))
         w, seen = within(c, episode_j, j, u_t, episode_t, t)
         dscores = tl.where(seen, dscores * w, 0.0)
-        k = clean(k)  # a row that sees a key which is not finite has a qn, and gradients, to match
         # what the two have in common cancels below, and most of q . dq in the gates' gradients
         through = dot_mixed(dscores, k, PRECISION, through)
         under = dot_mixed(w, k, PRECISION, under)

@@ -357,18 +357,18 @@ def mlstm_step_bwd_kernel(
     for start in range(0, V, BLOCK_V):
         vd = start + tl.arange(0, BLOCK_V)
         in_v = vd < V
-        at = bh * K * V + kd[:, None] * V + vd[None, :]
+        at = kd[:, None] * V + vd[None, :]
         inside = in_k[:, None] & in_v[None, :]
         v = tl.load(v_ptr + batch * stride_vb + head * stride_vh + vd, in_v, other=0.0)
         v = v.to(tl.float32)
         old_C = tl.zeros([BLOCK_K, BLOCK_V], tl.float32)
         if C_ptr is not None:
-            old_C += tl.load(C_ptr + at, inside, other=0.0).to(tl.float32)
+            old_C += tl.load(C_ptr + bh * K * V + at, inside, other=0.0).to(tl.float32)
             old_C = tl.where(fresh, 0.0, old_C)
         C = old_C * forget + (k * write)[:, None] * v[None, :]
         dC = tl.zeros([BLOCK_K, BLOCK_V], tl.float32)
         if dC_ptr is not None:
-            dC += tl.load(dC_ptr + at, inside, other=0.0)
+            dC += tl.load(dC_ptr + bh * K * V + at, inside, other=0.0)
             final += tl.sum(tl.sum(C * dC, 1), 0)
         if dh_ptr is not None:
             dh = tl.load(dh_ptr + bh * V + vd, in_v, other=0.0).to(tl.float32) / den
@@ -380,7 +380,7 @@ def mlstm_step_bwd_kernel(
         dk += tl.sum(dC * v[None, :], 1)
         kept += tl.sum(tl.sum(old_C * dC, 1), 0)
         if dC_0_ptr is not None:
-            tl.store(dC_0_ptr + at, tl.where(fresh, 0.0, dC * forget), inside)
+            tl.store(dC_0_ptr + bh * K * V + at, tl.where(fresh, 0.0, dC * forget), inside)
 
     counts = tl.abs(qn) > floor
     ds = tl.where(counts, -along / tl.where(counts, qn, 1.0), 0.0)

@@ -48,7 +48,7 @@ TABLE: dict[tuple[str, int, int], Tiles] = {
     ("gfx942", _HALF, 128): Tiles(16, 8, 64, 64, 8, 1),
     ("gfx942", _HALF, 256): Tiles(16, 8, 64, 64, 8, 1),
     ("gfx942", _FULL, 32): Tiles(32, 4, 32, 32, 8, 1),
-    ("gfx942", _FULL, 64): Tiles(32, 4, 32, 32, 8, 1),
+    ("gfx942", _FULL, 64): Tiles(16, 8, 32, 32, 8, 1),
     ("gfx942", _FULL, 128): Tiles(16, 8, 64, 32, 8, 1),
     ("gfx942", _FULL, 256): Tiles(16, 8, 32, 32, 8, 1),
 }

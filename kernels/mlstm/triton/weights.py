@@ -48,13 +48,11 @@ def add_seen(acc, weights, seen, x, all_seen, PRECISION: tl.constexpr):
     A weight of 0 times what is not finite is NaN: what a row does not see would reach it. So
     where not all is seen, that goes another way: a second product tells the rows that do see it.
     """
-    if all_seen:
-        acc += dot(narrow(weights, x.dtype), x, PRECISION)
-    else:
-        good = clean(x)
-        acc += dot(narrow(weights, x.dtype), good, PRECISION)
-        bad = (good.to(tl.float32) != x.to(tl.float32)).to(tl.float16)
-        acc = tl.where(dot(seen.to(tl.float16), bad, "ieee") > 0.0, float("nan"), acc)
+    finite = tl.abs(x.to(tl.float32)) < float("inf")
+    acc += dot(narrow(weights, x.dtype), tl.where(finite | all_seen, x, 0.0), PRECISION)
+    if all_seen == 0:
+        heard = dot(seen.to(tl.float16), (finite == 0).to(tl.float16), "ieee")
+        acc = tl.where(heard > 0.0, float("nan"), acc)
     return acc
 
 

@@ -53,11 +53,11 @@ def gates_from(ahead, first, EXP_BOUND: tl.constexpr):
 def advance(i, f, z, o, c, n, m, SIGMOID: tl.constexpr, EXP_BOUND: tl.constexpr):
     """``ahead``, h, c, n and m after a step with the pre-activations i, f, z, o."""
     log_forget = m + (log_sigmoid(f) if SIGMOID else f)
-    ahead = i - log_forget
     first = n == 0.0
-    m = tl.where(first | (ahead > 0.0), i, tl.where(ahead == ahead, log_forget, ahead))
+    m = tl.where(first, i, tl.maximum(i, log_forget, propagate_nan=tl.PropagateNan.ALL))
+    # the exponentials of inf - inf are NaN
+    ahead = tl.where(tl.abs(m) == float("inf"), float("nan"), i - log_forget)
     write, forget = gates_from(ahead, first, EXP_BOUND)
-    write += m - m  # NaN where m is infinite, as exp(i - m) is by the definition
     c = forget * c + write * tanh(z)
     n = forget * n + write
     e = tl.exp(-tl.abs(o))

@@ -46,7 +46,7 @@ _HALF, _FULL = 2, 4  # bytes of an element
 
 # (device class, bytes of an element, head size up to)
 SEQUENCE_TABLE: dict[tuple[str, int, int], SequenceTile] = {
-    ("sm_90", _HALF, 16): SequenceTile(16, 0, 0, 1, 2, 4, 1),
+    ("sm_90", _HALF, 16): SequenceTile(16, 0, 0, 2, 2, 4, 1),
     ("sm_90", _HALF, 32): SequenceTile(16, 0, 0, 4, 4, 4, 1),
     ("sm_90", _HALF, 64): SequenceTile(16, 0, 0, 8, 8, 4, 1),
     ("sm_90", _HALF, 128): SequenceTile(16, 0, 0, 8, 8, 4, 1),
