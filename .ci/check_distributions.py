@@ -20,7 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("kernels", "agents", "envs", "configs")
 SUFFIXES = (".py", ".yaml")
-NOT_COPIED = ("build", "dist", "runs", "wandb", "__pycache__", "*.egg-info", ".*")
+NOT_COPIED = ("build", "dist", "__pycache__", "*.egg-info", ".*")
+OUTPUT_FOLDERS = {"runs", "wandb"}  # of the root alone: a folder of the package may be called so
 SDIST_EXTRAS = {
     "LICENSE",
     "MANIFEST.in",
@@ -50,7 +51,7 @@ def main() -> None:
     problems = check_links(checkout) + check_bare_names()
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
-        shutil.copytree(ROOT, copy, symlinks=True, ignore=shutil.ignore_patterns(*NOT_COPIED))
+        shutil.copytree(ROOT, copy, symlinks=True, ignore=not_copied)
         sdist, wheel = build(copy, Path(folder) / "dist")
         problems += check_sdist(sdist) + check_wheel(wheel)
         problems += check_installed(wheel, Path(folder))
@@ -59,6 +60,12 @@ def main() -> None:
     if problems:
         sys.exit(1)
     print(f"{len(source_files())} files are in the sdist and in the wheel, and nothing else is")
+
+
+def not_copied(folder: str, names: list[str]) -> set[str]:
+    """Return which entries of a folder of the checkout no distribution is built from."""
+    ignored = shutil.ignore_patterns(*NOT_COPIED)(folder, names)
+    return ignored | (OUTPUT_FOLDERS & set(names) if Path(folder) == ROOT else set())
 
 
 def source_files() -> dict[str, str]:

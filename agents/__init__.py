@@ -3,18 +3,36 @@
 if __name__ != "xlstm_rl.agents":
     raise ImportError("this folder is the package xlstm_rl.agents: import it by that name")
 
-from xlstm_rl.agents.a2c import RecurrentA2C
-from xlstm_rl.agents.base import RecurrentAgent
-from xlstm_rl.agents.config import TrainConfig
-from xlstm_rl.agents.ppo import RecurrentPPO
+from typing import TYPE_CHECKING
 
-__all__ = ["RecurrentA2C", "RecurrentAgent", "RecurrentPPO", "TrainConfig", "make_agent"]
+from xlstm_rl.lazy import lazy_names
 
-_ALGORITHMS: dict[str, type[RecurrentAgent]] = {
-    algorithm.algo: algorithm for algorithm in (RecurrentPPO, RecurrentA2C)
-}
+if TYPE_CHECKING:
+    from xlstm_rl.agents.a2c import RecurrentA2C
+    from xlstm_rl.agents.base import RecurrentAgent
+    from xlstm_rl.agents.config import A2CConfig, PPOConfig, TrainConfig
+    from xlstm_rl.agents.ppo import RecurrentPPO
+
+__all__ = [
+    "A2CConfig",
+    "PPOConfig",
+    "RecurrentA2C",
+    "RecurrentAgent",
+    "RecurrentPPO",
+    "TrainConfig",
+    "make_agent",
+]
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_names(__name__, __all__, ("config", "base", "ppo", "a2c"))
 
 
-def make_agent(config: TrainConfig) -> RecurrentAgent:
+def make_agent(config: "TrainConfig") -> "RecurrentAgent":
     """Return the agent that a configuration names in `agent.algo`."""
-    return _ALGORITHMS[config.agent.algo].from_config(config)
+    from xlstm_rl.agents.a2c import RecurrentA2C
+    from xlstm_rl.agents.ppo import RecurrentPPO
+
+    algorithms: dict[str, type[RecurrentAgent]] = {
+        algorithm.algo: algorithm for algorithm in (RecurrentPPO, RecurrentA2C)
+    }
+    return algorithms[config.agent.algo].from_config(config)

@@ -5,12 +5,12 @@ from tensordict import TensorDict
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from xlstm_rl.agents.algorithms import A2CConfig
 from xlstm_rl.agents.base import RecurrentAgent
-from xlstm_rl.agents.losses import explained_variance, live_mean, normalized
+from xlstm_rl.agents.config import A2CConfig
+from xlstm_rl.agents.losses import explained_variance, normalized, valid_mean
 from xlstm_rl.agents.optimization import RMSprop, gradient_step, linear, set_learning_rate
+from xlstm_rl.collection.collector import Rollout
 from xlstm_rl.returns import generalized_advantage, vtrace
-from xlstm_rl.rollout import Rollout
 
 
 class RecurrentA2C(RecurrentAgent):
@@ -48,16 +48,16 @@ class RecurrentA2C(RecurrentAgent):
         config, data = self.algorithm, rollout.data
         learning_rate = config.learning_rate * linear(config.learning_rate_end, progress)
         set_learning_rate(self.optimizer, learning_rate)
-        live = None if rollout.all_live() else data["live"]
+        valid = None if rollout.all_valid() else data["valid"]
         fixed = None if config.advantages == "vtrace" else on_policy_targets(data, config)
         logs: list[dict[str, Tensor]] = []
         for _ in range(config.epochs):
             log_prob, entropy, value = self._evaluate(rollout)
             log_ratio = log_prob.detach() - data["log_prob"]
             targets = fixed or vtrace_targets(data, log_ratio, value.detach(), config)
-            loss, log = a2c_loss(log_prob, entropy, value, *targets, live, config)
+            loss, log = a2c_loss(log_prob, entropy, value, *targets, valid, config)
             # The estimator "k3": unbiased, never negative (Schulman 2020, "Approximating KL").
-            log["approx_kl"] = live_mean(log_ratio.exp() - 1.0 - log_ratio, live)
+            log["approx_kl"] = valid_mean(log_ratio.exp() - 1.0 - log_ratio, valid)
             gradient_step(
                 self.optimizer, self.parameters, loss, log, config.max_grad_norm, self.steps_done
             )
@@ -65,7 +65,7 @@ class RecurrentA2C(RecurrentAgent):
         means = {f"loss/{key}": torch.stack([log[key] for log in logs]).mean() for key in logs[0]}
         return {
             **{key: mean.item() for key, mean in means.items()},
-            "loss/explained_variance": explained_variance(value.detach(), targets[1], live),
+            "loss/explained_variance": explained_variance(value.detach(), targets[1], valid),
             "schedule/learning_rate": learning_rate,
         }
 
@@ -73,7 +73,7 @@ class RecurrentA2C(RecurrentAgent):
         """Return log-probabilities, entropies and values `[B, T]` under the current weights."""
         data, network = rollout.data, self.policy.network
         reset = data["reset"] if bool(data["reset"].any()) else None
-        params, value, _ = network(data["observation"], rollout.segment_leaves[0], reset)
+        params, value, _ = network(data["observation"], rollout.segment_states[0], reset)
         log_prob, entropy = network.distribution.log_prob_and_entropy(params, data["action"])
         return log_prob, entropy, value
 
@@ -125,19 +125,19 @@ def a2c_loss(
     value: Tensor,
     advantage: Tensor,
     target: Tensor,
-    live: Tensor | None,
+    valid: Tensor | None,
     config: A2CConfig,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return A2C's loss and its parts, averaged over the live steps of `[B, T]`.
+    """Return A2C's loss and its parts, averaged over the valid steps of `[B, T]`.
 
     `-log pi(a|s) A`, plus half the squared value error times `value_coef`, less the entropy times
     `entropy_coef`. The advantages are constants, and with V-trace hold the importance weights.
     """
     if config.normalize_advantage:
-        advantage = normalized(advantage, live)
-    policy_loss = -live_mean(log_prob * advantage, live)
-    value_loss = 0.5 * live_mean((value - target).square(), live)
-    mean_entropy = live_mean(entropy, live)
+        advantage = normalized(advantage, valid)
+    policy_loss = -valid_mean(log_prob * advantage, valid)
+    value_loss = 0.5 * valid_mean((value - target).square(), valid)
+    mean_entropy = valid_mean(entropy, valid)
     loss = policy_loss + config.value_coef * value_loss - config.entropy_coef * mean_entropy
     log = {"policy": policy_loss, "value": value_loss, "entropy": mean_entropy}
     return loss, {name: part.detach() for name, part in log.items()}

@@ -1,231 +1,111 @@
 """The base of every agent: collect, update, log, checkpoint."""
 
 import time
-from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from types import TracebackType
 
 import numpy as np
-import torch
-from gymnasium.vector import VectorEnv
-from torch.optim import Optimizer
 from typing_extensions import Self
 
-from xlstm_rl.agents.algorithms import AlgorithmConfig
-from xlstm_rl.agents.config import TrainConfig
-from xlstm_rl.checkpoint import write_checkpoint
-from xlstm_rl.config import ConfigError, config_from_dict, config_to_dict
-from xlstm_rl.envs import make_vector_env
-from xlstm_rl.loggers import Logger, make_logger
-from xlstm_rl.masks import mask_check
-from xlstm_rl.normalization import RewardNormalizer
-from xlstm_rl.policy.policy import Policy
-from xlstm_rl.rollout import Collector, Rollout
-from xlstm_rl.run_folder import create_run_folder, new_checkpoint
+from xlstm_rl.agents.device import torch_threads
+from xlstm_rl.agents.setup import AgentSetup
+from xlstm_rl.collection.collector import Rollout
+from xlstm_rl.envs.faults.processes import close
 
-OnUpdate = Callable[[int, dict[str, float]], None]
-Section = Mapping[str, Any] | object | None
+_CLOCK_TICK = 1e-9
+"""Seconds; on a coarse clock a rollout and its update may seem to take no time."""
 
-CUSTOM_ENV = "custom"
-"""The `env.id` of a run whose environment was handed over as an object."""
-
-_RECENT_EPISODES = 100
+OnUpdate = Callable[[int, dict[str, float]], bool | None]
 
 
-class RecurrentAgent(ABC):
-    """An on-policy agent with a recurrent policy.
+class RecurrentAgent(AgentSetup):
+    """An on-policy agent with a recurrent policy; `AgentSetup` explains the arguments.
 
-    Args:
-        environment: an id, a callable that makes one environment, or a ready vector environment;
-            None: `env.id`.
-        seed: of the initial weights, the environments and the sampled actions.
-        device: `auto`, `cpu`, `cuda`, ...
-        threads: CPU threads torch may use for the initial weights and while learning; 0: torch's
-            own choice.
-        run_dir: folder of the run, which must be new or empty; None: a new one under `runs/`.
-        env, normalization, memory, policy, agent, logger, checkpoint: the sections of
-            `TrainConfig`, each a mapping or its config object.
-
-    Raises:
-        ConfigError: a value is unknown, of the wrong type, or does not fit the others.
+    A context manager, which calls `close`.
     """
-
-    algo: ClassVar[str]
-    """The `agent.algo` of a configuration that this class runs."""
-
-    algorithm: AlgorithmConfig
-    """The section `agent` of the configuration."""
-
-    def __init__(
-        self,
-        environment: str | Callable[[], Any] | VectorEnv[Any, Any, Any] | None = None,
-        /,
-        *,
-        seed: int = 0,
-        device: str = "auto",
-        threads: int = 1,
-        run_dir: str | None = None,
-        env: Section = None,
-        normalization: Section = None,
-        memory: Section = None,
-        policy: Section = None,
-        agent: Section = None,
-        logger: Section = None,
-        checkpoint: Section = None,
-    ) -> None:
-        given = {
-            "env": env,
-            "normalization": normalization,
-            "memory": memory,
-            "policy": policy,
-            "agent": agent,
-            "logger": logger,
-            "checkpoint": checkpoint,
-        }
-        sections: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
-        top = {"seed": seed, "device": device, "threads": threads, "run_dir": run_dir}
-        sections["env"] = _env_section(environment, sections.get("env"))
-        if isinstance(agent, Mapping) or agent is None:
-            sections["agent"] = {"algo": self.algo, **(agent or {})}
-        self._setup(config_from_dict(TrainConfig, {**top, **sections}), environment)
-
-    @classmethod
-    def from_config(cls, config: TrainConfig) -> Self:
-        """Return an agent for a whole configuration."""
-        agent = cls.__new__(cls)
-        agent._setup(config, None)
-        return agent
-
-    def _setup(
-        self,
-        config: TrainConfig,
-        environment: str | Callable[[], Any] | VectorEnv[Any, Any, Any] | None,
-    ) -> None:
-        custom = None if isinstance(environment, str) else environment
-        if config.agent.algo != self.algo:
-            raise ConfigError(
-                f"agent.algo={config.agent.algo}: {type(self).__name__} runs {self.algo}; use the "
-                f"class of that algorithm, or agent options of {self.algo}"
-            )
-        self.config = config
-        self.algorithm = config.agent
-        self.device = resolve_device(config.device)
-        self.env = make_vector_env(config.env, custom, self.device, mask_check(config.policy))
-        with torch.random.fork_rng(devices=[]), _threads(config.threads):
-            torch.manual_seed(config.seed)
-            self.policy = Policy(
-                self.env.single_observation_space,
-                self.env.single_action_space,
-                config.memory,
-                config.policy,
-                config.normalization,
-                config.env if custom is None else None,
-            ).to(self.device)
-        self.parameters = list(self.policy.network.parameters())
-        self.optimizer = self.make_optimizer()
-        self.sample_generator = torch.Generator(self.device).manual_seed(config.seed)
-        self.shuffle_generator = torch.Generator().manual_seed(config.seed)
-        self.reward_normalizer = (
-            RewardNormalizer(self.env.num_envs, config.agent.gamma, config.normalization)
-            if config.normalization.reward
-            else None
-        )
-        self.steps_done = 0
-        self.run_dir: Path | None = None
-        self._made: set[Path] = set()
-        self._collector: Collector | None = None
-        self._logger: Logger | None = None
-        self._recent: deque[tuple[float, int]] = deque(maxlen=_RECENT_EPISODES)
-
-    @abstractmethod
-    def make_optimizer(self) -> Optimizer:
-        """Return the optimiser of `self.parameters`."""
 
     @abstractmethod
     def update(self, rollout: Rollout, progress: float) -> dict[str, float]:
         """Improve the policy on a rollout and return what to log."""
 
-    def learn(self, total_steps: int | None = None, on_update: OnUpdate | None = None) -> Self:
+    def learn(
+        self,
+        total_steps: int | None = None,
+        on_update: OnUpdate | None = None,
+        *,
+        horizon: int | None = None,
+    ) -> Self:
         """Train for `total_steps` more environment steps, in whole rollouts.
 
         The number of rollouts is rounded down, so that the budget is kept, but is at least one.
+        What is left over counts in the next call. Schedules run over the agent's `total_steps`
+        (100,000 unless it was made with another number), or to the end of this call where that is
+        later. So ten calls of `learn(10_000)` equal one call of `learn(100_000)`, and a shorter
+        training that is to reach the end of its schedules says so: `total_steps=` where the agent
+        is made, or `horizon=` here. All calls until `close` log to the same place.
 
         Args:
             total_steps: environment steps, summed over the environments; None: the
                 configuration's.
-            on_update: called after each update with the steps done and the metrics.
+            on_update: called after each update with the steps done and the metrics; if it returns
+                False, training is saved and stops.
+            horizon: the number of steps done at which schedules reach their end, for this call.
 
         Raises:
+            ConfigError: a number of steps is not an integer >= 1.
             TrainingError: a loss, an observation or a reward is not finite.
         """
-        total = self.config.total_steps if total_steps is None else total_steps
-        if total < 1:
-            raise ConfigError(f"total_steps={total}: expected 1 or more")
-        try:
-            with _threads(self.config.threads):
-                self._open_logger()
-                self._learn(total, on_update)
-        finally:
-            if self._logger is not None:
-                self._logger.close()
-                self._logger = None
+        steps = self.config.total_steps if total_steps is None else total_steps
+        rollouts = self._budget.start(self.steps_done, steps, horizon)
+        with torch_threads(self.config.threads):
+            self._run.open_logger()
+            if self._collector is None:
+                self._collector = self._make_collector()
+            for _ in range(rollouts):
+                began = time.perf_counter()
+                rollout = self._collector.collect()
+                self._prepare(rollout)
+                metrics = self.update(rollout, self._budget.progress(self.steps_done))
+                self.steps_done += self._budget.rollout
+                self._episodes.add(rollout)
+                metrics = {**self._episodes.metrics(), **metrics}
+                elapsed = max(time.perf_counter() - began, _CLOCK_TICK)
+                metrics["time/sps"] = self._budget.rollout / elapsed
+                self._run.log(self.steps_done, metrics)
+                if self._checkpoint_is_due():
+                    self._checkpoint()
+                if on_update is not None and _is_false(on_update(self.steps_done, metrics)):
+                    break
+            self._checkpoint()
         return self
 
-    def _learn(self, total: int, on_update: OnUpdate | None) -> None:
-        per_rollout = self.algorithm.rollout_steps * self.env.num_envs
-        start, updates = self.steps_done, max(1, total // per_rollout)
+    def _checkpoint_is_due(self) -> bool:
+        """Return whether the last rollout crossed a multiple of `checkpoint.every_steps`."""
         every = self.config.checkpoint.every_steps
-        if self._collector is None:
-            self._collector = self._make_collector()
-        for done in range(updates):
-            began = time.perf_counter()
-            rollout = self._collector.collect()
-            self._prepare(rollout)
-            metrics = self.update(rollout, done / updates)
-            self.steps_done = start + (done + 1) * per_rollout
-            self._recent.extend(zip(rollout.episode_returns, rollout.episode_lengths, strict=True))
-            metrics = {**self._episode_metrics(), **metrics}
-            metrics["time/sps"] = per_rollout / (time.perf_counter() - began)
-            if self._logger is not None:
-                self._logger.log(self.steps_done, metrics)
-            if every and self.steps_done // every > (self.steps_done - per_rollout) // every:
-                self._save_to_run()
-            if on_update is not None:
-                on_update(self.steps_done, metrics)
-        self._save_to_run()
+        before = self.steps_done - self._budget.rollout
+        return bool(every) and self.steps_done // every > before // every
 
-    def _make_collector(self) -> Collector:
-        return Collector(
-            self.env,
-            self.policy,
-            self.algorithm.rollout_steps,
-            self.algorithm.sequence_steps(),
-            self.config.seed,
-            self.sample_generator,
-        )
+    def _checkpoint(self) -> None:
+        if self.run_dir is not None:
+            self._run.save(self.run_dir, self.policy, self.trainer_state())
 
     def _prepare(self, rollout: Rollout) -> None:
         """Scale the rewards and bring the running statistics up to date, after collecting."""
         data = rollout.data
-        live = None if rollout.all_live() else data["live"]
-        self.policy.update_statistics(rollout.raw_observation, data["reward"], live)
+        valid = None if rollout.all_valid() else data["valid"]
+        self.policy.update_statistics(rollout.raw_observation, data["reward"], valid)
         if self.reward_normalizer is not None:
-            done = data["terminated"] | data["truncated"]
             reward = self.reward_normalizer(
-                data["reward"].cpu(), done.cpu(), None if live is None else live.cpu()
+                data["reward"].cpu(), data["reset"].cpu(), None if valid is None else valid.cpu()
             )
             data["reward"] = reward.to(self.device)
 
-    def _episode_metrics(self) -> dict[str, float]:
-        """Return the means over the most recent episodes, up to 100; NaN before the first."""
-        returns, lengths = zip(*self._recent, strict=True) if self._recent else ((), ())
-        return {
-            "episode/return": float(np.mean(returns)) if returns else float("nan"),
-            "episode/length": float(np.mean(lengths)) if lengths else float("nan"),
-        }
+    @property
+    def run_dir(self) -> Path | None:
+        """The run folder, once there is one."""
+        return self._run.folder
 
     def open_run(self) -> Path:
         """Make the run folder, unless it is there, and return it.
@@ -236,21 +116,7 @@ class RecurrentAgent(ABC):
         Raises:
             ConfigError: the folder exists; nothing in it is touched.
         """
-        if self.run_dir is None:
-            self.run_dir = self._create_run_folder(self.config.run_dir)
-        return self.run_dir
-
-    def _open_logger(self) -> None:
-        if self.config.logger.kind != "none" or self.config.run_dir is not None:
-            self.open_run()
-        if self.run_dir is not None:
-            self._logger = make_logger(
-                self.config.logger, self.run_dir, config_to_dict(self.config)
-            )
-
-    def _save_to_run(self) -> None:
-        if self.run_dir is not None:
-            self._write(self.run_dir)
+        return self._run.open()
 
     def save(self, run_dir: str | Path) -> Path:
         """Write the policy and the trainer's state into a run folder and return it.
@@ -260,86 +126,27 @@ class RecurrentAgent(ABC):
         Raises:
             ConfigError: the folder holds something else; nothing in it is touched.
         """
-        path = Path(run_dir)
-        if path.resolve() not in self._made:
-            self._create_run_folder(path)
-        self._write(path)
-        return path
-
-    def _create_run_folder(self, path: str | Path | None) -> Path:
-        config = self.config
-        folder = create_run_folder(
-            path,
-            config_to_dict(config),
-            env=config.env.id,
-            memory=config.memory.kind,
-            seed=config.seed,
-        )
-        self._made.add(folder.resolve())
-        return folder
-
-    def _write(self, run_dir: Path) -> None:
-        with new_checkpoint(run_dir, self.steps_done, self.config.checkpoint.keep) as folder:
-            write_checkpoint(folder, self.policy, self.trainer_state())
-
-    def trainer_state(self) -> dict[str, Any]:
-        """Return what training needs beyond the policy, as plain values and tensors."""
-        normalizer = self.reward_normalizer
-        return {
-            "steps_done": self.steps_done,
-            "optimizer": self.optimizer.state_dict(),
-            "reward_normalizer": None if normalizer is None else normalizer.state_dict(),
-            "sample_generator": self.sample_generator.get_state(),
-            "shuffle_generator": self.shuffle_generator.get_state(),
-            "recent_episodes": [list(episode) for episode in self._recent],
-        }
+        return self._run.save(run_dir, self.policy, self.trainer_state())
 
     def close(self) -> None:
-        """Close the environments."""
-        self.env.close()
+        """Close the logger and the environments; `learn` would open another logger."""
+        try:
+            self._run.close()
+        finally:
+            close(self.env)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
-def resolve_device(name: str) -> torch.device:
-    """Return the device for a configuration's name.
-
-    Raises:
-        ConfigError: there is no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"device={name!r} cannot be used here ({reason}): try auto") from error
-    return device
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Let torch use `count` CPU threads, 0: as many as it likes.
-
-    Sums are rounded differently by other numbers of them, and so are the orthogonal matrices that
-    the weights start from: a seed gives the same run in every shell only with a fixed number.
-    """
-    before = torch.get_num_threads()
-    if count:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _env_section(environment: Any, section: Any) -> Any:
-    """Merge an environment given as the first argument into the `env` section."""
-    values = dict(section) if isinstance(section, Mapping) else {}
-    if section is not None and not isinstance(section, Mapping):
-        values = config_to_dict(section)
-    if environment is None:
-        return values
-    values["id"] = environment if isinstance(environment, str) else CUSTOM_ENV
-    if isinstance(environment, VectorEnv):
-        values["num_envs"] = environment.num_envs
-    return values
+def _is_false(answer: object) -> bool:
+    """Return whether a callback answered False: NumPy's too, but no other empty value."""
+    return isinstance(answer, bool | np.bool_) and not answer

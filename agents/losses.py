@@ -4,26 +4,31 @@ import torch
 from torch import Tensor
 
 
-def live_mean(x: Tensor, live: Tensor | None) -> Tensor:
-    """Return the mean over live steps, 0 where there are none; None: every step is live."""
-    return x.mean() if live is None else x[live].sum() / live.sum().clamp(min=1)
+def valid_mean(x: Tensor, valid: Tensor | None) -> Tensor:
+    """Return the mean over valid steps, 0 where there are none; None: every step is valid."""
+    return x.mean() if valid is None else x[valid].sum() / valid.sum().clamp(min=1)
 
 
-def normalized(advantage: Tensor, live: Tensor | None) -> Tensor:
-    """Return advantages shifted and scaled to mean 0 and standard deviation 1 over live steps.
+def normalized(advantage: Tensor, valid: Tensor | None) -> Tensor:
+    """Return advantages shifted and scaled to mean 0 and standard deviation 1 over valid steps.
 
-    Fewer than two live steps have no deviation: then they stay as they are.
+    Fewer than two valid steps have no deviation: then they stay as they are.
     """
-    counted = advantage if live is None else advantage[live]
+    counted = advantage if valid is None else advantage[valid]
     if counted.numel() < 2:
         return advantage
     return (advantage - counted.mean()) / (counted.std() + 1e-8)
 
 
 @torch.no_grad()
-def explained_variance(value: Tensor, target: Tensor, live: Tensor | None) -> float:
-    """Return `1 - Var(target - value) / Var(target)` over live steps: 1 is a perfect critic."""
+def explained_variance(value: Tensor, target: Tensor, valid: Tensor | None) -> float:
+    """Return `1 - Var(target - value) / Var(target)` over valid steps: 1 is a perfect critic.
+
+    Fewer than two valid steps have no variance to explain: then it is 0.
+    """
     residual = target - value
-    if live is not None:
-        residual, target = residual[live], target[live]
+    if valid is not None:
+        residual, target = residual[valid], target[valid]
+    if target.numel() < 2:
+        return 0.0
     return (1 - residual.var() / (target.var() + 1e-8)).item()

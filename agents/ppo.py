@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from xlstm_rl.agents.algorithms import PPOConfig
 from xlstm_rl.agents.base import RecurrentAgent
-from xlstm_rl.agents.losses import explained_variance, live_mean, normalized
+from xlstm_rl.agents.config import PPOConfig
+from xlstm_rl.agents.losses import explained_variance, normalized, valid_mean
 from xlstm_rl.agents.optimization import gradient_step, linear, set_learning_rate
-from xlstm_rl.policy.actor_critic import Leaves
+from xlstm_rl.collection.collector import Rollout
+from xlstm_rl.memory import StateTensors
 from xlstm_rl.returns import generalized_advantage
-from xlstm_rl.rollout import Rollout
 
 
 @dataclass
@@ -26,8 +26,8 @@ class Sequences:
     advantage: Tensor
     target: Tensor
     reset: Tensor
-    live: Tensor | None
-    leaves: Leaves
+    valid: Tensor | None
+    state: StateTensors
 
     def rows(self, index: Tensor) -> "Sequences":
         """Return the sequences of a minibatch."""
@@ -39,8 +39,8 @@ class Sequences:
             self.advantage[index],
             self.target[index],
             self.reset[index],
-            None if self.live is None else self.live[index],
-            tuple(leaf[index] for leaf in self.leaves),
+            None if self.valid is None else self.valid[index],
+            tuple(tensor[index] for tensor in self.state),
         )
 
 
@@ -48,7 +48,7 @@ class RecurrentPPO(RecurrentAgent):
     """Proximal policy optimisation on whole rollout sequences.
 
     Schulman et al. 2017 (arXiv:1707.06347). Each minibatch is a set of sequences that start from
-    the memory state stored while acting and run through every episode border inside them; dead
+    the memory state stored while acting and run through every episode border inside them;
     autoreset steps carry no loss.
     """
 
@@ -92,7 +92,7 @@ class RecurrentPPO(RecurrentAgent):
         return {
             **{key: value.item() for key, value in means.items()},
             "loss/explained_variance": explained_variance(
-                sequences.value, sequences.target, sequences.live
+                sequences.value, sequences.target, sequences.valid
             ),
             "loss/minibatches": float(len(logs)),
             "schedule/learning_rate": learning_rate,
@@ -124,15 +124,15 @@ class RecurrentPPO(RecurrentAgent):
             cut(advantage),
             cut(target),
             cut(data["reset"]),
-            None if rollout.all_live() else cut(data["live"]),
-            tuple(torch.cat(leaf) for leaf in zip(*rollout.segment_leaves, strict=True)),
+            None if rollout.all_valid() else cut(data["valid"]),
+            tuple(torch.cat(tensor) for tensor in zip(*rollout.segment_states, strict=True)),
         )
 
     def _minibatch(self, batch: Sequences, clip: float) -> dict[str, Tensor]:
         """Take one gradient step on sequences `[N, T]`."""
         config, network = self.algorithm, self.policy.network
         reset = batch.reset if bool(batch.reset.any()) else None
-        params, value, _ = network(batch.observation, batch.leaves, reset)
+        params, value, _ = network(batch.observation, batch.state, reset)
         log_prob, entropy = network.distribution.log_prob_and_entropy(params, batch.action)
         loss, log = ppo_loss(batch, log_prob, entropy, value, clip, config)
         gradient_step(
@@ -149,24 +149,24 @@ def ppo_loss(
     clip: float,
     config: PPOConfig,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return PPO's loss and its parts, averaged over the live steps of `[N, T]`.
+    """Return PPO's loss and its parts, averaged over the valid steps of `[N, T]`.
 
     With `r = exp(log_prob - old)`: `-min(r A, clamp(r, 1 - clip, 1 + clip) A)` (equation 7),
     plus half the squared value error times `value_coef`, less the entropy times `entropy_coef`.
     """
     advantage = batch.advantage
     if config.normalize_advantage:
-        advantage = normalized(advantage, batch.live)
+        advantage = normalized(advantage, batch.valid)
     log_ratio = log_prob - batch.log_prob
     ratio = log_ratio.exp()
     clipped = ratio.clamp(1.0 - clip, 1.0 + clip)
-    policy_loss = -live_mean(torch.minimum(ratio * advantage, clipped * advantage), batch.live)
+    policy_loss = -valid_mean(torch.minimum(ratio * advantage, clipped * advantage), batch.valid)
     error = (value - batch.target).square()
     if config.value_clip is not None:
         near = batch.value + (value - batch.value).clamp(-config.value_clip, config.value_clip)
         error = torch.maximum(error, (near - batch.target).square())
-    value_loss = 0.5 * live_mean(error, batch.live)
-    mean_entropy = live_mean(entropy, batch.live)
+    value_loss = 0.5 * valid_mean(error, batch.valid)
+    mean_entropy = valid_mean(entropy, batch.valid)
     loss = policy_loss + config.value_coef * value_loss - config.entropy_coef * mean_entropy
     with torch.no_grad():
         log = {
@@ -174,7 +174,7 @@ def ppo_loss(
             "value": value_loss.detach(),
             "entropy": mean_entropy.detach(),
             # The estimator "k3": unbiased, never negative (Schulman 2020, "Approximating KL").
-            "approx_kl": live_mean(ratio - 1.0 - log_ratio, batch.live),
-            "clip_fraction": live_mean((clipped != ratio).float(), batch.live),
+            "approx_kl": valid_mean(ratio - 1.0 - log_ratio, batch.valid),
+            "clip_fraction": valid_mean((clipped != ratio).float(), batch.valid),
         }
     return loss, log

@@ -4,7 +4,7 @@
 
 A policy acts in 16 environments for 10 steps and for 100,000. Then steps from the early and from
 the late state are timed in turn, so that a change of the machine's speed meets both. A step is the
-bare `policy.choose`, with `--inplace` into the same state, with `--cuda-graph` a replay of it.
+bare `policy.step`, with `--inplace` into the same state, with `--cuda-graph` a replay of it.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import torch
 from xlstm_rl.memory import MemoryConfig
 from xlstm_rl.normalization import NormalizationConfig
 from xlstm_rl.policy import Actor, Policy, PolicyConfig
-from xlstm_rl.policy.actor_critic import Leaves
+from xlstm_rl.policy.actor_critic import StateTensors
 
 
 class Eager:
@@ -27,16 +27,16 @@ class Eager:
 
     def __init__(self, policy: Policy, num_envs: int, inplace: bool) -> None:
         self.policy, self.inplace = policy, inplace
-        self.leaves = policy.network.initial_leaves(num_envs, policy.device, critic=False)
+        self.tensors = policy.network.initial_tensors(num_envs, policy.device, critic=False)
 
     def __call__(self, observation: torch.Tensor) -> None:
         """Take one step."""
-        _, self.leaves = self.policy.choose(observation, self.leaves, None, inplace=self.inplace)
+        _, self.tensors = self.policy.step(observation, self.tensors, None, inplace=self.inplace)
 
 
-def leaves_of(acting: Eager | Actor, num_envs: int) -> Leaves:
+def leaves_of(acting: Eager | Actor, num_envs: int) -> StateTensors:
     if isinstance(acting, Eager):
-        return acting.leaves
+        return acting.tensors
     return acting.policy.unpack_state(acting.state, num_envs)
 
 
@@ -85,9 +85,9 @@ def main() -> None:
             for steps, acting in actings.items():
                 times[steps].append(timed(acting, observations[turn % 1000]))
         for steps, acting in actings.items():
-            leaves = leaves_of(acting, arguments.num_envs)
-            size = sum(leaf.nelement() * leaf.element_size() for leaf in leaves) / 1024
-            largest = max(float(leaf.abs().max()) for leaf in leaves)
+            tensors = leaves_of(acting, arguments.num_envs)
+            size = sum(tensor.nelement() * tensor.element_size() for tensor in tensors) / 1024
+            largest = max(float(tensor.abs().max()) for tensor in tensors)
             micro = statistics.median(times[steps]) * 1e6
             print(f"{pattern:10}{steps:>8}{micro:10.1f}{size:11.1f}{largest:10.3g}")
         ratio = statistics.median(b / a for a, b in zip(*times.values(), strict=True))

@@ -1,16 +1,18 @@
 """The configuration of an environment and of its vector form."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from xlstm_rl.envs.wrapping import check_wrappers
+from xlstm_rl.options.arguments import plain_number
+from xlstm_rl.options.fields import Count
+from xlstm_rl.options.section import Section
 
 Vectorization = Literal["auto", "sync", "async", "native", "envpool"]
 OnError = Literal["stop", "restart"]
 Autoreset = Literal["auto", "same_step", "next_step", "disabled"]
+
+CUSTOM_ENV = "custom"
+"""The `id` of what was made by a callable, or handed over ready made."""
 
 _SET_ELSEWHERE = {
     "num_envs": "set env.num_envs",
@@ -22,17 +24,19 @@ _SET_ELSEWHERE = {
 
 
 @dataclass(frozen=True)
-class EnvConfig:
+class EnvConfig(Section):
     """Which environment, how many of them, and how they run side by side.
 
     Raises:
         ValueError: A field has a value it cannot have; the message says which and what to do.
     """
 
+    section = "env"
+
     id: str = "xlstm_rl/CartPoleNoVel-v1"
     """Gymnasium id, as in gymnasium.make; `module:Name-v0` imports the module first."""
 
-    num_envs: int = 16
+    num_envs: Count = 16
     """Environments that run side by side."""
 
     vectorization: Vectorization = "auto"
@@ -41,13 +45,13 @@ class EnvConfig:
     environment, single ones too, and `id` and `kwargs` are its own; needs the extra envpool."""
 
     autoreset: Autoreset = "auto"
-    """When a finished episode restarts: in the same step, in the next step (which is then a dead
-    one), or not by itself. auto: same_step, or the only one that a native form has."""
+    """When a finished episode restarts: in the same step, in the next step (which then
+    only resets), or not by itself. auto: same_step, or the only one that a native form has."""
 
     kwargs: dict[str, bool | int | float | str | None] = field(default_factory=dict)
     """Arguments of the environment, such as `length 32` of MemoryChain."""
 
-    max_episode_steps: int | None = None
+    max_episode_steps: Count | None = None
     """Truncate episodes after this many steps; None keeps the limit the id was registered with."""
 
     wrappers: dict[str, Any] = field(default_factory=dict)
@@ -60,17 +64,12 @@ class EnvConfig:
     anew and the broken episode is kept out of the loss. Not with a native vector form."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.id, str) or not self.id:
+        super().__post_init__()
+        if not self.id:
             raise ValueError(
-                f"env.id={self.id!r}: expected the id of a registered environment such as "
+                "env.id='': expected the id of a registered environment such as "
                 "'xlstm_rl/CartPoleNoVel-v1'; give a callable to the agent for one without an id"
             )
-        _check_count("num_envs", self.num_envs)
-        if self.max_episode_steps is not None:
-            _check_count("max_episode_steps", self.max_episode_steps, " or none")
-        _check_choice("vectorization", self.vectorization, get_args(Vectorization))
-        _check_choice("on_error", self.on_error, get_args(OnError))
-        _check_choice("autoreset", self.autoreset, get_args(Autoreset))
         if self.on_error == "restart" and self.vectorization == "native":
             raise ValueError(
                 "env.on_error='restart' needs single environments: set env.vectorization to 'sync' "
@@ -78,9 +77,12 @@ class EnvConfig:
             )
         if self.vectorization == "envpool":
             self._check_envpool()
-        _check_kwargs(self.kwargs)
-        object.__setattr__(self, "kwargs", dict(self.kwargs))
-        object.__setattr__(self, "wrappers", check_wrappers(self.wrappers))
+        object.__setattr__(self, "kwargs", _check_kwargs(self.kwargs))
+        if self.wrappers:
+            # Wrappers need torch, which the command line's help does not wait for.
+            from xlstm_rl.envs.wrappers.registry import check_wrappers
+
+            object.__setattr__(self, "wrappers", check_wrappers(_plain(self.wrappers)))
 
     def _check_envpool(self) -> None:
         for name, value, why in (
@@ -99,35 +101,29 @@ class EnvConfig:
                 )
 
 
-def _check_count(name: str, value: object, alternative: str = "") -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(
-            f"env.{name}={value!r}: expected a whole number of at least 1{alternative}"
-        )
-
-
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"env.{name}={value!r}: expected one of {', '.join(choices)}")
-
-
-def _check_kwargs(kwargs: object) -> None:
-    if not isinstance(kwargs, Mapping):
-        raise ValueError(
-            f"env.kwargs={kwargs!r}: expected a mapping from argument names to values, "
-            "such as {'length': 32}"
-        )
+def _check_kwargs(kwargs: dict[str, Any]) -> dict[str, Any]:
+    checked = {}
     for name, value in kwargs.items():
-        if not isinstance(name, str):
-            raise ValueError(f"env.kwargs has the key {name!r}: expected the name of an argument")
         if name in _SET_ELSEWHERE:
             raise ValueError(f"env.kwargs.{name}={value!r}: not set there; {_SET_ELSEWHERE[name]}")
-        if not _is_plain(value):
+        checked[name] = _plain(value)
+        if not _is_plain(checked[name]):
             raise ValueError(
                 f"env.kwargs.{name} is a {type(value).__name__}: expected a value that a YAML "
                 "file can hold (number, string, true/false, null, lists and maps of those); "
                 "give a callable that makes the environment instead"
             )
+    return checked
+
+
+def _plain(value: Any) -> Any:
+    """A value with NumPy's and torch's numbers as Python's, so that a file can hold it."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    number = plain_number(value)
+    return value if number is None else number
 
 
 def _is_plain(value: Any) -> bool:

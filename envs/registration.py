@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import re
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
 from xlstm_rl.envs.extras import is_extra, missing_package
+from xlstm_rl.options.arguments import close_names
 
 
 class _Registered(NamedTuple):
@@ -23,8 +23,8 @@ def _task(entry_point: str, reward_threshold: float, description: str) -> _Regis
     return _Registered(
         description,
         {
-            "entry_point": f"xlstm_rl.envs.{entry_point}",
-            "vector_entry_point": f"xlstm_rl.envs.{entry_point}VectorEnv",
+            "entry_point": f"xlstm_rl.envs.tasks.{entry_point}",
+            "vector_entry_point": f"xlstm_rl.envs.tasks.{entry_point}VectorEnv",
             "reward_threshold": reward_threshold,
         },
     )
@@ -34,8 +34,8 @@ _ENVS = {
     "xlstm_rl/CartPoleNoVel-v1": _Registered(
         "balance a pole without seeing velocities; 2 numbers, 2 actions, best return 500",
         {
-            "entry_point": "xlstm_rl.envs.no_velocity:make_cart_pole",
-            "vector_entry_point": "xlstm_rl.envs.no_velocity:CartPoleNoVelVectorEnv",
+            "entry_point": "xlstm_rl.envs.tasks.no_velocity:make_cart_pole",
+            "vector_entry_point": "xlstm_rl.envs.tasks.no_velocity:CartPoleNoVelVectorEnv",
             "max_episode_steps": 500,
             "reward_threshold": 475.0,
         },
@@ -43,14 +43,14 @@ _ENVS = {
     "xlstm_rl/PendulumNoVel-v1": _Registered(
         "swing a pendulum up without seeing its velocity; 2 numbers, 1 torque",
         {
-            "entry_point": "xlstm_rl.envs.no_velocity:make_pendulum",
+            "entry_point": "xlstm_rl.envs.tasks.no_velocity:make_pendulum",
             "max_episode_steps": 200,
         },
     ),
     "xlstm_rl/MountainCarContinuousNoVel-v0": _Registered(
         "rock a car out of a valley, seeing its position only; 1 number, 1 force",
         {
-            "entry_point": "xlstm_rl.envs.no_velocity:make_mountain_car",
+            "entry_point": "xlstm_rl.envs.tasks.no_velocity:make_mountain_car",
             "max_episode_steps": 999,
             "reward_threshold": 90.0,
         },
@@ -58,7 +58,7 @@ _ENVS = {
     "xlstm_rl/LunarLanderNoVel-v3": _Registered(
         "land without seeing velocities; 5 numbers, 4 actions; needs the extra box2d",
         {
-            "entry_point": "xlstm_rl.envs.no_velocity:make_lunar_lander",
+            "entry_point": "xlstm_rl.envs.tasks.no_velocity:make_lunar_lander",
             "max_episode_steps": 1000,
             "reward_threshold": 200.0,
         },
@@ -154,7 +154,7 @@ def _close_ids(name: str) -> list[str]:
     ids: dict[str, list[str]] = {}
     for spec in newest.values():
         ids.setdefault(_bare(spec.id), []).append(spec.id)
-    matches = difflib.get_close_matches(_bare(name), ids, n=3, cutoff=0.7)
+    matches = close_names(_bare(name), ids, n=3, cutoff=0.7)
     if _bare(name) in ids:
         matches = [_bare(name)]
     namespace = name.rpartition("/")[0]

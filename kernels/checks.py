@@ -4,7 +4,6 @@ Acting goes through this door at every step, with the same shapes for hours: a c
 has passed is remembered, and only a new one is looked at in detail.
 """
 
-import difflib
 from collections.abc import Hashable
 from typing import NoReturn
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from xlstm_rl.kernels.types import compute_dtype
+from xlstm_rl.options.arguments import check_whole, close_names
 
 BACKENDS = ("auto", "reference", "torch", "triton")
 FORGET_GATES = ("sigmoid", "exponential")
@@ -24,7 +24,7 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise ``ValueError`` unless ``value`` is one of ``choices``."""
     if value in choices:
         return
-    near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.4)
+    near = close_names(str(value), choices, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise ValueError(f"{name}={value!r} is unknown: {hint}choose one of {', '.join(choices)}")
 
@@ -124,7 +124,7 @@ def _tensors(state: tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
 
 
 def _signature(door: str, *xs: Tensor | None) -> Hashable:
-    """All that the checks look at, or ``None`` where something is no tensor at all."""
+    """All that the checks look at, or ``None`` where something is not a tensor."""
     if torch.compiler.is_compiling():  # checked while tracing; sizes may be symbols there
         return None
     try:
@@ -234,10 +234,11 @@ def _show(letters: str) -> str:
     return f"[{', '.join(parts)}]"
 
 
-def check_chunk_size(chunk_size: int) -> None:
-    """Raise ``ValueError`` unless ``chunk_size`` is a positive integer."""
-    if not isinstance(chunk_size, int) or chunk_size < 1:
-        raise ValueError(f"chunk_size={chunk_size!r}, expected an integer >= 1 (64 is a good one)")
+def check_chunk_size(chunk_size: int) -> int:
+    """Return ``chunk_size`` as a Python integer; ``ValueError`` unless it is a positive one."""
+    if type(chunk_size) is int and chunk_size > 0:
+        return chunk_size
+    return check_whole("chunk_size", chunk_size, 1)
 
 
 def check_inplace(inplace: bool, state: object, *inputs: Tensor | None) -> None:

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xlstm_rl.kernels import checks
+from xlstm_rl.kernels.autograd import transforming
 from xlstm_rl.kernels.conv1d import reference as conv1d_reference
 from xlstm_rl.kernels.conv1d import shifted as conv1d_shifted
 from xlstm_rl.kernels.launch import MAX_HEAD_SIZE, why_not_triton
@@ -60,7 +61,7 @@ def mlstm(
         RuntimeError: a backend that cannot run here.
     """
     checks.check_mlstm(q, k, v, i, f, reset, state, "BT")
-    checks.check_chunk_size(chunk_size)
+    chunk_size = checks.check_chunk_size(chunk_size)
     execution = _pick(backend, q, forget_gate, max(q.shape[-1], v.shape[-1]))
     if execution == "triton":
         from xlstm_rl.kernels.mlstm.triton import ops as mlstm_triton
@@ -282,17 +283,23 @@ def causal_conv1d_step(
     run = conv1d_shifted if execution == "torch" else conv1d_reference
     y, after = run.causal_conv1d_step(x, weight, bias, reset, state)
     if inplace and state is not None:
-        after = state.copy_(after)
+        (after,) = _overwrite((state,), (after,))
     return F.silu(y) if activation == "silu" else y, after
 
 
 def _pick(
     backend: str, x: Tensor, forget_gate: str = "sigmoid", head_size: int | None = None
 ) -> str:
-    """The execution that ``backend`` stands for; names are checked on the way.
+    """The execution to run: that of ``backend``, or one that the transforms at work can follow.
 
     ``head_size`` is given where Triton's kernels hold a whole head at once.
     """
+    execution = _named(backend, x, forget_gate, head_size)
+    return "reference" if transforming() else execution
+
+
+def _named(backend: str, x: Tensor, forget_gate: str, head_size: int | None) -> str:
+    """The execution that ``backend`` stands for; names are checked on the way."""
     if forget_gate not in checks.FORGET_GATES:
         checks.check_choice("forget_gate", forget_gate, checks.FORGET_GATES)
     too_large = head_size is not None and head_size > MAX_HEAD_SIZE
@@ -318,4 +325,12 @@ def _pick(
 
 def _overwrite(state: tuple[Tensor, ...] | None, after: Any) -> Any:
     assert state is not None  # checked at the door
-    return tuple(s.copy_(a) for s, a in zip(state, after, strict=True))
+    try:
+        return tuple(s.copy_(a) for s, a in zip(state, after, strict=True))
+    except RuntimeError as error:
+        if not transforming():
+            raise
+        raise RuntimeError(
+            "inplace=True cannot overwrite a state that the transform does not know: make the "
+            "state an argument of the transformed function, or leave inplace=False"
+        ) from error

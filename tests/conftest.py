@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -50,6 +51,16 @@ class Countdown(gymnasium.Env[np.ndarray, int]):
         ended = self.t == self.lengths[n]
         cut = ended and self.truncate[n]
         return self._observe(), float(self.t), ended and not cut, cut, {}
+
+
+def pytest_configure() -> None:
+    """Let signals work as in a terminal: what starts tests in the background ignores some."""
+    for number, usual in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGHUP, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 @pytest.fixture

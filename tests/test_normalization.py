@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import torch
 
+from xlstm_rl import RecurrentPPO
 from xlstm_rl.normalization import (
     NestedNormalizer,
     NormalizationConfig,
@@ -130,9 +131,10 @@ def test_discrete_observations_become_indices_from_zero() -> None:
 def test_rewards_are_divided_by_the_deviation_of_the_discounted_return() -> None:
     rng = np.random.default_rng(1)
     reward, done = rng.normal(2, 3, (4, 50)), rng.random((4, 50)) < 0.2
+    reset = np.concatenate((np.ones((4, 1), bool), done[:, :-1]), 1)
     normalizer = RewardNormalizer(4, 0.9, NormalizationConfig(clip_reward=1e9))
     halves = [
-        normalizer(torch.tensor(reward[:, part]), torch.tensor(done[:, part]), None)
+        normalizer(torch.tensor(reward[:, part]), torch.tensor(reset[:, part]), None)
         for part in (slice(0, 20), slice(20, 50))
     ]
     returns = []
@@ -148,14 +150,71 @@ def test_rewards_are_divided_by_the_deviation_of_the_discounted_return() -> None
 
 
 def test_dead_steps_do_not_count() -> None:
-    reward, done = torch.tensor([[1.0, 0.0, 1.0]]), torch.tensor([[True, False, False]])
-    live = torch.tensor([[True, False, True]])
+    reward, reset = torch.tensor([[1.0, 0.0, 1.0]]), torch.tensor([[True, False, True]])
+    valid = torch.tensor([[True, False, True]])
     normalizer = RewardNormalizer(1, 0.9, NormalizationConfig())
-    normalizer(reward, done, live)
+    normalizer(reward, reset, valid)
     assert normalizer.moments.count.item() == 2
     assert normalizer.moments.mean.item() == 1.0
 
 
+def test_an_episode_that_was_lost_between_two_rollouts_is_not_carried_on() -> None:
+    begin, go_on = torch.tensor([[True, False]]), torch.tensor([[False, False]])
+    normalizer = RewardNormalizer(1, 0.5, NormalizationConfig())
+    normalizer(torch.tensor([[8.0, 4.0]]), begin, None)  # 8 and 8, and no end
+    normalizer(torch.tensor([[2.0, 1.0]]), begin, None)  # 2 and 2
+    assert normalizer.moments.mean.item() == 5.0
+    normalizer(torch.tensor([[2.0, 1.0]]), go_on, None)  # 3 and 2.5
+    assert normalizer.moments.mean.item() == pytest.approx((8 + 8 + 2 + 2 + 3 + 2.5) / 6)
+
+
 def test_a_clip_of_zero_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"normalization\.clip_reward=0\.0: expected above 0"):
+    with pytest.raises(ValueError, match=r"normalization\.clip_reward=0\.0: expected a number > 0"):
         NormalizationConfig(clip_reward=0.0)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "center"),
+    [(np.float64, 1e9), (np.float64, -3e12), (np.int32, 2**30), (np.int64, 2**44)],
+)
+def test_small_changes_of_large_numbers_are_seen(dtype: type, center: float) -> None:
+    space = gymnasium.spaces.Box(
+        -(2**60) if dtype is np.int64 else -(2**31), 2**31 - 1, (2,), dtype
+    )
+    normalizer = ObservationNormalizer(space, NormalizationConfig())
+    steps = np.random.default_rng(0).integers(-9, 10, (500, 2))
+    data = torch.from_numpy((center + steps).astype(dtype))
+    normalizer.update(normalizer.numbers(normalizer.flatten(data)))
+    expected = (steps - steps.mean(0)) / steps.std(0)
+    out = normalizer(data)
+    assert out.dtype == torch.float32
+    np.testing.assert_allclose(out.numpy(), expected, atol=0.05)
+
+
+@pytest.mark.parametrize("value", [0.1, 1234.5678, -3e7, 1e15, 1e30])
+def test_a_constant_double_of_any_size_stays_near_zero(value: float) -> None:
+    space = gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float64)
+    normalizer = ObservationNormalizer(space, NormalizationConfig())
+    data = torch.full((37, 3), value, dtype=torch.float64)
+    for _ in range(1000):
+        normalizer.update(data)
+    assert normalizer(data).abs().max() < 0.1
+    assert (normalizer(2.0 * data) > 1.0).all() or value < 0.0
+
+
+def test_a_rollout_and_acting_see_the_same_large_numbers(any_spaces: type) -> None:
+    observation = gymnasium.spaces.Box(1e9, 1e9 + 10, (3,), np.float64)
+    agent = RecurrentPPO(
+        lambda: any_spaces(observation, gymnasium.spaces.Discrete(2)),
+        env={"num_envs": 2},
+        memory={"width": 16, "num_heads": 2},
+        agent={"rollout_steps": 16, "epochs": 1, "minibatches": 1},
+        logger={"kind": "none"},
+    )
+    agent.learn(32)
+    assert agent._collector is not None
+    rollout = agent._collector.collect()
+    raw, seen = rollout.raw_observation, rollout.data["observation"]
+    assert raw.dtype == torch.float64
+    assert torch.equal(agent.policy.normalizer(raw), seen)
+    assert raw.std(dim=(0, 1)).min() > 1.0 and seen.std(dim=(0, 1)).min() > 0.5

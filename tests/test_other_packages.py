@@ -68,10 +68,10 @@ def test_two_updates_then_the_saved_policy_acts_as_it_was_trained(
     data, network = rollout.data, agent.policy.network
     assert rollout.data["reset"][:, 1:].any()  # episodes end inside the rollout
     with torch.no_grad():
-        params, _, _ = network(data["observation"], rollout.segment_leaves[0], data["reset"])
+        params, _, _ = network(data["observation"], rollout.segment_states[0], data["reset"])
         log_prob, _ = network.distribution.log_prob_and_entropy(params, data["action"])
-    live = data["live"]
-    torch.testing.assert_close(log_prob[live], data["log_prob"][live], rtol=0, atol=1e-5)
+    valid = data["valid"]
+    torch.testing.assert_close(log_prob[valid], data["log_prob"][valid], rtol=0, atol=1e-5)
 
     loaded = load_policy(agent.save(tmp_path / "run"))
     result = evaluate(loaded, episodes=2, seed=4)

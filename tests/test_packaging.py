@@ -1,9 +1,12 @@
 """What a user meets first: the import names, and how light they are."""
 
+import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import gymnasium
 import pytest
 
 import xlstm_rl
@@ -21,6 +24,39 @@ def test_import_stays_light(module: str) -> None:
     done = _python(f"import sys, {module}; print(*sys.modules)")
     assert done.returncode == 0, done.stderr
     assert not set(HEAVY) & set(done.stdout.split())
+
+
+def test_only_classes_that_were_generic_in_gymnasium_1_1_are_subscripted() -> None:
+    files = [
+        path for path in ROOT.rglob("*.py") if not path.relative_to(ROOT).parts[0].startswith(".")
+    ]
+    assert len(files) > 100
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in files
+        for node in _evaluated(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Subscript) and _is_not_generic(node.value)
+    ]
+    assert not found
+
+
+def _evaluated(tree: ast.Module) -> Iterator[ast.AST]:
+    """Return the nodes of a module that are computed when it runs."""
+    lazy = any(
+        isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body
+    )
+    for node in list(ast.walk(tree)):
+        for field in ("annotation", "returns"):
+            if lazy and getattr(node, field, None) is not None:
+                setattr(node, field, None)
+    return ast.walk(tree)
+
+
+def _is_not_generic(node: ast.expr) -> bool:
+    name = getattr(node, "attr", getattr(node, "id", ""))
+    if name in vars(gymnasium.vector):
+        return name != "VectorEnv" and name.endswith(("VectorEnv", "Wrapper"))
+    return ast.unparse(node).startswith("spaces.") and name != "Space"
 
 
 @pytest.mark.parametrize("name", xlstm_rl.__all__)

@@ -12,9 +12,9 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 from xlstm_rl import RecurrentPPO, evaluate, load_policy
+from xlstm_rl.collection.collector import Rollout
 from xlstm_rl.envs import EnvConfig, autoreset_mode, make_vector_env
 from xlstm_rl.evaluation import EvaluationResult
-from xlstm_rl.rollout import Rollout
 
 VECTOR = spaces.Box(-np.inf, np.inf, (3,))
 CHOICE = spaces.Discrete(3, start=1)
@@ -73,7 +73,7 @@ BACKENDS: dict[str, dict[str, Any]] = {
 ROWS: dict[str, tuple[gymnasium.Space[Any], gymnasium.Space[Any], dict[str, Any]]] = {
     **{f"observation: {name}": (space, CHOICE, {}) for name, space in OBSERVATIONS.items()},
     **{f"action: {name}": (VECTOR, *row) for name, row in ACTIONS.items()},
-    **{f"beside: {name}": row for name, row in BESIDE.items()},
+    **{f"auxiliary: {name}": row for name, row in BESIDE.items()},
 }
 
 
@@ -92,7 +92,7 @@ def _recompute(agent: RecurrentPPO, rollout: Rollout) -> tuple[torch.Tensor, tor
     network, data = agent.policy.network, rollout.data
     found = []
     with torch.no_grad():
-        for number, leaves in enumerate(rollout.segment_leaves):
+        for number, leaves in enumerate(rollout.segment_states):
             part = data[:, 6 * number : 6 * number + 6]
             params, value, _ = network(part["observation"], leaves, part["reset"])
             log_prob, _ = network.distribution.log_prob_and_entropy(params, part["action"])
@@ -141,9 +141,9 @@ def _two_updates_then_saved_and_loaded(
     assert agent._collector is not None
     rollout = agent._collector.collect()
     log_prob, value = _recompute(agent, rollout)
-    live = rollout.data["live"]
+    valid = rollout.data["valid"]
     for ours, stored in ((log_prob, "log_prob"), (value, "value")):
-        torch.testing.assert_close(ours[live], rollout.data[stored][live], rtol=0, atol=1e-5)
+        torch.testing.assert_close(ours[valid], rollout.data[stored][valid], rtol=0, atol=1e-5)
 
     loaded = load_policy(agent.save(tmp_path / "run"))
     result = evaluate(loaded, make, episodes=3, seed=4)
@@ -175,6 +175,34 @@ def test_nested_observations_that_do_not_fit_are_named() -> None:
         agent.policy.act({key: value for key, value in good.items() if key != "room"})
 
 
+class MyBox(spaces.Box):
+    """A Box of a user's own."""
+
+
+@pytest.mark.parametrize(
+    ("observation", "action"),
+    [
+        (spaces.MultiBinary([3]), spaces.MultiBinary([2])),
+        (MyBox(-1, 1, (3,)), MyBox(-1, 1, (2,))),
+        (
+            spaces.Dict([("z", VECTOR), ("a", CHOICE)]),
+            spaces.Discrete(np.int64(3), start=np.int8(1)),
+        ),
+        (spaces.Box(-1, 1, (3,), ">f4"), spaces.Box(-1, 1, (), np.float64)),
+        (spaces.Box(0, 2**40, (2,), np.int64), spaces.Box(0.1, 0.7, (2,), np.longdouble)),
+    ],
+    ids=str,
+)
+def test_a_loaded_policy_takes_its_own_environment(
+    any_spaces: Any, observation: Any, action: Any, tmp_path: Path
+) -> None:
+    def make() -> Any:
+        return any_spaces(observation, action)
+
+    agent = _agent(make, {})
+    _two_updates_then_saved_and_loaded(agent, make, tmp_path)
+
+
 class _Static(gymnasium.Env[Any, Any]):
     def __init__(self, space: Any) -> None:
         self.observation_space, self.action_space = space, CHOICE
@@ -185,7 +213,7 @@ def test_the_documentation_has_these_rows_and_no_others() -> None:
     tables = text.split("\n## ")[1:]
     found = {
         f"{kind}: {name}"
-        for kind, table in zip(("observation", "action", "beside"), tables, strict=False)
+        for kind, table in zip(("observation", "action", "auxiliary"), tables, strict=False)
         for name in re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
     }
     assert found == set(ROWS)

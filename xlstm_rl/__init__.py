@@ -12,7 +12,7 @@ _HOMES = {
     "RecurrentA2C": "xlstm_rl.agents",
     "RecurrentPPO": "xlstm_rl.agents",
     "evaluate": "xlstm_rl.evaluation",
-    "load_policy": "xlstm_rl.checkpoint",
+    "load_policy": "xlstm_rl.runs.checkpoint",
     "make_memory": "xlstm_rl.memory",
 }
 

@@ -6,7 +6,6 @@ the policy that acts and the policy that trains then see the same numbers.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
@@ -14,37 +13,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xlstm_rl.envs.leaves import is_nested, observation_kind, space_leaves
+from xlstm_rl.envs.spaces.leaves import (
+    exceeds_float32,
+    is_nested,
+    observation_kind,
+    space_leaves,
+)
+from xlstm_rl.normalization_config import NormalizationConfig as NormalizationConfig
+from xlstm_rl.precision import KeepsPrecision
 
 _EPSILON = 1e-8
+_ROUNDING = 2.0**-48  # of a float64 mean over many batches, relative to it
 
 Observation = Tensor | dict[str, Tensor]
 """Observations of a space without parts, or those of a Dict or Tuple space by the leaf's name."""
 
 
-@dataclass(frozen=True)
-class NormalizationConfig:
-    """Which running statistics scale what the agent sees."""
-
-    observation: bool = True
-    """Shift and scale Box observations to mean 0 and standard deviation 1."""
-
-    reward: bool = True
-    """Divide rewards by the running standard deviation of the discounted return."""
-
-    clip_observation: float = 10.0
-    """Normalised observations are clipped to plus and minus this."""
-
-    clip_reward: float = 10.0
-    """Normalised rewards are clipped to plus and minus this."""
-
-    def __post_init__(self) -> None:
-        for name in ("clip_observation", "clip_reward"):
-            if not getattr(self, name) > 0.0:
-                raise ValueError(f"normalization.{name}={getattr(self, name)}: expected above 0")
-
-
-class RunningMoments(nn.Module):
+class RunningMoments(KeepsPrecision):
     """Mean and variance of a stream of vectors `[N, n]`, in float64.
 
     Batches are merged by the parallel formula of Chan, Golub and LeVeque (1979), which is exact:
@@ -86,13 +71,19 @@ class RunningMoments(nn.Module):
         self.count.copy_(total)
 
 
-class ObservationNormalizer(nn.Module):
+def refresh_after_loading(module: Any, _: object) -> None:
+    """Call `module.refresh()`: a hook that can be pickled, and that a copy calls on itself."""
+    module.refresh()
+
+
+class ObservationNormalizer(KeepsPrecision):
     """Turns observations of a space without parts into the network's input.
 
-    Numbers (Box) become float32 vectors `[..., n]`, shifted and scaled by running statistics.
-    Images (Box of uint8 with two or three axes) stay as they are: the encoder scales them. Discrete
-    ones become indices from 0 `[...]`, MultiDiscrete ones `[..., k]`, MultiBinary ones float32
-    `[..., n]`.
+    Numbers (Box) become vectors `[..., n]`, shifted and scaled by running statistics. Where the
+    space has a dtype that float32 cannot hold, such as float64 or int32, that is done in float64:
+    only the result is rounded to the dtype of the weights. Images (Box of uint8 with two or three
+    axes) stay as they are: the encoder scales them. Discrete ones become indices from 0 `[...]`,
+    MultiDiscrete ones `[..., k]`, MultiBinary ones numbers `[..., n]`.
     """
 
     center: Tensor
@@ -103,30 +94,31 @@ class ObservationNormalizer(nn.Module):
         super().__init__()
         self.observation_shape = tuple(space.shape or ())
         self.kind = observation_kind(space)
-        self.start = int(space.start) if isinstance(space, gymnasium.spaces.Discrete) else None
+        self.start: int | None = None
+        if isinstance(space, gymnasium.spaces.Discrete):
+            self.start = int(np.asarray(space.start).astype(np.int64))
         self.clip = config.clip_observation
         self.is_vector = self.kind == "vector"
         size = math.prod(self.observation_shape)
         normalized = config.observation and self.is_vector
         self.moments = RunningMoments(size) if normalized else None
-        # Float32 copies derived from the moments: operations are saved at each step.
+        self.is_wide = self.is_vector and exceeds_float32(space)
+        self.number_dtype = torch.float64 if self.is_wide else torch.float32
+        # Copies derived from the moments: operations are saved at each step.
         copies = size if normalized else 0
-        self.register_buffer("center", torch.zeros(copies), persistent=False)
-        self.register_buffer("scale", torch.ones(copies), persistent=False)
+        for name, value in (("center", 0.0), ("scale", 1.0)):
+            buffer = torch.full((copies,), value, dtype=self.number_dtype)
+            self.register_buffer(name, buffer, persistent=False)
         if isinstance(space, gymnasium.spaces.MultiDiscrete):
-            starts = torch.from_numpy(np.asarray(space.start, dtype=np.int64).ravel())
+            starts = torch.from_numpy(np.asarray(space.start).astype(np.int64).ravel())
             self.register_buffer("starts", starts, persistent=False)
-        self.register_load_state_dict_post_hook(lambda self, _: self._refresh())  # type: ignore[no-untyped-call]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The type of the network's input."""
-        if self.kind == "image":
-            return torch.uint8
-        return torch.float32 if self.kind in ("vector", "multi_binary") else torch.int64
+        self.register_load_state_dict_post_hook(refresh_after_loading)  # type: ignore[no-untyped-call]
 
     def flatten(self, observation: Tensor) -> Tensor:
-        """Return raw observations `[..., *shape]` as the network reads them, not normalised."""
+        """Return raw observations `[..., *shape]` in the order of the network's input.
+
+        Numbers are exact: in `number_dtype`, not yet in that of the weights.
+        """
         if self.start is not None:
             return observation.long() - self.start
         if self.kind == "image":
@@ -134,15 +126,16 @@ class ObservationNormalizer(nn.Module):
         batch = observation.shape[: observation.ndim - len(self.observation_shape)]
         if self.kind == "multi_discrete":
             return observation.long().reshape(*batch, -1) - self.starts
-        return observation.to(torch.float32).reshape(*batch, -1)
+        return observation.to(self.number_dtype).reshape(*batch, -1)
 
     def normalize(self, flat: Tensor) -> Tensor:
-        """Shift, scale and clip what `flatten` returned."""
+        """Shift, scale and clip what `flatten` returned, in the dtype of the weights."""
         if self.moments is None:
-            return flat
+            return flat.to(self.cast_like.dtype) if flat.is_floating_point() else flat
         # The mean goes first: a constant feature, however large, becomes 0 and not the rounding
         # of its multiple.
-        return (flat - self.center).mul_(self.scale).clamp_(-self.clip, self.clip)
+        out = (flat - self.center).mul_(self.scale).clamp_(-self.clip, self.clip)
+        return out.to(self.cast_like.dtype)
 
     def forward(self, observation: Tensor) -> Tensor:
         """Return the network's input for raw observations `[..., *shape]`."""
@@ -156,12 +149,16 @@ class ObservationNormalizer(nn.Module):
         """Merge what `numbers` returned, `[N, n]`, into the statistics."""
         if self.moments is not None:
             self.moments.update(numbers)
-            self._refresh()
+            self.refresh()
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Derive the copies from the moments."""
         if self.moments is not None:
-            self.scale.copy_((self.moments.var + _EPSILON).rsqrt())
-            self.center.copy_(self.moments.mean)
+            mean, variance = self.moments.mean, self.moments.var + _EPSILON
+            if self.is_wide:  # what a constant feature varies by is the rounding of its mean
+                variance = variance + (mean * _ROUNDING).square()
+            self.scale.copy_(variance.rsqrt())
+            self.center.copy_(mean)
 
 
 class NestedNormalizer(nn.Module):
@@ -173,7 +170,7 @@ class NestedNormalizer(nn.Module):
     Args:
         space: of one environment.
         config: what is normalised.
-        without: a key of the space that is no observation, such as that of an action mask.
+        without: a key of the space that is not observed, such as that of an action mask.
     """
 
     def __init__(
@@ -237,21 +234,21 @@ class RewardNormalizer(nn.Module):
         self.moments = RunningMoments(1)
         self.register_buffer("discounted_return", torch.zeros(num_envs, dtype=torch.float64))
 
-    def forward(self, reward: Tensor, done: Tensor, live: Tensor | None) -> Tensor:
+    def forward(self, reward: Tensor, reset: Tensor, valid: Tensor | None) -> Tensor:
         """Merge a rollout's rewards into the statistics and return them scaled.
 
         Args:
             reward: `[B, T]`.
-            done: `[B, T]`, true at the last step of an episode.
-            live: `[B, T]`, false at dead autoreset steps, which do not count; None: all count.
+            reset: `[B, T]`, true at the first step of an episode. The return of the episode before
+                ends there, also where that episode was lost between two rollouts.
+            valid: `[B, T]`, false at autoreset steps, which do not count; None: all count.
         """
         carried = self.discounted_return
         returns = torch.empty(reward.shape, dtype=torch.float64)
         for t in range(reward.shape[1]):
-            carried = carried * self.gamma + reward[:, t]
+            carried = carried.masked_fill(reset[:, t], 0.0) * self.gamma + reward[:, t]
             returns[:, t] = carried
-            carried = carried.masked_fill(done[:, t], 0.0)
         self.discounted_return.copy_(carried)
-        self.moments.update((returns.flatten() if live is None else returns[live]).unsqueeze(-1))
+        self.moments.update((returns.flatten() if valid is None else returns[valid]).unsqueeze(-1))
         scale = (self.moments.var + _EPSILON).rsqrt().to(reward.dtype)
         return (reward * scale).clamp(-self.clip, self.clip)

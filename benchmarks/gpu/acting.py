@@ -33,8 +33,8 @@ def policy_step(num_envs: int, width: int, device: torch.device) -> tuple[Work, 
         NormalizationConfig(),
     ).to(device)
     obs = torch.randn(num_envs, 4, device=device)
-    leaves = policy.network.initial_leaves(num_envs, policy.device, critic=False)
-    state = sum(leaf.nbytes for leaf in leaves)
+    tensors = policy.network.initial_tensors(num_envs, policy.device, critic=False)
+    state = sum(tensor.nbytes for tensor in tensors)
     weights = list(policy.network.parameters())
     work = Work(
         2 * state + sum(w.nbytes for w in weights),

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xlstm_rl.kernels.autograd import first_derivatives_only
+from xlstm_rl.kernels.autograd import Grads, differentiable, keep
 from xlstm_rl.kernels.conv1d import reference
 from xlstm_rl.kernels.types import all_finite, any_reset, compute_dtype, restart
 
@@ -60,16 +60,14 @@ class _Shifted(torch.autograd.Function):
         state: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         y, end, padded = _forward(x, weight, bias, reset, state)
-        ctx.save_for_backward(padded, weight, bias, reset)
-        ctx.dtypes = x.dtype, None if state is None else state.dtype
-        ctx.set_materialize_grads(False)
+        keep(ctx, (x, weight, bias, reset, state), 5, padded)
         return y, end
 
     @staticmethod
-    @first_derivatives_only
-    def backward(ctx: Any, dy: Tensor | None, dend: Tensor | None) -> tuple[Tensor | None, ...]:
-        padded, weight, bias, reset = ctx.saved_tensors
-        x_dtype, state_dtype = ctx.dtypes
+    @differentiable(reference.causal_conv1d, 5)
+    def backward(ctx: Any, inputs: Any, rest: Any, dy: Tensor | None, dend: Tensor | None) -> Grads:
+        x, weight, bias, reset, state = inputs
+        (padded,) = rest
         W = weight.shape[1]
         dpadded, dweight = _backward(dy, dend, padded, weight, reset, fill=_must_fill(padded))
         if reset is not None and not _must_fill(padded):
@@ -79,8 +77,8 @@ class _Shifted(torch.autograd.Function):
         dbias = None
         if dy is not None and bias is not None:
             dbias = dy.to(padded.dtype).sum((0, 1)).to(bias.dtype)
-        dstate = None if state_dtype is None else dpadded[:, : W - 1].to(state_dtype)
-        return dpadded[:, W - 1 :].to(x_dtype), dweight, dbias, None, dstate
+        dstate = None if state is None else dpadded[:, : W - 1].to(state.dtype)
+        return dpadded[:, W - 1 :].to(x.dtype), dweight, dbias, None, dstate
 
 
 def _forward(

@@ -33,7 +33,8 @@ def run_again(
     outputs: tuple[Tensor, ...],
 ) -> None:
     """Write the sequences ``rows`` of h, C, n and m into ``outputs``."""
-    h, after = reference.mlstm(*_take(rows, inputs, reset, state), forget_gate)
+    q, k, v, i, f, reset, state = _take(rows, inputs, reset, state)
+    h, after = reference.mlstm(q, k, v, i, f, reset, state, forget_gate)
     for out, x in zip(outputs, (h, *after), strict=True):
         out[rows] = x.to(out.dtype)
 
@@ -53,8 +54,10 @@ def differentiate_again(
     """
     *taken, reset, state = _take(rows, inputs, reset, state)
     leaves = [x.detach().requires_grad_() for x in (*taken, *(state or ()))]
+    q, k, v, i, f, *rest = leaves
+    first: Any = tuple(rest) or None
     with torch.enable_grad():
-        h, after = reference.mlstm(*leaves[:5], reset, tuple(leaves[5:]) or None, forget_gate)
+        h, after = reference.mlstm(q, k, v, i, f, reset, first, forget_gate)
         pairs = zip((h, *after), incoming, strict=True)
         outs = [(x, g[rows].to(x.dtype)) for x, g in pairs if g is not None]
         found = torch.autograd.grad(

@@ -1,7 +1,7 @@
 """The mLSTM as matrix products over chunks, with its exact backward written by hand.
 
 Source: the chunkwise form follows from unrolling equations 19-27 of Beck et al. 2024 over a chunk;
-kernels/README.md derives it together with the backward. ``n`` rides along as one more column of
+kernels/EQUATIONS.md derives it together with the backward. ``n`` rides along as one more column of
 ``C``, written by one more value that is always 1.
 """
 
@@ -97,7 +97,7 @@ def chunkwise_forward(
     h = torch.empty(B, T, H, V, dtype=v.dtype, device=v.device)
     layout.join(sums[..., :V].div_(den[..., None]), h)
     saved = Saved(qc, kc, vc, scores, states, qn, *gates[:5])
-    outputs = h, states[-1, ..., :V].contiguous(), states[-1, ..., V].contiguous(), gates.m
+    outputs = h, _copy(states[-1, ..., :V]), _copy(states[-1, ..., V]), gates.m
     # a query that is not finite stays in its row by itself, all else is seen in the final state
     broken = find_broken(states[-1:])
     if broken is not None:
@@ -152,7 +152,7 @@ def chunkwise_backward(
     df = dlf * torch.sigmoid(-f.to(dlf.dtype)) if forget_gate == "sigmoid" else dlf
     dC_0 = dn_0 = None
     if has_state:
-        dC_0, dn_0 = dstates[0, ..., :V].contiguous(), dstates[0, ..., V].contiguous()
+        dC_0, dn_0 = _copy(dstates[0, ..., :V]), _copy(dstates[0, ..., V])
         dm_0 = dm_0 + (states[0] * dstates[0]).sum((-2, -1))
     outs = []
     for x in (dq, dk, dv):
@@ -260,6 +260,11 @@ def _tile(layout: Layout, x: Tensor, dtype: torch.dtype, ones: bool = False) -> 
     if ones:
         tile[..., D] = 1
     return tile
+
+
+def _copy(x: Tensor) -> Tensor:
+    """A contiguous copy, of a single row too: an op's outputs may not share memory."""
+    return x.clone(memory_format=torch.contiguous_format)
 
 
 def _bmm(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:

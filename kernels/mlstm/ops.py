@@ -2,7 +2,7 @@
 
 Eager code calls an ``autograd.Function``. While ``torch.compile`` or export is tracing, the same
 two functions are called as ``torch.library`` ops, which those can see; in eager mode these ops
-would cost 0.1 ms more for each forward and backward (measured, see kernels/README.md).
+would cost 0.1 ms more for each forward and backward (measured, see kernels/EQUATIONS.md).
 """
 
 from typing import Any
@@ -10,12 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xlstm_rl.kernels.autograd import Grads, first_derivatives_only, wants_gradient
+from xlstm_rl.kernels.autograd import (
+    Grads,
+    differentiable,
+    keep,
+    refuse_forward_mode,
+    wants_gradient,
+)
+from xlstm_rl.kernels.mlstm import reference
 from xlstm_rl.kernels.mlstm.chunkwise import Saved, chunkwise_backward, chunkwise_forward
 from xlstm_rl.kernels.mlstm.gates import choose_layout
 from xlstm_rl.kernels.types import MLSTMState, any_reset, compute_dtype
 
 _NUM_OUTPUTS = 4
+NUM_TENSORS = 9
 
 
 def mlstm(
@@ -44,20 +52,40 @@ def mlstm(
     return h, (C, n, m)
 
 
+def equations(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    i: Tensor,
+    f: Tensor,
+    reset: Tensor | None,
+    C: Tensor | None,
+    n: Tensor | None,
+    m: Tensor | None,
+    chunk_size: int,
+    forget_gate: str,
+) -> tuple[Tensor, ...]:
+    """``h`` and the final C, n, m as the reference has them."""
+    state = None if C is None or n is None or m is None else (C, n, m)
+    h, after = reference.mlstm(q, k, v, i, f, reset, state, forget_gate)
+    return h, *after
+
+
 class _Chunkwise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
         *outputs, saved = chunkwise_forward(*inputs)
-        _remember(ctx, inputs, outputs[0], saved)
+        keep(ctx, inputs, NUM_TENSORS, outputs[0], *saved)
         return tuple(outputs)
 
     @staticmethod
-    @first_derivatives_only
-    def backward(ctx: Any, *grads: Tensor | None) -> Grads:
-        return _recall(ctx, grads, chunkwise_backward_tensors)
+    @differentiable(equations, NUM_TENSORS)
+    def backward(ctx: Any, inputs: Grads, rest: Grads, *grads: Tensor | None) -> Grads:
+        return _recall(ctx, inputs, rest, grads, chunkwise_backward_tensors)
 
 
 @torch.library.custom_op("xlstm_rl::mlstm_chunkwise", mutates_args=())
+@refuse_forward_mode
 def chunkwise_op(
     q: Tensor,
     k: Tensor,
@@ -156,33 +184,23 @@ def chunkwise_backward_tensors(*inputs: Any) -> list[Tensor]:
     return [g for g in grads if g is not None]
 
 
-def _remember(ctx: Any, inputs: tuple[Any, ...], h: Tensor, saved: tuple[Tensor, ...]) -> None:
-    """Keep what the backward reads; losses on h alone leave the other gradients ``None``."""
-    i, f, reset, C_0, n_0, m_0 = inputs[3:9]
-    ctx.save_for_backward(h, i, f, reset, m_0, *saved)
-    ctx.forget_gate = inputs[-1]
-    ctx.state_dtypes = None if C_0 is None else (C_0.dtype, n_0.dtype, m_0.dtype)
-    ctx.set_materialize_grads(False)
-
-
-def _recall(ctx: Any, grads: Grads, run: Any) -> Grads:
-    h, i, f, reset, m_0, *saved = ctx.saved_tensors
+def _recall(ctx: Any, inputs: Any, rest: Any, grads: Grads, run: Any) -> Grads:
+    (*_, i, f, reset, C_0, n_0, m_0), (h, *saved) = inputs, rest
+    _, forget_gate = ctx.options
     dq, dk, dv, di, df, *dstate = run(
-        *grads[:_NUM_OUTPUTS], h, i, f, reset, m_0, saved, ctx.forget_gate
+        *grads[:_NUM_OUTPUTS], h, i, f, reset, m_0, saved, forget_gate
     )
-    if ctx.state_dtypes is None:
-        dstate = [None] * 3
-    else:
-        dstate = [g.to(dtype) for g, dtype in zip(dstate, ctx.state_dtypes, strict=True)]
-    return dq, dk, dv, di, df, None, *dstate, None, None
+    state = [g.to(s.dtype) for s, g in zip((C_0, n_0, m_0), dstate, strict=False)]
+    return dq, dk, dv, di, df, None, *(state or [None] * 3), None, None
 
 
 def _setup_op(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    _remember(ctx, inputs, output[0], output[_NUM_OUTPUTS:])
+    keep(ctx, inputs, NUM_TENSORS, output[0], *output[_NUM_OUTPUTS:])
 
 
-def _backward_op(ctx: Any, *grads: Tensor | None) -> Grads:
-    return _recall(ctx, grads, chunkwise_backward_op)
+@differentiable(equations, NUM_TENSORS)
+def _backward_op(ctx: Any, inputs: Grads, rest: Grads, *grads: Tensor | None) -> Grads:
+    return _recall(ctx, inputs, rest, grads, chunkwise_backward_op)
 
 
 chunkwise_op.register_autograd(_backward_op, setup_context=_setup_op)

@@ -9,11 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xlstm_rl.kernels.autograd import Grads, first_derivatives_only, wants_gradient
+from xlstm_rl.kernels.autograd import (
+    Grads,
+    differentiable,
+    keep,
+    refuse_forward_mode,
+    wants_gradient,
+)
+from xlstm_rl.kernels.slstm import reference
 from xlstm_rl.kernels.slstm.scan import Saved, scan_backward, scan_forward
 from xlstm_rl.kernels.types import SLSTMState, any_reset, compute_dtype
 
 _NUM_OUTPUTS = 5
+NUM_TENSORS = 8
 
 
 def slstm(
@@ -37,22 +45,42 @@ def slstm(
     return y, (h, c, n, m)
 
 
+def equations(
+    x: Tensor,
+    R: Tensor,
+    b: Tensor,
+    reset: Tensor | None,
+    h: Tensor | None,
+    c: Tensor | None,
+    n: Tensor | None,
+    m: Tensor | None,
+    forget_gate: str,
+) -> tuple[Tensor, ...]:
+    """``h [B, T, H, D]`` and the final h, c, n, m as the reference has them."""
+    state = None
+    if h is not None and c is not None and n is not None and m is not None:
+        state = (h, c, n, m)
+    y, after = reference.slstm(x, R, b, reset, state, forget_gate)
+    return y, *after
+
+
 class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
         x, R, b, reset, *state, forget_gate = inputs
         given = None if state[0] is None else tuple(state)
         *outputs, saved = scan_forward(x, R, b, reset, given, forget_gate)
-        _remember(ctx, inputs, saved)
+        keep(ctx, inputs, NUM_TENSORS, *saved)
         return tuple(outputs)
 
     @staticmethod
-    @first_derivatives_only
-    def backward(ctx: Any, *grads: Tensor | None) -> Grads:
-        return _recall(ctx, grads, scan_backward_tensors)
+    @differentiable(equations, NUM_TENSORS)
+    def backward(ctx: Any, inputs: Grads, saved: Grads, *grads: Tensor | None) -> Grads:
+        return _recall(ctx, inputs, saved, grads, scan_backward_tensors)
 
 
 @torch.library.custom_op("xlstm_rl::slstm_scan", mutates_args=())
+@refuse_forward_mode
 def scan_op(
     x: Tensor,
     R: Tensor,
@@ -139,37 +167,24 @@ def scan_backward_tensors(*inputs: Any) -> list[Tensor]:
     return [g for g in grads if g is not None]
 
 
-def _remember(ctx: Any, inputs: tuple[Any, ...], saved: tuple[Tensor, ...]) -> None:
-    """Keep what the backward reads; losses on h alone leave the other gradients ``None``."""
-    x, R, b, reset, *state, ctx.forget_gate = inputs
-    ctx.save_for_backward(R, b, reset, *saved)
-    ctx.dtype = x.dtype
-    ctx.state_dtypes = [s.dtype for s in state if s is not None]
-    ctx.set_materialize_grads(False)
-
-
-def _recall(ctx: Any, grads: Grads, run: Any) -> Grads:
-    R, b, reset, *saved = ctx.saved_tensors
+def _recall(ctx: Any, inputs: Any, saved: Any, grads: Grads, run: Any) -> Grads:
+    x, R, b, reset, *state = inputs
+    (forget_gate,) = ctx.options
+    has_state = state[0] is not None
     dx, dR, db, *dstate = run(
-        *grads[:_NUM_OUTPUTS],
-        R,
-        b,
-        reset,
-        saved,
-        ctx.forget_gate,
-        ctx.dtype,
-        bool(ctx.state_dtypes),
+        *grads[:_NUM_OUTPUTS], R, b, reset, list(saved), forget_gate, x.dtype, has_state
     )
-    dstate = [g.to(dtype) for g, dtype in zip(dstate, ctx.state_dtypes, strict=True)]
+    dstate = [g.to(s.dtype) for s, g in zip(state, dstate, strict=False)]
     return dx, dR, db, None, *(dstate or [None] * 4), None
 
 
 def _setup_op(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    _remember(ctx, inputs, output[_NUM_OUTPUTS:])
+    keep(ctx, inputs, NUM_TENSORS, *output[_NUM_OUTPUTS:])
 
 
-def _backward_op(ctx: Any, *grads: Tensor | None) -> Grads:
-    return _recall(ctx, grads, scan_backward_op)
+@differentiable(equations, NUM_TENSORS)
+def _backward_op(ctx: Any, inputs: Grads, saved: Grads, *grads: Tensor | None) -> Grads:
+    return _recall(ctx, inputs, saved, grads, scan_backward_op)
 
 
 scan_op.register_autograd(_backward_op, setup_context=_setup_op)

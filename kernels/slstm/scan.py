@@ -143,8 +143,8 @@ def scan_backward(
         extra, rest = _through_maximum(saved, memory, dm, forget_gate)
     c_old, n_old = c[:-1], n[:-1]
     if reset is not None:  # filled, not multiplied by a forget gate of 0: inf * 0 is NaN
-        start = reset.t()[:, None, :, None]
-        c_old, n_old = c_old.masked_fill(start, 0), n_old.masked_fill(start, 0)
+        starting = reset.t()[:, None, :, None]
+        c_old, n_old = c_old.masked_fill(starting, 0), n_old.masked_fill(starting, 0)
 
     weight = R.permute(1, 0, 3, 2).reshape(H, 4 * D, D).to(gates.dtype)
     draw = torch.empty_like(gates)
@@ -186,7 +186,11 @@ def scan_backward(
             dh_0.masked_fill_(starts[0], 0)
         dm_0 = c_old[0] * memory[0] + n_old[0] * memory[1]
         dm_0 = dm_0 if rest is None else dm_0 + rest
-        state = [s.transpose(0, 1).contiguous() for s in (dh_0, memory[0], memory[1], dm_0)]
+        # copies also with one head: an op's outputs may not share memory
+        state = [
+            s.transpose(0, 1).clone(memory_format=torch.contiguous_format)
+            for s in (dh_0, memory[0], memory[1], dm_0)
+        ]
     return Grads(dx, dR.to(R.dtype), db.to(b.dtype), *state)
 
 

@@ -13,10 +13,10 @@ from torchrl.objectives import A2CLoss
 from xlstm_rl import RecurrentA2C, RecurrentPPO, load_policy
 from xlstm_rl.agents import TrainConfig, make_agent
 from xlstm_rl.agents.a2c import a2c_loss, on_policy_targets, vtrace_targets
-from xlstm_rl.agents.algorithms import A2CConfig, PPOConfig
+from xlstm_rl.agents.config import A2CConfig, PPOConfig
+from xlstm_rl.collection.collector import Rollout
 from xlstm_rl.config import ConfigError, config_from_dict, config_to_dict, load_yaml
 from xlstm_rl.errors import NonFiniteLossError
-from xlstm_rl.rollout import Rollout
 
 SMALL: dict[str, Any] = {
     "memory": {"pattern": "m", "width": 16, "num_heads": 2},
@@ -82,12 +82,12 @@ def test_the_loss_and_its_gradients_are_torchrls(normalize: bool) -> None:
 
 
 def test_dead_steps_carry_no_loss() -> None:
-    live = torch.rand(6, 5) < 0.7
+    valid = torch.rand(6, 5) < 0.7
     tensors = [torch.randn(6, 5) for _ in range(5)]
-    before = a2c_loss(*tensors, live, A2CConfig(entropy_coef=0.1))[0]
+    before = a2c_loss(*tensors, valid, A2CConfig(entropy_coef=0.1))[0]
     for x in tensors:
-        x[~live] = 7.0
-    assert torch.equal(a2c_loss(*tensors, live, A2CConfig(entropy_coef=0.1))[0], before)
+        x[~valid] = 7.0
+    assert torch.equal(a2c_loss(*tensors, valid, A2CConfig(entropy_coef=0.1))[0], before)
 
 
 @pytest.mark.parametrize("autoreset", ["same_step", "next_step", "disabled"])
@@ -98,12 +98,14 @@ def test_recomputed_log_probabilities_and_values_are_those_acted_with(autoreset:
     collector = agent._make_collector()
     for _ in range(2):  # the second one starts from the memory that the first left
         rollout = collector.collect()
-        live = rollout.data["live"]
+        valid = rollout.data["valid"]
         assert rollout.data["reset"][:, 1:].any()
         with torch.no_grad():
             log_prob, _, value = agent._evaluate(rollout)
         for ours, stored in ((log_prob, "log_prob"), (value, "value")):
-            torch.testing.assert_close(ours[live], rollout.data[stored][live], rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(
+                ours[valid], rollout.data[stored][valid], rtol=1e-5, atol=1e-5
+            )
 
 
 @pytest.mark.parametrize("advantages", ["gae", "n_step", "vtrace"])
@@ -126,7 +128,7 @@ def test_an_update_is_one_step_down_the_gradient_of_steps_taken_one_by_one(
     agent.update(rollout, progress=0.5)
 
     total = torch.zeros(())
-    leaves = rollout.segment_leaves[0]
+    tensors = rollout.segment_states[0]
     lam = 1.0 if advantages == "n_step" else 0.9
     advantage, running = torch.zeros(4, 16), torch.zeros(4)
     for t in reversed(range(16)):
@@ -136,7 +138,9 @@ def test_an_update_is_one_step_down_the_gradient_of_steps_taken_one_by_one(
         running = delta + 0.99 * lam * running * ~ended
         advantage[:, t] = running
     for t in range(16):
-        params, value, leaves = network.step(data["observation"][:, t], leaves, data["reset"][:, t])
+        params, value, tensors = network.step(
+            data["observation"][:, t], tensors, data["reset"][:, t]
+        )
         policy = Categorical(logits=params)
         target = advantage[:, t] + data["value"][:, t]
         total = total + (
@@ -163,7 +167,7 @@ def test_vtrace_on_the_rollout_of_the_same_policy_has_the_targets_of_gae(autores
     assert (data["truncated"].any() and data["terminated"].any()) or data["truncated"].any()
     ours = vtrace_targets(data, torch.zeros_like(data["value"]), data["value"], config)
     for a, b in zip(ours, on_policy_targets(data, config), strict=True):
-        torch.testing.assert_close(a[data["live"]], b[data["live"]], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(a[data["valid"]], b[data["valid"]], rtol=1e-5, atol=1e-5)
 
 
 def test_a_stale_rollout_weighs_less_where_the_policy_left_its_actions() -> None:
@@ -266,11 +270,11 @@ def test_configurations_saved_before_there_was_a_choice_load() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"rho_bar": 0.0}, "agent.rho_bar=0.0: expected more than 0"),
-        ({"c_bar": -1.0}, "agent.c_bar=-1.0: expected more than 0"),
-        ({"rmsprop_alpha": 1.5}, "agent.rmsprop_alpha=1.5: expected 0 to 1"),
-        ({"optimizer_eps": 0.0}, "agent.optimizer_eps=0.0: expected more than 0"),
-        ({"rollout_steps": 0}, "agent.rollout_steps=0: expected 1 or more"),
+        ({"rho_bar": 0.0}, "agent.rho_bar=0.0: expected a number > 0"),
+        ({"c_bar": -1.0}, "agent.c_bar=-1.0: expected a number > 0"),
+        ({"rmsprop_alpha": 1.5}, "agent.rmsprop_alpha=1.5: expected a number from 0 to 1"),
+        ({"optimizer_eps": 0.0}, "agent.optimizer_eps=0.0: expected a number > 0"),
+        ({"rollout_steps": 0}, "agent.rollout_steps=0: expected an integer >= 1"),
     ],
 )
 def test_values_out_of_range_are_refused(values: dict[str, Any], message: str) -> None:

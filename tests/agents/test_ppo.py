@@ -10,7 +10,7 @@ from torch.distributions import Categorical
 from torchrl.objectives import ClipPPOLoss
 
 from xlstm_rl import RecurrentPPO
-from xlstm_rl.agents.algorithms import PPOConfig
+from xlstm_rl.agents.config import PPOConfig
 from xlstm_rl.agents.ppo import Sequences, ppo_loss
 from xlstm_rl.errors import NonFiniteLossError
 
@@ -32,7 +32,7 @@ def _agent(seed: int = 0, **sections: Any) -> RecurrentPPO:
     return RecurrentPPO("xlstm_rl/CartPoleNoVel-v1", seed=seed, **merged)
 
 
-def _batch(live: torch.Tensor | None = None) -> Sequences:
+def _batch(valid: torch.Tensor | None = None) -> Sequences:
     shape = (6, 5)
     return Sequences(
         observation=torch.randn(*shape, 3),
@@ -42,8 +42,8 @@ def _batch(live: torch.Tensor | None = None) -> Sequences:
         advantage=torch.randn(shape),
         target=torch.randn(shape),
         reset=torch.zeros(shape, dtype=torch.bool),
-        live=live,
-        leaves=(),
+        valid=valid,
+        state=(),
     )
 
 
@@ -92,8 +92,8 @@ def test_the_loss_and_its_gradients_are_torchrls(normalize: bool) -> None:
 
 
 def test_dead_steps_carry_no_loss() -> None:
-    live = torch.rand(6, 5) < 0.7
-    batch, config = _batch(live), PPOConfig()
+    valid = torch.rand(6, 5) < 0.7
+    batch, config = _batch(valid), PPOConfig()
     log_prob, entropy, value = -torch.rand(6, 5), torch.rand(6, 5), torch.randn(6, 5)
 
     def loss() -> torch.Tensor:
@@ -101,19 +101,19 @@ def test_dead_steps_carry_no_loss() -> None:
 
     before = loss()
     for x in (batch.advantage, batch.target, batch.log_prob, log_prob, entropy, value):
-        x[~live] = 7.0
+        x[~valid] = 7.0
     assert torch.equal(loss(), before)
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_a_minibatch_with_hardly_a_live_step_stays_finite(count: int) -> None:
-    live = torch.zeros(6, 5, dtype=torch.bool)
-    live[2, 3] = count == 1
-    batch, log_prob = _batch(live), torch.full((6, 5), -0.7, requires_grad=True)
+    valid = torch.zeros(6, 5, dtype=torch.bool)
+    valid[2, 3] = count == 1
+    batch, log_prob = _batch(valid), torch.full((6, 5), -0.7, requires_grad=True)
     loss, log = ppo_loss(batch, log_prob, -log_prob, torch.randn(6, 5), 0.2, PPOConfig())
     loss.backward()
     assert torch.isfinite(loss) and all(torch.isfinite(x) for x in log.values())
-    assert log_prob.grad is not None and not log_prob.grad[~live].any()
+    assert log_prob.grad is not None and not log_prob.grad[~valid].any()
 
 
 def test_value_clipping_takes_the_larger_error() -> None:

@@ -31,7 +31,7 @@ def test_json_is_the_only_output_and_is_kept_in_the_run_folder(
     assert json.loads((run / "eval.json").read_text()) == report
     assert set(report) == {
         *("env", "episodes", "seed", "deterministic", "mean", "std", "min", "max"),
-        *("returns", "lengths", "checkpoint"),
+        *("returns", "lengths", "checkpoint", "success_rate", "max_episode_steps"),
     }
     assert report["env"] == "CartPole-v1"
     assert (report["episodes"], report["seed"], report["deterministic"]) == (3, 5, True)

@@ -5,6 +5,10 @@ from collections.abc import Callable
 import pytest
 
 from xlstm_rl.cli import main
+from xlstm_rl.cli.main import COMMANDS
+from xlstm_rl.memory.config import MEMORIES
+from xlstm_rl.policy.config import DISTRIBUTIONS
+from xlstm_rl.runs.loggers.config import LOGGERS
 
 
 @pytest.mark.parametrize(
@@ -38,6 +42,23 @@ def test_help_waits_for_neither_torch_nor_gymnasium() -> None:
     assert done.stdout.endswith("[]\n")
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_a_command_does_not_wait_for_torch(command: str) -> None:
+    code = f"""
+import sys
+from xlstm_rl.cli import main
+from xlstm_rl.cli.main import COMMANDS
+try:
+    main(["{command}", "--help"])
+finally:
+    print(sorted({{"torch", "tensordict", "wandb", "matplotlib"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"usage: xlstm-rl {command}" in done.stdout
+    assert done.stdout.endswith("[]\n")
+
+
 @pytest.mark.parametrize(
     ("command", "parts"),
     [
@@ -47,7 +68,7 @@ def test_help_waits_for_neither_torch_nor_gymnasium() -> None:
         ),
         ("eval", ["RUN", "--episodes INT", "--stochastic", "(default: 20)", "--env.id"]),
         ("plot", ["RUN...", "--out STR"]),
-        ("list", ["{configs,envs,memories,wrappers}"]),
+        ("list", ["{configs,distributions,envs,loggers,memories,wrappers}"]),
     ],
 )
 def test_every_command_explains_its_options(
@@ -78,7 +99,9 @@ def test_help_shows_the_options_of_the_algorithm_that_stands_beside_it(
     [
         ("configs", ["cartpole_novel", "cartpole_novel_a2c", "memory_chain"]),
         ("envs", ["xlstm_rl/CartPoleNoVel-v1", "xlstm_rl/MemoryChain-v0"]),
-        ("memories", ["xlstm", "lstm", "gru", "mlp"]),
+        ("memories", list(MEMORIES.classes)),
+        ("distributions", list(DISTRIBUTIONS.classes)),
+        ("loggers", list(LOGGERS.classes)),
         ("wrappers", ["NoVelocity(velocities)", "Flicker(probability)", "Delay(steps)"]),
     ],
 )

@@ -82,6 +82,16 @@ def test_the_saved_configuration_starts_the_same_run_again(
     assert made[1].closed
 
 
+def test_a_configuration_in_the_users_home_is_found(
+    tmp_path: Path, fake: Callable[..., list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.yaml").write_text("seed: 4\n")
+    made = fake(lambda on_update: None)
+    assert main(["train", "--config=~/mine.yaml"]) == 0
+    assert made[0].seed == 4
+
+
 @pytest.mark.parametrize(
     ("args", "part"),
     [

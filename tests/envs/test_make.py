@@ -12,6 +12,7 @@ from gymnasium.wrappers import TimeLimit
 from xlstm_rl.envs import (
     CartPoleNoVelVectorEnv,
     EnvConfig,
+    EnvPoolVectorEnv,
     MemoryChain,
     MemoryChainVectorEnv,
     autoreset_mode,
@@ -301,3 +302,8 @@ def test_on_a_gpu_a_native_form_that_can_computes_there(monkeypatch, device, kwa
     make_vector_env(EnvConfig("xlstm_rl/Parity-v0", 2, kwargs=kwargs), device=device)
     make_vector_env(EnvConfig("xlstm_rl/CartPoleNoVel-v1", 2), device=device)
     assert asked == [expected, {}]
+
+
+@pytest.mark.parametrize("cls", [EnvPoolVectorEnv, CartPoleNoVelVectorEnv])
+def test_a_vector_that_could_not_be_made_is_closed(cls):
+    cls.__new__(cls).close()  # as Gymnasium before 1.3 does when the object goes

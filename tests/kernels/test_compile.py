@@ -27,6 +27,16 @@ def test_opcheck(with_state):
     torch.library.opcheck(scan_op, args)
 
 
+def test_opcheck_of_a_single_head_and_a_single_row():
+    """Where a copy into another layout would be no copy, and outputs would share their memory."""
+    state = randn(1, 1, 1, 3), randn(1, 1, 1), randn(1, 1)
+    xs = randn(1, 5, 1, 1), randn(1, 5, 1, 1), randn(1, 5, 1, 3), randn(1, 5, 1), randn(1, 5, 1)
+    torch.library.opcheck(chunkwise_op, (*xs, RESET[:1], *state, 2, "sigmoid"))
+    state = [randn(2, 1, 3) for _ in range(4)]
+    args = (randn(2, 5, 4, 1, 3), randn(4, 1, 3, 3), randn(4, 1, 3), RESET, *state, "sigmoid")
+    torch.library.opcheck(scan_op, args)
+
+
 def test_compiled_equals_eager():
     xs, w, R = mlstm_inputs(), randn(12, 4), randn(4, 2, 6, 6)
 

@@ -1,35 +1,44 @@
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from xlstm_rl.memory import Memory, MemoryConfig, make_memory
+from xlstm_rl.memory.config import MEMORIES
+from xlstm_rl.options.fields import own_fields
 
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "m": {"pattern": "m"},
     "s": {"pattern": "s"},
     "ms": {"pattern": "ms"},
     "sm": {"pattern": "sm", "num_blocks": 3},
     "3:1": {"pattern": "3:1"},
-    "no convolution": {"pattern": "ms", "conv_window": 0},
+    "no convolution": {"pattern": "ms", "conv1d_kernel_size": 0},
     "exponential": {"pattern": "ms", "forget_gate": "exponential", "final_norm": False},
-    "own heads": {"pattern": "ms", "slstm_num_heads": 1, "slstm_conv_window": 2, "bias": True},
+    "own heads": {
+        "pattern": "ms",
+        "slstm_num_heads": 1,
+        "slstm_conv1d_kernel_size": 2,
+        "bias": True,
+    },
     "odd sizes": {
         "pattern": "ms",
         "width": 30,
         "num_heads": 3,
         "qkv_block_size": 5,
         "round_to": 1,
-        "conv_window": 3,
+        "conv1d_kernel_size": 3,
     },
-    "no feed-forward": {"pattern": "s", "feed_forward_factor": 0.0},
-    "lstm": {"kind": "lstm"},
-    "lstm of two layers": {"kind": "lstm", "num_blocks": 2},
-    "gru": {"kind": "gru"},
-    "gru of two layers": {"kind": "gru", "num_blocks": 2},
-    "mlp": {"kind": "mlp"},
+    "no feed-forward": {"pattern": "s", "feedforward_proj_factor": 0.0},
 }
+# Every other kind that is registered, and where it has blocks or layers two of them.
+for _kind, _options in MEMORIES.classes.items():
+    if _kind != "xlstm":
+        VARIANTS[_kind] = {"kind": _kind}
+        if "num_blocks" in own_fields(_options):
+            VARIANTS[f"{_kind} of two blocks"] = {"kind": _kind, "num_blocks": 2}
 
 
 @pytest.fixture(autouse=True)
@@ -53,13 +62,13 @@ def perturb() -> Callable[[nn.Module], None]:
 
 @pytest.fixture(params=VARIANTS.values(), ids=VARIANTS.keys())
 def options(request: pytest.FixtureRequest) -> dict[str, object]:
-    chosen: dict[str, object] = {"width": 32, "num_heads": 2, "chunk_size": 8}
-    return chosen | request.param
+    blocks = {} if "kind" in request.param else {"num_heads": 2, "chunk_size": 8}
+    return {"width": 32, **blocks, **request.param}
 
 
 @pytest.fixture
 def memory(options: dict[str, object], perturb: Callable[[nn.Module], None]) -> Memory:
     """A memory of every variant in float64, away from its initial weights."""
-    module = make_memory(MemoryConfig(**options)).double()  # type: ignore[arg-type]
+    module = make_memory(MemoryConfig(**options)).double()
     perturb(module)
     return module

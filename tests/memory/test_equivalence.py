@@ -143,20 +143,20 @@ def test_gradients_of_the_steps_equal_those_of_the_sequence(memory: Memory) -> N
 
     def gradients(stepwise: bool) -> list[Tensor]:
         inputs = x.clone().requires_grad_()
-        leaves = tuple(
-            leaf.clone().requires_grad_() for leaf in memory.unpack_state(used_state_once)
+        tensors = tuple(
+            tensor.clone().requires_grad_() for tensor in memory.unpack_state(used_state_once)
         )
         if stepwise:
-            outputs, state = [], leaves
+            outputs, state = [], tensors
             for t in range(T):
-                y_t, state = memory.step_leaves(inputs[:, t], state, reset[:, t])
+                y_t, state = memory.step_tensors(inputs[:, t], state, reset[:, t])
                 outputs.append(y_t)
             y = torch.stack(outputs, 1)
         else:
-            y, state = memory.forward_leaves(inputs, leaves, reset)
-        loss = (y * direction).sum() + sum(leaf.square().sum() for leaf in state)
+            y, state = memory.forward_tensors(inputs, tensors, reset)
+        loss = (y * direction).sum() + sum(tensor.square().sum() for tensor in state)
         return list(
-            torch.autograd.grad(loss, [inputs, *leaves, *memory.parameters()], allow_unused=True)
+            torch.autograd.grad(loss, [inputs, *tensors, *memory.parameters()], allow_unused=True)
         )
 
     used_state_once = used_state(memory)

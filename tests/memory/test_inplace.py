@@ -1,4 +1,4 @@
-"""Acting in place: the leaves handed in are overwritten, with the functional step's numbers."""
+"""Acting in place: the tensors handed in are overwritten, with the functional step's numbers."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -8,9 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from xlstm_rl.memory import Memory, MemoryConfig, make_memory
-from xlstm_rl.memory.config import Backend
+from xlstm_rl.memory.config import MEMORIES, Backend
 
 B, T = 4, 12
+
+STATELESS = {"mlp"}
+"""Kinds of memory that have no state to overwrite."""
 
 
 def _random_resets(device: torch.device | str = "cpu") -> Tensor:
@@ -20,16 +23,16 @@ def _random_resets(device: torch.device | str = "cpu") -> Tensor:
 
 
 def _assert_equal_steps(memory: Memory, x: Tensor, resets: list[Tensor | None]) -> None:
-    """Run both ways over x [T, B, D] and compare every output and every leaf to the last bit."""
-    leaves = tuple(torch.randn_like(leaf).abs() for leaf in memory.initial_leaves(x.shape[1]))
-    functional = tuple(leaf.clone() for leaf in leaves)
+    """Run both ways over x [T, B, D] and compare every output and every tensor to the last bit."""
+    tensors = tuple(torch.randn_like(tensor).abs() for tensor in memory.initial_tensors(x.shape[1]))
+    functional = tuple(tensor.clone() for tensor in tensors)
     for x_t, reset in zip(x, resets, strict=True):
-        y, functional = memory.step_leaves(x_t, functional, reset)
-        y_inplace, after = memory.step_leaves(x_t, leaves, reset, inplace=True)
+        y, functional = memory.step_tensors(x_t, functional, reset)
+        y_inplace, after = memory.step_tensors(x_t, tensors, reset, inplace=True)
         assert torch.equal(y_inplace, y)
-        assert len(after) == len(leaves)
+        assert len(after) == len(tensors)
         for key, new, given, expected in zip(
-            memory.state_keys, after, leaves, functional, strict=True
+            memory.state_keys, after, tensors, functional, strict=True
         ):
             assert new is given, f"{key} is not the tensor that was handed in"
             assert torch.equal(given, expected), f"{key} differs"
@@ -62,55 +65,67 @@ def test_in_place_equals_functional_on_every_backend(
 
 @torch.no_grad()
 def test_a_reset_in_place_hides_even_a_ruined_past(memory: Memory) -> None:
-    leaves = tuple(torch.full_like(leaf, float("nan")) for leaf in memory.initial_leaves(B))
+    tensors = tuple(torch.full_like(tensor, float("nan")) for tensor in memory.initial_tensors(B))
     x = torch.randn(B, memory.width, dtype=torch.float64)
-    y, _ = memory.step_leaves(x, leaves, torch.ones(B, dtype=torch.bool), inplace=True)
-    expected, after = memory.step_leaves(x, memory.initial_leaves(B))
+    y, _ = memory.step_tensors(x, tensors, torch.ones(B, dtype=torch.bool), inplace=True)
+    expected, after = memory.step_tensors(x, memory.initial_tensors(B))
     assert torch.equal(y, expected)
-    for leaf, fresh in zip(leaves, after, strict=True):
-        assert torch.equal(leaf, fresh)
+    for tensor, fresh in zip(tensors, after, strict=True):
+        assert torch.equal(tensor, fresh)
 
 
 @torch.no_grad()
 def test_rows_of_a_larger_buffer_are_written_and_the_others_left_alone(memory: Memory) -> None:
-    buffers = memory.initial_leaves(2 * B + 1)
+    buffers = memory.initial_tensors(2 * B + 1)
     rows = tuple(buffer[1::2] for buffer in buffers)
     x = torch.randn(B, memory.width, dtype=torch.float64)
-    _, expected = memory.step_leaves(x, memory.initial_leaves(B))
-    memory.step_leaves(x, rows, inplace=True)
-    for buffer, leaf in zip(buffers, expected, strict=True):
-        assert torch.equal(buffer[1::2], leaf)
+    _, expected = memory.step_tensors(x, memory.initial_tensors(B))
+    memory.step_tensors(x, rows, inplace=True)
+    for buffer, tensor in zip(buffers, expected, strict=True):
+        assert torch.equal(buffer[1::2], tensor)
         assert not buffer[::2].any()
 
 
 @torch.no_grad()
 def test_in_place_under_autocast_keeps_tensors_and_dtypes(memory: Memory) -> None:
     memory.float()
-    leaves = memory.initial_leaves(B)
-    functional = memory.initial_leaves(B)
+    tensors = memory.initial_tensors(B)
+    functional = memory.initial_tensors(B)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         for x in torch.randn(5, B, memory.width):
-            y, functional = memory.step_leaves(x, functional)
-            y_inplace, after = memory.step_leaves(x, leaves, inplace=True)
+            y, functional = memory.step_tensors(x, functional)
+            y_inplace, after = memory.step_tensors(x, tensors, inplace=True)
             torch.testing.assert_close(y_inplace, y, atol=2e-2, rtol=2e-2)
-    for leaf, new in zip(leaves, after, strict=True):
-        assert new is leaf and leaf.dtype == torch.float32
+    for tensor, new in zip(tensors, after, strict=True):
+        assert new is tensor and tensor.dtype == torch.float32
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+@torch.no_grad()
+def test_autocast_keeps_the_dtypes_of_a_state(memory: Memory, fresh: bool) -> None:
+    memory.float()
+    state = None if fresh else memory.initial_tensors(B)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _, after_step = memory.step_tensors(torch.randn(B, memory.width), state)
+        _, after_sequence = memory.forward_tensors(torch.randn(B, 3, memory.width), state)
+    for tensor in (*after_step, *after_sequence):
+        assert tensor.dtype == torch.float32
 
 
 class TestErrors:
     def test_there_must_be_something_to_overwrite(self) -> None:
         memory = make_memory(MemoryConfig(kind="lstm"))
         with torch.no_grad(), pytest.raises(ValueError, match="needs a state to overwrite"):
-            memory.step_leaves(torch.zeros(2, 64), inplace=True)
+            memory.step_tensors(torch.zeros(2, 64), inplace=True)
 
-    @pytest.mark.parametrize("kind", ["xlstm", "lstm", "gru"])
+    @pytest.mark.parametrize("kind", [kind for kind in MEMORIES.classes if kind not in STATELESS])
     def test_gradients_are_refused(self, kind: str) -> None:
-        memory = make_memory(MemoryConfig(kind=kind))  # type: ignore[arg-type]
-        x, leaves = torch.zeros(2, 64), memory.initial_leaves(2)
+        memory = make_memory(MemoryConfig(kind=kind))
+        x, tensors = torch.zeros(2, 64), memory.initial_tensors(2)
         with pytest.raises(RuntimeError, match=r"under torch\.no_grad\(\)"):
-            memory.step_leaves(x, leaves, inplace=True)
+            memory.step_tensors(x, tensors, inplace=True)
         memory.requires_grad_(False)
-        memory.step_leaves(x, leaves, inplace=True)  # nothing to differentiate
+        memory.step_tensors(x, tensors, inplace=True)  # nothing to differentiate
 
 
 @pytest.mark.gpu
@@ -119,14 +134,14 @@ def test_in_place_equals_functional_on_a_gpu(memory: Memory) -> None:
     memory.float().cuda()
     resets = _random_resets("cuda")
     x = torch.randn(T, B, memory.width, device="cuda")
-    functional, leaves = memory.initial_leaves(B), memory.initial_leaves(B)
+    functional, tensors = memory.initial_tensors(B), memory.initial_tensors(B)
     for x_t, reset in zip(x, resets, strict=True):
-        y, functional = memory.step_leaves(x_t, functional, reset)
-        y_inplace, after = memory.step_leaves(x_t, leaves, reset, inplace=True)
+        y, functional = memory.step_tensors(x_t, functional, reset)
+        y_inplace, after = memory.step_tensors(x_t, tensors, reset, inplace=True)
         torch.testing.assert_close(y_inplace, y, atol=1e-5, rtol=1e-5)
-        assert all(new is given for new, given in zip(after, leaves, strict=True))
-    for key, leaf, expected in zip(memory.state_keys, leaves, functional, strict=True):
-        torch.testing.assert_close(leaf, expected, atol=1e-5, rtol=1e-5, msg=str(key))
+        assert all(new is given for new, given in zip(after, tensors, strict=True))
+    for key, tensor, expected in zip(memory.state_keys, tensors, functional, strict=True):
+        torch.testing.assert_close(tensor, expected, atol=1e-5, rtol=1e-5, msg=str(key))
 
 
 @pytest.mark.gpu
@@ -138,9 +153,9 @@ def test_a_step_on_a_gpu_never_waits_for_it(
     waiting_is_an_error: Callable[[], AbstractContextManager[None]],
 ) -> None:
     memory.float().cuda()
-    leaves = memory.initial_leaves(B)
+    tensors = memory.initial_tensors(B)
     x, resets = torch.randn(T, B, memory.width, device="cuda"), _random_resets("cuda")
-    memory.step_leaves(x[0], leaves, resets[0], inplace)  # compiles the kernels
+    memory.step_tensors(x[0], tensors, resets[0], inplace)  # compiles the kernels
     with waiting_is_an_error():
         for t in range(T):
-            _, leaves = memory.step_leaves(x[t], leaves, resets[t], inplace)
+            _, tensors = memory.step_tensors(x[t], tensors, resets[t], inplace)

@@ -12,9 +12,9 @@ from xlstm_rl.memory import Memory, MemoryConfig, make_memory
 def test_a_fresh_state_is_zeros_and_the_same_as_none(memory: Memory) -> None:
     state = memory.initial_state(5)
     assert state.batch_size == torch.Size([5])
-    leaves = [state[key] for key in memory.state_keys]
-    assert all(leaf.shape[0] == 5 and not leaf.any() for leaf in leaves)
-    assert all(leaf.dtype == torch.float64 for leaf in leaves)
+    tensors = [state[key] for key in memory.state_keys]
+    assert all(tensor.shape[0] == 5 and not tensor.any() for tensor in tensors)
+    assert all(tensor.dtype == torch.float64 for tensor in tensors)
     x = torch.randn(5, 4, memory.width, dtype=torch.float64)
     torch.testing.assert_close(memory(x, state)[0], memory(x)[0], atol=0, rtol=0)
     torch.testing.assert_close(memory.step(x[:, 0], state)[0], memory.step(x[:, 0])[0])
@@ -81,15 +81,15 @@ def test_a_state_can_be_indexed_by_environment(memory: Memory) -> None:
 def test_bare_leaves_and_tensordict_carry_the_same(memory: Memory) -> None:
     x = torch.randn(3, 6, memory.width, dtype=torch.float64)
     y, state = memory(x)
-    y_leaves, leaves = memory.forward_leaves(x)
+    y_leaves, tensors = memory.forward_tensors(x)
     torch.testing.assert_close(y, y_leaves, atol=0, rtol=0)
-    assert len(leaves) == len(memory.state_keys) == len(memory.initial_leaves(3))
-    for key, leaf in zip(memory.state_keys, leaves, strict=True):
-        assert torch.equal(state[key], leaf)
-    packed = memory.pack_state(leaves, batch_size=3)
+    assert len(tensors) == len(memory.state_keys) == len(memory.initial_tensors(3))
+    for key, tensor in zip(memory.state_keys, tensors, strict=True):
+        assert torch.equal(state[key], tensor)
+    packed = memory.pack_state(tensors, batch_size=3)
     assert packed.batch_size == torch.Size([3])
-    for leaf, unpacked in zip(leaves, memory.unpack_state(packed), strict=True):
-        assert unpacked is leaf or torch.equal(unpacked, leaf)
+    for tensor, unpacked in zip(tensors, memory.unpack_state(packed), strict=True):
+        assert unpacked is tensor or torch.equal(unpacked, tensor)
 
 
 def test_weights_survive_a_round_trip_through_a_file(
@@ -146,7 +146,7 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"batch size \[2, 1\], expected \[B\]"):
             stack(x, stack.initial_state(2)[:, None])
         with pytest.raises(ValueError, match="1 tensors, expected 9"):
-            stack.forward_leaves(x, (torch.zeros(2),))
-        leaves = stack.initial_leaves(2)
+            stack.forward_tensors(x, (torch.zeros(2),))
+        tensors = stack.initial_tensors(2)
         with pytest.raises(ValueError, match="has batch 1, expected 2"):
-            stack.pack_state((*leaves[:-1], leaves[-1][:1]))
+            stack.pack_state((*tensors[:-1], tensors[-1][:1]))

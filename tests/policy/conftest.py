@@ -25,7 +25,8 @@ def make_policy() -> Callable[..., Policy]:
         config: dict[str, Any] | None = None,
         **memory: Any,
     ) -> Policy:
-        memories = MemoryConfig(**{"pattern": "ms", "width": 16, "num_heads": 2, **memory})
+        blocks = {} if "kind" in memory else {"pattern": "ms", "num_heads": 2}
+        memories = MemoryConfig(**{"width": 16, **blocks, **memory})
         network = PolicyConfig(**{"head_width": 8, "critic": critic, **(config or {})})
         policy = Policy(observation, action, memories, network, NormalizationConfig())
         with torch.no_grad():

@@ -22,9 +22,9 @@ def test_an_actor_carries_no_state_of_a_separate_critic(make_policy: Make) -> No
     for obs in OBS[:10]:
         expected, state = policy.act(obs, state)
         np.testing.assert_array_equal(actor(obs), expected)
-    assert state is not None and set(state.keys()) == {"actor", "critic"}
-    assert set(actor.state.keys()) == {"actor"}
-    assert (actor.state["actor"] == state["actor"]).all()
+    assert state is not None and set(state.keys()) == {"memory", "critic_memory"}
+    assert set(actor.state.keys()) == {"memory"}
+    assert (actor.state["memory"] == state["memory"]).all()
 
 
 def test_the_state_handed_in_says_which_memories_are_carried_on(make_policy: Make) -> None:
@@ -36,12 +36,12 @@ def test_the_state_handed_in_says_which_memories_are_carried_on(make_policy: Mak
 
     for obs in OBS[:5]:
         expected, both = policy.act(obs, both)
-        assert policy.network.critic is not None
-        with policy.network.critic.encoder.register_forward_hook(refuse):
+        assert policy.network.critic_trunk is not None
+        with policy.network.critic_trunk.encoder.register_forward_hook(refuse):
             action, alone = policy.act(obs, alone)
         np.testing.assert_array_equal(action, expected)
-    assert set(alone.keys()) == {"actor"} and set(both.keys()) == {"actor", "critic"}
-    assert policy.network.critic.memory.unpack_state(both["critic"])[0].any()
+    assert set(alone.keys()) == {"memory"} and set(both.keys()) == {"memory", "critic_memory"}
+    assert policy.network.critic_trunk.memory.unpack_state(both["critic_memory"])[0].any()
 
 
 @pytest.mark.parametrize("kind", ["xlstm", "lstm", "gru", "mlp"])
@@ -135,17 +135,17 @@ def test_nothing_of_nested_spaces_asks_for_a_value_off_the_cpu(
     device = torch.device("meta")
     obs = policy.reader.example(5, device)
     reset = torch.zeros(5, dtype=torch.bool, device=device)
-    mask = torch.ones(5, policy.beside.mask.width, dtype=torch.bool, device=device)
+    mask = torch.ones(5, policy.auxiliary_reader.mask.width, dtype=torch.bool, device=device)
     with _OneDevice():
         for inplace in (False, True):
-            leaves = policy.initial_leaves(5, device, critic=False)
-            out, _ = policy.choose(
+            tensors = policy.initial_tensors(5, device, critic=False)
+            out, _ = policy.step(
                 obs,
-                leaves,
+                tensors,
                 reset,
                 deterministic,
                 inplace=inplace,
-                beside=(torch.zeros(5, device=device), mask),
+                auxiliary=(torch.zeros(5, device=device), mask),
             )
             shapes = [tuple(one.shape) for one in out]
             assert shapes == [(5, 2, 1), (5,), (5, 2), (5, 2)]
@@ -162,14 +162,14 @@ def test_a_step_off_the_cpu_never_asks_for_a_value(
     spaces = {"observation": observation, "action": action}
     policy = make_policy(kind=kind, **{k: v for k, v in spaces.items() if v is not None})
     policy.to("meta")
-    obs = torch.zeros(5, *policy.observation_space.shape, device="meta")
+    obs = policy.reader.example(5, policy.device)
     reset = torch.zeros(5, dtype=torch.bool, device="meta")
-    actor, leaves = policy.actor(num_envs=5, deterministic=deterministic), ()
+    actor, tensors = policy.actor(num_envs=5, deterministic=deterministic), ()
     state = policy.initial_state(5)
     with _OneDevice():
         for inplace in (False, True):
-            leaves = policy.network.initial_leaves(5, policy.device, critic=False)
-            out, _ = policy.choose(obs, leaves, reset, deterministic, inplace=inplace)
+            tensors = policy.network.initial_tensors(5, policy.device, critic=False)
+            out, _ = policy.step(obs, tensors, reset, deterministic, inplace=inplace)
             assert out.shape == (5, *policy.action_space.shape) and out.device.type == "meta"
         policy.act(obs, state, reset, deterministic)
         actor(obs, reset)

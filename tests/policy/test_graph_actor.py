@@ -14,19 +14,14 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from xlstm_rl.envs.leaves import map_leaves, stack_values
+from xlstm_rl.envs.spaces.leaves import map_leaves, stack_values
+from xlstm_rl.memory.config import MEMORIES
 from xlstm_rl.policy import Actor, GraphActor, Policy
 
 Make = Callable[..., Policy]
-MEMORIES = [
-    {"kind": "xlstm", "pattern": "m"},
-    {"kind": "xlstm", "pattern": "s"},
-    {"kind": "xlstm", "pattern": "ms"},
-    {"kind": "lstm"},
-    {"kind": "gru"},
-    {"kind": "mlp"},
-]
-IDS = ["m", "s", "ms", "lstm", "gru", "mlp"]
+PATTERNS = {pattern: {"pattern": pattern} for pattern in ("m", "s", "ms")}
+KINDS = {kind: {"kind": kind} for kind in MEMORIES.classes if kind != "xlstm"}
+VARIANTS = PATTERNS | KINDS
 B = 3
 
 
@@ -62,7 +57,7 @@ def _episodes(steps: int = 200, rows: int = B) -> Iterator[tuple[Any, Any]]:
 
 
 @pytest.mark.parametrize("critic", ["shared", "separate"])
-@pytest.mark.parametrize("memory", MEMORIES, ids=IDS)
+@pytest.mark.parametrize("memory", VARIANTS.values(), ids=VARIANTS.keys())
 def test_it_acts_as_the_plain_actor_does(
     make_policy: Make, memory: dict[str, Any], critic: str
 ) -> None:
@@ -117,9 +112,9 @@ def test_nested_observations_actions_masks_and_the_step_before(
         if as_tensors:
             obs = map_leaves(torch.as_tensor, obs)
         mask = {"gear": (np.eye(3, dtype=np.int8)[rng.integers(3, size=2)],)}
-        beside = {"reward": rng.normal(size=2), "action_mask": mask}
+        auxiliary = {"reward": rng.normal(size=2), "action_mask": mask}
         reset = np.array([t == 5, t == 8])
-        ours, theirs = graph(obs, reset, **beside), plain(obs, reset, **beside)
+        ours, theirs = graph(obs, reset, **auxiliary), plain(obs, reset, **auxiliary)
         pairs = zip(tree_leaves(ours), tree_leaves(theirs), strict=True)
         assert all(bool((a == b).all()) for a, b in pairs)
         assert (np.asarray(ours["gear"][0]) - 1 == mask["gear"][0].argmax(1)).all()
@@ -136,12 +131,12 @@ def test_discrete_observations(make_policy: Make) -> None:
 def test_the_state_is_fresh_at_first_and_lives_where_it_lay(make_policy: Make) -> None:
     policy = make_policy()
     graph = _graph_actor(policy)
-    assert all(not leaf.any() for leaf in policy.unpack_state(graph.state, B))
-    where = [leaf.data_ptr() for leaf in graph._leaves]
+    assert all(not tensor.any() for tensor in policy.unpack_state(graph.state, B))
+    where = [tensor.data_ptr() for tensor in graph._tensors]
     for obs, reset in _episodes(5):
         graph(obs, reset)
     graph.state = policy.initial_state(B)
-    assert [leaf.data_ptr() for leaf in graph._leaves] == where
+    assert [tensor.data_ptr() for tensor in graph._tensors] == where
 
 
 def test_what_was_handed_out_is_never_overwritten(make_policy: Make) -> None:
@@ -265,13 +260,13 @@ def _on_gpu(t: Any) -> Any:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("as_tensors", [False, True], ids=["numpy", "tensors"])
-@pytest.mark.parametrize("memory", MEMORIES, ids=IDS)
+@pytest.mark.parametrize("memory", VARIANTS.values(), ids=VARIANTS.keys())
 def test_a_captured_step_equals_the_plain_one(
     make_policy: Make, memory: dict[str, Any], as_tensors: bool
 ) -> None:
     policy = make_policy(**memory).to("cuda")
     plain, graph = policy.actor(B), policy.actor(B, cuda_graph=True)
-    assert all(not leaf.any() for leaf in policy.unpack_state(graph.state, B))
+    assert all(not tensor.any() for tensor in policy.unpack_state(graph.state, B))
     for obs, reset in _episodes():
         if as_tensors:
             obs, reset = _on_gpu(obs), _on_gpu(reset)
@@ -280,13 +275,13 @@ def test_a_captured_step_equals_the_plain_one(
         torch.testing.assert_close(
             torch.as_tensor(action), torch.as_tensor(expected), atol=1e-5, rtol=1e-5
         )
-    leaves = policy.unpack_state(graph.state, B), policy.unpack_state(plain.state, B)
-    for mine, theirs in zip(*leaves, strict=True):
+    tensors = policy.unpack_state(graph.state, B), policy.unpack_state(plain.state, B)
+    for mine, theirs in zip(*tensors, strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("memory", MEMORIES, ids=IDS)
+@pytest.mark.parametrize("memory", VARIANTS.values(), ids=VARIANTS.keys())
 def test_a_gpu_policy_acts_as_a_cpu_policy_does(make_policy: Make, memory: dict[str, Any]) -> None:
     policy = make_policy(**memory)
     steps = list(_episodes(60))
@@ -300,7 +295,7 @@ def test_a_gpu_policy_acts_as_a_cpu_policy_does(make_policy: Make, memory: dict[
 @pytest.mark.gpu
 @pytest.mark.parametrize("deterministic", [True, False], ids=["mode", "sample"])
 @pytest.mark.parametrize("action", [gymnasium.spaces.Discrete(3), None], ids=["choice", "torque"])
-@pytest.mark.parametrize("memory", MEMORIES, ids=IDS)
+@pytest.mark.parametrize("memory", VARIANTS.values(), ids=VARIANTS.keys())
 def test_no_way_of_acting_waits_for_the_gpu(
     make_policy: Make,
     waiting_is_an_error: Callable[[], AbstractContextManager[None]],
@@ -331,8 +326,8 @@ def test_a_captured_step_of_nested_spaces_equals_the_plain_one(make_policy: Make
     for t in range(50):
         obs = stack_values(NESTED, [NESTED.sample() for _ in range(B)])
         mask = {"gear": (np.eye(3, dtype=np.int8)[np.random.default_rng(t).integers(3, size=B)],)}
-        beside = {"reward": np.full(B, t / 7), "action_mask": mask}
-        ours, theirs = graph(obs, t % 9 == 0, **beside), plain(obs, t % 9 == 0, **beside)
+        auxiliary = {"reward": np.full(B, t / 7), "action_mask": mask}
+        ours, theirs = graph(obs, t % 9 == 0, **auxiliary), plain(obs, t % 9 == 0, **auxiliary)
         for a, b in zip(tree_leaves(ours), tree_leaves(theirs), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-4)
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from xlstm_rl.memory import MemoryConfig
+from xlstm_rl.memory.config import MEMORIES
 from xlstm_rl.normalization import NormalizationConfig
 from xlstm_rl.policy import Policy, PolicyConfig
 
@@ -19,7 +20,8 @@ def _policy(
     critic: str = "shared",
     **memory: Any,
 ) -> Policy:
-    config = MemoryConfig(**{"pattern": "ms", "width": 16, "num_heads": 2, **memory})
+    blocks = {} if "kind" in memory else {"pattern": "ms", "num_heads": 2}
+    config = MemoryConfig(**{"width": 16, **blocks, **memory})
     network = PolicyConfig(head_width=8, critic=critic)  # type: ignore[arg-type]
     policy = Policy(observation, action, config, network, NormalizationConfig())
     with torch.no_grad():
@@ -45,7 +47,7 @@ def test_memory_changes_the_action_and_reset_forgets(critic: str) -> None:
     assert same.all()
 
 
-@pytest.mark.parametrize("kind", ["xlstm", "lstm", "gru", "mlp"])
+@pytest.mark.parametrize("kind", list(MEMORIES.classes))
 @pytest.mark.parametrize("critic", ["shared", "separate"])
 def test_every_memory_carries_its_state_from_step_to_step(kind: str, critic: str) -> None:
     policy, rng = _policy(critic=critic, kind=kind), np.random.default_rng(0)
@@ -56,12 +58,12 @@ def test_every_memory_carries_its_state_from_step_to_step(kind: str, critic: str
         assert tuple(state.batch_size) == (2,)
     with torch.no_grad():
         x = policy.normalizer(torch.from_numpy(sequence))
-        params, _, leaves = policy.network(x, policy.network.initial_leaves(2), None)
+        params, _, tensors = policy.network(x, policy.network.initial_tensors(2), None)
     distribution = policy.network.distribution
     expected = distribution.to_env(distribution.mode(params[:, -1]))
     np.testing.assert_allclose(action, expected.numpy(), atol=1e-5)
     assert state is not None
-    for a, b in zip(policy.unpack_state(state, 2), leaves, strict=True):
+    for a, b in zip(policy.unpack_state(state, 2), tensors, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
@@ -146,7 +148,7 @@ def test_a_state_of_another_batch_or_policy_is_refused() -> None:
     obs = np.zeros((2, 3), np.float32)
     with pytest.raises(ValueError, match=r"batch size \[5\].*\[2\]"):
         policy.act(obs, policy.initial_state(5))
-    with pytest.raises(ValueError, match=r"\['actor', 'critic'\].*\['actor'\]"):
+    with pytest.raises(ValueError, match=r"\['critic_memory', 'memory'\].*\['memory'\]"):
         policy.act(obs, _policy(critic="separate").initial_state(2))
 
 

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from xlstm_rl import evaluate, load_policy
 from xlstm_rl.cli.options import read_options, refusing_bad_input
-from xlstm_rl.run_folder import latest_checkpoint, run_of
+from xlstm_rl.files import replacing
+from xlstm_rl.runs.folder import latest_checkpoint, run_of
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,10 @@ class EvalOptions:
     """How many episodes."""
 
     seed: int = 0
-    """Seed of the first episode; each following one takes the next."""
+    """Seed of the episodes: each has one of its own from it, which is none of training's."""
+
+    max_episode_steps: int | None = None
+    """Truncate episodes after so many steps; none: the limit of training, or the registered one."""
 
     stochastic: bool = False
     """Sample actions instead of taking the most probable one."""
@@ -59,12 +62,15 @@ def run(args: Sequence[str]) -> int:
         report = _evaluate(options)
     text = json.dumps(report)
     folder = run_of(Path(report["checkpoint"]))
-    (folder / "eval.json").write_text(f"{text}\n", encoding="utf-8")
+    with replacing(folder / "eval.json") as draft:
+        draft.write_text(f"{text}\n", encoding="utf-8")
     print(text if options.json else _sentence(report))
     return 0
 
 
 def _evaluate(options: EvalOptions) -> dict[str, Any]:
+    from xlstm_rl import evaluate, load_policy  # not needed for the help
+
     checkpoint = latest_checkpoint(options.run)
     policy = load_policy(checkpoint)
     result = evaluate(
@@ -74,6 +80,7 @@ def _evaluate(options: EvalOptions) -> dict[str, Any]:
         seed=options.seed,
         deterministic=not options.stochastic,
         video_dir=options.video,
+        max_episode_steps=options.max_episode_steps,
     )
     trained_on = None if policy.env_config is None else policy.env_config.id
     return {
@@ -81,10 +88,12 @@ def _evaluate(options: EvalOptions) -> dict[str, Any]:
         "episodes": options.episodes,
         "seed": options.seed,
         "deterministic": not options.stochastic,
+        "max_episode_steps": options.max_episode_steps,
         "mean": result.mean,
         "std": result.std,
         "min": min(result.returns),
         "max": max(result.returns),
+        "success_rate": result.success_rate,
         "returns": result.returns,
         "lengths": result.lengths,
         "checkpoint": str(checkpoint),
@@ -92,9 +101,10 @@ def _evaluate(options: EvalOptions) -> dict[str, Any]:
 
 
 def _sentence(report: dict[str, Any]) -> str:
-    lengths = report["lengths"]
+    lengths, success = report["lengths"], report["success_rate"]
+    told = "" if success is None else f", success rate {success:.2f}"
     return (
         f"{report['env']}: return {report['mean']:.2f} ± {report['std']:.2f} over "
         f"{report['episodes']} episodes (min {report['min']:.2f}, max {report['max']:.2f}), "
-        f"length {sum(lengths) / len(lengths):.1f} on average"
+        f"length {sum(lengths) / len(lengths):.1f} on average{told}"
     )

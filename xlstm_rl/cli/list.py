@@ -3,27 +3,37 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from inspect import getdoc
-from typing import Literal, get_args, get_type_hints
+from typing import Any, Literal
 
 from tyro.conf import Positional
 
 from xlstm_rl.cli.options import read_options
 from xlstm_rl.config import list_configs
+from xlstm_rl.options.kinds import Registry
+
+What = Literal["configs", "distributions", "envs", "loggers", "memories", "wrappers"]
 
 
 @dataclass(frozen=True)
 class ListOptions:
     """Show what there is."""
 
-    what: Positional[Literal["configs", "envs", "memories", "wrappers"]]
-    """Configurations for --config, environments of this library, kinds of memory, or wrappers for
-    env.wrappers."""
+    what: Positional[What]
+    """Configurations for --config, environments of this library, wrappers for env.wrappers, or the
+    kinds of memory, action distribution and logger."""
 
 
 def run(args: Sequence[str]) -> int:
-    """Print one line per configuration, environment, memory or wrapper."""
+    """Print one line per thing of the kind that is asked for."""
     options = read_options(ListOptions, args, "list")
-    show = {"configs": _configs, "envs": _envs, "memories": _memories, "wrappers": _wrappers}
+    show = {
+        "configs": _configs,
+        "distributions": _distributions,
+        "envs": _envs,
+        "loggers": _loggers,
+        "memories": _memories,
+        "wrappers": _wrappers,
+    }
     print("\n".join(show[options.what]()))
     return 0
 
@@ -40,15 +50,34 @@ def _envs() -> list[str]:
     return [*list_envs(), "and every environment registered with Gymnasium"]
 
 
-def _memories() -> list[str]:
-    from xlstm_rl.memory import MemoryConfig, make_memory
+def _distributions() -> list[str]:
+    from xlstm_rl.policy.config import DISTRIBUTIONS
 
-    kinds = get_args(get_type_hints(MemoryConfig)["kind"])
-    memories = {kind: make_memory(MemoryConfig(kind=kind)) for kind in kinds}
+    return _kinds(DISTRIBUTIONS)
+
+
+def _loggers() -> list[str]:
+    from xlstm_rl.runs.loggers.config import LOGGERS
+
+    return _kinds(LOGGERS)
+
+
+def _memories() -> list[str]:
+    from xlstm_rl.memory.config import MEMORIES
+
+    return _kinds(MEMORIES)
+
+
+def _kinds(registry: Registry) -> list[str]:
+    """One line per registered kind: its name, then what it is."""
     return [
-        f"{kind:<14}{(getdoc(memory) or '').partition(chr(10))[0]}"
-        for kind, memory in memories.items()
+        f"{kind:<14}{_first_line(registry.target(kind) or options)}"
+        for kind, options in registry.classes.items()
     ]
+
+
+def _first_line(described: Any) -> str:
+    return (getdoc(described) or "").partition("\n")[0]
 
 
 def _wrappers() -> list[str]:

@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from xlstm_rl import __version__
-from xlstm_rl.config.errors import ConfigError, one_line, suggestion
+from xlstm_rl.cli.pipes import PIPE_CLOSED, is_output_unread, say
+from xlstm_rl.config.errors import ConfigError, one_line
 from xlstm_rl.errors import CheckpointError
+from xlstm_rl.options.arguments import did_you_mean
 
 COMMANDS = {
     "train": "train an agent; without options, PPO with an xLSTM on CartPole without velocities",
     "eval": "play whole episodes with the policy of a run and report its return",
     "plot": "draw the learning curves of runs",
-    "list": "what there is: configs, envs, memories",
+    "list": "what there is: configs, envs, wrappers, memories, distributions, loggers",
 }
 """Each command's module in this package, and what it does."""
 
@@ -24,7 +26,8 @@ _OK, _FAILED, _BAD_USAGE, _INTERRUPTED = 0, 1, 2, 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status.
 
-    0: success. 1: the run failed. 2: bad usage or configuration. 130: interrupted.
+    0: success. 1: the run failed. 2: bad usage or configuration. 130: interrupted, 143:
+    terminated, 141: nobody reads the output any more; in training, saved each time.
     Errors are one line on standard error; `--debug`, or XLSTM_RL_DEBUG=1, shows the traceback.
     """
     args = list(sys.argv[1:] if argv is None else argv)
@@ -32,26 +35,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = [word for word in args if word != "--debug"]
     name = args[0] if args and args[0] in COMMANDS else None
     try:
-        if name is None:
-            return _without_command(args)
-        # Commands are imported one at a time, so that help does not wait for torch.
-        command = import_module(f"xlstm_rl.cli.{name}")
-        return int(command.run(args[1:]))
+        try:
+            return _run(name, args)
+        finally:
+            print(end="", flush=True)  # a closed pipe is noticed here, and not at exit
     except KeyboardInterrupt:
-        print("xlstm-rl: interrupted", file=sys.stderr)
+        say("xlstm-rl: interrupted", sys.stderr)
         return _INTERRUPTED
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and is_output_unread():
+            return PIPE_CLOSED
         if debug:
             traceback.print_exc()
         command_name = f"xlstm-rl {name}" if name else "xlstm-rl"
         message = one_line(error)
         if isinstance(error, ConfigError | CheckpointError):
-            print(f"{command_name}: {message}", file=sys.stderr)
+            say(f"{command_name}: {message}", sys.stderr)
             return _BAD_USAGE
         what = f"{type(error).__name__}: {message}" if message else type(error).__name__
         hint = "" if debug else " (--debug shows where)"
-        print(f"{command_name}: failed: {what}{hint}", file=sys.stderr)
+        say(f"{command_name}: failed: {what}{hint}", sys.stderr)
         return _FAILED
+
+
+def _run(name: str | None, args: Sequence[str]) -> int:
+    if name is None:
+        return _without_command(args)
+    # Commands are imported one at a time, so that help does not wait for torch.
+    command = import_module(f"xlstm_rl.cli.{name}")
+    return int(command.run(args[1:]))
 
 
 def _without_command(args: Sequence[str]) -> int:
@@ -64,7 +76,7 @@ def _without_command(args: Sequence[str]) -> int:
         return _OK
     if not args:
         raise ConfigError(f"expected a command: {', '.join(COMMANDS)}; --help says more")
-    hint = suggestion(args[0], COMMANDS) or f"; there are {', '.join(COMMANDS)}"
+    hint = did_you_mean(args[0], COMMANDS) or f"; there are {', '.join(COMMANDS)}"
     raise ConfigError(f"no such command {args[0]!r}{hint}")
 
 

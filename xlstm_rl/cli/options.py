@@ -3,13 +3,15 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from xlstm_rl.config import ConfigError, parse_config
 from xlstm_rl.config.errors import one_line
-from xlstm_rl.config.values import registry
+from xlstm_rl.options.fields import is_mapping, own_fields
+from xlstm_rl.options.kinds import classes_of, is_section, kinds_of
 
 OptionsT = TypeVar("OptionsT")
 
@@ -39,7 +41,7 @@ def _print_help(cls: type[OptionsT], args: Sequence[str], command: str, file: Pa
         default = parse_config(cls, (), file)
     with suppress(ConfigError):
         default = parse_config(cls, words, file)
-    with registry:
+    with _metavars(cls):
         tyro.cli(
             cls,
             prog=f"xlstm-rl {command}",
@@ -47,6 +49,34 @@ def _print_help(cls: type[OptionsT], args: Sequence[str], command: str, file: Pa
             default=default,
             config=(tyro.conf.AvoidSubcommands,),
         )
+
+
+def _metavars(cls: type) -> ConstructorRegistry:
+    """How the help shows mappings, and the word that says of which kind a section is."""
+    words: dict[Any, list[str]] = {}
+    sections = [cls]
+    while sections:
+        for _, annotation in own_fields(sections.pop()).values():
+            kinds = kinds_of(annotation) if is_section(annotation) else None
+            if kinds is not None:
+                words |= {Literal[word]: list(kinds.classes) for word in kinds.classes}
+            sections += classes_of(annotation).values() if is_section(annotation) else ()
+
+    def rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+        if not is_mapping(info.type) and info.type not in words:
+            return None
+        known = ",".join(words.get(info.type, ["KEY: VALUE, ..."]))
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar=f"{{{known}}}",
+            instance_from_str=lambda tokens: tokens[0],
+            is_instance=lambda value: True,
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    registry = ConstructorRegistry()
+    registry.primitive_rule(rule)
+    return registry
 
 
 @contextmanager

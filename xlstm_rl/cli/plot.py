@@ -7,7 +7,6 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from xlstm_rl.cli.options import read_options
-from xlstm_rl.plotting import plot_runs
 
 
 @dataclass(frozen=True)
@@ -27,5 +26,7 @@ class PlotOptions:
 def run(args: Sequence[str]) -> int:
     """Draw the figure and say where it is."""
     options = read_options(PlotOptions, args, "plot")
+    from xlstm_rl.runs.plotting import plot_runs  # not needed for the help
+
     print(f"wrote {plot_runs(options.runs, options.out)}")
     return 0

@@ -2,17 +2,19 @@
 
 import dataclasses
 import shlex
+import signal
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from xlstm_rl.agents import TrainConfig, make_agent
 from xlstm_rl.cli.options import read_options, refusing_bad_input
-from xlstm_rl.config import find_config
-from xlstm_rl.config.fields import FLAG_ONLY
-from xlstm_rl.progress import TrainingProgress
+from xlstm_rl.cli.pipes import PIPE_CLOSED, say
+from xlstm_rl.config import FLAG_ONLY, find_config
+from xlstm_rl.runs.signals import Stopped, stopped_once
 
-_INTERRUPTED = 130
+_STOPPED = {128 + signal.SIGINT: "interrupted; ", 128 + signal.SIGTERM: "terminated; "}
 
 
 @dataclass(frozen=True)
@@ -39,17 +41,28 @@ def run(args: Sequence[str]) -> int:
         agent = make_agent(config)
         # Whoever trains from the command line wants the policy afterwards, logger or not.
         folder = agent.open_run()
+    from xlstm_rl.runs.progress import TrainingProgress
+
+    status = 0
     try:
-        with TrainingProgress(config.total_steps) as progress:
-            agent.learn(on_update=progress.update)
-    except KeyboardInterrupt:
-        agent.save(folder)
-        print(f"interrupted; {_where(folder)}")
-        return _INTERRUPTED
+        with stopped_once():
+            try:
+                with TrainingProgress(config.total_steps) as progress:
+                    agent.learn(on_update=progress.update)
+                if progress.is_unread:
+                    status = PIPE_CLOSED
+            except KeyboardInterrupt as stop:
+                status = 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
+                agent.save(folder)
     finally:
-        agent.close()
-    print(_where(folder))
-    return 0
+        # The signal may have reached the environments' processes too.
+        with suppress(Exception) if status else nullcontext():
+            agent.close()
+    if status:
+        say(f"{_STOPPED.get(status, '')}{_where(folder)}")
+    else:
+        print(_where(folder))
+    return status
 
 
 def _config_file(args: Sequence[str]) -> Path | None:

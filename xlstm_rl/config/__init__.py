@@ -7,9 +7,11 @@ through the same checks wherever it came from.
 from xlstm_rl.config.errors import ConfigError
 from xlstm_rl.config.named import find_config, list_configs
 from xlstm_rl.config.parse import config_from_dict, config_to_dict, parse_config
+from xlstm_rl.config.settings import FLAG_ONLY
 from xlstm_rl.config.yaml_file import load_yaml, save_yaml
 
 __all__ = [
+    "FLAG_ONLY",
     "ConfigError",
     "config_from_dict",
     "config_to_dict",

@@ -3,7 +3,8 @@
 from importlib.resources import files
 from pathlib import Path
 
-from xlstm_rl.config.errors import ConfigError, suggestion
+from xlstm_rl.config.errors import ConfigError
+from xlstm_rl.options.arguments import did_you_mean, user_path
 
 
 def list_configs() -> dict[str, str]:
@@ -24,13 +25,13 @@ def find_config(name: str) -> Path:
     packaged = _packaged()
     if name in packaged:
         return packaged[name]
-    path = Path(name)
+    path = user_path(name)
     if path.is_file():
         return path
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         problem = "is a folder" if path.is_dir() else "no such file"
         raise ConfigError(f"--config {name}: {problem}; expected a YAML file")
-    hint = suggestion(name, packaged)
+    hint = did_you_mean(name, packaged)
     raise ConfigError(
         f"--config {name}: no such configuration{hint or '; expected a YAML file or a name'}"
         f" (there are {', '.join(sorted(packaged))})"

@@ -3,21 +3,24 @@
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING
+from dataclasses import MISSING, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from xlstm_rl.config.choice import choose_variants
 from xlstm_rl.config.errors import ConfigError, one_line
-from xlstm_rl.config.fields import (
-    Chosen,
+from xlstm_rl.config.settings import (
     Setting,
-    find_fields,
-    own_fields,
+    all_paths,
+    as_flag,
+    expand,
+    is_positional,
     settings_from_args,
-    settings_from_mapping,
 )
-from xlstm_rl.config.yaml_file import load_yaml
+from xlstm_rl.config.yaml_file import load_yaml, parse_yaml
+from xlstm_rl.options.arguments import did_you_mean
+from xlstm_rl.options.fields import convert, is_flag, is_mapping, is_sequence, own_fields
+from xlstm_rl.options.kinds import Kinds, classes_of, is_section, kinds_of
+from xlstm_rl.options.section import refusal
 
 ConfigT = TypeVar("ConfigT")
 
@@ -37,28 +40,14 @@ def parse_config(
     Raises:
         ConfigError: In one line, what is wrong and where it was written.
     """
-    fields = find_fields(cls)
-    settings: list[Setting] = []
+    settings = []
     if isinstance(file, Mapping):
-        settings += settings_from_mapping(file, fields)
+        settings = [Setting((), file, "")]
     elif file is not None:
-        settings += settings_from_mapping(load_yaml(file), fields, source=str(file))
-    settings += settings_from_args(args, fields)
-    chosen = choose_variants(cls, settings)
-    fields = find_fields(cls, chosen=chosen)
-
-    values = {path: field.default for path, field in fields.items()}
-    for setting in settings:
-        path = setting.field.path
-        if setting.key is None:
-            values[path] = setting.value
-        else:
-            values[path] = {**(values[path] or {}), setting.key: setting.value}
-    for path, field in fields.items():
-        if values[path] is MISSING:
-            name = path.upper() if field.positional else field.flag
-            raise ConfigError(f"{name} is missing; --help says what it is")
-    return _build(cls, values, settings, chosen)
+        settings = [Setting((), load_yaml(file), f"{file}:")]
+    settings += settings_from_args(cls, args)
+    config: ConfigT = _Builder(cls).build(cls, settings)
+    return config
 
 
 def config_from_dict(cls: type[ConfigT], mapping: Mapping[str, Any], source: str = "") -> ConfigT:
@@ -72,51 +61,133 @@ def config_from_dict(cls: type[ConfigT], mapping: Mapping[str, Any], source: str
     Raises:
         ConfigError: In one line, what is wrong and where it was written.
     """
-    fields = find_fields(cls)
-    settings = settings_from_mapping(mapping, fields, source)
-    chosen = choose_variants(cls, settings)
-    fields = find_fields(cls, chosen=chosen)
-    values = {path: field.default for path, field in fields.items()}
-    values |= {setting.field.path: setting.value for setting in settings}
-    for path, value in values.items():
+    where = f"{source}:" if source else ""
+    config: ConfigT = _Builder(cls, where).build(cls, [Setting((), mapping, where)])
+    return config
+
+
+class _Builder:
+    """Builds a configuration from the inside out, and knows what came from where."""
+
+    def __init__(self, root: type, file: str | None = None) -> None:
+        self._root = root
+        self._file = file
+        self._sources: dict[str, str] = {}
+
+    def build(
+        self, annotation: Any, settings: Sequence[Setting], prefix: str = "", default: Any = None
+    ) -> Any:
+        """The section at `prefix`, whose type is `annotation`.
+
+        `default` is an object whose values stand where nothing is set; None: the class's own do.
+        """
+        settings = expand(settings, annotation, prefix[:-1])
+        cls = type(default) if default is not None else next(iter(classes_of(annotation).values()))
+        kinds = kinds_of(annotation)
+        if kinds is not None:
+            cls, settings = _choose(kinds, settings, cls)
+        fields, arguments = own_fields(cls), {}
+        for setting in settings:
+            field, kind = fields.get(setting.path[0], (None, None))
+            if field is None or (field.metadata.get("flag_only") and not setting.is_words):
+                self._refuse(setting, cls, annotation, prefix)
+        for name, (field, kind) in fields.items():
+            own = [replace(s, path=s.path[1:]) for s in settings if s.path[0] == name]
+            value = _default(field, default if type(default) is cls else None)
+            if is_section(kind):
+                inner = None if value is MISSING else value
+                arguments[name] = self.build(kind, own, f"{prefix}{name}.", inner)
+            else:
+                arguments[name] = self._value(f"{prefix}{name}", kind, own, value)
+        try:
+            return cls(**arguments)
+        except ConfigError:
+            raise
+        except ValueError as error:
+            raise ConfigError(f"{one_line(error)}{self._blame(str(error))}") from None
+
+    def _value(self, path: str, kind: Any, settings: Sequence[Setting], value: Any) -> Any:
+        for setting in settings:
+            given, shown = setting.value, None
+            self._sources[path] = setting.source
+            try:
+                if setting.is_words:
+                    shown = " ".join(given)
+                    given = _read_words(given, Any if setting.path else kind)
+                if setting.path:
+                    value = {**({} if value is MISSING else value), ".".join(setting.path): given}
+                else:
+                    value = convert(given, kind, shown)
+            except ValueError as error:
+                raise ConfigError(f"{setting.source}: {error}") from None
+        if value is MISSING and self._file is not None:
+            raise ConfigError(f"{self._file}{path} is missing")
         if value is MISSING:
-            raise ConfigError(f"{source}:{path} is missing".lstrip(":"))
-    return _build(cls, values, settings, chosen)
+            name = path.upper() if is_positional(kind) else as_flag(path)
+            raise ConfigError(f"{name} is missing; --help says what it is")
+        return value
+
+    def _refuse(self, setting: Setting, cls: type, annotation: Any, prefix: str) -> None:
+        name, source = setting.path[0], setting.source
+        why = refusal(cls, kinds_of(annotation), prefix, name)
+        if why is None and "." in name:
+            why = "no such key; write a key of a section as `section: {key: value}`"
+        elif why is None:
+            known = [prefix + own for own in own_fields(cls)]
+            known += all_paths(self._root, with_flags=setting.is_words)
+            hint = did_you_mean(prefix + ".".join(setting.path), known)
+            if setting.is_words:
+                *_, close = hint.removesuffix("?").split(" ")
+                hint = f"; did you mean {as_flag(close)}?" if hint else "; --help lists them"
+            what = "option" if setting.is_words else "key"
+            why = f"no such {what}{hint or '; known here: ' + ', '.join(sorted(own_fields(cls)))}"
+        raise ConfigError(f"{source}: {why}")
+
+    def _blame(self, message: str) -> str:
+        """Where the values that a class's own check complains about were written."""
+        sources = [
+            source
+            for path, source in self._sources.items()
+            # Keys of a plain mapping name only themselves, which says nothing new.
+            if source != path and re.search(rf"(?<![\w.]){re.escape(path)}(?![\w.])", message)
+        ]
+        return f" (from {', '.join(sources)})" if sources else ""
 
 
-def _build(
-    cls: type[ConfigT],
-    values: Mapping[str, Any],
-    settings: Sequence[Setting],
-    chosen: Chosen,
-    prefix: str = "",
-) -> ConfigT:
-    arguments: dict[str, Any] = {}
-    for field, annotation in own_fields(cls):
-        path = prefix + field.name
-        if path in values:
-            arguments[field.name] = values[path]
-        else:
-            section = chosen.get(f"{path}.", annotation)
-            arguments[field.name] = _build(section, values, settings, chosen, f"{path}.")
+def _choose(kinds: Kinds, settings: Sequence[Setting], cls: type) -> tuple[type, Sequence[Setting]]:
+    """The class that the last tag names, with the settings of which it is the only tag."""
+    tags = [setting for setting in settings if setting.path == (kinds.tag,)]
+    if not tags:
+        return cls, settings
+    value = tags[-1].value
+    word = kinds.word(",".join(value) if tags[-1].is_words else value)
     try:
-        return cls(**arguments)
-    except ConfigError:
-        raise
+        cls = kinds.find(word)
     except ValueError as error:
-        raise ConfigError(f"{one_line(error)}{_blame(str(error), settings)}") from None
+        raise ConfigError(f"{tags[-1].source}: {error}") from None
+    rest = [setting for setting in settings if setting not in tags]
+    return cls, [replace(tags[-1], value=word, is_words=False), *rest]
 
 
-def _blame(message: str, settings: Sequence[Setting]) -> str:
-    """Where the values that a class's own check complains about were written."""
-    named = {
-        setting.field.path: setting.source
-        for setting in settings
-        if re.search(rf"(?<![\w.]){re.escape(setting.field.path)}(?![\w.])", message)
-    }
-    # Keys of a plain mapping name only themselves, which says nothing new.
-    sources = [source for path, source in named.items() if source != path]
-    return f" (from {', '.join(sources)})" if sources else ""
+def _read_words(words: list[str], kind: Any) -> Any:
+    """What the words behind a flag of this type are in Python; those of a key may be anything."""
+    if is_sequence(kind):
+        return words
+    if not words and is_flag(kind):
+        return True
+    if not words:
+        raise ConfigError("expected a value after it")
+    text = " ".join(words)
+    return parse_yaml(text) if kind is Any or is_mapping(kind) else text
+
+
+def _default(field: "dataclasses.Field[Any]", parent: Any) -> Any:
+    """What a field holds when nobody sets it; `MISSING` where it must be set."""
+    if parent is not None:
+        return getattr(parent, field.name)
+    if field.default is not MISSING:
+        return field.default
+    return MISSING if field.default_factory is MISSING else field.default_factory()
 
 
 def config_to_dict(config: Any) -> dict[str, Any]:
@@ -126,26 +197,21 @@ def config_to_dict(config: Any) -> dict[str, Any]:
         ConfigError: A value, such as an object among keyword arguments, cannot be written down.
     """
     return {
-        field.name: _plain(getattr(config, field.name), field.name)
-        for field in dataclasses.fields(config)
+        name: _plain(getattr(config, name), name)
+        for name, (field, _) in own_fields(type(config)).items()
         if not field.metadata.get("flag_only")
     }
 
 
 def _plain(value: Any, path: str) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            field.name: _plain(getattr(value, field.name), f"{path}.{field.name}")
-            for field in dataclasses.fields(value)
-        }
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(key): _plain(item, f"{path}.{key}") for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item, path) for item in value]
-    if isinstance(value, Path):
-        return str(value)
     if hasattr(value, "item"):  # a NumPy number
         return value.item()
-    if value is None or isinstance(value, str | bool | int | float):
-        return value
+    if value is None or isinstance(value, str | bool | int | float | Path):
+        return str(value) if isinstance(value, Path) else value
     raise ConfigError(f"{path}: expected a value that YAML can hold, got {value!r}")

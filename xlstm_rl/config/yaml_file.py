@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from xlstm_rl.config.errors import ConfigError, one_line
+from xlstm_rl.options.arguments import user_path
 
 _PLAIN_VALUES = (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
@@ -82,7 +83,7 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
         ConfigError: The file cannot be read, is not YAML, or holds something else.
     """
     try:
-        value = parse_yaml(Path(path).read_text(encoding="utf-8"))
+        value = parse_yaml(user_path(path).read_text(encoding="utf-8"))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     except UnicodeDecodeError:
@@ -101,4 +102,4 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
 def save_yaml(value: Mapping[str, Any], path: str | Path) -> None:
     """Write a plain mapping as YAML, in its own order; `load_yaml` reads the same back."""
     text = yaml.dump(dict(value), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
-    Path(path).write_text(text, encoding="utf-8")
+    user_path(path).write_text(text, encoding="utf-8")

@@ -7,8 +7,14 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
 from xlstm_rl.kernels.checks import check_inplace
+from xlstm_rl.options.arguments import check_whole
 
-Leaves = tuple[Tensor, ...]
+StateTensors = tuple[Tensor, ...]
+"""The state of a memory as bare tensors, batch first, in the order of its `state_keys`."""
+
+Leaves = StateTensors
+"""The name of `StateTensors` before version 0.2."""
+
 StateKey = str | tuple[str, ...]
 
 
@@ -17,9 +23,9 @@ class Memory(nn.Module, ABC):
 
     `reset[b, t]` is true where step t is the first of an episode: the state before it is fresh,
     that is all zeros. State is passed in and handed back, never kept here, and never written into
-    unless `step_leaves` is asked to.
+    unless `step_tensors` is asked to.
 
-    `forward` and `step` speak TensorDict; `forward_leaves` and `step_leaves` do the same with the
+    `forward` and `step` speak TensorDict; `forward_tensors` and `step_tensors` do the same with the
     bare tensors of the state, in the order of `state_keys`, for loops in which building a
     TensorDict at every step would cost more than the memory itself.
 
@@ -36,15 +42,15 @@ class Memory(nn.Module, ABC):
 
     @abstractmethod
     def _sequence(
-        self, x: Tensor, leaves: Leaves | None, reset: Tensor | None
-    ) -> tuple[Tensor, Leaves]:
+        self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None
+    ) -> tuple[Tensor, StateTensors]:
         """Run x [B, T, D]; the arguments are checked."""
 
     @abstractmethod
     def _step(
-        self, x: Tensor, leaves: Leaves | None, reset: Tensor | None, inplace: bool
-    ) -> tuple[Tensor, Leaves]:
-        """Run x [B, D], with `inplace` into the given leaves; the arguments are checked."""
+        self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None, inplace: bool
+    ) -> tuple[Tensor, StateTensors]:
+        """Run x [B, D], with `inplace` into the given tensors; the arguments are checked."""
 
     def forward(
         self, x: Tensor, state: TensorDictBase | None = None, reset: Tensor | None = None
@@ -62,9 +68,9 @@ class Memory(nn.Module, ABC):
         Raises:
             ValueError: If a shape, a type or the keys of the state do not fit.
         """
-        leaves = None if state is None else self.unpack_state(state)
-        y, leaves = self.forward_leaves(x, leaves, reset)
-        return y, self.pack_state(leaves, x.shape[0])
+        tensors = None if state is None else self.unpack_state(state)
+        y, tensors = self.forward_tensors(x, tensors, reset)
+        return y, self.pack_state(tensors, x.shape[0])
 
     def step(
         self, x: Tensor, state: TensorDictBase | None = None, reset: Tensor | None = None
@@ -82,29 +88,30 @@ class Memory(nn.Module, ABC):
         Raises:
             ValueError: If a shape, a type or the keys of the state do not fit.
         """
-        leaves = None if state is None else self.unpack_state(state)
-        y, leaves = self.step_leaves(x, leaves, reset)
-        return y, self.pack_state(leaves, x.shape[0])
+        tensors = None if state is None else self.unpack_state(state)
+        y, tensors = self.step_tensors(x, tensors, reset)
+        return y, self.pack_state(tensors, x.shape[0])
 
-    def forward_leaves(
-        self, x: Tensor, leaves: Leaves | None = None, reset: Tensor | None = None
-    ) -> tuple[Tensor, Leaves]:
+    def forward_tensors(
+        self, x: Tensor, tensors: StateTensors | None = None, reset: Tensor | None = None
+    ) -> tuple[Tensor, StateTensors]:
         """Do what `forward` does, with the state as bare tensors in the order of `state_keys`."""
         if x.dim() != 3 or x.shape[2] != self.width or x.shape[1] == 0:
             raise ValueError(
                 f"x has shape {list(x.shape)}, expected [B, T, {self.width}] with T >= 1; "
                 "for a single step [B, D] call step"
             )
-        self._check_state_and_reset(x, leaves, reset)
-        return self._sequence(x, leaves, reset)
+        self._check_state_and_reset(x, tensors, reset)
+        y, after = self._sequence(x, tensors, reset)
+        return y, self._keep_dtypes(x, tensors, after)
 
-    def step_leaves(
+    def step_tensors(
         self,
         x: Tensor,
-        leaves: Leaves | None = None,
+        tensors: StateTensors | None = None,
         reset: Tensor | None = None,
         inplace: bool = False,
-    ) -> tuple[Tensor, Leaves]:
+    ) -> tuple[Tensor, StateTensors]:
         """Do what `step` does, with the state as bare tensors in the order of `state_keys`.
 
         On a CUDA device nothing here waits for the device, so that a step can be captured in a
@@ -112,13 +119,13 @@ class Memory(nn.Module, ABC):
 
         Args:
             x: Inputs [B, D].
-            leaves: State before the step, batch first; None: fresh.
+            tensors: State before the step, batch first; None: fresh.
             reset: bool [B], true where the step is the first of an episode; None: nowhere.
-            inplace: Overwrite the leaves, rows that are reset included, and hand the same tensors
+            inplace: Overwrite the tensors, rows that are reset included, and hand the same tensors
                 back; for acting, without gradients. Each keeps its dtype.
 
         Raises:
-            ValueError: If a shape or a type does not fit, or if `inplace` has no leaves.
+            ValueError: If a shape or a type does not fit, or if `inplace` has no tensors.
             RuntimeError: If `inplace` would overwrite what gradients need.
         """
         if x.dim() != 2 or x.shape[1] != self.width:
@@ -126,11 +133,23 @@ class Memory(nn.Module, ABC):
                 f"x has shape {list(x.shape)}, expected [B, {self.width}]; "
                 "for a sequence [B, T, D] call the memory itself"
             )
-        self._check_state_and_reset(x, leaves, reset)
+        self._check_state_and_reset(x, tensors, reset)
         if inplace:
             weights = self.parameters() if torch.is_grad_enabled() else ()
-            check_inplace(inplace, leaves, x, *weights)
-        return self._step(x, leaves, reset, inplace)
+            check_inplace(inplace, tensors, x, *weights)
+        y, after = self._step(x, tensors, reset, inplace)
+        return y, after if inplace else self._keep_dtypes(x, tensors, after)
+
+    def _keep_dtypes(
+        self, x: Tensor, before: StateTensors | None, after: StateTensors
+    ) -> StateTensors:
+        """Return a state in the dtypes that it came in, whatever autocast computed with."""
+        kind = x.device.type  # of "meta" torch refuses to say
+        if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
+            return after
+        if before is None:
+            before = self.initial_tensors(x.shape[0], x.device)
+        return tuple(new.to(old.dtype) for new, old in zip(after, before, strict=True))
 
     def initial_state(
         self,
@@ -145,14 +164,15 @@ class Memory(nn.Module, ABC):
             device: Where it lies; None: where the parameters lie.
             dtype: Its type; None: that of the parameters.
         """
-        return self.pack_state(self.initial_leaves(batch_size, device, dtype), batch_size)
+        batch_size = check_whole("batch_size", batch_size, 0)
+        return self.pack_state(self.initial_tensors(batch_size, device, dtype), batch_size)
 
-    def initial_leaves(
+    def initial_tensors(
         self,
         batch_size: int,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
-    ) -> Leaves:
+    ) -> StateTensors:
         """Return a fresh state as bare tensors in the order of `state_keys`."""
         parameter = next(self.parameters())
         device = parameter.device if device is None else device
@@ -162,35 +182,40 @@ class Memory(nn.Module, ABC):
             for shape in self.state_shapes
         )
 
-    def pack_state(self, leaves: Leaves, batch_size: int | None = None) -> TensorDict:
+    # The names of these three before version 0.2.
+    forward_leaves = forward_tensors
+    step_leaves = step_tensors
+    initial_leaves = initial_tensors
+
+    def pack_state(self, tensors: StateTensors, batch_size: int | None = None) -> TensorDict:
         """Build the TensorDict of a state from its bare tensors.
 
         Args:
-            leaves: The tensors in the order of `state_keys`, batch first.
+            tensors: The tensors in the order of `state_keys`, batch first.
             batch_size: B; needed only by memories without state, which have no tensor to tell it.
 
         Raises:
             ValueError: If there are too many or too few tensors, or their batch sizes differ.
         """
-        self._check_leaf_count(leaves)
+        self._check_tensor_count(tensors)
         if batch_size is None:
-            if not leaves:
+            if not tensors:
                 raise ValueError("a memory without state cannot tell its batch size; pass it")
-            batch_size = leaves[0].shape[0]
-        for key, leaf in zip(self.state_keys, leaves, strict=True):
-            if leaf.shape[0] != batch_size:
-                raise ValueError(f"state {key} has batch {leaf.shape[0]}, expected {batch_size}")
+            batch_size = tensors[0].shape[0]
+        for key, tensor in zip(self.state_keys, tensors, strict=True):
+            if tensor.shape[0] != batch_size:
+                raise ValueError(f"state {key} has batch {tensor.shape[0]}, expected {batch_size}")
         nested: dict[str, dict[str, Tensor] | Tensor] = {}
-        for key, leaf in zip(self.state_keys, leaves, strict=True):
+        for key, tensor in zip(self.state_keys, tensors, strict=True):
             if isinstance(key, str):
-                nested[key] = leaf
+                nested[key] = tensor
             else:
                 group = nested.setdefault(key[0], {})
                 assert isinstance(group, dict)
-                group[key[1]] = leaf
+                group[key[1]] = tensor
         return TensorDict(nested, batch_size=[batch_size])
 
-    def unpack_state(self, state: TensorDictBase) -> Leaves:
+    def unpack_state(self, state: TensorDictBase) -> StateTensors:
         """Return the bare tensors of a state in the order of `state_keys`.
 
         Raises:
@@ -210,14 +235,15 @@ class Memory(nn.Module, ABC):
         return tuple(state.get(key) for key in self.state_keys)
 
     def _check_state_and_reset(
-        self, x: Tensor, leaves: Leaves | None, reset: Tensor | None
+        self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None
     ) -> None:
-        if leaves is not None:
-            self._check_leaf_count(leaves)
-            for key, shape, leaf in zip(self.state_keys, self.state_shapes, leaves, strict=True):
-                if leaf.shape[0] != x.shape[0] or leaf.shape[1:] != shape:
+        if tensors is not None:
+            self._check_tensor_count(tensors)
+            for key, shape, tensor in zip(self.state_keys, self.state_shapes, tensors, strict=True):
+                if tensor.shape[0] != x.shape[0] or tensor.shape[1:] != shape:
                     raise ValueError(
-                        f"state {key} has shape {list(leaf.shape)}, expected {[x.shape[0], *shape]}"
+                        f"state {key} has shape {list(tensor.shape)}, "
+                        f"expected {[x.shape[0], *shape]}"
                     )
         if reset is not None:
             if reset.shape != x.shape[:-1]:
@@ -227,9 +253,9 @@ class Memory(nn.Module, ABC):
             if reset.dtype != torch.bool:
                 raise ValueError(f"reset has dtype {reset.dtype}, expected torch.bool")
 
-    def _check_leaf_count(self, leaves: Leaves) -> None:
-        if len(leaves) != len(self.state_keys):
+    def _check_tensor_count(self, tensors: StateTensors) -> None:
+        if len(tensors) != len(self.state_keys):
             raise ValueError(
-                f"the state has {len(leaves)} tensors, expected {len(self.state_keys)}: "
+                f"the state has {len(tensors)} tensors, expected {len(self.state_keys)}: "
                 f"{list(self.state_keys)}"
             )

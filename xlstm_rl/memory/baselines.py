@@ -4,10 +4,16 @@ from abc import abstractmethod
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xlstm_rl.memory.base import Leaves, Memory, StateKey
-from xlstm_rl.memory.config import MemoryConfig
+from xlstm_rl.kernels.autograd import transforming
+from xlstm_rl.memory.base import Memory, StateKey, StateTensors
+from xlstm_rl.memory.config import LayeredConfig
+
+
+def _spelt_out() -> bool:
+    return transforming() or torch.compiler.is_exporting()
 
 
 class _RecurrentMemory(Memory):
@@ -16,10 +22,14 @@ class _RecurrentMemory(Memory):
     With resets the network runs from one step at which any row resets to the next. (One packed
     sequence of all episodes takes fewer steps in a row, but on the CPU it misses torch's fast
     path: measured up to 6 times slower, unless almost every step has a reset.)
+
+    Under the transforms of `torch.func`, which know neither torch's network nor its cells, and in
+    an export, which cannot look where the resets are, the sequence runs step by step, in the
+    equations of a cell.
     """
 
     def __init__(
-        self, config: MemoryConfig, network: nn.LSTM | nn.GRU, names: tuple[str, ...]
+        self, config: LayeredConfig, network: nn.LSTM | nn.GRU, names: tuple[str, ...]
     ) -> None:
         shapes: dict[StateKey, tuple[int, ...]] = {
             name: (config.num_layers, config.width) for name in names
@@ -29,19 +39,25 @@ class _RecurrentMemory(Memory):
         self.network = network
 
     @abstractmethod
-    def _run_network(self, x: Tensor, state: Leaves) -> tuple[Tensor, Leaves]:
+    def _run_network(self, x: Tensor, state: StateTensors) -> tuple[Tensor, StateTensors]:
         """Run the fused network on x [B, T, D] from the states [layers, B, D]."""
 
     @abstractmethod
-    def _run_cell(self, x: Tensor, state: Leaves, layer: int) -> Leaves:
+    def _run_cell(self, x: Tensor, state: StateTensors, layer: int) -> StateTensors:
         """Run one layer's cell on x [B, D] from the states [B, D]; the output is state 0."""
 
+    @abstractmethod
+    def _run_equations(self, x: Tensor, state: StateTensors, layer: int) -> StateTensors:
+        """Do what `_run_cell` does in operations that every transform knows."""
+
     def _sequence(
-        self, x: Tensor, leaves: Leaves | None, reset: Tensor | None
-    ) -> tuple[Tensor, Leaves]:
-        if leaves is None:
-            leaves = self.initial_leaves(x.shape[0], x.device, x.dtype)
-        state = tuple(leaf.transpose(0, 1).contiguous() for leaf in leaves)
+        self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None
+    ) -> tuple[Tensor, StateTensors]:
+        if tensors is None:
+            tensors = self.initial_tensors(x.shape[0], x.device, x.dtype)
+        if _spelt_out():
+            return self._sequence_of_steps(x, tensors, reset)
+        state = tuple(tensor.transpose(0, 1).contiguous() for tensor in tensors)
         if reset is None:
             y, state = self._run_network(x, state)
         else:
@@ -51,33 +67,44 @@ class _RecurrentMemory(Memory):
                 borders = [0, *borders]
             for begin, end in pairwise(borders):
                 fresh = reset[:, begin, None]  # broadcasts over [layers, B, D]
-                state = tuple(leaf.masked_fill(fresh, 0.0) for leaf in state)
+                state = tuple(tensor.masked_fill(fresh, 0.0) for tensor in state)
                 y, state = self._run_network(x[:, begin:end], state)
                 outputs.append(y)
             y = torch.cat(outputs, 1)
-        return y, tuple(leaf.transpose(0, 1) for leaf in state)
+        return y, tuple(tensor.transpose(0, 1) for tensor in state)
+
+    def _sequence_of_steps(
+        self, x: Tensor, tensors: StateTensors, reset: Tensor | None
+    ) -> tuple[Tensor, StateTensors]:
+        outputs = []
+        for t in range(x.shape[1]):
+            fresh = None if reset is None else reset[:, t]
+            y, tensors = self._step(x[:, t], tensors, fresh, inplace=False)
+            outputs.append(y)
+        return torch.stack(outputs, 1), tensors
 
     def _step(
-        self, x: Tensor, leaves: Leaves | None, reset: Tensor | None, inplace: bool
-    ) -> tuple[Tensor, Leaves]:
-        if leaves is None:
-            old = self.initial_leaves(x.shape[0], x.device, x.dtype)
+        self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None, inplace: bool
+    ) -> tuple[Tensor, StateTensors]:
+        if tensors is None:
+            old = self.initial_tensors(x.shape[0], x.device, x.dtype)
         elif reset is not None:
-            old = tuple(leaf.masked_fill(reset[:, None, None], 0.0) for leaf in leaves)
+            old = tuple(tensor.masked_fill(reset[:, None, None], 0.0) for tensor in tensors)
         else:
-            old = leaves
+            old = tensors
         layers = []
+        run_cell = self._run_equations if _spelt_out() else self._run_cell
         for layer in range(self.network.num_layers):
-            state = self._run_cell(x, tuple(leaf[:, layer] for leaf in old), layer)
+            state = run_cell(x, tuple(tensor[:, layer] for tensor in old), layer)
             x = state[0]
             layers.append(state)
-        per_leaf = zip(*layers, strict=True)
-        if not inplace or leaves is None:
-            return x, tuple(torch.stack(states, 1) for states in per_leaf)
-        for leaf, states in zip(leaves, per_leaf, strict=True):
+        per_tensor = zip(*layers, strict=True)
+        if not inplace or tensors is None:
+            return x, tuple(torch.stack(states, 1) for states in per_tensor)
+        for tensor, states in zip(tensors, per_tensor, strict=True):
             for layer, state in enumerate(states):
-                leaf[:, layer] = state
-        return x, leaves
+                tensor[:, layer] = state
+        return x, tensors
 
     def _cell_weights(self, layer: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         w_ih, w_hh, b_ih, b_hh = self.network.all_weights[layer]
@@ -87,41 +114,54 @@ class _RecurrentMemory(Memory):
 class LSTMMemory(_RecurrentMemory):
     """An LSTM of `num_blocks` layers; state h and c, each [B, layers, D]."""
 
-    def __init__(self, config: MemoryConfig) -> None:
+    def __init__(self, config: LayeredConfig) -> None:
         network = nn.LSTM(config.width, config.width, config.num_layers, batch_first=True)
         super().__init__(config, network, ("h", "c"))
 
-    def _run_network(self, x: Tensor, state: Leaves) -> tuple[Tensor, Leaves]:
+    def _run_network(self, x: Tensor, state: StateTensors) -> tuple[Tensor, StateTensors]:
         y, new = self.network(x, state)
         return y, new
 
-    def _run_cell(self, x: Tensor, state: Leaves, layer: int) -> Leaves:
+    def _run_cell(self, x: Tensor, state: StateTensors, layer: int) -> StateTensors:
         return torch.lstm_cell(x, state, *self._cell_weights(layer))
+
+    def _run_equations(self, x: Tensor, state: StateTensors, layer: int) -> StateTensors:
+        (h, c), (w_ih, w_hh, b_ih, b_hh) = state, self._cell_weights(layer)
+        i, f, g, o = (F.linear(x, w_ih, b_ih) + F.linear(h, w_hh, b_hh)).chunk(4, -1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        return torch.sigmoid(o) * torch.tanh(c), c
 
 
 class GRUMemory(_RecurrentMemory):
     """A GRU of `num_blocks` layers; state h [B, layers, D]."""
 
-    def __init__(self, config: MemoryConfig) -> None:
+    def __init__(self, config: LayeredConfig) -> None:
         network = nn.GRU(config.width, config.width, config.num_layers, batch_first=True)
         super().__init__(config, network, ("h",))
 
-    def _run_network(self, x: Tensor, state: Leaves) -> tuple[Tensor, Leaves]:
+    def _run_network(self, x: Tensor, state: StateTensors) -> tuple[Tensor, StateTensors]:
         y, new = self.network(x, state[0])
         return y, (new,)
 
-    def _run_cell(self, x: Tensor, state: Leaves, layer: int) -> Leaves:
+    def _run_cell(self, x: Tensor, state: StateTensors, layer: int) -> StateTensors:
         return (torch.gru_cell(x, state[0], *self._cell_weights(layer)),)
+
+    def _run_equations(self, x: Tensor, state: StateTensors, layer: int) -> StateTensors:
+        (h,), (w_ih, w_hh, b_ih, b_hh) = state, self._cell_weights(layer)
+        r_x, z_x, n_x = F.linear(x, w_ih, b_ih).chunk(3, -1)
+        r_h, z_h, n_h = F.linear(h, w_hh, b_hh).chunk(3, -1)
+        n = torch.tanh(n_x + torch.sigmoid(r_x + r_h) * n_h)
+        return (n + torch.sigmoid(z_x + z_h) * (h - n),)
 
 
 class MLPMemory(Memory):
     """An MLP that remembers nothing, what a memory has to beat; its state is empty.
 
     Each of its `num_blocks` blocks maps D -> 3 D -> D, as many weights as a GRU layer has, or an
-    mLSTM block of expansion 2.
+    mLSTM block of `proj_factor` 2.
     """
 
-    def __init__(self, config: MemoryConfig) -> None:
+    def __init__(self, config: LayeredConfig) -> None:
         super().__init__(config.width, {})
         self.config = config
         layers: list[nn.Module] = []
@@ -131,11 +171,11 @@ class MLPMemory(Memory):
         self.network = nn.Sequential(*layers)
 
     def _sequence(
-        self, x: Tensor, leaves: Leaves | None, reset: Tensor | None
-    ) -> tuple[Tensor, Leaves]:
+        self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None
+    ) -> tuple[Tensor, StateTensors]:
         return self.network(x), ()
 
     def _step(
-        self, x: Tensor, leaves: Leaves | None, reset: Tensor | None, inplace: bool
-    ) -> tuple[Tensor, Leaves]:
+        self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None, inplace: bool
+    ) -> tuple[Tensor, StateTensors]:
         return self.network(x), ()

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xlstm_rl.kernels.autograd import transforming
+
 NORM_EPS = 1e-5
 _MERGED_BLOCK = 16  # measured: smaller blocks cost a batched matmul more than the zeros beside them
 
@@ -50,14 +52,35 @@ def _merge_blocks(weight: Tensor, merge: int) -> Tensor:
     return merged.view(-1, merge * size_in, merge * size_out)
 
 
+def layer_norm(x: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Normalise x [..., D] over its last axis, then scale by weight [D]."""
+    if transforming():
+        # a forward-mode derivative of torch's own is wrong once it is differentiated again: it
+        # takes mean and deviation for constants (torch 2.13)
+        centred = x - x.mean(-1, keepdim=True)
+        normed = centred * (centred.square().mean(-1, keepdim=True) + NORM_EPS).rsqrt()
+        return normed if weight is None else normed * weight
+    return F.layer_norm(x, x.shape[-1:], weight, eps=NORM_EPS)
+
+
+class LayerNorm(nn.LayerNorm):
+    """`layer_norm` with a weight of its own and no bias."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, eps=NORM_EPS, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x [..., D] to [..., D]."""
+        return layer_norm(x, self.weight)
+
+
 def head_norm(h: Tensor, weight: Tensor) -> Tensor:
     """Normalise each head of h [..., H, V] by itself and scale by weight [H * V].
 
     Returns:
         [..., H * V].
     """
-    normed = F.layer_norm(h, h.shape[-1:], eps=NORM_EPS)
-    return normed.flatten(-2) * weight
+    return layer_norm(h).flatten(-2) * weight
 
 
 class GatedFeedForward(nn.Module):

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xlstm_rl.kernels import causal_conv1d, causal_conv1d_step, mlstm, mlstm_step
-from xlstm_rl.memory.base import Leaves
-from xlstm_rl.memory.config import MemoryConfig
+from xlstm_rl.memory.base import StateTensors
+from xlstm_rl.memory.config import XLSTMConfig
 from xlstm_rl.memory.layers import (
-    NORM_EPS,
+    LayerNorm,
     block_diagonal_linear,
     conv_init_,
     head_norm,
@@ -31,11 +31,11 @@ class MLSTMBlock(nn.Module):
     linear in [q, k, v]; `(norm(h) + skip * c) * silu(z)` is projected down and added to x.
     """
 
-    def __init__(self, config: MemoryConfig, num_blocks: int) -> None:
+    def __init__(self, config: XLSTMConfig, num_blocks: int) -> None:
         super().__init__()
         width, inner, heads = config.width, config.inner_width, config.num_heads
         self.width, self.num_blocks, self.num_heads = width, num_blocks, heads
-        self.conv_window = config.conv_window
+        self.conv_window = config.conv1d_kernel_size
         gate, backend = config.forget_gate, config.backend
         self._convolve: Convolve = partial(causal_conv1d, backend=backend)
         self._convolve_step: Convolve = partial(causal_conv1d_step, backend=backend)
@@ -44,7 +44,7 @@ class MLSTMBlock(nn.Module):
         )
         self._cell_step: Cell = partial(mlstm_step, forget_gate=gate, backend=backend)
 
-        self.norm = nn.LayerNorm(width, eps=NORM_EPS, bias=False)
+        self.norm = LayerNorm(width)
         self.up = nn.Linear(width, 2 * inner, bias=config.bias)
         if self.conv_window:
             self.conv_weight = nn.Parameter(torch.empty(inner, self.conv_window))
@@ -86,40 +86,40 @@ class MLSTMBlock(nn.Module):
         nn.init.ones_(self.skip)
 
     def forward(
-        self, x: Tensor, leaves: Leaves | None, reset: Tensor | None
-    ) -> tuple[Tensor, Leaves]:
-        """Run x [B, T, D] from the state `leaves` with reset [B, T]."""
-        return self._run(x, leaves, reset, self._convolve, self._cell)
+        self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None
+    ) -> tuple[Tensor, StateTensors]:
+        """Run x [B, T, D] from the state `tensors` with reset [B, T]."""
+        return self._run(x, tensors, reset, self._convolve, self._cell)
 
     def step(
-        self, x: Tensor, leaves: Leaves | None, reset: Tensor | None, inplace: bool = False
-    ) -> tuple[Tensor, Leaves]:
-        """Run x [B, D] from the state `leaves`, with `inplace` into them, with reset [B]."""
+        self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None, inplace: bool = False
+    ) -> tuple[Tensor, StateTensors]:
+        """Run x [B, D] from the state `tensors`, with `inplace` into them, with reset [B]."""
         convolve, cell = self._convolve_step, self._cell_step
         if inplace:
             convolve, cell = partial(convolve, inplace=True), partial(cell, inplace=True)
-        y, new = self._run(x, leaves, reset, convolve, cell)
-        if inplace and leaves is not None and new[0] is not leaves[0]:
+        y, new = self._run(x, tensors, reset, convolve, cell)
+        if inplace and tensors is not None and new[0] is not tensors[0]:
             # under autocast the convolution worked on a copy in another dtype
-            new = (leaves[0].copy_(new[0]), *new[1:])
+            new = (tensors[0].copy_(new[0]), *new[1:])
         return y, new
 
     def _run(
         self,
         x: Tensor,
-        leaves: Leaves | None,
+        tensors: StateTensors | None,
         reset: Tensor | None,
         convolve: Convolve,
         cell: Cell,
-    ) -> tuple[Tensor, Leaves]:
+    ) -> tuple[Tensor, StateTensors]:
         """Do what a sequence and a step have in common: everything but the two kernels."""
         lead, heads = x.shape[:-1], self.num_heads
         u, z = self.up(self.norm(x)).chunk(2, -1)
-        conv_leaves: Leaves = ()
+        conv_state: StateTensors = ()
         if self.conv_window:
-            old = None if leaves is None else leaves[0].to(u.dtype)
+            old = None if tensors is None else tensors[0].to(u.dtype)
             c, new = convolve(u, self.conv_weight, self.conv_bias, reset, old, activation="silu")
-            conv_leaves = (new,)
+            conv_state = (new,)
         else:
             c = u
         qkv = block_diagonal_linear(torch.cat([c, c, u], -1), self.qkv_weight)
@@ -127,6 +127,6 @@ class MLSTMBlock(nn.Module):
             qkv = qkv + self.qkv_bias.to(qkv.dtype)  # differs under autocast
         i, f = F.linear(qkv, self.gate_weight, self.gate_bias).chunk(2, -1)
         q, k, v = qkv.view(*lead, 3, heads, -1).unbind(-3)
-        h, state = cell(q, k, v, i, f, reset, None if leaves is None else leaves[-3:])
+        h, state = cell(q, k, v, i, f, reset, None if tensors is None else tensors[-3:])
         h = torch.addcmul(head_norm(h, self.head_norm_weight), self.skip, c) * F.silu(z)
-        return x + self.down(h), (*conv_leaves, *state)
+        return x + self.down(h), (*conv_state, *state)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xlstm_rl.memory.config import MemoryConfig
+from xlstm_rl.memory.config import XLSTMConfig
 from xlstm_rl.memory.layers import ACTIVATIONS
 from xlstm_rl.memory.mlstm_block import MLSTMBlock
 from xlstm_rl.memory.slstm_block import SLSTMBlock
@@ -64,7 +64,7 @@ def from_reference(stack: nn.Module) -> XLSTMStack:
     return memory
 
 
-def _read_config(stack: Any) -> MemoryConfig:
+def _read_config(stack: Any) -> XLSTMConfig:
     """Describe the stack as a configuration of ours."""
     pattern = "".join("m" if b.config.mlstm is not None else "s" for b in stack.blocks)
     options: dict[str, Any] = {
@@ -78,7 +78,7 @@ def _read_config(stack: Any) -> MemoryConfig:
         _read_slstm(stack.blocks[pattern.index("s")].config, options)
     if "m" in pattern:
         _read_mlstm(stack.blocks[pattern.index("m")].config.mlstm, options)
-    return MemoryConfig(**options)
+    return XLSTMConfig(**options)
 
 
 def _read_slstm(block: Any, options: dict[str, Any]) -> None:
@@ -90,9 +90,9 @@ def _read_slstm(block: Any, options: dict[str, Any]) -> None:
                 f"slstm_block.slstm.{field}={value!r} cannot be taken over; only {known!r} can"
             )
     options["num_heads"] = cell.num_heads
-    options["conv_window"] = cell.conv1d_kernel_size
+    options["conv1d_kernel_size"] = cell.conv1d_kernel_size
     if feed_forward is None:
-        options["feed_forward_factor"] = 0.0
+        options["feedforward_proj_factor"] = 0.0
         return
     if feed_forward.ff_type != "ffn_gated" or feed_forward.act_fn not in ACTIVATIONS:
         raise ValueError(
@@ -102,22 +102,22 @@ def _read_slstm(block: Any, options: dict[str, Any]) -> None:
         )
     hidden = feed_forward._proj_up_dim
     options["round_to"] = math.gcd(options["round_to"], hidden)
-    options["feed_forward_factor"] = hidden / options["width"]
-    options["feed_forward_activation"] = feed_forward.act_fn
-    options["feed_forward_bias"] = feed_forward.bias
+    options["feedforward_proj_factor"] = hidden / options["width"]
+    options["feedforward_activation"] = feed_forward.act_fn
+    options["feedforward_bias"] = feed_forward.bias
 
 
 def _read_mlstm(layer: Any, options: dict[str, Any]) -> None:
     if options.get("num_heads", layer.num_heads) != layer.num_heads:
         options["slstm_num_heads"] = options["num_heads"]
-    if options.get("conv_window", layer.conv1d_kernel_size) != layer.conv1d_kernel_size:
-        options["slstm_conv_window"] = options["conv_window"]
+    if options.get("conv1d_kernel_size", layer.conv1d_kernel_size) != layer.conv1d_kernel_size:
+        options["slstm_conv1d_kernel_size"] = options["conv1d_kernel_size"]
     options["num_heads"] = layer.num_heads
-    options["conv_window"] = layer.conv1d_kernel_size
+    options["conv1d_kernel_size"] = layer.conv1d_kernel_size
     options["qkv_block_size"] = layer.qkv_proj_blocksize
     options["bias"] = layer.bias
     options["round_to"] = math.gcd(options["round_to"], layer._inner_embedding_dim)
-    options["expansion"] = layer._inner_embedding_dim / options["width"]
+    options["proj_factor"] = layer._inner_embedding_dim / options["width"]
 
 
 def _copy_mlstm(ours: MLSTMBlock, block: Any) -> None:

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from xlstm_rl.kernels import causal_conv1d, causal_conv1d_step, slstm, slstm_step
-from xlstm_rl.memory.base import Leaves
-from xlstm_rl.memory.config import MemoryConfig
+from xlstm_rl.memory.base import StateTensors
+from xlstm_rl.memory.config import XLSTMConfig
 from xlstm_rl.memory.layers import (
-    NORM_EPS,
     GatedFeedForward,
+    LayerNorm,
     block_diagonal_linear,
     conv_init_,
     head_norm,
@@ -30,13 +30,13 @@ class SLSTMBlock(nn.Module):
     a gated feed-forward.
     """
 
-    def __init__(self, config: MemoryConfig, num_blocks: int, block_index: int) -> None:
+    def __init__(self, config: XLSTMConfig, num_blocks: int, block_index: int) -> None:
         super().__init__()
         width = config.width
         heads = config.num_heads if config.slstm_num_heads is None else config.slstm_num_heads
-        window = config.conv_window
-        if config.slstm_conv_window is not None:
-            window = config.slstm_conv_window
+        window = config.conv1d_kernel_size
+        if config.slstm_conv1d_kernel_size is not None:
+            window = config.slstm_conv1d_kernel_size
         self.width, self.num_heads, self.conv_window = width, heads, window
         self.depth = block_index / (num_blocks - 1) if num_blocks > 1 else 0.0
         gate, backend = config.forget_gate, config.backend
@@ -46,7 +46,7 @@ class SLSTMBlock(nn.Module):
         self._cell_step: Cell = partial(slstm_step, forget_gate=gate, backend=backend)
 
         head = width // heads
-        self.norm = nn.LayerNorm(width, eps=NORM_EPS, bias=False)
+        self.norm = LayerNorm(width)
         if window:
             self.conv_weight = nn.Parameter(torch.empty(width, window))
             self.conv_bias = nn.Parameter(torch.empty(width))
@@ -55,15 +55,15 @@ class SLSTMBlock(nn.Module):
         self.recurrent_weight = nn.Parameter(torch.empty(4, heads, head, head))  # from, to
         self.gate_bias = nn.Parameter(torch.empty(4, heads, head))
         self.head_norm_weight = nn.Parameter(torch.empty(width))
-        self.feed_forward_norm: nn.LayerNorm | None = None
+        self.feed_forward_norm: LayerNorm | None = None
         self.feed_forward: GatedFeedForward | None = None
-        if config.feed_forward_width:
-            self.feed_forward_norm = nn.LayerNorm(width, eps=NORM_EPS, bias=False)
+        if config.feedforward_width:
+            self.feed_forward_norm = LayerNorm(width)
             self.feed_forward = GatedFeedForward(
                 width,
-                config.feed_forward_width,
-                config.feed_forward_activation,
-                config.feed_forward_bias,
+                config.feedforward_width,
+                config.feedforward_activation,
+                config.feedforward_bias,
                 num_blocks,
             )
         self.reset_parameters()
@@ -91,40 +91,40 @@ class SLSTMBlock(nn.Module):
             self.feed_forward.reset_parameters()
 
     def forward(
-        self, x: Tensor, leaves: Leaves | None, reset: Tensor | None
-    ) -> tuple[Tensor, Leaves]:
-        """Run x [B, T, D] from the state `leaves` with reset [B, T]."""
-        return self._run(x, leaves, reset, self._convolve, self._cell)
+        self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None
+    ) -> tuple[Tensor, StateTensors]:
+        """Run x [B, T, D] from the state `tensors` with reset [B, T]."""
+        return self._run(x, tensors, reset, self._convolve, self._cell)
 
     def step(
-        self, x: Tensor, leaves: Leaves | None, reset: Tensor | None, inplace: bool = False
-    ) -> tuple[Tensor, Leaves]:
-        """Run x [B, D] from the state `leaves`, with `inplace` into them, with reset [B]."""
+        self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None, inplace: bool = False
+    ) -> tuple[Tensor, StateTensors]:
+        """Run x [B, D] from the state `tensors`, with `inplace` into them, with reset [B]."""
         convolve, cell = self._convolve_step, self._cell_step
         if inplace:
             convolve, cell = partial(convolve, inplace=True), partial(cell, inplace=True)
-        y, new = self._run(x, leaves, reset, convolve, cell)
-        if inplace and leaves is not None and new[0] is not leaves[0]:
+        y, new = self._run(x, tensors, reset, convolve, cell)
+        if inplace and tensors is not None and new[0] is not tensors[0]:
             # under autocast the convolution worked on a copy in another dtype
-            new = (leaves[0].copy_(new[0]), *new[1:])
+            new = (tensors[0].copy_(new[0]), *new[1:])
         return y, new
 
     def _run(
         self,
         x: Tensor,
-        leaves: Leaves | None,
+        tensors: StateTensors | None,
         reset: Tensor | None,
         convolve: Convolve,
         cell: Cell,
-    ) -> tuple[Tensor, Leaves]:
+    ) -> tuple[Tensor, StateTensors]:
         """Do what a sequence and a step have in common: everything but the two kernels."""
         lead, heads = x.shape[:-1], self.num_heads
         u = self.norm(x)
-        conv_leaves: Leaves = ()
+        conv_state: StateTensors = ()
         if self.conv_window:
-            old = None if leaves is None else leaves[0].to(u.dtype)
+            old = None if tensors is None else tensors[0].to(u.dtype)
             c, new = convolve(u, self.conv_weight, self.conv_bias, reset, old, activation="silu")
-            conv_leaves = (new,)
+            conv_state = (new,)
         else:
             c = u
         gates = block_diagonal_linear(
@@ -135,9 +135,9 @@ class SLSTMBlock(nn.Module):
             self.recurrent_weight,
             self.gate_bias,
             reset,
-            None if leaves is None else leaves[-4:],
+            None if tensors is None else tensors[-4:],
         )
         x = x + head_norm(h, self.head_norm_weight)
         if self.feed_forward is not None and self.feed_forward_norm is not None:
             x = x + self.feed_forward(self.feed_forward_norm(x))
-        return x, (*conv_leaves, *state)
+        return x, (*conv_state, *state)

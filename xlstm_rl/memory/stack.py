@@ -4,9 +4,9 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from xlstm_rl.memory.base import Leaves, Memory, StateKey
-from xlstm_rl.memory.config import MemoryConfig
-from xlstm_rl.memory.layers import NORM_EPS
+from xlstm_rl.memory.base import Memory, StateKey, StateTensors
+from xlstm_rl.memory.config import XLSTMConfig
+from xlstm_rl.memory.layers import LayerNorm
 from xlstm_rl.memory.mlstm_block import MLSTMBlock
 from xlstm_rl.memory.slstm_block import SLSTMBlock
 
@@ -17,7 +17,7 @@ class XLSTMStack(Memory):
     Its state has one nested entry per block: `("block_0", "C")` and so on.
     """
 
-    def __init__(self, config: MemoryConfig) -> None:
+    def __init__(self, config: XLSTMConfig) -> None:
         types = config.block_types
         blocks: list[MLSTMBlock | SLSTMBlock] = [
             MLSTMBlock(config, len(types)) if letter == "m" else SLSTMBlock(config, len(types), i)
@@ -31,36 +31,36 @@ class XLSTMStack(Memory):
         super().__init__(config.width, shapes)
         self.config = config
         self.blocks = nn.ModuleList(blocks)
-        self.norm: nn.LayerNorm | nn.Identity = nn.Identity()
+        self.norm: LayerNorm | nn.Identity = nn.Identity()
         if config.final_norm:
-            self.norm = nn.LayerNorm(config.width, eps=NORM_EPS, bias=False)
+            self.norm = LayerNorm(config.width)
         self._counts = [len(block.state_shapes) for block in blocks]
 
     def _sequence(
-        self, x: Tensor, leaves: Leaves | None, reset: Tensor | None
-    ) -> tuple[Tensor, Leaves]:
-        new_leaves: Leaves = ()
-        for block, old in zip(self.blocks, self._per_block(leaves), strict=True):
+        self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None
+    ) -> tuple[Tensor, StateTensors]:
+        new_tensors: StateTensors = ()
+        for block, old in zip(self.blocks, self._per_block(tensors), strict=True):
             x, new = block(x, old, reset)
-            new_leaves += new
-        return self.norm(x), new_leaves
+            new_tensors += new
+        return self.norm(x), new_tensors
 
     def _step(
-        self, x: Tensor, leaves: Leaves | None, reset: Tensor | None, inplace: bool
-    ) -> tuple[Tensor, Leaves]:
-        new_leaves: Leaves = ()
-        for block, old in zip(self.blocks, self._per_block(leaves), strict=True):
+        self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None, inplace: bool
+    ) -> tuple[Tensor, StateTensors]:
+        new_tensors: StateTensors = ()
+        for block, old in zip(self.blocks, self._per_block(tensors), strict=True):
             x, new = cast(MLSTMBlock | SLSTMBlock, block).step(x, old, reset, inplace)
-            new_leaves += new
-        return self.norm(x), new_leaves
+            new_tensors += new
+        return self.norm(x), new_tensors
 
-    def _per_block(self, leaves: Leaves | None) -> list[Leaves | None]:
+    def _per_block(self, tensors: StateTensors | None) -> list[StateTensors | None]:
         """Cut the flat state into that of each block."""
-        if leaves is None:
+        if tensors is None:
             return [None] * len(self._counts)
-        parts: list[Leaves | None] = []
+        parts: list[StateTensors | None] = []
         start = 0
         for count in self._counts:
-            parts.append(leaves[start : start + count])
+            parts.append(tensors[start : start + count])
             start += count
         return parts

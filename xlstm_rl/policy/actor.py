@@ -1,19 +1,19 @@
 """A policy that keeps its memory state between calls."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from xlstm_rl.envs.leaves import map_leaves
+from xlstm_rl.envs.spaces.leaves import map_leaves, row_of
+from xlstm_rl.memory import StateTensors
 from xlstm_rl.normalization import Observation
-from xlstm_rl.policy.actor_critic import Leaves
-from xlstm_rl.policy.beside import Beside, is_set
-from xlstm_rl.policy.observations import map_observation
-
-if TYPE_CHECKING:
-    from xlstm_rl.policy.policy import Policy
+from xlstm_rl.options.arguments import check_whole
+from xlstm_rl.policy.arrays import to_numpy
+from xlstm_rl.policy.auxiliary.reader import AuxiliaryValues, is_set
+from xlstm_rl.policy.encoders.observations import map_observation
+from xlstm_rl.policy.policy_module import PolicyModule
 
 
 class Actor:
@@ -23,14 +23,14 @@ class Actor:
     It carries the actor's memory alone, for no action depends on a separate critic's.
     """
 
-    def __init__(self, policy: "Policy", num_envs: int | None, deterministic: bool) -> None:
-        if num_envs is not None and num_envs < 1:
-            raise ValueError(f"num_envs={num_envs}: expected 1 or more, or None for one unbatched")
+    def __init__(self, policy: PolicyModule, num_envs: int | None, deterministic: bool) -> None:
+        if num_envs is not None:
+            num_envs = check_whole("num_envs", num_envs, 1)
         self.policy = policy
         self.num_envs = num_envs
         self.deterministic = deterministic
         self._batch_size = num_envs or 1
-        self._leaves: Leaves = ()
+        self._tensors: StateTensors = ()
         self._lead = () if num_envs is None else (num_envs,)
         self.state = policy.initial_state(self._batch_size, critic=False)
         self._fresh = True
@@ -38,17 +38,17 @@ class Actor:
     @property
     def state(self) -> TensorDict:
         """A copy of the memory state, batch size `[num_envs]`; assign one to go on from there."""
-        leaves = tuple(leaf.clone() for leaf in self._leaves)
-        return self.policy.pack_state(leaves, self._batch_size, critic=False)
+        tensors = tuple(tensor.clone() for tensor in self._tensors)
+        return self.policy.pack_state(tensors, self._batch_size, critic=False)
 
     @state.setter
     def state(self, state: TensorDict) -> None:
-        leaves = self.policy.unpack_state(state, self._batch_size)
+        tensors = self.policy.unpack_state(state, self._batch_size)
         # tensors made in inference mode could not be overwritten outside of it
         with torch.inference_mode(False), torch.no_grad():
             policy = self.policy
-            count = len(policy.context.state_shapes) + len(policy.network.actor.memory.state_keys)
-            self._store(leaves[:count])
+            count = len(policy.auxiliary.state_shapes) + len(policy.network.trunk.memory.state_keys)
+            self._store(tensors[:count])
         self._fresh = False
 
     def __call__(
@@ -67,8 +67,7 @@ class Actor:
             The action or actions, of the same kind (NumPy or torch) as `obs`.
 
         Raises:
-            ValueError: a shape does not fit the policy or the number of environments, what the
-                policy needs is missing, or a mask allows no action.
+            ValueError: as for `Policy.act`, or a shape does not fit the number of environments.
         """
         made_for = f"{self.num_envs} environments" if self.num_envs else "one, unbatched"
         raw, _, is_tensor = self.policy.reader.read(
@@ -83,34 +82,40 @@ class Actor:
         if action_mask is not None and not self.num_envs:
             action_mask = map_leaves(lambda one: None if one is None else one[None], action_mask)
         fresh = self._fresh or is_set(flags)
-        beside = self.policy.beside.read(
+        auxiliary = self.policy.auxiliary_reader.read(
             raw, self._batch_size, reward, action_mask, fresh, self.policy.device
         )
-        actions = self._hand_out(self._step(raw, flags, beside), is_tensor)
+        actions = self._hand_out(self._step(raw, flags, auxiliary), is_tensor)
         self._fresh = False
         # Gymnasium's Discrete spaces accept NumPy integers, so no further conversion is needed.
-        return actions if self.num_envs else map_leaves(lambda one: one[0], actions)
+        if self.num_envs:
+            return actions
+        return map_leaves(lambda one: one[0], actions) if is_tensor else row_of(actions, 0)
 
-    def _store(self, leaves: Leaves) -> None:
+    def _store(self, tensors: StateTensors) -> None:
         """Take over a state that may go on living elsewhere."""
-        self._leaves = tuple(leaf.clone() for leaf in leaves)
+        self._tensors = tuple(tensor.clone() for tensor in tensors)
+        self._placed = self._place()
 
-    def _step(self, obs: Observation, reset: Tensor | None, beside: Beside) -> Any:
+    def _place(self) -> tuple[torch.device, torch.dtype]:
+        weight = next(self.policy.network.parameters())
+        return weight.device, weight.dtype
+
+    def _step(self, obs: Observation, reset: Tensor | None, auxiliary: AuxiliaryValues) -> Any:
         """Return the actions `[B, ...]` for observations `[B, ...]` from anywhere."""
-        device = self.policy.device
-        leaves = self._leaves
-        if leaves and leaves[0].device != device:  # the policy has moved
-            leaves = tuple(leaf.to(device) for leaf in leaves)
-        action, self._leaves = self.policy.choose(
+        device, _ = placed = self._place()
+        if placed != self._placed:  # the policy was moved or cast
+            self._tensors, self._placed = self.policy.place_tensors(self._tensors), placed
+        action, self._tensors = self.policy.step(
             map_observation(lambda one: one.to(device), obs),
-            leaves,
+            self._tensors,
             None if reset is None else reset.to(device),
             self.deterministic,
             # there a kernel writes where it read; on a CPU it would be a copy more
             inplace=device.type == "cuda",
-            beside=beside,
+            auxiliary=auxiliary,
         )
         return action
 
     def _hand_out(self, action: Any, as_tensor: bool) -> Any:
-        return action if as_tensor else map_leaves(lambda one: one.cpu().numpy(), action)
+        return action if as_tensor else to_numpy(action)

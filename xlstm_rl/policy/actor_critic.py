@@ -7,15 +7,16 @@ import gymnasium
 import torch
 from torch import Tensor, nn
 
-from xlstm_rl.memory import Memory, MemoryConfig, make_memory
+from xlstm_rl.memory import Memory, MemoryConfig, StateTensors, make_memory
 from xlstm_rl.normalization import Observation
-from xlstm_rl.policy.categorical import MASKED_LOGIT
+from xlstm_rl.policy.actions.categorical import LEAST_LOGIT, MASKED_LOGIT
+from xlstm_rl.policy.actions.distributions import make_distribution
+from xlstm_rl.policy.auxiliary.inputs import ACTION_MASK, auxiliary_sizes
 from xlstm_rl.policy.config import PolicyConfig
-from xlstm_rl.policy.context import ACTION_MASK, context_sizes
-from xlstm_rl.policy.distributions import make_distribution
-from xlstm_rl.policy.encoders import make_encoder, make_mlp, orthogonal
+from xlstm_rl.policy.encoders.encoder import make_encoder, make_mlp, orthogonal
 
-Leaves = tuple[Tensor, ...]
+MEMORY, CRITIC_MEMORY = "memory", "critic_memory"
+"""Keys of the memories in a policy's state; the second where the critic has a memory of its own."""
 
 
 class Trunk(nn.Module):
@@ -26,10 +27,10 @@ class Trunk(nn.Module):
         space: gymnasium.Space[Any],
         memory: MemoryConfig,
         policy: PolicyConfig,
-        beside: dict[str, int] | None,
+        auxiliary: dict[str, int] | None,
     ) -> None:
         super().__init__()
-        self.encoder = make_encoder(space, memory.width, policy, beside)
+        self.encoder = make_encoder(space, memory.width, policy, auxiliary)
         self.memory: Memory = make_memory(memory)
 
 
@@ -50,26 +51,26 @@ class Head(nn.Module):
 
 class _Run(Protocol):
     def __call__(
-        self, memory: Memory, x: Tensor, leaves: Leaves, reset: Tensor | None
-    ) -> tuple[Tensor, Leaves]: ...
+        self, memory: Memory, x: Tensor, tensors: StateTensors, reset: Tensor | None
+    ) -> tuple[Tensor, StateTensors]: ...
 
 
 def _run_sequence(
-    memory: Memory, x: Tensor, leaves: Leaves, reset: Tensor | None
-) -> tuple[Tensor, Leaves]:
-    return memory.forward_leaves(x, leaves, reset)
+    memory: Memory, x: Tensor, tensors: StateTensors, reset: Tensor | None
+) -> tuple[Tensor, StateTensors]:
+    return memory.forward_tensors(x, tensors, reset)
 
 
 def _run_step(
-    memory: Memory, x: Tensor, leaves: Leaves, reset: Tensor | None
-) -> tuple[Tensor, Leaves]:
-    return memory.step_leaves(x, leaves, reset)
+    memory: Memory, x: Tensor, tensors: StateTensors, reset: Tensor | None
+) -> tuple[Tensor, StateTensors]:
+    return memory.step_tensors(x, tensors, reset)
 
 
 def _run_step_in_place(
-    memory: Memory, x: Tensor, leaves: Leaves, reset: Tensor | None
-) -> tuple[Tensor, Leaves]:
-    return memory.step_leaves(x, leaves, reset, inplace=True)
+    memory: Memory, x: Tensor, tensors: StateTensors, reset: Tensor | None
+) -> tuple[Tensor, StateTensors]:
+    return memory.step_tensors(x, tensors, reset, inplace=True)
 
 
 class ActorCritic(nn.Module):
@@ -88,106 +89,115 @@ class ActorCritic(nn.Module):
     ) -> None:
         super().__init__()
         self.distribution = make_distribution(action_space, policy)
-        beside = context_sizes(self.distribution, policy)
-        bare = not beside and policy.action_mask == "none"
-        trunk = partial(Trunk, observation_space, memory, policy, None if bare else beside)
-        self.actor = trunk()
-        self.critic = trunk() if policy.critic == "separate" else None
+        auxiliary = auxiliary_sizes(self.distribution, policy)
+        bare = not auxiliary and policy.action_mask == "none"
+        trunk = partial(Trunk, observation_space, memory, policy, None if bare else auxiliary)
+        self.trunk = trunk()
+        self.critic_trunk = trunk() if policy.critic == "separate" else None
         num_outputs, num_free = self.distribution.num_outputs, self.distribution.num_free
         self.log_std: nn.Parameter | None = None
         if num_free:
-            self.log_std = nn.Parameter(torch.full((num_free,), policy.initial_log_std))
+            self.log_std = nn.Parameter(self.distribution.initial_free())
         self.action_head = Head(memory.width, num_outputs, policy, gain=0.01)
         self.value_head = Head(memory.width, 1, policy, gain=1.0)
 
     def memories(self, critic: bool = True) -> dict[str, Memory]:
-        """Return the memories by name, in the order of their leaves in the state.
+        """Return the memories by name, in the order of their tensors in the state.
 
         Args:
             critic: with the critic's, where it has its own.
         """
-        found = {"actor": self.actor.memory}
-        if critic and self.critic is not None:
-            found["critic"] = self.critic.memory
+        found = {MEMORY: self.trunk.memory}
+        if critic and self.critic_trunk is not None:
+            found[CRITIC_MEMORY] = self.critic_trunk.memory
         return found
 
-    def initial_leaves(
+    def initial_tensors(
         self, batch_size: int, device: torch.device | None = None, critic: bool = True
-    ) -> Leaves:
+    ) -> StateTensors:
         """Return the state of a fresh episode: all zeros; `critic` as for `memories`."""
-        leaves: Leaves = ()
+        tensors: StateTensors = ()
         for memory in self.memories(critic).values():
-            leaves += memory.initial_leaves(batch_size, device)
-        return leaves
+            tensors += memory.initial_tensors(batch_size, device)
+        return tensors
 
     def forward(
-        self, observation: Observation, leaves: Leaves, reset: Tensor | None
-    ) -> tuple[Tensor, Tensor, Leaves]:
+        self, observation: Observation, tensors: StateTensors, reset: Tensor | None
+    ) -> tuple[Tensor, Tensor, StateTensors]:
         """Run whole sequences.
 
         Args:
             observation: `[B, T, ...]`, normalised; of a Dict or Tuple space a mapping from the
-                names of its leaves to such tensors, and beside them what `Context.join` adds.
-            leaves: the state before the first step.
+                names of its leaves to such tensors, and what `AuxiliaryInputs.join` adds.
+            tensors: the state before the first step.
             reset: `[B, T]`, true where a step is the first of an episode; None: nowhere.
 
         Returns:
             Distribution parameters `[B, T, num_params]`, values `[B, T]` and the state after the
             last step.
         """
-        return self._evaluate(_run_sequence, observation, leaves, reset)
+        return self._evaluate(_run_sequence, observation, tensors, reset)
 
     def step(
-        self, observation: Observation, leaves: Leaves, reset: Tensor | None
-    ) -> tuple[Tensor, Tensor, Leaves]:
+        self, observation: Observation, tensors: StateTensors, reset: Tensor | None
+    ) -> tuple[Tensor, Tensor, StateTensors]:
         """Run one step: the same as `forward` without the time axis."""
-        return self._evaluate(_run_step, observation, leaves, reset)
+        return self._evaluate(_run_step, observation, tensors, reset)
 
-    def decide(
-        self, observation: Observation, leaves: Leaves, reset: Tensor | None, inplace: bool = False
-    ) -> tuple[Tensor, Leaves]:
+    def action_step(
+        self,
+        observation: Observation,
+        tensors: StateTensors,
+        reset: Tensor | None,
+        inplace: bool = False,
+    ) -> tuple[Tensor, StateTensors]:
         """Run one step for the action alone: `step` without the values.
 
         Args:
             observation: `[B, ...]`, normalised.
-            leaves: the state of the actor's memory; that of a separate critic's may stand behind
+            tensors: the state of the actor's memory; that of a separate critic's may stand behind
                 it, and is then carried along.
             reset: `[B]`, true where the step is the first of an episode; None: nowhere.
-            inplace: overwrite the leaves and hand them back; without gradients.
+            inplace: overwrite the tensors and hand them back; without gradients.
 
         Returns:
             Distribution parameters `[B, num_params]` and the state after the step, of as many
             memories as came in.
         """
         run = _run_step_in_place if inplace else _run_step
-        params, _, after, critic_leaves = self._act(run, observation, leaves, reset)
-        if critic_leaves and self.critic is not None:
-            x = self.critic.encoder(observation)
-            after += run(self.critic.memory, x, critic_leaves, reset)[1]
+        params, _, after, critic_tensors = self._act(run, observation, tensors, reset)
+        if critic_tensors and self.critic_trunk is not None:
+            x = self.critic_trunk.encoder(observation)
+            after += run(self.critic_trunk.memory, x, critic_tensors, reset)[1]
         return params, after
 
     def _evaluate(
-        self, run: _Run, observation: Observation, leaves: Leaves, reset: Tensor | None
-    ) -> tuple[Tensor, Tensor, Leaves]:
-        params, features, after, critic_leaves = self._act(run, observation, leaves, reset)
-        if self.critic is not None:
-            x = self.critic.encoder(observation)
-            features, critic_after = run(self.critic.memory, x, critic_leaves, reset)
+        self, run: _Run, observation: Observation, tensors: StateTensors, reset: Tensor | None
+    ) -> tuple[Tensor, Tensor, StateTensors]:
+        params, features, after, critic_tensors = self._act(run, observation, tensors, reset)
+        if self.critic_trunk is not None:
+            x = self.critic_trunk.encoder(observation)
+            features, critic_after = run(self.critic_trunk.memory, x, critic_tensors, reset)
             after += critic_after
-        return params, self.value_head(features).squeeze(-1), after
+        return params, _at_least_float32(self.value_head(features)).squeeze(-1), after
 
     def _act(
-        self, run: _Run, observation: Observation, leaves: Leaves, reset: Tensor | None
-    ) -> tuple[Tensor, Tensor, Leaves, Leaves]:
+        self, run: _Run, observation: Observation, tensors: StateTensors, reset: Tensor | None
+    ) -> tuple[Tensor, Tensor, StateTensors, StateTensors]:
         """Run the actor's branch: distribution parameters, its features, its state, the rest."""
-        split = len(self.actor.memory.state_keys)
+        split = len(self.trunk.memory.state_keys)
         features, after = run(
-            self.actor.memory, self.actor.encoder(observation), leaves[:split], reset
+            self.trunk.memory, self.trunk.encoder(observation), tensors[:split], reset
         )
-        params = self.action_head(features)
+        params = _at_least_float32(self.action_head(features))
         mask = None if isinstance(observation, Tensor) else observation.get(ACTION_MASK)
         if mask is not None:
-            params = params.masked_fill(~mask, MASKED_LOGIT)
+            params = params.clamp(min=LEAST_LOGIT).masked_fill(~mask, MASKED_LOGIT)
         if self.log_std is not None:
             params = torch.cat((params, self.log_std.expand(*params.shape[:-1], -1)), -1)
-        return params, features, after, leaves[split:]
+        return params, features, after, tensors[split:]
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    """Widen halves, which could neither hold a masked logit nor tell small probabilities apart."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

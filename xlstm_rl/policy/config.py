@@ -1,20 +1,108 @@
 """Configuration of the networks around the memory."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from xlstm_rl.options.fields import Count, CountOrZero
+from xlstm_rl.options.kinds import Registry
+from xlstm_rl.options.section import Section, refuse_unused
+
+DISTRIBUTIONS = Registry("kind")
+"""The kinds of action distribution: the options of each, and its class."""
 
 
 @dataclass(frozen=True)
-class PolicyConfig:
+class DistributionConfig(Section):
+    """How actions are distributed: `kind` says which family, the other options are its own.
+
+    Called, it makes the options of that kind. Those of a distribution of your own derive from it.
+    """
+
+    section = "policy.action_distribution"
+    kinds = DISTRIBUTIONS
+
+    kind: str = ""
+    """The family of distributions, which decides the other options of this section."""
+
+    if TYPE_CHECKING:  # every kind has options of its own
+
+        def __init__(self, kind: str = "auto", **options: Any) -> None: ...
+
+
+@dataclass(frozen=True)
+class GaussianOptions(DistributionConfig):
+    """Independent normals, for spaces of numbers (Box)."""
+
+    std: Literal["free", "state"] = "free"
+    """Standard deviation: `free` parameters, or from the `state`."""
+
+    initial_log_std: float = 0.0
+    """Starting log standard deviation, in units of half the action range."""
+
+    bounds: Literal["clip", "tanh"] = "clip"
+    """How actions keep their bounds: samples beyond one are clipped on their way to the
+    environment, or every sample goes through a tanh whose slope is in the log-probability."""
+
+
+@dataclass(frozen=True)
+class GaussianConfig(GaussianOptions):
+    """Independent normals, for spaces of numbers (Box)."""
+
+    kind: Literal["gaussian"] = "gaussian"
+    """The family of distributions, which decides the other options of this section."""
+
+
+@dataclass(frozen=True)
+class AutoConfig(GaussianOptions):
+    """Whichever family fits: choices are categorical, numbers Gaussian, with these options."""
+
+    kind: Literal["auto"] = "auto"
+    """auto: choices are categorical, numbers Gaussian. Another kind, or `module:Name`, takes the
+    parts of the action space that it fits; it decides the other options of this section."""
+
+
+@dataclass(frozen=True)
+class CategoricalConfig(DistributionConfig):
+    """Independent choices, for Discrete, MultiDiscrete and MultiBinary spaces."""
+
+    kind: Literal["categorical"] = "categorical"
+    """The family of distributions, which decides the other options of this section."""
+
+
+def register_distribution(options: type[DistributionConfig], distribution: Any) -> None:
+    """Give `policy.action_distribution.kind` one name more: the default of `kind` in the options.
+
+    Args:
+        options: The class of the distribution's options.
+        distribution: The `ActionDistribution` whose `for_space` makes it; or `module:Name` of it,
+            which is then imported when the first one is made.
+    """
+    DISTRIBUTIONS.add(options, distribution)
+
+
+register_distribution(AutoConfig, "xlstm_rl.policy.actions.distributions:AutoDistribution")
+register_distribution(GaussianConfig, "xlstm_rl.policy.actions.gaussian:DiagonalGaussian")
+register_distribution(CategoricalConfig, "xlstm_rl.policy.actions.categorical:Categorical")
+
+
+@dataclass(frozen=True)
+class PolicyConfig(Section):
     """Encoder and heads of a policy, and whether actor and critic share one memory."""
 
-    encoder_layers: int = 1
+    section = "policy"
+    renamed = {  # noqa: RUF012
+        "initial_log_std": "action_distribution.initial_log_std",
+        "action_std": "action_distribution.std",
+        "action_bounds": "action_distribution.bounds",
+    }
+
+    encoder_layers: CountOrZero = 1
     """Layers with activation between the observation and the memory (0: a bare projection)."""
 
-    head_layers: int = 1
+    head_layers: CountOrZero = 1
     """Hidden layers of the action head and of the value head (0: one bare projection)."""
 
-    head_width: int = 64
+    head_width: Count = 64
     """Width of the hidden layers in the heads."""
 
     activation: Literal["tanh", "relu", "silu"] = "tanh"
@@ -23,15 +111,8 @@ class PolicyConfig:
     critic: Literal["shared", "separate"] = "separate"
     """`shared`: one encoder and memory feed both heads. `separate`: the critic has its own."""
 
-    initial_log_std: float = 0.0
-    """Starting log standard deviation of Gaussian actions, in units of half the action range."""
-
-    action_std: Literal["free", "state"] = "free"
-    """Standard deviation of Gaussian actions: `free` parameters, or from the `state`."""
-
-    action_bounds: Literal["clip", "tanh"] = "clip"
-    """How Gaussian actions keep their bounds: samples beyond one are clipped on their way to the
-    environment, or every sample goes through a tanh whose slope is in the log-probability."""
+    action_distribution: DistributionConfig = field(default_factory=DistributionConfig)
+    """How actions are distributed."""
 
     image_encoder: Literal["auto", "nature", "impala", "flat"] = "auto"
     """Encoder of uint8 images: Nature DQN's convolutions, IMPALA's residual ones, or one linear
@@ -57,11 +138,10 @@ class PolicyConfig:
     """The key of the mask there."""
 
     def __post_init__(self) -> None:
-        for name in ("encoder_layers", "head_layers"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"policy.{name}={getattr(self, name)}: expected 0 or more")
-        if self.head_width < 1:
-            raise ValueError(f"policy.head_width={self.head_width}: expected 1 or more")
+        super().__post_init__()
+        if self.action_mask == "none":
+            owner = "policy.action_mask=info or observation, but policy.action_mask is none"
+            refuse_unused(self, ("action_mask_key",), owner)
 
     @property
     def mask_in_observation(self) -> str | None:

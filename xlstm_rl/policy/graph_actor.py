@@ -1,20 +1,18 @@
 """An actor whose whole step is captured once in a CUDA graph and then started at one go."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xlstm_rl.envs.leaves import map_leaves
+from xlstm_rl.envs.spaces.leaves import map_leaves
+from xlstm_rl.memory import StateTensors
 from xlstm_rl.normalization import Observation
 from xlstm_rl.policy.actor import Actor
-from xlstm_rl.policy.actor_critic import Leaves
-from xlstm_rl.policy.beside import Beside
-
-if TYPE_CHECKING:
-    from xlstm_rl.policy.policy import Policy
+from xlstm_rl.policy.auxiliary.reader import AuxiliaryValues
+from xlstm_rl.policy.policy_module import PolicyModule
 
 _WARM_UP_STEPS = 3  # they compile kernels and take cuBLAS's workspace: no work for a capture
 
@@ -110,7 +108,7 @@ class _Staged:
 class GraphActor(Actor):
     """An `Actor` with one launch a step: `policy.actor(..., cuda_graph=True)`.
 
-    Captured is `policy.choose`, the step of every other way to act, from raw observations to
+    Captured is `policy.step`, the step of every other way to act, from raw observations to
     actions of the environment: normaliser, encoder, memory in place with its resets, action head,
     mode or sample. What changes **in place** afterwards is seen: weights under an optimiser or
     `load_state_dict`, running statistics. A policy that is moved or cast needs a new actor, and
@@ -128,7 +126,7 @@ class GraphActor(Actor):
 
     def __init__(
         self,
-        policy: "Policy",
+        policy: PolicyModule,
         num_envs: int | None,
         deterministic: bool,
         graph: StepGraph | None = None,
@@ -146,18 +144,31 @@ class GraphActor(Actor):
             )
             self._reset = _Staged(torch.zeros(rows, dtype=torch.bool, device=device))
             self._reset_is_clear = True
-            context, width = policy.context, policy.beside.mask.width
+            auxiliary, width = policy.auxiliary, policy.auxiliary_reader.mask.width
             self._reward = (
-                _Staged(torch.zeros(rows, device=device)) if context.reads_reward else None
+                _Staged(torch.zeros(rows, dtype=torch.float64, device=device))
+                if auxiliary.reads_reward
+                else None
             )
             all_allowed = torch.ones(rows, width, dtype=torch.bool, device=device)
-            self._mask = _Staged(all_allowed) if context.reads_mask else None
+            self._mask = _Staged(all_allowed) if auxiliary.reads_mask else None
             self._action = map_leaves(_Staged, self._graph.capture(self._run))
-            for leaf in self._leaves:  # the warm-up has been here
-                leaf.zero_()
+            for tensor in self._tensors:  # the warm-up has been here
+                tensor.zero_()
         # The graph reads from these addresses: held, so that nobody else is given them.
         self._held = [x.detach() for x in (*policy.parameters(), *policy.buffers())]
         self._address = self._first_address()
+
+    def __getstate__(self) -> Any:
+        """Refuse to be pickled or copied.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError(
+            "a GraphActor holds a CUDA graph, which can be neither pickled nor copied: send the "
+            "policy, and make an actor with policy.actor(..., cuda_graph=True) there"
+        )
 
     def _run(self) -> Any:
         """Do the step from buffer to buffer: what is captured."""
@@ -166,30 +177,30 @@ class GraphActor(Actor):
             obs = {name: staged.tensor for name, staged in self._obs.items()}
         else:
             obs = self._obs.tensor
-        action, _ = self.policy.choose(
+        action, _ = self.policy.step(
             obs,
-            self._leaves,
+            self._tensors,
             self._reset.tensor,
             self.deterministic,
             inplace=True,
-            beside=(
+            auxiliary=(
                 None if self._reward is None else self._reward.tensor,
                 None if self._mask is None else self._mask.tensor,
             ),
         )
         return action
 
-    def _store(self, leaves: Leaves) -> None:
-        if not self._leaves:
-            super()._store(leaves)
-        for mine, new in zip(self._leaves, leaves, strict=True):
+    def _store(self, tensors: StateTensors) -> None:
+        if not self._tensors:
+            super()._store(tensors)
+        for mine, new in zip(self._tensors, tensors, strict=True):
             mine.copy_(new)
 
     def _first_address(self) -> int:
         """Where the weights are now: one stands for all."""
         return next(self.policy.network.parameters()).data_ptr()
 
-    def _step(self, obs: Observation, reset: Tensor | None, beside: Beside) -> Any:
+    def _step(self, obs: Observation, reset: Tensor | None, auxiliary: AuxiliaryValues) -> Any:
         if self._first_address() != self._address:
             raise RuntimeError(
                 "the policy was moved or cast since its step was captured, or given other tensors "
@@ -201,7 +212,7 @@ class GraphActor(Actor):
                 staged.write(obs[name])
         elif isinstance(self._obs, _Staged) and isinstance(obs, Tensor):
             self._obs.write(obs)
-        reward, mask = beside
+        reward, mask = auxiliary
         if self._reward is not None and reward is not None:
             self._reward.write(reward)
         if self._mask is not None and mask is not None:

@@ -7,11 +7,21 @@ export is tracing, the same functions are called as ``torch.library`` ops, which
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from xlstm_rl.kernels.autograd import Grads, first_derivatives_only, wants_gradient
+from xlstm_rl.kernels.autograd import (
+    Grads,
+    differentiable,
+    keep,
+    refuse_forward_mode,
+    wants_gradient,
+)
+from xlstm_rl.kernels.conv1d import reference
 from xlstm_rl.kernels.conv1d.triton import run
 from xlstm_rl.kernels.inplace import has_own_memory, note_overwritten
+
+_NUM_TENSORS = 5
 
 
 def causal_conv1d(
@@ -56,6 +66,12 @@ def causal_conv1d_step(
     return y, end
 
 
+def _equations(*inputs: Any) -> tuple[Tensor, ...]:
+    *tensors, activation = inputs
+    y, end = reference.causal_conv1d(*tensors)
+    return F.silu(y) if activation == "silu" else y, end
+
+
 class _Conv1d(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
@@ -63,12 +79,13 @@ class _Conv1d(torch.autograd.Function):
         return run.forward(*inputs)
 
     @staticmethod
-    @first_derivatives_only
-    def backward(ctx: Any, *grads: Tensor | None) -> Grads:
-        return _recall(ctx, grads, run.backward)
+    @differentiable(_equations, _NUM_TENSORS)
+    def backward(ctx: Any, inputs: Grads, _: Grads, *grads: Tensor | None) -> Grads:
+        return _recall(ctx, inputs, grads, run.backward)
 
 
 @torch.library.custom_op("xlstm_rl::conv1d_triton", mutates_args=())
+@refuse_forward_mode
 def conv1d_op(
     x: Tensor,
     weight: Tensor,
@@ -108,6 +125,7 @@ def _(*inputs: Any) -> list[Tensor]:
 
 
 @torch.library.custom_op("xlstm_rl::conv1d_triton_step", mutates_args=())
+@refuse_forward_mode
 def conv1d_step_op(
     x: Tensor,
     weight: Tensor,
@@ -144,7 +162,9 @@ def _step_inplace(
 
 
 conv1d_step_inplace_op = torch.library.custom_op(
-    "xlstm_rl::conv1d_triton_step_inplace", _step_inplace, mutates_args=("state",)
+    "xlstm_rl::conv1d_triton_step_inplace",
+    refuse_forward_mode(_step_inplace),
+    mutates_args=("state",),
 )
 
 
@@ -154,22 +174,21 @@ def _(x: Tensor, *_: Any) -> Tensor:
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    """Keep the inputs alone; a loss on one output leaves the other's gradient ``None``."""
-    *tensors, ctx.activation = inputs
-    ctx.save_for_backward(*tensors)
-    ctx.set_materialize_grads(False)
+    """Keep the inputs alone."""
+    keep(ctx, inputs, _NUM_TENSORS)
 
 
-def _recall(ctx: Any, grads: Grads, backward: Any) -> Grads:
-    x, weight, bias, reset, state = ctx.saved_tensors
-    dx, dweight, *rest = backward(*grads, x, weight, bias, reset, state, ctx.activation)
+def _recall(ctx: Any, inputs: Grads, grads: Grads, backward: Any) -> Grads:
+    _, _, bias, _, state = inputs
+    dx, dweight, *rest = backward(*grads, *inputs, *ctx.options)
     dbias = None if bias is None else rest.pop(0)
     dstate = None if state is None else rest.pop(0)
     return dx, dweight, dbias, None, dstate, None
 
 
-def _backward_op(ctx: Any, *grads: Tensor | None) -> Grads:
-    return _recall(ctx, grads, conv1d_backward_op)
+@differentiable(_equations, _NUM_TENSORS)
+def _backward_op(ctx: Any, inputs: Grads, _: Grads, *grads: Tensor | None) -> Grads:
+    return _recall(ctx, inputs, grads, conv1d_backward_op)
 
 
 conv1d_op.register_autograd(_backward_op, setup_context=_remember)

@@ -1,4 +1,4 @@
-"""The chunkwise mLSTM: three launches forward, six backward; see kernels/README.md."""
+"""The chunkwise mLSTM: three launches forward, six backward; see kernels/TRITON.md."""
 
 from typing import Any, NamedTuple
 

@@ -5,7 +5,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xlstm_rl.kernels.autograd import Grads, first_derivatives_only, wants_gradient
+from xlstm_rl.kernels.autograd import (
+    Grads,
+    differentiable,
+    keep,
+    refuse_forward_mode,
+    wants_gradient,
+)
+from xlstm_rl.kernels.mlstm import reference
+from xlstm_rl.kernels.mlstm.ops import NUM_TENSORS, equations
 from xlstm_rl.kernels.mlstm.triton.chunkwise import (
     Saved,
     choose_layout,
@@ -72,24 +80,32 @@ class _Chunkwise(torch.autograd.Function):
         return tuple(outputs)
 
     @staticmethod
-    @first_derivatives_only
-    def backward(ctx: Any, *grads: Tensor | None) -> Grads:
-        return _run_chunkwise(ctx, grads, chunkwise_backward_tensors)
+    @differentiable(equations, NUM_TENSORS)
+    def backward(ctx: Any, inputs: Grads, saved: Grads, *grads: Tensor | None) -> Grads:
+        return _run_chunkwise(ctx, inputs, saved, grads, chunkwise_backward_tensors)
+
+
+def _step_equations(*inputs: Any) -> tuple[Tensor, ...]:
+    *tensors, C, n, m, forget_gate = inputs
+    state = None if C is None else (C, n, m)
+    h, after = reference.mlstm_step(*(*tensors, state, forget_gate))
+    return h, *after
 
 
 class _Step(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
-        _keep_step(ctx, inputs, ())
+        keep(ctx, inputs, NUM_TENSORS)
         return _step(*inputs)
 
     @staticmethod
-    @first_derivatives_only
-    def backward(ctx: Any, *grads: Tensor | None) -> Grads:
-        return _run_step(ctx, grads, step_backward_tensors)
+    @differentiable(_step_equations, NUM_TENSORS)
+    def backward(ctx: Any, inputs: Grads, _: Grads, *grads: Tensor | None) -> Grads:
+        return _run_step(ctx, inputs, grads, step_backward_tensors)
 
 
 @torch.library.custom_op("xlstm_rl::mlstm_triton", mutates_args=())
+@refuse_forward_mode
 def chunkwise_op(
     q: Tensor,
     k: Tensor,
@@ -157,6 +173,7 @@ def chunkwise_backward_tensors(*inputs: Any) -> list[Tensor]:
 
 
 @torch.library.custom_op("xlstm_rl::mlstm_step_triton", mutates_args=())
+@refuse_forward_mode
 def step_op(
     q: Tensor,
     k: Tensor,
@@ -233,27 +250,20 @@ def _empty_grads(inputs: tuple[Any, ...]) -> list[Tensor]:
 
 def _keep_chunkwise(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     """Keep the inputs, the final C and n, and what :class:`Saved` names: nothing else is read."""
-    *tensors, ctx.chunk_size, ctx.forget_gate = inputs
-    ctx.save_for_backward(*tensors, *output[1:3], *output[_NUM_OUTPUTS:])
-    ctx.set_materialize_grads(False)
+    keep(ctx, inputs, NUM_TENSORS, *output[1:3], *output[_NUM_OUTPUTS:])
 
 
-def _run_chunkwise(ctx: Any, grads: Grads, run: Any) -> Grads:
-    *inputs, C_T, n_T, C, n, qn = ctx.saved_tensors
-    saved = [C_T, n_T, C, n, qn]
-    outs = run(*grads[:_NUM_OUTPUTS], *inputs, saved, ctx.chunk_size, ctx.forget_gate)
+def _run_chunkwise(ctx: Any, inputs: Grads, saved: Grads, grads: Grads, run: Any) -> Grads:
+    outs = run(*grads[:_NUM_OUTPUTS], *inputs, list(saved), *ctx.options)
     return *_in_place_of(inputs, outs), None, None
 
 
 def _keep_step(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *tensors, ctx.forget_gate = inputs
-    ctx.save_for_backward(*tensors)
-    ctx.set_materialize_grads(False)
+    keep(ctx, inputs, NUM_TENSORS)
 
 
-def _run_step(ctx: Any, grads: Grads, run: Any) -> Grads:
-    inputs = ctx.saved_tensors
-    return *_in_place_of(inputs, run(*grads, *inputs, ctx.forget_gate)), None
+def _run_step(ctx: Any, inputs: Grads, grads: Grads, run: Any) -> Grads:
+    return *_in_place_of(inputs, run(*grads, *inputs, *ctx.options)), None
 
 
 def _in_place_of(inputs: tuple[Tensor | None, ...], grads: list[Tensor]) -> Grads:
@@ -262,12 +272,14 @@ def _in_place_of(inputs: tuple[Tensor | None, ...], grads: list[Tensor]) -> Grad
     return *grads[:5], None, *(state or (None,) * 3)
 
 
-def _backward_chunkwise_op(ctx: Any, *grads: Tensor | None) -> Grads:
-    return _run_chunkwise(ctx, grads, chunkwise_backward_op)
+@differentiable(equations, NUM_TENSORS)
+def _backward_chunkwise_op(ctx: Any, inputs: Grads, saved: Grads, *grads: Tensor | None) -> Grads:
+    return _run_chunkwise(ctx, inputs, saved, grads, chunkwise_backward_op)
 
 
-def _backward_step_op(ctx: Any, *grads: Tensor | None) -> Grads:
-    return _run_step(ctx, grads, step_backward_op)
+@differentiable(_step_equations, NUM_TENSORS)
+def _backward_step_op(ctx: Any, inputs: Grads, _: Grads, *grads: Tensor | None) -> Grads:
+    return _run_step(ctx, inputs, grads, step_backward_op)
 
 
 chunkwise_op.register_autograd(_backward_chunkwise_op, setup_context=_keep_chunkwise)

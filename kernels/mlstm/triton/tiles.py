@@ -1,6 +1,6 @@
 """Tile sizes by device class, dtype and head size: small fixed tables, none of which look at B.
 
-Held to compile without a spill by the compile check; the reasons are in kernels/README.md.
+Held to compile without a spill by the compile check; the reasons are in kernels/TRITON.md.
 """
 
 from typing import NamedTuple

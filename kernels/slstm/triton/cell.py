@@ -56,7 +56,7 @@ def advance(i, f, z, o, c, n, m, SIGMOID: tl.constexpr, EXP_BOUND: tl.constexpr)
     first = n == 0.0
     m = tl.where(first, i, tl.maximum(i, log_forget, propagate_nan=tl.PropagateNan.ALL))
     # the exponentials of inf - inf are NaN
-    ahead = tl.where(tl.abs(m) == float("inf"), float("nan"), i - log_forget)
+    ahead = tl.where(tl.abs(m) == float("inf"), float("nan"), ahead)
     write, forget = gates_from(ahead, first, EXP_BOUND)
     c = forget * c + write * tanh(z)
     n = forget * n + write

@@ -9,7 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xlstm_rl.kernels.autograd import Grads, first_derivatives_only, wants_gradient
+from xlstm_rl.kernels.autograd import (
+    Grads,
+    differentiable,
+    keep,
+    refuse_forward_mode,
+    wants_gradient,
+)
+from xlstm_rl.kernels.slstm.ops import NUM_TENSORS, equations
 from xlstm_rl.kernels.slstm.triton.backward import backward
 from xlstm_rl.kernels.slstm.triton.forward import Saved, empty_saved, forward
 from xlstm_rl.kernels.slstm.triton.step import step, step_inplace
@@ -33,7 +40,7 @@ def slstm(
     if torch.compiler.is_compiling():
         y, h, c, n, m = sequence_op(*inputs, save)[:_NUM_OUTPUTS]
     elif save:
-        y, h, c, n, m = _Sequence.apply(*inputs)
+        y, h, c, n, m = _Sequence.apply(*inputs, save)
     else:
         y, h, c, n, m, _ = forward(x, R, b, reset, state, forget_gate, False)
     return y, (h, c, n, m)
@@ -62,17 +69,21 @@ def slstm_step(
     return y, (h, c, n, m)
 
 
+def _equations(*inputs: Any) -> tuple[Tensor, ...]:
+    return equations(*inputs[:-1])
+
+
 class _Sequence(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
-        outputs = _sequence(*(*inputs, True))
+        outputs = _sequence(*inputs)
         _remember(ctx, inputs, outputs)
         return outputs[:_NUM_OUTPUTS]
 
     @staticmethod
-    @first_derivatives_only
-    def backward(ctx: Any, *grads: Tensor | None) -> Grads:
-        return _recall(ctx, grads, _gradients)
+    @differentiable(_equations, NUM_TENSORS)
+    def backward(ctx: Any, inputs: Grads, rest: Grads, *grads: Tensor | None) -> Grads:
+        return _recall(ctx, inputs, rest, grads, _gradients)
 
 
 def _sequence(
@@ -94,7 +105,9 @@ def _sequence(
     return y, h, c, n, m, *(saved or (x.new_empty(0), h.new_empty(0)))
 
 
-sequence_op = torch.library.custom_op("xlstm_rl::slstm_triton_sequence", _sequence, mutates_args=())
+sequence_op = torch.library.custom_op(
+    "xlstm_rl::slstm_triton_sequence", refuse_forward_mode(_sequence), mutates_args=()
+)
 """``h``, the final h, c, n, m and the two tensors of ``Saved`` (empty unless ``save``)."""
 
 
@@ -153,32 +166,33 @@ def _new_states(x: Tensor) -> list[Tensor]:
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], outputs: tuple[Tensor, ...]) -> None:
-    """Keep what the backward reads; losses on h alone leave the other gradients ``None``."""
-    _, R, b, reset, *state, ctx.forget_gate = inputs[:9]
-    ctx.save_for_backward(R, reset, state[0], outputs[0], *outputs[_NUM_OUTPUTS:])
-    ctx.dtypes = [t.dtype for t in (R, b, *state) if t is not None]
-    ctx.set_materialize_grads(False)
+    """Keep the inputs, ``h`` and what :class:`Saved` names."""
+    keep(ctx, inputs, NUM_TENSORS, outputs[0], *outputs[_NUM_OUTPUTS:])
 
 
-def _recall(ctx: Any, grads: Grads, run: Any) -> Grads:
-    R, reset, h_0, y, *saved = ctx.saved_tensors
-    dx, *rest = run(*grads[:_NUM_OUTPUTS], R, reset, h_0, y, saved, ctx.forget_gate)
-    dR, db, *state = (g.to(dtype) for g, dtype in zip(rest, ctx.dtypes, strict=True))
-    return dx, dR, db, None, *(state or [None] * 4), None
+def _recall(ctx: Any, inputs: Any, rest: Any, grads: Grads, run: Any) -> Grads:
+    (_, R, b, reset, *state), (y, *saved) = inputs, rest
+    dx, *others = run(*grads[:_NUM_OUTPUTS], R, reset, state[0], y, saved, ctx.options[0])
+    of = (t for t in (R, b, *state) if t is not None)
+    dR, db, *dstate = (g.to(t.dtype) for g, t in zip(others, of, strict=True))
+    return dx, dR, db, None, *(dstate or [None] * 4), None, None
 
 
 def _setup_op(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     _remember(ctx, inputs, output)
 
 
-def _backward_op(ctx: Any, *grads: Tensor | None) -> Grads:
-    return *_recall(ctx, grads, gradients_op), None
+@differentiable(_equations, NUM_TENSORS)
+def _backward_op(ctx: Any, inputs: Grads, rest: Grads, *grads: Tensor | None) -> Grads:
+    return _recall(ctx, inputs, rest, grads, gradients_op)
 
 
 sequence_op.register_autograd(_backward_op, setup_context=_setup_op)
 
 
-step_op = torch.library.custom_op("xlstm_rl::slstm_triton_step", step, mutates_args=())
+step_op = torch.library.custom_op(
+    "xlstm_rl::slstm_triton_step", refuse_forward_mode(step), mutates_args=()
+)
 """``h`` and the h, c, n, m after the step; without gradients."""
 
 
@@ -188,7 +202,9 @@ def _(x: Tensor, *_: Any) -> tuple[Tensor, ...]:
 
 
 step_inplace_op = torch.library.custom_op(
-    "xlstm_rl::slstm_triton_step_inplace", step_inplace, mutates_args=("h", "c", "n", "m")
+    "xlstm_rl::slstm_triton_step_inplace",
+    refuse_forward_mode(step_inplace),
+    mutates_args=("h", "c", "n", "m"),
 )
 """``h``; the state is overwritten."""
 

@@ -76,12 +76,12 @@ def hold_to_reference(device):
             ("output", "gradient"), bounds, got, want, strict=True
         ):
             # where all that is left of a gradient is rounding, that of the others counts
-            least = 1e-2 * max(float(b.norm()) for b in theirs)
+            least = 1e-2 * max(float(b.detach().norm()) for b in theirs)
             for n, (a, b) in enumerate(zip(ours, theirs, strict=True)):
                 assert a.shape == b.shape
                 assert a.isfinite().all(), f"{kind} {n} is not finite"
-                size = max(float(b.norm()), least)
-                error = float((a.cpu().to(F64) - b).norm()) / max(size, 1e-30)
+                size = max(float(b.detach().norm()), least)
+                error = float((a.cpu().to(F64) - b).detach().norm()) / max(size, 1e-30)
                 assert error <= tolerance, f"{kind} {n}: {error:.3g}, more than {tolerance:g}"
 
     return hold

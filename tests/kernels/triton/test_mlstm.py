@@ -251,10 +251,10 @@ def test_compiled_memory_equals_eager(device):
     reset = torch.tensor([[False, False, True, False, False, False]], device=device)
 
     def run(x, leaves):
-        y, after = memory.forward_leaves(x, leaves, reset)
+        y, after = memory.forward_tensors(x, leaves, reset)
         return y.square().sum() + sum(s.square().sum() for s in after)
 
-    leaves = memory.initial_leaves(1)
+    leaves = memory.initial_tensors(1)
     want = run(x, leaves)
     got = torch.compile(run, backend="aot_eager", fullgraph=True)(x, leaves)
     torch.testing.assert_close(got, want)

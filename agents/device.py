@@ -1,0 +1,41 @@
+"""The device and the CPU threads that an agent computes with."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from xlstm_rl.config import ConfigError
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device for a configuration's name.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device={name!r} cannot be used here ({reason}): try auto") from error
+    return device
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch use `count` CPU threads, 0: as many as it likes.
+
+    Sums are rounded differently by other numbers of them, and so are the orthogonal matrices that
+    the weights start from: a seed gives the same run in every shell only with a fixed number.
+    """
+    before = torch.get_num_threads()
+    if count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

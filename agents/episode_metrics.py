@@ -1,0 +1,43 @@
+"""Means over the episodes that ended most recently."""
+
+from collections import deque
+
+import numpy as np
+
+from xlstm_rl.collection.collector import Rollout
+
+_RECENT_EPISODES = 100
+
+
+class RecentEpisodes:
+    """Returns and lengths of up to 100 episodes, the latest of all environments.
+
+    And successes of up to 100 that said in `info["is_success"]` whether they had any.
+    """
+
+    def __init__(self) -> None:
+        self._recent: deque[tuple[float, int]] = deque(maxlen=_RECENT_EPISODES)
+        self._successes: deque[float] = deque(maxlen=_RECENT_EPISODES)
+
+    def add(self, rollout: Rollout) -> None:
+        """Take the episodes that ended in a rollout."""
+        self._recent.extend(zip(rollout.episode_returns, rollout.episode_lengths, strict=True))
+        self._successes.extend(rollout.episode_successes)
+
+    def metrics(self) -> dict[str, float]:
+        """Return the means; NaN before the first episode's end.
+
+        `episode/success` is there once an episode has said whether it was one.
+        """
+        returns, lengths = zip(*self._recent, strict=True) if self._recent else ((), ())
+        found = {
+            "episode/return": float(np.mean(returns)) if returns else float("nan"),
+            "episode/length": float(np.mean(lengths)) if lengths else float("nan"),
+        }
+        if self._successes:
+            found["episode/success"] = float(np.mean(self._successes))
+        return found
+
+    def state(self) -> list[list[float]]:
+        """Return `[return, length]` of each episode, oldest first."""
+        return [list(episode) for episode in self._recent]

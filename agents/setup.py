@@ -1,0 +1,164 @@
+"""What an agent is made of: configuration, environments, policy, optimiser, random streams."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch.optim import Optimizer
+from typing_extensions import Self
+
+from xlstm_rl.agents.arguments import Environment, Section, read_config
+from xlstm_rl.agents.config import AlgorithmConfig, TrainConfig
+from xlstm_rl.agents.device import resolve_device, torch_threads
+from xlstm_rl.agents.episode_metrics import RecentEpisodes
+from xlstm_rl.agents.step_budget import StepBudget
+from xlstm_rl.collection.collector import Collector
+from xlstm_rl.collection.masks import mask_check
+from xlstm_rl.config import ConfigError, config_to_dict
+from xlstm_rl.envs import make_vector_env
+from xlstm_rl.normalization import RewardNormalizer
+from xlstm_rl.policy.policy import Policy
+from xlstm_rl.policy.trained_on import TrainedOn
+from xlstm_rl.runs.run import Run
+from xlstm_rl.seeding import reset_seed, spawn_seed
+
+
+class AgentSetup(ABC):
+    """The parts of an agent, made from arguments or from a configuration.
+
+    Args:
+        environment: an id, a callable that makes one environment, or a ready vector environment;
+            None: `env.id`.
+        seed: of the initial weights, the environments and the sampled actions.
+        total_steps: environment steps of the whole training, over which schedules run, however many
+            calls of `learn` it is parted into; None: the configuration's default.
+        device: `auto`, `cpu`, `cuda`, ...
+        threads: CPU threads torch may use for the initial weights and while learning; 0: torch's
+            own choice.
+        run_dir: folder of the run, which must be new or empty; None: a new one under `runs/`.
+        env, normalization, memory, policy, agent, logger, checkpoint: the sections of
+            `TrainConfig`, each a mapping or its config object.
+
+    Raises:
+        ConfigError: a value is unknown, of the wrong type, or does not fit the others.
+    """
+
+    algo: ClassVar[str]
+    """The `agent.algo` of a configuration that this class runs."""
+
+    algorithm: AlgorithmConfig
+    """The section `agent` of the configuration."""
+
+    def __init__(
+        self,
+        environment: Environment = None,
+        /,
+        *,
+        seed: int = 0,
+        total_steps: int | None = None,
+        device: str = "auto",
+        threads: int = 1,
+        run_dir: str | None = None,
+        env: Section = None,
+        normalization: Section = None,
+        memory: Section = None,
+        policy: Section = None,
+        agent: Section = None,
+        logger: Section = None,
+        checkpoint: Section = None,
+    ) -> None:
+        top: dict[str, Any] = {
+            "seed": seed,
+            "device": device,
+            "threads": threads,
+            "run_dir": run_dir,
+        }
+        if total_steps is not None:
+            top["total_steps"] = total_steps
+        sections = {
+            "env": env,
+            "normalization": normalization,
+            "memory": memory,
+            "policy": policy,
+            "agent": agent,
+            "logger": logger,
+            "checkpoint": checkpoint,
+        }
+        config = read_config(self.algo, environment, top, sections)
+        self._setup(config, environment)
+
+    @classmethod
+    def from_config(cls, config: TrainConfig) -> Self:
+        """Return an agent for a whole configuration."""
+        agent = cls.__new__(cls)
+        agent._setup(config, None)
+        return agent
+
+    def _setup(self, config: TrainConfig, environment: Environment) -> None:
+        if config.agent.algo != self.algo:
+            raise ConfigError(
+                f"agent.algo={config.agent.algo}: {type(self).__name__} runs {self.algo}; use the "
+                f"class of that algorithm, or agent options of {self.algo}"
+            )
+        self.config = config
+        self.algorithm = config.agent
+        self.device = resolve_device(config.device)
+        custom = None if isinstance(environment, str) else environment
+        self.env = make_vector_env(config.env, custom, self.device, mask_check(config.policy))
+        with torch.random.fork_rng(devices=[]), torch_threads(config.threads):
+            # the generator that is forked here; torch.manual_seed would seed those of the GPUs too
+            torch.default_generator.manual_seed(spawn_seed(config.seed, "weights"))
+            self.policy = Policy(
+                self.env.single_observation_space,
+                self.env.single_action_space,
+                config.memory,
+                config.policy,
+                config.normalization,
+                config.env,
+            ).to(self.device)
+        self.policy.trained_on = TrainedOn(custom)
+        self.parameters = list(self.policy.network.parameters())
+        self.optimizer = self.make_optimizer()
+        self.sample_generator = torch.Generator(self.device)
+        self.sample_generator.manual_seed(spawn_seed(config.seed, "actions"))
+        self.shuffle_generator = torch.Generator().manual_seed(spawn_seed(config.seed, "shuffling"))
+        self.reward_normalizer = (
+            RewardNormalizer(self.env.num_envs, config.agent.gamma, config.normalization)
+            if config.normalization.reward
+            else None
+        )
+        self.steps_done = 0
+        self._budget = StepBudget(
+            config.agent.rollout_steps * self.env.num_envs, config.total_steps
+        )
+        self._collector: Collector | None = None
+        self._episodes = RecentEpisodes()
+        self._run = Run(
+            config_to_dict(config), config.logger, config.run_dir, config.checkpoint.keep
+        )
+
+    @abstractmethod
+    def make_optimizer(self) -> Optimizer:
+        """Return the optimiser of `self.parameters`."""
+
+    def _make_collector(self) -> Collector:
+        return Collector(
+            self.env,
+            self.policy,
+            self.algorithm.rollout_steps,
+            self.algorithm.sequence_steps(),
+            reset_seed(self.env, self.config.seed),
+            self.sample_generator,
+        )
+
+    def trainer_state(self) -> dict[str, Any]:
+        """Return what training needs beyond the policy, as plain values and tensors."""
+        normalizer = self.reward_normalizer
+        return {
+            "steps_done": self.steps_done,
+            "optimizer": self.optimizer.state_dict(),
+            "reward_normalizer": None if normalizer is None else normalizer.state_dict(),
+            "sample_generator": self.sample_generator.get_state(),
+            "shuffle_generator": self.shuffle_generator.get_state(),
+            "recent_episodes": self._episodes.state(),
+        }

@@ -1,0 +1,1 @@
+"""What environments do wrong: named in errors, refused, or answered by a restart."""

@@ -1,0 +1,1 @@
+"""Observation and action spaces: which are supported, their leaves, and their file form."""

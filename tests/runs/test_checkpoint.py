@@ -1,0 +1,329 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from xlstm_rl import RecurrentPPO, load_policy
+from xlstm_rl.config import ConfigError
+from xlstm_rl.errors import CheckpointError
+from xlstm_rl.runs.plotting import plot_runs
+from xlstm_rl.runs.weights import plain_weights, todays_weights
+
+SECTIONS: dict[str, Any] = {
+    "env": {"num_envs": 2},
+    "memory": {"pattern": "ms", "width": 16, "num_heads": 2},
+    "agent": {"rollout_steps": 16, "epochs": 4, "minibatches": 1},
+    "logger": {"kind": "none"},
+}
+
+
+@pytest.fixture(scope="module")
+def trained() -> RecurrentPPO:
+    return RecurrentPPO("xlstm_rl/CartPoleNoVel-v1", **SECTIONS).learn(64)
+
+
+@pytest.fixture
+def run(trained: RecurrentPPO, tmp_path: Path) -> Path:
+    return trained.save(tmp_path / "run")
+
+
+def test_a_loaded_policy_acts_as_the_saved_one(trained: RecurrentPPO, run: Path) -> None:
+    loaded = load_policy(run)
+    rng, states = np.random.default_rng(0), [None, None]
+    for _ in range(20):
+        obs = rng.normal(size=(8, 2)).astype(np.float32)
+        actions = []
+        for n, policy in enumerate((trained.policy, loaded)):
+            action, states[n] = policy.act(obs, states[n])
+            actions.append(action)
+        np.testing.assert_array_equal(*actions)
+    assert (states[0] == states[1]).all()
+    assert loaded.observation_space == trained.policy.observation_space
+    assert loaded.env_config == trained.config.env
+
+
+def test_a_run_folder_and_its_checkpoint_load_alike(run: Path) -> None:
+    for a, b in zip(
+        load_policy(run).parameters(),
+        load_policy(run / "checkpoints" / "64").parameters(),
+        strict=True,
+    ):
+        assert torch.equal(a, b)
+
+
+def test_loading_leaves_the_users_random_numbers_alone(run: Path) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    load_policy(run)
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_the_trainers_state_needs_no_pickle(run: Path, trained: RecurrentPPO) -> None:
+    state = torch.load(run / "checkpoints" / "64" / "trainer.pt", weights_only=True)
+    assert state["steps_done"] == 64
+    saved = state["optimizer"]["state"]
+    assert len(saved) == len(trained.parameters)
+    assert saved[0]["step"].item() == 4 * 2  # epochs x updates
+
+
+def test_a_damaged_weight_file_is_one_clear_line(run: Path) -> None:
+    path = run / "checkpoints" / "64" / "policy.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match=r"policy\.safetensors cannot be read") as caught:
+        load_policy(run)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_of_another_network_are_refused(run: Path, tmp_path: Path) -> None:
+    other = RecurrentPPO(
+        "xlstm_rl/CartPoleNoVel-v1", **{**SECTIONS, "memory": {"pattern": "m", "width": 32}}
+    ).save(tmp_path / "other")
+    target = run / "checkpoints" / "64" / "policy.safetensors"
+    target.write_bytes((other / "checkpoints" / "0" / "policy.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match=r"does not fit policy\.yaml.*missing \['network"):
+        load_policy(run)
+
+
+@pytest.mark.parametrize("text", ["", "- 1\n", "format: other\n", "format: [\n"])
+def test_a_foreign_policy_file_is_refused(run: Path, text: str) -> None:
+    (run / "checkpoints" / "64" / "policy.yaml").write_text(text)
+    with pytest.raises(CheckpointError, match=r"policy\.yaml") as caught:
+        load_policy(run)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["choice", "torque"])
+def test_a_policy_saved_before_the_spaces_grew_acts_as_it_did(name: str) -> None:
+    folder = Path(__file__).parent / "data" / "saved_by_0.1.0" / name
+    policy, state = load_policy(folder), None
+    rng = np.random.default_rng(0)
+    size = policy.observation_space.shape[0]
+    for t, expected in enumerate(json.loads((folder / "actions.json").read_text())):
+        obs = rng.normal(size=(2, size)).astype(np.float32)
+        action, state = policy.act(obs, state, t == 3)
+        np.testing.assert_allclose(action, expected, atol=1e-5)
+
+
+def test_a_misspelt_key_in_the_policy_file_is_named(run: Path) -> None:
+    path = run / "checkpoints" / "64" / "policy.yaml"
+    found = yaml.safe_load(path.read_text())
+    found["memory"]["widht"] = found["memory"].pop("width")
+    path.write_text(yaml.safe_dump(found))
+    with pytest.raises(CheckpointError, match="widht"):
+        load_policy(run)
+
+
+def test_a_missing_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nothing-here"):
+        load_policy(tmp_path / "nothing-here")
+
+
+def test_saving_over_something_else_is_refused(trained: RecurrentPPO, tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("keep me")
+    with pytest.raises(ConfigError, match="not empty"):
+        trained.save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_an_agent_may_save_into_its_own_folder_again(tmp_path: Path) -> None:
+    agent = RecurrentPPO("xlstm_rl/CartPoleNoVel-v1", **SECTIONS).learn(64)
+    folder = agent.save(tmp_path / "mine")
+    agent.learn(32)
+    assert agent.save(tmp_path / "mine") == folder
+    assert (folder / "latest").read_text().strip() == "96"
+
+
+def test_a_step_that_nothing_changed_at_is_not_written_again(tmp_path: Path) -> None:
+    agent = RecurrentPPO(
+        "xlstm_rl/CartPoleNoVel-v1",
+        run_dir=str(tmp_path / "run"),
+        checkpoint={"every_steps": 32},
+        **SECTIONS,
+    )
+    checkpoint = tmp_path / "run" / "checkpoints" / "64"
+    seen: list[int] = []
+
+    def on_update(step: int, metrics: dict[str, float]) -> None:
+        if step == 64:
+            seen.append(checkpoint.stat().st_ino)
+
+    agent.learn(64, on_update)  # the last rollout crosses every_steps
+    agent.save(tmp_path / "run")
+    assert checkpoint.stat().st_ino == seen[0]
+    with torch.no_grad():
+        agent.parameters[0].add_(1.0)
+    agent.save(tmp_path / "run")
+    assert checkpoint.stat().st_ino != seen[0]
+    saved = load_policy(tmp_path / "run").network.parameters()
+    assert torch.equal(next(saved), agent.parameters[0])
+
+
+def test_a_tilde_is_the_users_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    agent = RecurrentPPO(
+        "xlstm_rl/CartPoleNoVel-v1",
+        run_dir="~/runs/a",
+        **{**SECTIONS, "logger": {"kind": "csv"}},
+    )
+    with agent:
+        agent.learn(480)
+    for folder in ("~/runs/b", "~/runs/b", Path("~/runs/a")):
+        assert agent.save(folder).is_relative_to(tmp_path)
+    assert agent.run_dir == tmp_path / "runs" / "a"
+    load_policy("~/runs/b/checkpoints/480")
+    assert plot_runs(["~/runs/a"], "~/curve.svg") == tmp_path / "curve.svg"
+    assert not Path("~").exists()
+
+
+def test_old_checkpoints_are_pruned_and_the_latest_stays(tmp_path: Path) -> None:
+    agent = RecurrentPPO(
+        "xlstm_rl/CartPoleNoVel-v1",
+        run_dir=str(tmp_path / "run"),
+        checkpoint={"every_steps": 32, "keep": 2},
+        **{**SECTIONS, "logger": {"kind": "csv"}},
+    ).learn(160)
+    assert agent.run_dir is not None
+    kept = sorted(int(path.name) for path in (agent.run_dir / "checkpoints").iterdir())
+    assert kept == [128, 160]
+    assert (agent.run_dir / "latest").read_text().strip() == "160"
+
+
+def _compile(module: torch.nn.Module) -> Any:
+    return torch.compile(module, backend="eager")
+
+
+class _Wrapper(torch.nn.Module):
+    """Holds a network as DataParallel does, and lets everything through."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("module"), name)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.module(*args, **kwargs)
+
+
+def _network(policy: Any) -> Any:
+    policy.network = _compile(policy.network)
+    return policy
+
+
+def _parts(policy: Any) -> Any:
+    policy.network.trunk.encoder = _compile(policy.network.trunk.encoder)
+    policy.network.trunk.memory = _compile(policy.network.trunk.memory)
+    policy.network.action_head = _compile(policy.network.action_head)
+    policy.normalizer = _compile(policy.normalizer)
+    return policy
+
+
+def _inside_each_other(policy: Any) -> Any:
+    policy.network.action_head = _compile(policy.network.action_head)
+    policy.network.value_head.hidden = _Wrapper(_compile(policy.network.value_head.hidden))
+    return _network(policy)
+
+
+def _in_place(policy: Any) -> Any:
+    policy.network.compile(backend="eager")
+    policy.network.trunk.memory.compile(backend="eager")
+    return policy
+
+
+def _beside(policy: Any) -> Any:
+    policy.fast = _compile(policy.network)
+    return policy
+
+
+def _wrapped(policy: Any) -> Any:
+    policy.network = _Wrapper(policy.network)
+    return policy
+
+
+WRAPPED = {
+    "the network": _network,
+    "parts of it": _parts,
+    "a wrapped part and the network": _inside_each_other,
+    "in place": _in_place,
+    "the whole policy": _compile,
+    "a twin beside it": _beside,
+    "a wrapper": _wrapped,
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+@pytest.mark.filterwarnings("ignore:.*isinstance.*treespec:FutureWarning")
+def test_a_compiled_policy_is_saved_by_the_plain_names(
+    trained: RecurrentPPO, run: Path, tmp_path: Path, name: str
+) -> None:
+    plain = load_file(run / "checkpoints" / "64" / "policy.safetensors")
+    agent = RecurrentPPO("xlstm_rl/CartPoleNoVel-v1", seed=5, **SECTIONS)
+    agent.policy.load_state_dict(trained.policy.state_dict())
+    agent.policy = WRAPPED[name](agent.policy)
+    obs, steps = np.ones((3, 2), np.float32), agent.steps_done
+    expected, _ = agent.policy.act(obs)
+    folder = agent.save(tmp_path / "compiled")
+    saved = load_file(folder / "checkpoints" / str(steps) / "policy.safetensors")
+    assert saved.keys() == plain.keys()
+    assert all(torch.equal(saved[key], plain[key]) for key in plain)
+    np.testing.assert_array_equal(load_policy(folder).act(obs)[0], expected)
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod."])
+@pytest.mark.parametrize("inside", ["", "network.", "network.trunk.memory."])
+def test_a_file_with_the_names_of_a_wrapper_is_loaded(run: Path, inside: str, prefix: str) -> None:
+    expected = load_policy(run).state_dict()
+    path = run / "checkpoints" / "64" / "policy.safetensors"
+    weights = load_file(path)
+    save_file(
+        {
+            inside + prefix + key[len(inside) :] if key.startswith(inside) else key: value
+            for key, value in weights.items()
+        },
+        path,
+    )
+    found = load_policy(run).state_dict()
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+def test_a_compiled_network_trains_and_its_optimizer_goes_on(tmp_path: Path) -> None:
+    agents = []
+    for wrap in (lambda policy: policy, _network):
+        agent = RecurrentPPO("xlstm_rl/CartPoleNoVel-v1", **SECTIONS)
+        wrap(agent.policy)
+        agents.append(agent.learn(64))
+    states = [agent.trainer_state()["optimizer"]["state"] for agent in agents]
+    assert states[0].keys() == states[1].keys()
+    for key in states[0]:
+        torch.testing.assert_close(states[0][key]["exp_avg"], states[1][key]["exp_avg"])
+
+
+class TiedMemory(torch.nn.Module):
+    """Weights that are one under two names, and an attribute that wrappers have as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.module = torch.nn.Linear(2, 2)
+        self.weight = self.module.weight
+        self.other = torch.nn.ModuleDict({"module": self.module})
+
+
+def test_weights_that_are_tied_are_written_under_each_name() -> None:
+    policy = torch.nn.Module()
+    policy.network = TiedMemory()
+    found = plain_weights(policy)
+    assert len(found) == len(policy.state_dict()) == 5
+    again = todays_weights(found, policy.state_dict())
+    assert again.keys() == policy.state_dict().keys()
+    assert len({value.data_ptr() for value in found.values()}) == 5

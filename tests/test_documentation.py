@@ -1,0 +1,300 @@
+"""Every command and snippet of the pages: what is stale there fails here.
+
+Python blocks run; so do the blocks of shell commands, with a budget of one rollout. Commands and
+options inside the text are read by the real command line, and `train` builds its agent.
+"""
+
+import argparse
+import importlib.metadata
+import importlib.util
+import os
+import re
+import runpy
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from xlstm_rl.agents import TrainConfig, make_agent
+from xlstm_rl.cli import main
+from xlstm_rl.cli.eval import EvalOptions
+from xlstm_rl.cli.list import ListOptions
+from xlstm_rl.cli.plot import PlotOptions
+from xlstm_rl.config import ConfigError, find_config, parse_config
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = (".", "docs", "docs/*", "envs", "kernels", "benchmarks")
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path for f in FOLDERS for path in ROOT.glob(f"{f}/*.md")
+}
+
+PLACEHOLDERS = {"RUN": "runs/demo", "DIR": "there", "NAME": "memory_chain", "S": "0", "N": "2"}
+"""What stands for the words in capitals of a command."""
+
+SHORTER = {r"total_steps=[\d_]+": "total_steps=1"}
+"""Budgets of the Python blocks: at least one rollout is done."""
+if not torch.cuda.is_available():
+    SHORTER |= {'"cuda"': '"cpu"', "cuda_graph=True": "cuda_graph=False"}
+
+RUNS = ("runs/demo", "runs/a", "runs/b", "runs/c", "runs/chain")
+"""Folders of runs that the pages take for granted."""
+
+EXTRAS = {"minigrid": "minigrid", "envpool": "envpool", "popgym": "popgym", "bsuite": "bsuite"}
+"""Words of a command that need a package, without which the command is read and not run."""
+
+SCRIPTS_NEED = {"benchmarks/training_speed.py": "sb3_contrib"}
+"""Packages without which a script cannot be asked for its options."""
+
+NOT_OURS = {"ruff", "mypy", "lint-imports", "pytest", "venv", "tensorboard", "head"}
+"""Programs whose options are not ours to check."""
+
+KINDS = [[], ["--agent.algo", "a2c"], ["--logger.kind", "wandb"]]
+"""Options that other options need beside them: an option inside the text fits one of these."""
+
+
+class Snippet(NamedTuple):
+    """A block, without a language where it shows output, or a span of code in the text."""
+
+    page: str
+    line: int
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+
+
+def _fenced() -> Iterator[Snippet]:
+    for page, path in PAGES.items():
+        text = path.read_text(encoding="utf-8")
+        for block in _FENCE.finditer(text):
+            yield Snippet(page, text.count("\n", 0, block.start()) + 1, *block.groups())
+
+
+def _prose(page: str) -> str:
+    """A page without its blocks, line for line."""
+    text = PAGES[page].read_text(encoding="utf-8")
+    return _FENCE.sub(lambda block: "\n" * block[0].count("\n"), text)
+
+
+def _inline() -> Iterator[Snippet]:
+    for page in PAGES:
+        text = _prose(page)
+        for span in re.finditer(r"`([^`]+)`", text):
+            line = text.count("\n", 0, span.start()) + 1
+            yield Snippet(page, line, "", " ".join(span[1].split()))
+
+
+BLOCKS, SPANS = list(_fenced()), list(_inline())
+COMMAND = re.compile(r"(xlstm-rl|python|pytest|pip|\w+=\S+ python|\.ci/[\w.]+)( |$)")
+
+
+def _cases(snippets: list[Snippet]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("snippet", snippets, ids=map(str, snippets))
+
+
+def commands(text: str) -> list[list[str]]:
+    """The simple commands of a shell text, placeholders filled in."""
+    found: list[list[str]] = []
+    for line in text.replace("\\\n", " ").splitlines():
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+        lexer.whitespace_split = True
+        words: list[str] = []
+        for word in [*lexer, ";"]:
+            if set(word) <= set(";&|"):
+                while words and re.match(r"[A-Z_]+=", words[0]):
+                    del words[0]
+                if words and words[0] != "export":
+                    found.append(words)
+                words = []
+            else:
+                words.append(PLACEHOLDERS.get(word.rstrip("."), word))
+    return found
+
+
+@pytest.fixture(scope="session")
+def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("documentation") / "demo"
+    assert main(["train", "--total-steps", "1", "--run-dir", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path: Path, made_run: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to be in, with the runs and the file that the pages take for granted."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    for run in RUNS:
+        shutil.copytree(made_run, tmp_path / run)
+    (tmp_path / "mine.yaml").write_text("env: {id: CartPole-v1}\n", encoding="utf-8")
+    return tmp_path
+
+
+def _clear(text: str, place: Path) -> None:
+    """Leave out the runs that a snippet itself makes."""
+    for run in RUNS:
+        if f"--run-dir {run}" in text or f'save("{run}")' in text:
+            shutil.rmtree(place / run)
+
+
+@_cases([one for one in BLOCKS if one.language == "python"])
+def test_a_block_of_python_runs(snippet: Snippet, place: Path) -> None:
+    text = snippet.text
+    for pattern, short in SHORTER.items():
+        text = re.sub(pattern, short, text)
+    _clear(text, place)
+    exec(compile(text, str(snippet), "exec"), {"__name__": "__main__"})
+
+
+@_cases([one for one in BLOCKS if one.language in ("sh", "bash")])
+def test_a_block_of_commands_runs(
+    snippet: Snippet, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _clear(snippet.text, place)
+    for words in commands(snippet.text):
+        _run(words, monkeypatch, for_real=True)
+
+
+@_cases([one for one in SPANS if COMMAND.match(one.text)])
+def test_a_command_inside_the_text_is_read(
+    snippet: Snippet, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for words in commands(snippet.text):
+        _run(words, monkeypatch, for_real=False)
+
+
+def _run(words: list[str], monkeypatch: pytest.MonkeyPatch, for_real: bool) -> None:
+    program, *args = words
+    name = Path(program).name
+    if name in ("python", "python3"):
+        if args[:1] == ["-m"]:
+            name, args = {"xlstm_rl": "xlstm-rl"}.get(args[1], args[1]), args[2:]
+        elif args:
+            program, *args = args
+            name = Path(program).name
+    if name == "xlstm-rl":
+        _run_ours(args, for_real)
+    elif name == "pip":
+        _check_extras(args)
+    elif name.endswith(".py"):
+        _ask_script(program, args, monkeypatch)
+    elif program == ".ci/run":
+        assert os.access(ROOT / program, os.X_OK) and not args
+    else:
+        assert name in NOT_OURS, f"{name}: say in this file how it is checked"
+        for word in args:
+            assert not word.startswith("tests") or (ROOT / word).exists(), word
+
+
+def _run_ours(args: list[str], for_real: bool) -> None:
+    if "--help" in args:
+        with pytest.raises(SystemExit) as done:
+            main(args)
+        assert done.value.code == 0
+        return
+    if not for_real and len(args) < 2:
+        return  # a command that is named
+    command, *options = args
+    is_missing = any(
+        importlib.util.find_spec(package) is None
+        for word, package in EXTRAS.items()
+        if word in " ".join(args)
+    )
+    if for_real and not is_missing:
+        short = ["--total-steps", "1"] if command == "train" else []
+        assert main([*args, *short]) == 0
+    elif command == "train":
+        config = _train_config(options)
+        if not is_missing:
+            make_agent(config).close()
+    else:
+        parse_config(
+            {"eval": EvalOptions, "plot": PlotOptions, "list": ListOptions}[command], options
+        )
+
+
+def _train_config(words: list[str]) -> TrainConfig:
+    if "--config" not in words:
+        return parse_config(TrainConfig, words)
+    at = words.index("--config")
+    return parse_config(TrainConfig, words[:at] + words[at + 2 :], find_config(words[at + 1]))
+
+
+def _check_extras(args: list[str]) -> None:
+    known = importlib.metadata.metadata("xlstm_rl").get_all("Provides-Extra") or []
+    for extras in re.findall(r"\[([\w,]+)\]", " ".join(args)):
+        assert set(extras.split(",")) <= set(known), extras
+
+
+class _StoppedError(Exception):
+    """A script has read its options."""
+
+
+def _ask_script(program: str, args: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start a script and stop it behind the reading of its options."""
+    path = ROOT / program
+    if "ArgumentParser" not in path.read_text(encoding="utf-8"):
+        assert not args
+        return
+    if importlib.util.find_spec(SCRIPTS_NEED.get(program, "torch")) is None:
+        return
+    parse = argparse.ArgumentParser.parse_args
+
+    def stop(self: argparse.ArgumentParser) -> None:
+        parse(self)
+        raise _StoppedError
+
+    before = set(sys.modules)
+    with monkeypatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, "parse_args", stop)
+        patch.setattr(sys, "argv", [program, *args])
+        patch.syspath_prepend(str(path.parent))
+        with pytest.raises(_StoppedError):
+            runpy.run_path(str(path), run_name="__main__")
+    for name in [n for n in set(sys.modules) - before if n.partition(".")[0] == "gpu"]:
+        del sys.modules[name]
+
+
+@_cases([one for one in SPANS if re.match(r"--\w.*[^-]$", one.text)])
+def test_an_option_inside_the_text_is_known(snippet: Snippet) -> None:
+    (words,) = commands(snippet.text)
+    flag = words[0].partition("=")[0]
+    tried = [(TrainConfig, [*kind, *words]) for kind in KINDS]
+    tried += [(EvalOptions, ["runs/demo", *words]), (PlotOptions, ["runs/a", *words])]
+    refusals = []
+    for options, given in tried:
+        try:
+            parse_config(options, given)
+            return
+        except ConfigError as error:
+            refusals.append(str(error))
+    named = len(words) == 1 and not all("no such" in one for one in refusals)
+    scripts = [*ROOT.glob("benchmarks/*.py"), *ROOT.glob(".ci/*.py"), *ROOT.glob("xlstm_rl/cli/*")]
+    theirs = any(f'"{flag}"' in one.read_text("utf-8") for one in scripts if one.suffix == ".py")
+    assert named or theirs or flag in ("--config", "--help", "--confcutdir"), refusals
+
+
+@_cases([one for one in BLOCKS if one.language == "yaml"])
+def test_a_block_of_yaml_is_a_configuration(snippet: Snippet, tmp_path: Path) -> None:
+    path = tmp_path / "block.yaml"
+    path.write_text(snippet.text, encoding="utf-8")
+    parse_config(TrainConfig, file=path)
+
+
+def test_the_errors_shown_on_the_page_of_configuration_are_those_that_come(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "mine.yaml").write_text("agent: {epoch: 3}\n", encoding="utf-8")
+    for words in (["--config", "mine.yaml"], ["--memory.kind", "xltsm"]):
+        assert main(["train", *words]) == 2
+        line = capsys.readouterr().err
+        shown = [one.text for one in BLOCKS if one.page == "docs/configuration.md"]
+        assert any(line in text for text in shown)

@@ -1,0 +1,277 @@
+"""Collects rollouts `[B, T]` from a vector environment with a recurrent policy."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from gymnasium.vector import VectorEnv
+from tensordict import TensorDict
+from torch import Tensor
+
+from xlstm_rl.collection.env_adapter import RawObservation
+from xlstm_rl.collection.episodes import EpisodeCounter
+from xlstm_rl.collection.masks import read_masks, tell_of_unread_masks
+from xlstm_rl.collection.rollout_buffer import RolloutBuffer, batch_first
+from xlstm_rl.collection.tensor_adapter import make_env_adapter
+from xlstm_rl.errors import EnvError, TrainingError
+from xlstm_rl.memory import StateTensors
+from xlstm_rl.normalization import Observation
+from xlstm_rl.policy.policy import Policy
+
+_Final = tuple[int, Tensor | slice, Observation]
+"""The step after that of final observations, their environments, and what may not be finite."""
+
+
+@dataclass
+class Rollout:
+    """T steps of B environments, episode borders inside."""
+
+    data: TensorDict
+    """Batch size `[B, T]`: `observation` (normalised, as the network saw it; a TensorDict by the
+    leaf's name where the space is a Dict or Tuple), `action` (in the policy's units), `log_prob`,
+    `value`, `next_value`, `reward`, `terminated`, `truncated`, `reset`, `valid`."""
+
+    segment_states: list[StateTensors]
+    """The memory states, batch first, before the first step of each time segment."""
+
+    raw_observation: Any
+    """`[B, T, ...]`, a tensor or a TensorDict, flattened but not normalised: the numbers that the
+    running statistics are fed with."""
+
+    episode_returns: list[float] = field(default_factory=list)
+    """Sums of raw rewards of the episodes that ended."""
+
+    episode_lengths: list[int] = field(default_factory=list)
+    """Their lengths in steps."""
+
+    episode_successes: list[float] = field(default_factory=list)
+    """What `info["is_success"]` said at the ends of those episodes that have it."""
+
+    def all_valid(self) -> bool:
+        """Return whether no step is an autoreset step."""
+        return bool(self.data["valid"].all())
+
+
+class Collector:
+    """Steps a policy through a vector environment, carrying its memory from rollout to rollout.
+
+    Each stored step is evaluated with the statistics, weights and memory state it was acted with,
+    so the stored log-probabilities are those of the policy that acted.
+
+    A rollout that was cut off by an interrupt or an error is lost. The next one begins new
+    episodes, with a fresh memory; the environments' random numbers go on.
+
+    With an environment that answers tensors (`tensors = True`) they stay on the device, and no step
+    waits for it.
+
+    Raises:
+        ConfigError: the environment answers tensors, and the policy reads action masks.
+    """
+
+    def __init__(
+        self,
+        env: VectorEnv[Any, Any, Any],
+        policy: Policy,
+        rollout_steps: int,
+        segment_steps: int,
+        seed: int | list[int],
+        generator: torch.Generator,
+    ) -> None:
+        self.policy = policy
+        self.rollout_steps = rollout_steps
+        self.segment_steps = segment_steps
+        self.generator = generator
+        self.steps_done = 0
+        self._adapter = make_env_adapter(env, policy)
+        self._num_envs = env.num_envs
+        # held, because a module looks its parts up in a dict at every access
+        self._auxiliary, self._normalizer = policy.auxiliary, policy.normalizer
+        self._looks_for_masks = not policy.auxiliary.reads_mask
+        self._begin(seed)
+
+    def _begin(self, seed: int | list[int] | None) -> None:
+        """Begin an episode in every environment, with nothing left of those before."""
+        policy, adapter, rows = self.policy, self._adapter, self._num_envs
+        self._is_cut_off = True  # until a whole rollout is there
+        self._episodes = EpisodeCounter(rows)
+        self._tensors = policy.network.initial_tensors(rows, policy.device)
+        self._auxiliary_tensors = policy.auxiliary.initial_tensors(rows, policy.device)
+        adapter.steps = self.steps_done
+        self._observation = adapter.reset(seed)
+        self._infos = [adapter.first_info]
+        self._reset, self._autoreset = adapter.flags(True), adapter.flags(False)
+        self._reward: Tensor | None = None
+        self._is_cut_off = False
+
+    @torch.no_grad()
+    def collect(self) -> Rollout:
+        """Collect `rollout_steps` steps of every environment.
+
+        Raises:
+            TrainingError: an observation or a reward is not finite, or a mask allows no action.
+        """
+        if self._is_cut_off:
+            self._begin(None)
+        self._is_cut_off = True
+        network, adapter = self.policy.network, self._adapter
+        buffer = RolloutBuffer(self.policy, adapter, self.rollout_steps, self._num_envs)
+        segment_states: list[StateTensors] = []
+        finals: list[_Final] = []
+        self._without_final: list[int] = []
+        for t in range(self.rollout_steps):
+            if t % self.segment_steps == 0:
+                # copied, because no gradient may flow through what inference mode has made
+                segment_states.append(tuple(tensor.clone() for tensor in self._tensors))
+            self._step(t, buffer, finals)
+        reward, flags = adapter.on_host(buffer.reward), buffer.flags
+        ended = adapter.on_host(flags["terminated"] | flags["truncated"])
+        success = None if buffer.success is None else adapter.on_host(buffer.success)
+        episodes = self._episodes.count(reward, ended, adapter.on_host(flags["invalid"]), success)
+        adapter.check()
+        self._refuse_missing_finals(flags["truncated"])
+        buffer.to_device()
+        self._check_finite(buffer, finals)
+        numbers, x, reset = self._network_input(self.rollout_steps)
+        self._refuse_non_finite(numbers, self.rollout_steps)
+        _, last_value, _ = network.step(x, self._tensors, reset)
+        rollout = Rollout(
+            buffer.to_tensordict(network.distribution, last_value),
+            segment_states,
+            batch_first(buffer.raw, self._num_envs, self.rollout_steps),
+            *episodes,
+        )
+        self.steps_done += self.rollout_steps * self._num_envs
+        self._is_cut_off = False
+        return rollout
+
+    def _step(self, t: int, buffer: RolloutBuffer, finals: list[_Final]) -> None:
+        """Act once, and write down what was seen, done and answered."""
+        network, auxiliary, adapter = self.policy.network, self._auxiliary, self._adapter
+        distribution = network.distribution
+        with torch.inference_mode():  # a tenth of a step's time: nothing is tracked
+            raw, x, reset = self._network_input(t)
+            params, value, self._tensors = network.step(x, self._tensors, reset)
+            action = distribution.sample(params, self.generator)
+            if self._auxiliary_tensors:
+                self._auxiliary_tensors = auxiliary.after(self._auxiliary_tensors, action)
+        buffer.write_action(t, raw, x, params, value, action, self._reset, self._autoreset)
+        transition = adapter.step(adapter.actions(distribution.to_env(action)))
+        buffer.write_outcome(t, transition)
+        if auxiliary.reads_reward:
+            self._reward = adapter.tensor(transition.reward).float()
+        if transition.final_observation is not None:
+            rows = transition.final_rows
+            numbers, value = self._final_value(rows, transition.final_observation)
+            buffer.write_final(t, rows, value)
+            finals.append((t + 1, rows, numbers))
+        if transition.lacks_final:
+            self._without_final.append(t)
+        if transition.broken is not None:
+            buffer.drop_episodes(t, transition.broken)
+        self._observation, self._infos = transition.observation, transition.infos
+        if self._looks_for_masks:
+            self._looks_for_masks = not tell_of_unread_masks(self.policy, transition.infos)
+        self._reset, self._autoreset = transition.reset, transition.autoreset
+
+    def _network_input(self, t: int) -> tuple[Observation, Observation, Tensor | None]:
+        """Return the numbers that are normalised, all that the network reads, and the resets."""
+        numbers, x = self._normalized(self._observation)
+        reset, auxiliary = self._adapter.resets(self._reset), self._auxiliary
+        if auxiliary.is_active:
+            mask = self._mask(t) if auxiliary.reads_mask else None
+            x = auxiliary.join(x, self._auxiliary_tensors, reset, self._reward, mask)
+        return numbers, x, reset
+
+    def _normalized(self, observation: RawObservation) -> tuple[Observation, Observation]:
+        normalizer: Any = self._normalizer
+        tensor = self._adapter.tensor
+        if isinstance(observation, dict):
+            raw: Any = {name: tensor(part) for name, part in observation.items()}
+        else:
+            raw = tensor(observation)
+        flat = normalizer.flatten(raw)
+        return normalizer.numbers(flat), normalizer.normalize(flat)
+
+    def _mask(self, t: int) -> Tensor:
+        step = self.steps_done + t * self._num_envs
+        flags = read_masks(
+            self.policy,
+            self._observation,
+            self._infos,
+            self._autoreset,
+            lambda row: f"environment {row} at step {step}",
+        )
+        return self._adapter.tensor(flags)
+
+    def _final_value(
+        self, rows: Tensor | slice, observation: RawObservation
+    ) -> tuple[Observation, Tensor]:
+        """Value final observations with the memory of the episodes that they belong to."""
+        tensors = tuple(tensor[rows] for tensor in self._tensors)
+        numbers, x = self._normalized(observation)
+        auxiliary = self._auxiliary
+        if auxiliary.is_active:  # no mask: no value depends on what could be done
+            own = tuple(tensor[rows] for tensor in self._auxiliary_tensors)
+            reward = None if self._reward is None else self._reward[rows]
+            x = auxiliary.join(x, own, None, reward, None)
+        _, value, _ = self.policy.network.step(x, tensors, None)
+        return numbers, value
+
+    def _refuse_missing_finals(self, truncated: Any) -> None:
+        """Refuse truncated episodes without a final observation, where no step asked for it."""
+        if not self._without_final:
+            return
+        missing = truncated[self._without_final]
+        if missing.any():  # one look for all of them
+            place, row = (int(i) for i in missing.nonzero()[0])
+            t = self._without_final[place]
+            raise EnvError(
+                f"step {self.steps_done + t * self._num_envs}: info has no 'final_obs', the last "
+                f"observation of the truncated environment {row}: where autoreset_mode is "
+                "SAME_STEP, put it there, or set may_truncate = False"
+            )
+
+    def _check_finite(self, buffer: RolloutBuffer, finals: list[_Final]) -> None:
+        """Refuse NaN and infinities before they reach the statistics or the weights."""
+        bad = ~_fits(buffer.reward)
+        if bad.any():
+            t, row = (int(i) for i in bad.nonzero()[0])
+            raise self._non_finite("reward", row, t)
+        self._refuse_non_finite(buffer.raw, 0)
+        fine = [_fits(one).all() for *_, numbers in finals for one in _parts(numbers)]
+        if fine and not bool(torch.stack(fine).all()):  # one look for all of them
+            for t, rows, numbers in finals:
+                self._refuse_non_finite(numbers, t, rows)
+
+    def _refuse_non_finite(
+        self, numbers: Observation, first: int, rows: Tensor | slice = slice(None)
+    ) -> None:
+        """Look at numbers `[T, B, n]` from step `first` on, or `[B, n]` of one step."""
+        parts = {"": numbers} if isinstance(numbers, Tensor) else numbers
+        for name, values in parts.items():
+            bad = ~_fits(values).all(-1)
+            if bad.any():
+                *step, row = (int(i) for i in bad.nonzero()[0])
+                number = int(rows[row]) if isinstance(rows, Tensor) else row
+                what = f"observation {name!r}" if name else "observation"
+                raise self._non_finite(what, number, first + sum(step))
+
+    def _non_finite(self, what: str, row: int, t: int) -> TrainingError:
+        return TrainingError(
+            f"the environment returned a non-finite {what} in environment {row} at step "
+            f"{self.steps_done + t * self._num_envs}: NaN, infinite values and numbers beyond "
+            "float32 cannot be trained on; check the environment's rewards and observations"
+        )
+
+
+_LARGEST = float(torch.finfo(torch.float32).max)
+
+
+def _fits(numbers: Tensor) -> Tensor:
+    """Return where numbers are finite as float32: those of a float64 space may be too large."""
+    return numbers.abs() <= _LARGEST  # which NaN is not either
+
+
+def _parts(numbers: Observation) -> Iterable[Tensor]:
+    return (numbers,) if isinstance(numbers, Tensor) else numbers.values()

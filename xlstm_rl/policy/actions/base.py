@@ -1,0 +1,109 @@
+"""What every action distribution is: constants, and functions of bare tensors.
+
+`torch.distributions` costs several hundred microseconds a step in validation and object
+construction. Here a distribution holds nothing but constants, and its parameters are one tensor
+`[..., num_params]`, so that the same code serves a step `[B]` and a rollout `[B, T]`. It is a
+module so that its constants are where the weights are: to copy them at each step would stall a GPU.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Tensor
+
+from xlstm_rl.policy.config import DistributionConfig
+from xlstm_rl.precision import KeepsPrecision
+
+
+class ActionDistribution(KeepsPrecision, ABC):
+    """A family of distributions over one action space.
+
+    Parameters are float32 or float64, also behind a network of halves.
+    """
+
+    num_params: int
+    """Length of the last axis of the parameters: the network's outputs, then the free ones."""
+
+    num_free: int = 0
+    """How many of the parameters, the last ones, are weights that no observation changes."""
+
+    num_features: int
+    """Length of the last axis of `features`."""
+
+    action_shape: tuple[int, ...]
+    """Shape of one action in the policy's own units."""
+
+    action_dtype: torch.dtype
+    """Type of an action in the policy's own units; a floating one stands for the parameters' own.
+    """
+
+    @property
+    def num_outputs(self) -> int:
+        """How many of the parameters, the first ones, come from the network."""
+        return self.num_params - self.num_free
+
+    @classmethod
+    def for_space(
+        cls, space: gymnasium.Space[Any], options: DistributionConfig
+    ) -> "ActionDistribution | None":
+        """Return the distribution over a space that is neither a Dict nor a Tuple.
+
+        Args:
+            space: of one environment, or a part of it.
+            options: those of the kind under which the class is registered.
+
+        Returns:
+            None where the space is none for this family, which then has another's.
+        """
+        return None
+
+    def initial_free(self) -> Tensor:
+        """Return what the free parameters are at the start, `[num_free]`."""
+        return torch.zeros(self.num_free)
+
+    @abstractmethod
+    def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Draw actions `[..., *action_shape]` from parameters `[..., num_params]`."""
+
+    def sample_rows(self, params: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Draw actions `[B, *action_shape]`, each row from a generator of its own.
+
+        A row is what its generator would give it alone, whatever stands beside it.
+        """
+        rows = zip(params.split(1), generators, strict=True)
+        return torch.cat([self.sample(row, generator) for row, generator in rows])
+
+    @abstractmethod
+    def mode(self, params: Tensor) -> Tensor:
+        """Return the most probable actions `[..., *action_shape]`."""
+
+    @abstractmethod
+    def log_prob_and_entropy(self, params: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log-probability and entropy, in nats, each `[...]`."""
+
+    @abstractmethod
+    def to_env(self, action: Tensor) -> Any:
+        """Turn actions in the policy's units into elements of the environment's space.
+
+        Tensors of the space's dtype, within its bounds as that dtype has them, in dicts and tuples
+        where the space is a Dict or Tuple.
+        """
+
+    @abstractmethod
+    def features(self, action: Tensor) -> Tensor:
+        """Return actions as vectors of numbers `[..., num_features]` for a network to read.
+
+        Choices are one-hot; numbers are in the policy's units, within their bounds.
+        """
+
+
+def torch_dtype(dtype: Any) -> torch.dtype:
+    """Return torch's dtype for that of a space; where there is none, float64."""
+    native = np.dtype(dtype).newbyteorder("=")
+    if native == np.longdouble:
+        return torch.float64
+    return torch.from_numpy(np.empty(0, native)).dtype

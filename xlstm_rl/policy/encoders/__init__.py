@@ -1,0 +1,1 @@
+"""From observations to the features that a memory reads."""

@@ -1,0 +1,220 @@
+"""The folder of a run: who makes it, where its checkpoints lie, which is the latest.
+
+    config.yaml    metrics.csv    checkpoints/<step>/    latest    eval.json    videos/    plots/
+
+A checkpoint appears under its name only when it is complete, and `latest` names it only then,
+so that a run killed at any moment leaves a folder that loads.
+"""
+
+import filecmp
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from xlstm_rl.config import ConfigError, save_yaml
+from xlstm_rl.errors import CheckpointError
+from xlstm_rl.files import replacing
+from xlstm_rl.options.arguments import user_path
+
+CONFIG_FILE = "config.yaml"
+METRICS_FILE = "metrics.csv"
+POLICY_FILE = "policy.safetensors"
+_CHECKPOINTS = "checkpoints"
+_LATEST = "latest"
+_PART = ".part"  # a checkpoint that is being written, or removed
+_OLD = ".old"  # a whole one, while another of the same step takes its place
+
+
+def create_run_folder(
+    run_dir: str | Path | None,
+    config: Mapping[str, Any],
+    *,
+    env: str,
+    memory: str,
+    seed: int,
+    root: str | Path = "runs",
+) -> Path:
+    """A new run folder with the resolved configuration in its `config.yaml`.
+
+    Args:
+        run_dir: Where it shall be: nothing, or an empty folder, stands there. None: a fresh
+            `<root>/<env>-<memory>-seed<seed>-<time>`.
+        config: The resolved configuration, as `config_to_dict` gives it.
+        env: Name of the environment; a namespace such as `ALE/` is left out of the folder's name.
+        memory: Name of the memory.
+        seed: Seed of the run.
+        root: Parent of the folders that get a fresh name.
+
+    Raises:
+        ConfigError: Something stands there already, or the folder cannot be made.
+    """
+    try:
+        if run_dir is None:
+            folder = _fresh_folder(Path(root), f"{env.rpartition('/')[2]}-{memory}-seed{seed}")
+        else:
+            folder = user_path(run_dir)
+            _claim(folder)
+        with replacing(folder / CONFIG_FILE) as draft:
+            save_yaml(config, draft)
+    except OSError as error:
+        raise ConfigError(
+            f"run folder {run_dir or root}: cannot be made: {error.strerror}"
+        ) from None
+    return folder
+
+
+def _claim(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        return
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        what = "a folder that is not empty" if folder.is_dir() else "a file"
+        raise ConfigError(
+            f"run folder {folder}: {what} stands there already; nothing was changed, "
+            "choose another --run-dir"
+        ) from None
+
+
+def _fresh_folder(root: Path, label: str) -> Path:
+    name = re.sub(r"[^\w.-]+", "_", label) + time.strftime("-%Y%m%d-%H%M%S")
+    root.mkdir(parents=True, exist_ok=True)
+    attempt = 1
+    while True:
+        folder = root / (name if attempt == 1 else f"{name}-{attempt}")
+        try:
+            folder.mkdir()  # of several runs started in the same second, one gets this name
+            return folder
+        except FileExistsError:
+            attempt += 1
+
+
+@contextmanager
+def new_checkpoint(run: str | Path, step: int, keep: int | None = None) -> Iterator[Path]:
+    """A folder to write a checkpoint into, which becomes `checkpoints/<step>` and `latest`.
+
+    On leaving without an error the folder gets its name, `latest` is moved to it, and all but
+    the newest `keep` checkpoints are removed (None: all stay). On an error nothing changes, and
+    neither does a checkpoint of this step with the very same files.
+    """
+    parent = user_path(run) / _CHECKPOINTS
+    final, draft = parent / str(step), parent / f".{step}{_PART}"
+    parent.mkdir(parents=True, exist_ok=True)
+    _tidy(parent)
+    draft.mkdir()
+    try:
+        yield draft
+        if not _holds_the_same(draft, final):
+            if final.exists():
+                # A folder cannot be replaced at once: until the next line readers take this one.
+                final.rename(parent / f".{step}{_OLD}")
+            draft.rename(final)
+    finally:
+        _tidy(parent)
+    with replacing(user_path(run) / _LATEST) as pointer:
+        pointer.write_text(f"{step}\n", encoding="utf-8")
+    if keep is not None:
+        prune_checkpoints(run, keep)
+
+
+def _holds_the_same(draft: Path, final: Path) -> bool:
+    """Whether every file of a draft lies in a checkpoint too, byte for byte."""
+    names = os.listdir(draft)
+    return final.is_dir() and filecmp.cmpfiles(draft, final, names, shallow=False)[0] == names
+
+
+def _tidy(parent: Path) -> None:
+    """Finish what an interrupted save left: give back a whole checkpoint its name, drop parts."""
+    for old in parent.glob(f".*{_OLD}"):
+        final = parent / old.name[1 : -len(_OLD)]
+        if final.exists():
+            _remove(old)
+        else:
+            old.rename(final)
+    for draft in parent.glob(f".*{_PART}"):
+        shutil.rmtree(draft, ignore_errors=True)
+    for pointer in parent.parent.glob(f".{_LATEST}.*"):
+        pointer.unlink()
+
+
+def _remove(checkpoint: Path) -> None:
+    """Remove a checkpoint; one that is half removed no longer has its name."""
+    step = checkpoint.name.lstrip(".").removesuffix(_OLD)
+    rubbish = checkpoint.with_name(f".{step}{_PART}")
+    checkpoint.rename(rubbish)
+    shutil.rmtree(rubbish)
+
+
+def checkpoint_steps(run: str | Path) -> list[int]:
+    """The steps at which a run has checkpoints, ascending."""
+    parent = user_path(run) / _CHECKPOINTS
+    names = {path.name for path in parent.iterdir()} if parent.is_dir() else set()
+    names |= {name[1 : -len(_OLD)] for name in names if name.endswith(_OLD)}
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def prune_checkpoints(run: str | Path, keep: int) -> None:
+    """Remove all checkpoints of a run but the newest `keep`, and never the one in `latest`."""
+    latest = _read_latest(user_path(run))
+    steps = checkpoint_steps(run)
+    for step in steps[: max(0, len(steps) - keep)]:
+        if step != latest:
+            _remove(user_path(run) / _CHECKPOINTS / str(step))
+
+
+def latest_checkpoint(run: str | Path) -> Path:
+    """The newest checkpoint of a run folder; a checkpoint folder is its own.
+
+    Raises:
+        CheckpointError: There is no such folder, or it is neither, or has no checkpoint yet.
+    """
+    folder = user_path(run)
+    if not folder.is_dir():
+        problem = "a file, not a folder" if folder.exists() else "no such folder"
+        raise CheckpointError(f"{folder}: {problem}; expected a run folder or a checkpoint in one")
+    if (folder / POLICY_FILE).is_file():
+        return folder
+    steps = checkpoint_steps(folder)
+    step = _read_latest(folder)
+    if step is None and steps:  # killed before the first `latest`
+        step = steps[-1]
+    if step is None:
+        if (folder / CONFIG_FILE).is_file():
+            raise CheckpointError(f"{folder}: this run has no checkpoint yet")
+        raise CheckpointError(
+            f"{folder}: not a run folder (it has no `{_LATEST}` and no {POLICY_FILE})"
+        )
+    checkpoint = folder / _CHECKPOINTS / str(step)
+    old = checkpoint.with_name(f".{step}{_OLD}")
+    if not checkpoint.exists() and old.exists():  # killed while it was being replaced
+        return old
+    if not (checkpoint / POLICY_FILE).is_file():
+        others = ", ".join(str(other) for other in steps if other != step)
+        advice = f"; name one of its checkpoints instead: {others}" if others else ""
+        raise CheckpointError(
+            f"{checkpoint}: has no {POLICY_FILE}, though it is the latest{advice}"
+        )
+    return checkpoint
+
+
+def run_of(checkpoint: Path) -> Path:
+    """The run folder that a checkpoint lies in; the checkpoint itself, if it lies in none."""
+    run = checkpoint.parent.parent
+    return run if (run / CONFIG_FILE).is_file() else checkpoint
+
+
+def _read_latest(folder: Path) -> int | None:
+    try:
+        text = (folder / _LATEST).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    if not text.isdecimal():
+        raise CheckpointError(
+            f"{folder / _LATEST}: expected a step such as 10000, got {text[:40]!r}"
+        )
+    return int(text)

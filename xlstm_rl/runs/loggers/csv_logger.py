@@ -1,0 +1,66 @@
+"""Metrics in a table, `metrics.csv`."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from xlstm_rl.files import replacing
+from xlstm_rl.runs.folder import METRICS_FILE
+from xlstm_rl.runs.loggers.config import LoggerConfig
+
+FIRST_COLUMNS = ("step", "episode/return", "episode/length", "time/sps")
+"""The columns that every metrics.csv begins with."""
+
+
+class CsvSink:
+    """A row per step. A metric that is missing leaves its cell empty.
+
+    A metric that appears later gets a column at the end, and the file is written anew once.
+    Opened on an existing file, it goes on below its last row.
+    """
+
+    def __init__(self, config: LoggerConfig, folder: Path, run_config: Mapping[str, Any]) -> None:
+        self._path = path = folder / METRICS_FILE
+        self._columns = list(FIRST_COLUMNS)
+        if path.exists() and path.stat().st_size:
+            with path.open(newline="", encoding="utf-8") as file:
+                self._columns = next(csv.reader(file))
+            self._open("a")
+        else:
+            self._open("w")
+            self._writer.writerow(self._columns)
+            self._file.flush()
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append a row and flush it, so that a killed run keeps it."""
+        new = [key for key in metrics if key not in self._columns]
+        if new:
+            self._add_columns(new)
+        row = {**metrics, "step": step}
+        self._writer.writerow([row.get(column, "") for column in self._columns])
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _open(self, mode: str) -> None:
+        self._file = self._path.open(mode, newline="", encoding="utf-8")
+        self._writer = csv.writer(self._file, lineterminator="\n")
+
+    def _add_columns(self, new: list[str]) -> None:
+        self._file.close()
+        try:
+            with self._path.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.reader(file))[1:]
+            with (
+                replacing(self._path) as draft,
+                draft.open("w", newline="", encoding="utf-8") as file,
+            ):
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(self._columns + new)
+                writer.writerows(row + [""] * len(new) for row in rows)
+            self._columns += new
+        finally:
+            self._open("a")

@@ -1,0 +1,72 @@
+"""Signals that ask a run to end: it is saved first, and saving is not cut short."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+
+_STOP_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal has asked the process to end; `number` says which."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+@contextmanager
+def stopped_once() -> Iterator[None]:
+    """Raise `Stopped` at the first SIGINT, SIGTERM or SIGHUP, and ignore those that follow.
+
+    So what the block does about the first, such as saving, is done whole. A signal that the process
+    ignores (SIGHUP under nohup), or has a handler of its own for, is left alone. Outside the main
+    thread, where Python does not allow handlers, nothing changes.
+    """
+    process, stopped = os.getpid(), False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal stopped
+        if os.getpid() != process:  # an environment's process, which has this handler by birth
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        elif not stopped:
+            stopped = True
+            raise Stopped(number)
+
+    with ExitStack() as stack:
+        if threading.current_thread() is threading.main_thread():
+            for number in _STOP_SIGNALS:
+                before = signal.getsignal(number)
+                if before in (signal.SIG_DFL, signal.default_int_handler):
+                    stack.callback(signal.signal, number, before)
+                    signal.signal(number, stop)
+        yield
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Let SIGINT, SIGTERM and SIGHUP wait for the end of the block, and then take effect.
+
+    Outside the main thread, which signals never interrupt, nothing changes.
+    """
+    arrived: list[int] = []
+
+    def deliver() -> None:
+        for number in dict.fromkeys(arrived):
+            signal.raise_signal(number)
+
+    with ExitStack() as stack:
+        if threading.current_thread() is threading.main_thread():
+            stack.callback(deliver)
+            for number in _STOP_SIGNALS:
+                before = signal.getsignal(number)
+                if before is not None:  # None: not Python's, and so cannot be put back
+                    stack.callback(signal.signal, number, before)
+                    signal.signal(number, lambda number, _: arrived.append(number))
+        yield

@@ -1,0 +1,95 @@
+"""Every random stream of a run, spawned from its one seed.
+
+A run's seed and neighbouring seeds share nothing, and neither do the purposes of one seed: all come
+from `numpy.random.SeedSequence`, which mixes seed, purpose and index into unrelated numbers.
+"""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv, VectorWrapper
+from numpy.random import SeedSequence
+
+from xlstm_rl.envs.envpool import EnvPoolVectorEnv
+
+Purpose = Literal[
+    "weights",
+    "environments",
+    "actions",
+    "shuffling",
+    "evaluation",
+    "evaluation_actions",
+    "evaluation_global",
+]
+"""What a stream is for. The order is part of every result: new purposes go to the end."""
+
+_PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
+_BITS = 31
+"""Some environments keep their seed in a signed 32-bit integer."""
+
+_TAKE_A_LIST = (SyncVectorEnv.reset, AsyncVectorEnv.reset, EnvPoolVectorEnv.reset)
+
+
+def spawn_seed(seed: int, purpose: Purpose, index: int = 0) -> int:
+    """Return the seed of one stream, an integer of 31 bits.
+
+    Args:
+        seed: of the run or of the evaluation.
+        purpose: what the stream is for.
+        index: which of the streams for that purpose, such as the environment or the episode. It
+            does not matter how many others there are.
+    """
+    key = (_PURPOSES.index(purpose), index)
+    (word,) = SeedSequence(seed, spawn_key=key).generate_state(1).tolist()
+    return int(word) >> (32 - _BITS)
+
+
+def reset_seed(env: VectorEnv[Any, Any, Any], seed: int) -> int | list[int]:
+    """Return what a vector environment of a run is reset with.
+
+    That is one seed per environment where it takes them: in Gymnasium's and EnvPool's vectors, also
+    inside Gymnasium's wrappers. Any other vector gets one seed, as `VectorEnv.reset` has it, and
+    seeds its environments from that.
+
+    Args:
+        env: the vector environment.
+        seed: of the run.
+    """
+    if _takes_a_list(env):
+        return [spawn_seed(seed, "environments", index) for index in range(env.num_envs)]
+    # below that, vectors may count on from it, one seed for each environment
+    room: int = 2**_BITS - env.num_envs
+    return spawn_seed(seed, "environments") % room
+
+
+@contextmanager
+def global_streams(seed: int, device: torch.device) -> Iterator[None]:
+    """Begin Python's, NumPy's and torch's global streams at a seed, and restore them afterwards.
+
+    Some environments draw from them: what is played inside then follows from the seed, and what
+    runs outside does not notice.
+    """
+    before, numpy_before = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(before)
+            np.random.set_state(numpy_before)
+
+
+def _takes_a_list(env: VectorEnv[Any, Any, Any]) -> bool:
+    while isinstance(env, VectorWrapper):
+        if type(env).reset.__module__.partition(".")[0] != "gymnasium":
+            return False  # somebody's own, who may compute with the seed
+        env = env.env
+    return type(env).reset in _TAKE_A_LIST
