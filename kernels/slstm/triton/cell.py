@@ -53,6 +53,7 @@ def gates_from(ahead, first, EXP_BOUND: tl.constexpr):
 def advance(i, f, z, o, c, n, m, SIGMOID: tl.constexpr, EXP_BOUND: tl.constexpr):
     """``ahead``, h, c, n and m after a step with the pre-activations i, f, z, o."""
     log_forget = m + (log_sigmoid(f) if SIGMOID else f)
+    ahead = i - log_forget
     first = n == 0.0
     m = tl.where(first, i, tl.maximum(i, log_forget, propagate_nan=tl.PropagateNan.ALL))
     # the exponentials of inf - inf are NaN
