@@ -1,5 +1,7 @@
 """What is not finite stays in its row, behind its step and inside its episode, as defined."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -10,27 +12,18 @@ F32, F64 = torch.float32, torch.float64
 T, K, W = 12, 4, 3
 AT, RESET = 4, 8  # every row begins anew at the second
 
-EXECUTIONS = pytest.mark.parametrize(
-    "execution",
-    [
-        ("torch", "sequence", F64),
-        ("torch", "steps", F64),
-        ("triton", "sequence", F32),
-        ("triton", "steps", F32),
-    ],
-    ids=lambda e: f"{e[0]}-{e[1]}",
-)
-# many rows, of which the interpreter runs one after another
-MOST_EXECUTIONS = pytest.mark.parametrize(
-    "execution",
-    [
-        ("torch", "sequence", F64),
-        ("torch", "steps", F64),
-        pytest.param(("triton", "sequence", F32), marks=pytest.mark.slow),
-        pytest.param(("triton", "steps", F32), marks=pytest.mark.slow),
-    ],
-    ids=["torch-sequence", "torch-steps", "triton-sequence", "triton-steps"],
-)
+
+def executions(*slow):
+    """Of every backend sequences and steps; the interpreter takes its time for many rows."""
+    found = []
+    for backend, how in itertools.product(("torch", "triton"), ("sequence", "steps")):
+        name = f"{backend}-{how}"
+        marks = [pytest.mark.slow] if name in slow else []
+        dtype = F64 if backend == "torch" else F32
+        found.append(pytest.param((backend, how, dtype), marks=marks, id=name))
+    return pytest.mark.parametrize("execution", found)
+
+
 CELLS = pytest.mark.parametrize("name", ["mlstm", "slstm", "conv"])
 FORGET_GATES = pytest.mark.parametrize("forget_gate", ["sigmoid", "exponential"])
 pytestmark = pytest.mark.filterwarnings(
@@ -161,14 +154,14 @@ def hold_apart(name, cases, execution, forget_gate="sigmoid"):
     assert not h[:-1, AT:RESET].flatten(1).isfinite().all(1).any()
 
 
-@EXECUTIONS
+@executions("triton-steps")
 def test_mlstm_keeps_it_in_its_row_behind_its_step_inside_its_episode(execution):
     cases = [(x, (AT,), v) for x in "qkv" for v in (NAN, INF)]
     cases += [("i", (AT,), NAN), ("i", (AT,), INF), ("f", (AT,), NAN)]
     hold_apart("mlstm", cases, execution)
 
 
-@MOST_EXECUTIONS
+@executions("triton-sequence", "triton-steps")
 @FORGET_GATES
 def test_mlstm_at_a_first_and_a_last_step(execution, forget_gate):
     cases = [(x, (t,), NAN) for x in "qkvif" for t in (RESET, T - 1)]
@@ -181,14 +174,14 @@ def test_mlstm_at_a_first_and_a_last_step(execution, forget_gate):
     hold(cell, execution, spoil(cell, cases), differentiate=False)
 
 
-@EXECUTIONS
+@executions()
 def test_slstm_keeps_it_in_its_row_behind_its_step_inside_its_episode(execution):
     cases = [("x", (AT, gate, 0, 1), NAN) for gate in range(4)]
     cases += [("x", (AT, 0, 0, 1), INF)]
     hold_apart("slstm", cases, execution)
 
 
-@MOST_EXECUTIONS
+@executions("triton-sequence", "triton-steps")
 @FORGET_GATES
 def test_slstm_gates_at_any_step(execution, forget_gate):
     steps = (0, AT, RESET, T - 1)
@@ -200,12 +193,12 @@ def test_slstm_gates_at_any_step(execution, forget_gate):
     hold(cell, execution, spoil(cell, cases), differentiate=False)
 
 
-@EXECUTIONS
+@executions("triton-steps")
 def test_a_convolution_keeps_it_in_its_row_and_its_episode(execution):
     hold_apart("conv", [("x", (AT,), INF), ("x", (RESET - 1,), NAN)], execution)
 
 
-@EXECUTIONS
+@executions()
 @CELLS
 def test_a_state_that_is_not_finite_ends_at_a_reset(execution, name):
     parts = Cell(name, 1).state
@@ -218,7 +211,7 @@ def test_a_state_that_is_not_finite_ends_at_a_reset(execution, name):
         assert grads[x][: len(parts)].isfinite().all(), x
 
 
-@EXECUTIONS
+@executions()
 @CELLS
 def test_a_gradient_that_is_not_finite_goes_back_to_its_reset_and_no_further(execution, name):
     cell = Cell(name, 2)
