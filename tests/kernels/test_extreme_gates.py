@@ -176,6 +176,7 @@ def test_gates_of_any_size_equal_the_closed_form(execution, forget_gate, gates):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:overflow encountered")  # of a fresh state's gradient, see above
 @EXECUTIONS
 @GATES
 @pytest.mark.parametrize("gates", [30.0, 80.0, 150.0, 1e3, 1e4])
