@@ -17,7 +17,7 @@ MAX_THREADS = 256
 _BUILD = "python -m xlstm_rl.kernels.native.build"
 
 
-class NotLoaded(Exception):
+class NotLoadedError(Exception):
     """Why there is no library to call, in one line."""
 
 
@@ -60,7 +60,7 @@ def _loaded() -> tuple[ctypes.CDLL | None, str | None, str | None]:
     try:
         name = _choose_target()
         return _load(name), name, None
-    except NotLoaded as error:
+    except NotLoadedError as error:
         return None, None, str(error)
 
 
@@ -68,12 +68,12 @@ def _choose_target() -> str:
     """The best target that this CPU can run."""
     wish = os.environ.get("XLSTM_RL_NATIVE", "1").lower()
     if wish in ("0", "false", "no", "off"):
-        raise NotLoaded(f"XLSTM_RL_NATIVE={wish} switches it off")
+        raise NotLoadedError(f"XLSTM_RL_NATIVE={wish} switches it off")
     can_run = _targets_of_this_cpu()
     if wish in ("", "1", "true", "yes", "on", "auto"):
         return can_run[0]
     if wish not in can_run:
-        raise NotLoaded(
+        raise NotLoadedError(
             f"XLSTM_RL_NATIVE={wish} is not a target of this CPU: use 0, 1, {', '.join(can_run)}"
         )
     return wish
@@ -89,7 +89,7 @@ def _targets_of_this_cpu() -> tuple[str, ...]:
         return ("avx512", "avx2")
     if capability == "AVX2":
         return ("avx2",)
-    raise NotLoaded(
+    raise NotLoadedError(
         f"it needs AVX2 and FMA, or a 64-bit ARM; torch calls this CPU ({machine}) {capability}"
     )
 
@@ -99,7 +99,7 @@ def _load(name: str) -> ctypes.CDLL:
 
     path = build.library_path(name)
     if not path.exists():
-        raise NotLoaded(
+        raise NotLoadedError(
             f"it was not built when the package was installed ({path.name} is missing, perhaps for "
             f"want of a C compiler): run {_BUILD}"
         )
@@ -108,9 +108,9 @@ def _load(name: str) -> ctypes.CDLL:
         loaded.xl_version.restype = ctypes.c_char_p
         version = loaded.xl_version().decode()
     except (OSError, AttributeError) as error:
-        raise NotLoaded(f"{path.name} cannot be loaded ({error}): run {_BUILD}") from error
+        raise NotLoadedError(f"{path.name} cannot be loaded ({error}): run {_BUILD}") from error
     if version != build.stamp():
-        raise NotLoaded(
+        raise NotLoadedError(
             f"{path.name} was built from other sources ({version}) than those of this version "
             f"({build.stamp()}): run {_BUILD}"
         )
