@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 import torch
 
+from xlstm_rl.kernels.native import compilation
+
 MAX_THREADS = 256
 """`XL_MAX_THREADS` of `src/parallel.h`."""
 
@@ -95,9 +97,7 @@ def _targets_of_this_cpu() -> tuple[str, ...]:
 
 
 def _load(name: str) -> ctypes.CDLL:
-    from xlstm_rl.kernels.native import build  # late: `python -m` runs it as well
-
-    path = build.library_path(name)
+    path = compilation.library_path(name)
     if not path.exists():
         raise NotLoadedError(
             f"it was not built when the package was installed ({path.name} is missing, perhaps for "
@@ -109,10 +109,10 @@ def _load(name: str) -> ctypes.CDLL:
         version = loaded.xl_version().decode()
     except (OSError, AttributeError) as error:
         raise NotLoadedError(f"{path.name} cannot be loaded ({error}): run {_BUILD}") from error
-    if version != build.stamp():
+    if version != compilation.stamp():
         raise NotLoadedError(
             f"{path.name} was built from other sources ({version}) than those of this version "
-            f"({build.stamp()}): run {_BUILD}"
+            f"({compilation.stamp()}): run {_BUILD}"
         )
     loaded.xl_set_threads.argtypes = (ctypes.c_int,)
     loaded.xl_set_threads.restype = ctypes.c_int
