@@ -98,6 +98,7 @@ def _machine() -> str:
 
 
 def find_compiler() -> list[str]:
+    """Return the command of the C compiler: `$CC`, or the first on the PATH of three names."""
     named = os.environ.get("CC")
     if named:
         return shlex.split(named)

@@ -61,7 +61,7 @@ def _loaded() -> tuple[ctypes.CDLL | None, str | None, str | None]:
     """The library, its target, and why there is none."""
     try:
         name = _choose_target()
-        return _load(name), name, None
+        return load(name), name, None
     except NotLoadedError as error:
         return None, None, str(error)
 
@@ -71,7 +71,7 @@ def _choose_target() -> str:
     wish = os.environ.get("XLSTM_RL_NATIVE", "1").lower()
     if wish in ("0", "false", "no", "off"):
         raise NotLoadedError(f"XLSTM_RL_NATIVE={wish} switches it off")
-    can_run = _targets_of_this_cpu()
+    can_run = cpu_targets()
     if wish in ("", "1", "true", "yes", "on", "auto"):
         return can_run[0]
     if wish not in can_run:
@@ -81,8 +81,14 @@ def _choose_target() -> str:
     return wish
 
 
-def _targets_of_this_cpu() -> tuple[str, ...]:
-    """Best first. torch asks the CPU and the system, inside containers and emulators too."""
+def cpu_targets() -> tuple[str, ...]:
+    """Return the targets that this CPU and this system can run, the best first.
+
+    torch has asked both: inside a container or an emulator too.
+
+    Raises:
+        NotLoadedError: none.
+    """
     machine = platform.machine()
     if machine in ("aarch64", "arm64"):
         return ("neon",)
@@ -96,7 +102,12 @@ def _targets_of_this_cpu() -> tuple[str, ...]:
     )
 
 
-def _load(name: str) -> ctypes.CDLL:
+def load(name: str) -> ctypes.CDLL:
+    """Load the library of a target.
+
+    Raises:
+        NotLoadedError: it is missing, broken, or of another version.
+    """
     path = compilation.library_path(name)
     if not path.exists():
         raise NotLoadedError(
