@@ -309,7 +309,7 @@ def _named(
     """The execution that ``backend`` stands for; names are checked on the way."""
     if forget_gate not in checks.FORGET_GATES:
         checks.check_choice("forget_gate", forget_gate, checks.FORGET_GATES)
-    if has_native and takes_native(backend, x):
+    if takes_native(backend, x) and has_native:
         return "native"
     too_large = head_size is not None and head_size > MAX_HEAD_SIZE
     if backend == "auto":
