@@ -13,6 +13,7 @@ from xlstm_rl.kernels.launch import MAX_HEAD_SIZE, why_not_triton
 from xlstm_rl.kernels.mlstm import ops as mlstm_ops
 from xlstm_rl.kernels.mlstm import reference as mlstm_reference
 from xlstm_rl.kernels.mlstm import step as mlstm_fast_step
+from xlstm_rl.kernels.native.choose import takes_native
 from xlstm_rl.kernels.slstm import ops as slstm_ops
 from xlstm_rl.kernels.slstm import reference as slstm_reference
 from xlstm_rl.kernels.slstm import step as slstm_fast_step
@@ -50,7 +51,7 @@ def mlstm(
             m has no say in the next one, which is i.
         chunk_size: the longest chunk of the chunkwise executions; changes speed, not meaning.
         forget_gate: ``"sigmoid"`` or ``"exponential"``.
-        backend: ``"auto"``, ``"reference"``, ``"torch"`` or ``"triton"``.
+        backend: ``"auto"``, ``"reference"``, ``"torch"``, ``"native"`` or ``"triton"``.
 
     Returns:
         ``h [B, T, H, V]`` in the dtype of the inputs and the state after the last step, which is
@@ -140,7 +141,7 @@ def slstm(
             is fresh. ``None``: no resets.
         state: ``(h, c, n, m)``, each ``[B, H, D]``, to start from. ``None``: zeros.
         forget_gate: ``"sigmoid"`` or ``"exponential"``.
-        backend: ``"auto"``, ``"reference"``, ``"torch"`` or ``"triton"``.
+        backend: ``"auto"``, ``"reference"``, ``"torch"``, ``"native"`` or ``"triton"``.
 
     Returns:
         ``h [B, T, H, D]`` in the dtype of ``x`` and the state after the last step, which is
@@ -222,7 +223,7 @@ def causal_conv1d(
             in place of the inputs before it. ``None``: no resets.
         state: the last ``W - 1`` inputs ``[B, W - 1, C]``, oldest first. ``None``: zeros.
         activation: what ``y`` passes through: ``"none"`` or ``"silu"``.
-        backend: ``"auto"``, ``"reference"``, ``"torch"`` or ``"triton"``.
+        backend: ``"auto"``, ``"reference"``, ``"torch"``, ``"native"`` or ``"triton"``.
 
     Returns:
         ``y [B, T, C]`` and the last ``W - 1`` inputs, zero where they lie before the last reset.
@@ -288,20 +289,28 @@ def causal_conv1d_step(
 
 
 def _pick(
-    backend: str, x: Tensor, forget_gate: str = "sigmoid", head_size: int | None = None
+    backend: str,
+    x: Tensor,
+    forget_gate: str = "sigmoid",
+    head_size: int | None = None,
+    has_native: bool = False,
 ) -> str:
     """The execution to run: that of ``backend``, or one that the transforms at work can follow.
 
     ``head_size`` is given where Triton's kernels hold a whole head at once.
     """
-    execution = _named(backend, x, forget_gate, head_size)
+    execution = _named(backend, x, forget_gate, head_size, has_native)
     return "reference" if transforming() else execution
 
 
-def _named(backend: str, x: Tensor, forget_gate: str, head_size: int | None) -> str:
+def _named(
+    backend: str, x: Tensor, forget_gate: str, head_size: int | None, has_native: bool
+) -> str:
     """The execution that ``backend`` stands for; names are checked on the way."""
     if forget_gate not in checks.FORGET_GATES:
         checks.check_choice("forget_gate", forget_gate, checks.FORGET_GATES)
+    if has_native and takes_native(backend, x):
+        return "native"
     too_large = head_size is not None and head_size > MAX_HEAD_SIZE
     if backend == "auto":
         if x.device.type != "cuda" or too_large or why_not_triton(x.device, x.dtype):
@@ -320,7 +329,7 @@ def _named(backend: str, x: Tensor, forget_gate: str, head_size: int | None) -> 
                 f"head size {head_size} is over {MAX_HEAD_SIZE}, the largest that the Triton "
                 "kernels hold: use more heads, or backend='torch'"
             )
-    return backend
+    return "torch" if backend == "native" else backend  # what steps aside does so to torch
 
 
 def _overwrite(state: tuple[Tensor, ...] | None, after: Any) -> Any:
