@@ -7,16 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from xlstm_rl.kernels import causal_conv1d, causal_conv1d_step, slstm, slstm_step
+from xlstm_rl.kernels.layers import block_diagonal_linear, head_norm
 from xlstm_rl.memory.base import StateTensors
 from xlstm_rl.memory.config import XLSTMConfig
-from xlstm_rl.memory.layers import (
-    GatedFeedForward,
-    LayerNorm,
-    block_diagonal_linear,
-    conv_init_,
-    head_norm,
-    small_init_,
-)
+from xlstm_rl.memory.layers import GatedFeedForward, LayerNorm, conv_init_, small_init_
 
 Convolve = Callable[..., tuple[Tensor, Tensor]]
 Cell = Callable[..., tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]]
