@@ -28,12 +28,12 @@ _NUM_OUTPUTS = 5
 _GATES, _STATES = 5, 3  # floats that are saved of every element and step, and of one step more
 
 _Forward = struct(
-    "_Forward", "B T H D exponential", "x R b reset h0 c0 n0 m0 y h c n m saved work"
+    "_Forward", "B T H D exponential", "x convolved normed weight R b reset h0 c0 n0 m0 y hT cT nT mT saved work"
 )
 _Backward = struct(
     "_Backward",
     "B T H D exponential has_state",
-    "R reset dy dh dc dn dm saved dx dR db dh0 dc0 dn0 dm0 work",
+    "convolved normed weight R reset dy dhT dcT dnT dmT saved dx dconvolved dnormed dweight dR db dh0 dc0 dn0 dm0 work",
 )
 
 
@@ -109,14 +109,14 @@ def _forward(
     """``h [B, T, H, D]``, the final h, c, n, m, in ``into`` if given, and what is saved."""
     native = _functions()
     B, T, _, H, D = x.shape
-    given = [t.contiguous() for t in (x, R, b)]
+    x, R, b = (t.contiguous() for t in (x, R, b))
     reset = contiguous(reset)
     first = [None] * 4 if state is None else [s.contiguous() for s in state]
     y = x.new_empty(B, T, H, D)
     after = tuple(x.new_empty(B, H, D) for _ in range(4)) if into is None else into
     saved = x.new_empty(_saved_size(B, T, H, D) if save else 0)
     work = x.new_empty(native.xl_slstm_work_size(B, T, H, D))
-    pointers = (*given, reset, *first, y, *after, saved if save else None, work)
+    pointers = (x, None, None, None, R, b, reset, *first, y, *after, saved if save else None, work)
     sizes = (B, T, H, D, forget_gate == "exponential")
     call(native.xl_slstm_forward, _Forward(*sizes, *map(pointer, pointers)))
     h, c, n, m = after
@@ -148,8 +148,8 @@ def _backward(
     first = [R.new_empty(B, H, D) for _ in range(4 * has_state)]
     work = R.new_empty(native.xl_slstm_backward_work_size(B, T, H, D))
     grads = [contiguous(g) for g in (dy, dh, dc, dn, dm)]
-    given = (R.contiguous(), contiguous(reset), *grads, saved)
-    pointers = (*given, dx, dR, db, *(first or [None] * 4), work)
+    given = (None, None, None, R.contiguous(), contiguous(reset), *grads, saved)
+    pointers = (*given, dx, None, None, None, dR, db, *(first or [None] * 4), work)
     arguments = _Backward(
         *(B, T, H, D, forget_gate == "exponential", has_state), *map(pointer, pointers)
     )

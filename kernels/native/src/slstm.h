@@ -12,19 +12,21 @@
 enum {
   SLSTM_ROWS = 8,        /* environments of a group, at most */
   SLSTM_PARTS = 8,       /* items of a head, at most; each takes every so-manieth group */
-  SLSTM_PRODUCT = 128,   /* rows of one product for the gradient of R, about */
+  SLSTM_CHUNK = 128,     /* rows times steps that are filled, and differentiated, together */
 };
 
 typedef struct {
   int64_t B, T, H, D;
   int64_t exponential;          /* forget gate: 0 sigmoid, 1 exponential */
-  const float *x;               /* [B, T, 4, H, D], gates in the order i, f, z, o */
+  const float *x;               /* [B, T, 4, H, D], gates in the order i, f, z, o, or null: then */
+  const float *convolved, *normed;  /* [B, T, H * D]: i and f come from the one, z and o from the */
+  const float *weight;          /* other, by [4, H, D (from), D (to)] */
   const float *R;               /* [4, H, D (from), D (to)] */
   const float *b;               /* [4, H, D], or null: none */
   const uint8_t *reset;         /* [B, T] or null */
   const float *h0, *c0, *n0, *m0;  /* [B, H, D], or all null: fresh */
   float *y;                     /* [B, T, H, D] */
-  float *h, *c, *n, *m;         /* [B, H, D]; may be the first state's own memory */
+  float *hT, *cT, *nT, *mT;     /* [B, H, D]; may be the first state's own memory */
   float *saved;                 /* xl_slstm_saved_size floats for the backward, or null */
   float *work;                  /* xl_slstm_work_size floats */
 } xl_slstm_forward_args;
@@ -32,12 +34,15 @@ typedef struct {
 typedef struct {
   int64_t B, T, H, D;
   int64_t exponential, has_state;  /* whether the forward had a first state */
+  const float *convolved, *normed, *weight;  /* null where x was given */
   const float *R;
   const uint8_t *reset;
   const float *dy;              /* [B, T, H, D] or null */
-  const float *dh, *dc, *dn, *dm;  /* of the final state, [B, H, D], each or null */
+  const float *dhT, *dcT, *dnT, *dmT;  /* of the final state, [B, H, D], each or null */
   const float *saved;
-  float *dx, *dR, *db;          /* shapes of x, R, b; db may be null */
+  float *dx;                    /* or null: then */
+  float *dconvolved, *dnormed, *dweight;  /* the first two may be one */
+  float *dR, *db;               /* db may be null */
   float *dh0, *dc0, *dn0, *dm0;    /* [B, H, D], or all null: not wanted */
   float *work;                  /* xl_slstm_backward_work_size floats */
 } xl_slstm_backward_args;

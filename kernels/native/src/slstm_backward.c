@@ -3,48 +3,45 @@
 #include "slstm.h"
 
 #include "parallel.h"
-#include "slstm_vectors.h"
+#include "slstm_input.h"
 
-/* Steps whose gradients are kept until one product makes the gradient of R of them. */
-static int64_t steps_kept(int64_t T) {
-  int64_t steps = SLSTM_PRODUCT / SLSTM_ROWS;
-  return steps < T ? steps : T;
-}
-
-/* Gradients of h, c, n and m, of the pre-activations of some steps, of R and b. */
-static int64_t item_work(int64_t T, int64_t D) {
-  int64_t Dp = slstm_padded(D);
-  return SLSTM_ROWS * 4 * Dp + steps_kept(T) * SLSTM_ROWS * 4 * Dp + D * 4 * Dp + 4 * Dp;
+/* Gradients that an item sums over its groups: of R and of weight [D][4][Dp] each, of b. */
+static int64_t item_sums(int64_t D) { return (2 * D + 1) * 4 * slstm_padded(D); }
+/* And of its rows: of h, c, n and m, and of the pre-activations of a chunk. */
+static int64_t item_work(int64_t D) {
+  return item_sums(D) + (SLSTM_ROWS + SLSTM_CHUNK) * 4 * slstm_padded(D);
 }
 
 int64_t xl_slstm_backward_work_size(int64_t B, int64_t T, int64_t H, int64_t D) {
-  return H * (4 * slstm_padded(D) * slstm_padded(D) + slstm_parts(B) * item_work(T, D));
+  (void)T;
+  const int64_t Dp = slstm_padded(D);
+  return H * (2 * 4 * Dp * Dp + slstm_parts(B) * item_work(D));
 }
 
 typedef struct {
-  const float *Rt;             /* [4][Dp (to)][Dp (from)] */
+  const float *Rt, *weight_t;  /* [4][Dp (to)][Dp (from)] */
   float *dh, *dc, *dn, *own;   /* [rows][Dp]; own: of m */
-  float *draw;                 /* [steps_kept][rows][4][Dp] */
-  float *dR, *db;              /* [D][4][Dp] and [4][Dp], summed over the item */
+  float *draw;                 /* [steps][rows][4][Dp] */
+  float *dR, *db, *dweight;    /* [D][4][Dp], [4][Dp] and [4][D][Dp] */
 } item_buffers;
 
 /* Of the final state. c and n are exp(-m) times something without m, and h has no m at all. */
 static void begin(const xl_slstm_backward_args *a, const item_buffers *w, const slstm_saved *s,
                   int64_t rows, int64_t at) {
   const int64_t Dp = slstm_padded(a->D), last = a->T * rows * Dp;
-  const float *given[4] = {a->dh, a->dc, a->dn, a->dm};
+  const float *given[4] = {a->dhT, a->dcT, a->dnT, a->dmT};
   float *into[4] = {w->dh, w->dc, w->dn, w->own};
   for (int k = 0; k < 4; k++) {
     clear(rows * Dp, into[k]);
     if (given[k]) pad_rows(rows, a->D, given[k] + at, a->H * a->D, into[k], Dp);
   }
-  if (!a->dc && !a->dn) return;
+  if (!a->dcT && !a->dnT) return;
   for (int64_t k = 0; k < rows * Dp; k += VW)
     store(w->own + k, load(w->own + k) - load(s->c + last + k) * load(w->dc + k) -
                           load(s->n + last + k) * load(w->dn + k));
 }
 
-/* One step of all rows, `VW` elements at a time: from dy, dh, dc, dn to dx, dc and dn before it. */
+/* One step of all rows, `VW` elements at a time: from dy, dh, dc, dn to draw, dc, dn. */
 static void step_backward(const xl_slstm_backward_args *a, const item_buffers *w,
                           const slstm_saved *s, int64_t head, int64_t first, int64_t rows,
                           int64_t t, float *draw, const uint8_t *fresh, int through) {
@@ -83,10 +80,8 @@ static void step_backward(const xl_slstm_backward_args *a, const item_buffers *w
         dc_old = dc * forget, dn_old = dn * forget;
       }
       store(w->dc + k, dc_old), store(w->dn + k, dn_old);
-      float *d = draw + r * 4 * Dp + e, *dx = a->dx + (row * 4 * H + head) * D + e;
+      float *d = draw + r * 4 * Dp + e;
       store(d, di), store(d + Dp, df), store(d + 2 * Dp, dz), store(d + 3 * Dp, do_);
-      store_left(dx, di, D - e), store_left(dx + H * D, df, D - e);
-      store_left(dx + 2 * H * D, dz, D - e), store_left(dx + 3 * H * D, do_, D - e);
       bi += di, bf += df, bz += dz, bo += do_;
     }
     float *db = w->db + e;
@@ -101,11 +96,11 @@ static void group_backward(const xl_slstm_backward_args *a, int64_t head, int64_
   const int64_t first = group * SLSTM_ROWS, left = B - first;
   const int64_t rows = left < SLSTM_ROWS ? left : SLSTM_ROWS, at = (first * H + head) * D;
   const slstm_saved s = slstm_saved_of((float *)a->saved, B, T, D, head, group);
-  const int through = a->dc || a->dn || a->dm;
+  const int through = a->dcT || a->dnT || a->dmT;
   uint8_t fresh[SLSTM_ROWS];
   begin(a, w, &s, rows, at);
   for (int64_t end = T; end > 0;) {
-    const int64_t start = end > steps_kept(T) ? end - steps_kept(T) : 0;
+    const int64_t start = (end - 1) / slstm_steps(rows) * slstm_steps(rows);
     for (int64_t t = end - 1; t >= start; t--) {
       float *draw = w->draw + (t - start) * rows * 4 * Dp;
       for (int64_t r = 0; r < rows; r++)
@@ -120,6 +115,8 @@ static void group_backward(const xl_slstm_backward_args *a, int64_t head, int64_
     }
     rows_product(D, 4 * Dp, (end - start) * rows, (strided){s.h + start * rows * Dp, 1, Dp}, w->draw,
                  4 * Dp, w->dR, 4 * Dp, 1);
+    slstm_fill_backward(a, (slstm_chunk){first, rows, head, start, end - start}, w->weight_t, w->draw,
+                        w->dweight);
     end = start;
   }
   if (!a->dh0) return;
@@ -136,30 +133,30 @@ static void group_backward(const xl_slstm_backward_args *a, int64_t head, int64_
 
 typedef struct {
   const xl_slstm_backward_args *args;
-  float *Rt, *items;
+  float *Rt, *weight_t, *items;
 } backward_context;
 
 static void transpose_head(int head, int worker, void *context) {
   (void)worker;
   const backward_context *w = context;
-  const int64_t H = w->args->H, D = w->args->D, Dp = slstm_padded(D);
+  const xl_slstm_backward_args *a = w->args;
+  const int64_t D = a->D, Dp = slstm_padded(D);
   for (int64_t g = 0; g < 4; g++) {
-    const float *R = w->args->R + (g * H + head) * D * D;
-    float *Rt = w->Rt + (head * 4 + g) * Dp * Dp;
-    for (int64_t to = 0; to < D; to++)
-      for (int64_t from = 0; from < Dp; from++)
-        Rt[to * Dp + from] = from < D ? R[from * D + to] : 0;
+    const int64_t at = (g * a->H + head) * D * D, to = (head * 4 + g) * Dp * Dp;
+    if (D % VW) clear(Dp * Dp, w->Rt + to), clear(Dp * Dp, w->weight_t + to);
+    transpose(D, D, a->R + at, D, w->Rt + to, Dp);
+    if (a->weight) transpose(D, D, a->weight + at, D, w->weight_t + to, Dp);
   }
 }
 
 static item_buffers buffers_of(const backward_context *w, int64_t head, int64_t item) {
-  const int64_t T = w->args->T, D = w->args->D, Dp = slstm_padded(D), each = SLSTM_ROWS * Dp;
-  float *p = w->items + item * item_work(T, D);
-  item_buffers b = {.Rt = w->Rt + head * 4 * Dp * Dp, .dh = p, .dc = p + each, .dn = p + 2 * each};
-  b.own = p + 3 * each;
-  b.draw = p + 4 * each;
-  b.dR = b.draw + steps_kept(T) * 4 * each;
+  const int64_t D = w->args->D, Dp = slstm_padded(D), each = SLSTM_ROWS * Dp, to = head * 4 * Dp * Dp;
+  float *p = w->items + item * item_work(D);
+  item_buffers b = {.Rt = w->Rt + to, .weight_t = w->weight_t + to, .dR = p};
   b.db = b.dR + D * 4 * Dp;
+  b.dweight = b.db + 4 * Dp;
+  b.dh = p + item_sums(D), b.dc = b.dh + each, b.dn = b.dc + each, b.own = b.dn + each;
+  b.draw = b.own + each;
   return b;
 }
 
@@ -169,33 +166,43 @@ static void backward_item(int item, int worker, void *context) {
   const xl_slstm_backward_args *a = w->args;
   const int64_t parts = slstm_parts(a->B), head = item / parts;
   const item_buffers b = buffers_of(w, head, item);
-  clear((a->D + 1) * 4 * slstm_padded(a->D), b.dR);
+  clear(item_sums(a->D), b.dR);
   for (int64_t group = item % parts; group < slstm_groups(a->B); group += parts)
     group_backward(a, head, group, &b);
 }
 
-/* The items' gradients of one head, summed in order. */
+/* to [count] = the sum over a head's items, in order, of what lies `at` behind their dR */
+static void sum_items(const backward_context *w, int64_t head, int64_t at, int64_t count, float *to) {
+  const int64_t parts = slstm_parts(w->args->B);
+  FOR_VECTORS(e, count, left) {
+    vf sum = broadcast(0);
+    for (int64_t part = 0; part < parts; part++)
+      sum += load(buffers_of(w, head, head * parts + part).dR + at + e);
+    store_left(to + e, sum, left);
+  }
+}
+
 static void sum_head(int head, int worker, void *context) {
   (void)worker;
   const backward_context *w = context;
   const xl_slstm_backward_args *a = w->args;
-  const int64_t H = a->H, D = a->D, Dp = slstm_padded(D), parts = slstm_parts(a->B);
-  for (int64_t row = 0; row <= D; row++)  /* the last one is the bias's */
-    for (int64_t g = 0; g < 4; g++) {
-      float *to = row < D ? a->dR + ((g * H + head) * D + row) * D : a->db + (g * H + head) * D;
-      if (row == D && !a->db) return;
-      for (int64_t e = 0; e < D; e += VW) {
-        vf sum = broadcast(0);
-        for (int64_t part = 0; part < parts; part++)
-          sum += load(buffers_of(w, head, head * parts + part).dR + (row * 4 + g) * Dp + e);
-        store_left(to + e, sum, D - e);
-      }
+  const int64_t D = a->D, Dp = slstm_padded(D), db = D * 4 * Dp, dweight = db + 4 * Dp;
+  for (int64_t g = 0; g < 4; g++) {
+    const int64_t to = (g * a->H + head) * D;
+    if (a->db) sum_items(w, head, db + g * Dp, D, a->db + to);
+    for (int64_t row = 0; row < D; row++) {
+      sum_items(w, head, (row * 4 + g) * Dp, D, a->dR + (to + row) * D);
+      if (a->dweight)
+        sum_items(w, head, dweight + (g * D + row) * Dp, D, a->dweight + (to + row) * D);
     }
+  }
 }
 
 int xl_slstm_backward(const xl_slstm_backward_args *a) {
   const int64_t D = a->D, Dp = slstm_padded(D);
-  backward_context w = {a, a->work, a->work + a->H * 4 * Dp * Dp};
+  backward_context w = {.args = a, .Rt = a->work};
+  w.weight_t = w.Rt + a->H * 4 * Dp * Dp;
+  w.items = w.weight_t + a->H * 4 * Dp * Dp;
   xl_parallel_for((int)a->H, transpose_head, &w);
   xl_parallel_for((int)(a->H * slstm_parts(a->B)), backward_item, &w);
   xl_parallel_for((int)a->H, sum_head, &w);

@@ -2,11 +2,12 @@
 #include "slstm.h"
 
 #include "parallel.h"
-#include "slstm_vectors.h"
+#include "slstm_input.h"
 
-/* Pre-activations, m and the running state of an item, when nothing is saved. */
-static int64_t item_work(int64_t D) { return SLSTM_ROWS * (4 + 1 + 3) * slstm_padded(D); }
-static int64_t packed_R(int64_t D) { return D % VW ? 4 * D * slstm_padded(D) : 0; }
+/* Of an item: the pre-activations of a chunk, m, and the running state when nothing is saved. */
+static int64_t item_work(int64_t D) { return (SLSTM_CHUNK * 4 + SLSTM_ROWS * 4) * slstm_padded(D); }
+/* Of a head: R or weight as rows of whole vectors, where they are not such rows by themselves. */
+static int64_t packed(int64_t D) { return D % VW ? 4 * D * slstm_padded(D) : 0; }
 
 int64_t xl_slstm_lanes(void) { return VW; }
 
@@ -16,7 +17,7 @@ int64_t xl_slstm_saved_size(int64_t B, int64_t T, int64_t H, int64_t D) {
 
 int64_t xl_slstm_work_size(int64_t B, int64_t T, int64_t H, int64_t D) {
   (void)T;
-  return H * (packed_R(D) + 4 * slstm_padded(D) + slstm_parts(B) * item_work(D));
+  return H * (2 * packed(D) + 4 * slstm_padded(D) + slstm_parts(B) * item_work(D));
 }
 
 /* A step of `VW` elements: the gates of what is saved, and the state behind it. */
@@ -79,9 +80,8 @@ INLINE slstm_after first_cell(vf i, vf z, vf o) {
 }
 
 typedef struct {
-  const float *R[4];
-  int64_t ldr;
-  const float *b;  /* [4][Dp] */
+  const float *R[4], *weight[4]; /* of each gate [D][Dp] */
+  const float *b;                /* [4][Dp] */
   float *raw, *m, *state;
 } item_buffers;
 
@@ -91,7 +91,7 @@ static void group_forward(const xl_slstm_forward_args *a, int64_t head, int64_t 
   const int64_t first = group * SLSTM_ROWS, left = B - first;
   const int64_t rows = left < SLSTM_ROWS ? left : SLSTM_ROWS, each = rows * Dp;
   const int exponential = a->exponential != 0;
-  float *raw = w->raw, *m = w->m;
+  float *m = w->m;
   /* not saving, every step overwrites the one before */
   slstm_saved s = {0, w->state, w->state + each, w->state + 2 * each};
   int64_t next = 0;
@@ -110,15 +110,17 @@ static void group_forward(const xl_slstm_forward_args *a, int64_t head, int64_t 
 
   for (int64_t t = 0; t < T; t++) {
     float *h = s.h + t * next, *c = s.c + t * next, *n = s.n + t * next;
-    for (int64_t r = 0; r < rows; r++) {
-      const float *x = a->x + (((first + r) * T + t) * 4 * H + head) * D;
-      for (int g = 0; g < 4; g++)
-        for (int64_t e = 0; e < D; e += VW)
-          store(raw + (r * 4 + g) * Dp + e, load_left(x + g * H * D + e, D - e) + load(w->b + g * Dp + e));
-      if (a->reset && a->reset[(first + r) * T + t]) clear(Dp, h + r * Dp);
+    const int64_t in_chunk = t % slstm_steps(rows);
+    if (in_chunk == 0) {
+      const int64_t steps = T - t < slstm_steps(rows) ? T - t : slstm_steps(rows);
+      slstm_fill(a, (slstm_chunk){first, rows, head, t, steps}, w->weight, w->b, w->raw);
     }
+    float *raw = w->raw + in_chunk * 4 * each;
+    for (int64_t r = 0; r < rows; r++)
+      if (a->reset && a->reset[(first + r) * T + t]) clear(Dp, h + r * Dp);
     if (t > 0 || a->h0)
-      for (int g = 0; g < 4; g++) rows_product(rows, Dp, D, (strided){h, Dp, 1}, w->R[g], w->ldr, raw + g * Dp, 4 * Dp, 1);
+      for (int g = 0; g < 4; g++)
+        rows_product(rows, Dp, D, (strided){h, Dp, 1}, w->R[g], Dp, raw + g * Dp, 4 * Dp, 1);
 
     for (int64_t r = 0; r < rows; r++) {
       const int fresh = (a->reset && a->reset[(first + r) * T + t]) || (t == 0 && !a->h0);
@@ -144,30 +146,29 @@ static void group_forward(const xl_slstm_forward_args *a, int64_t head, int64_t 
       }
     }
   }
-  unpad_rows(rows, D, s.h + T * next, Dp, a->h + at, H * D);
-  unpad_rows(rows, D, s.c + T * next, Dp, a->c + at, H * D);
-  unpad_rows(rows, D, s.n + T * next, Dp, a->n + at, H * D);
-  unpad_rows(rows, D, m, Dp, a->m + at, H * D);
+  unpad_rows(rows, D, s.h + T * next, Dp, a->hT + at, H * D);
+  unpad_rows(rows, D, s.c + T * next, Dp, a->cT + at, H * D);
+  unpad_rows(rows, D, s.n + T * next, Dp, a->nT + at, H * D);
+  unpad_rows(rows, D, m, Dp, a->mT + at, H * D);
 }
 
 typedef struct {
   const xl_slstm_forward_args *args;
-  float *b, *R, *items;
+  float *b, *R, *weight, *items;
 } forward_context;
 
-/* R in place where its rows are whole vectors, else a copy of it whose are. */
 static void pack_head(int head, int worker, void *context) {
   (void)worker;
   const forward_context *w = context;
-  const int64_t H = w->args->H, D = w->args->D, Dp = slstm_padded(D);
+  const xl_slstm_forward_args *a = w->args;
+  const int64_t D = a->D, Dp = slstm_padded(D);
   for (int64_t g = 0; g < 4; g++) {
-    float *b = w->b + (head * 4 + g) * Dp;
-    if (w->args->b)
-      pad_rows(1, D, w->args->b + (g * H + head) * D, D, b, Dp);
-    else
-      clear(Dp, b);
-    if (D % VW)
-      pad_rows(D, D, w->args->R + (g * H + head) * D * D, D, w->R + (head * 4 + g) * D * Dp, Dp);
+    const int64_t at = g * a->H + head, to = head * 4 + g;
+    if (a->b) pad_rows(1, D, a->b + at * D, D, w->b + to * Dp, Dp);
+    else clear(Dp, w->b + to * Dp);
+    if (D % VW == 0) continue;
+    pad_rows(D, D, a->R + at * D * D, D, w->R + to * D * Dp, Dp);
+    if (!a->x) pad_rows(D, D, a->weight + at * D * D, D, w->weight + to * D * Dp, Dp);
   }
 }
 
@@ -177,11 +178,13 @@ static void forward_item(int item, int worker, void *context) {
   const xl_slstm_forward_args *a = w->args;
   const int64_t D = a->D, Dp = slstm_padded(D), parts = slstm_parts(a->B);
   const int64_t head = item / parts, part = item % parts;
-  item_buffers buffers = {.ldr = D % VW ? Dp : D, .b = w->b + head * 4 * Dp};
-  for (int64_t g = 0; g < 4; g++)
-    buffers.R[g] = D % VW ? w->R + (head * 4 + g) * D * Dp : a->R + (g * a->H + head) * D * D;
-  buffers.raw = w->items + item * item_work(D);
-  buffers.m = buffers.raw + SLSTM_ROWS * 4 * Dp;
+  item_buffers buffers = {.b = w->b + head * 4 * Dp, .raw = w->items + item * item_work(D)};
+  for (int64_t g = 0; g < 4; g++) {
+    const int64_t at = (g * a->H + head) * D * D, to = (head * 4 + g) * D * Dp;
+    buffers.R[g] = D % VW ? w->R + to : a->R + at;
+    buffers.weight[g] = a->x ? 0 : D % VW ? w->weight + to : a->weight + at;
+  }
+  buffers.m = buffers.raw + SLSTM_CHUNK * 4 * Dp;
   buffers.state = buffers.m + SLSTM_ROWS * Dp;
   for (int64_t group = part; group < slstm_groups(a->B); group += parts)
     group_forward(a, head, group, &buffers);
@@ -191,7 +194,8 @@ int xl_slstm_forward(const xl_slstm_forward_args *a) {
   if (a->B == 0) return 0;
   forward_context w = {.args = a, .b = a->work};
   w.R = w.b + a->H * 4 * slstm_padded(a->D);
-  w.items = w.R + a->H * packed_R(a->D);
+  w.weight = w.R + a->H * packed(a->D);
+  w.items = w.weight + a->H * packed(a->D);
   xl_parallel_for((int)a->H, pack_head, &w);
   xl_parallel_for((int)(a->H * slstm_parts(a->B)), forward_item, &w);
   return 0;
