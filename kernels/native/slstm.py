@@ -96,6 +96,10 @@ def slstm_step(
     return y[:, 0], after
 
 
+def _equations(*inputs: Any) -> tuple[Tensor, ...]:
+    return equations(*inputs[: NUM_TENSORS + 1])  # without what an op is told besides
+
+
 def _forward(
     x: Tensor,
     R: Tensor,
@@ -114,7 +118,7 @@ def _forward(
     first = [None] * 4 if state is None else [s.contiguous() for s in state]
     y = x.new_empty(B, T, H, D)
     after = tuple(x.new_empty(B, H, D) for _ in range(4)) if into is None else into
-    saved = x.new_empty(_saved_size(B, T, H, D) if save else 0)
+    saved = x.new_empty(saved_size(B, T, H, D) if save else 0)
     work = x.new_empty(native.xl_slstm_work_size(B, T, H, D))
     pointers = (x, None, None, None, R, b, reset, *first, y, *after, saved if save else None, work)
     sizes = (B, T, H, D, forget_gate == "exponential")
@@ -123,7 +127,8 @@ def _forward(
     return y, h, c, n, m, saved
 
 
-def _saved_size(B: int, T: int, H: int, D: int) -> int:
+def saved_size(B: Any, T: Any, H: int, D: int) -> Any:
+    """Floats that hold what the backward reads again, of sizes that may be symbols."""
     lanes = _functions().xl_slstm_lanes()
     return H * B * (_GATES * T + _STATES * (T + 1)) * ((D + lanes - 1) // lanes * lanes)
 
@@ -176,7 +181,7 @@ class _Sequence(torch.autograd.Function):
         return tuple(outputs)
 
     @staticmethod
-    @differentiable(equations, NUM_TENSORS)
+    @differentiable(_equations, NUM_TENSORS)
     def backward(ctx: Any, inputs: Grads, rest: Grads, *grads: Tensor | None) -> Grads:
         return _recall(ctx, inputs, rest, grads, _backward)
 
@@ -205,7 +210,7 @@ def sequence_op(
 @sequence_op.register_fake
 def _(x: Tensor, *others: Any) -> tuple[Tensor, ...]:
     B, T, _, H, D = x.shape
-    size = _saved_size(B, T, H, D) if others[-1] else 0
+    size = saved_size(B, T, H, D) if others[-1] else 0
     states = (x.new_empty((B, H, D)) for _ in range(4))
     return x.new_empty((B, T, H, D)), *states, x.new_empty(size)
 
@@ -239,7 +244,7 @@ def _setup_op(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> 
     keep(ctx, inputs, NUM_TENSORS, *output[_NUM_OUTPUTS:])
 
 
-@differentiable(equations, NUM_TENSORS)
+@differentiable(_equations, NUM_TENSORS)
 def _backward_op(ctx: Any, inputs: Grads, rest: Grads, *grads: Tensor | None) -> Grads:
     return _recall(ctx, inputs, rest, grads, backward_op)
 

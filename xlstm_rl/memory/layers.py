@@ -27,6 +27,17 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+def untouched(*modules: nn.Module) -> bool:
+    """Whether calling the modules is nothing but their own code on their weights: no hooks."""
+    return not torch.nn.modules.module._has_any_global_hook() and all(
+        type(m) in _OWN
+        and not (
+            m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
+        )
+        for m in modules
+    )
+
+
 def block_diagonal_linear(x: Tensor, weight: Tensor) -> Tensor:
     """Multiply x [..., G * I] by a block-diagonal matrix of G blocks, weight [G, I, O].
 
@@ -109,6 +120,9 @@ class GatedFeedForward(nn.Module):
         gate, up = self.up(x).chunk(2, -1)
         y: Tensor = self.down(self.activation(gate) * up)
         return y
+
+
+_OWN = {LayerNorm, GatedFeedForward, nn.Linear}
 
 
 def small_init_(weight: Tensor, width: int) -> None:
