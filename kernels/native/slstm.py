@@ -21,6 +21,7 @@ from xlstm_rl.kernels.autograd import (
 from xlstm_rl.kernels.inplace import note_overwritten
 from xlstm_rl.kernels.native.arguments import contiguous, pointer, struct
 from xlstm_rl.kernels.native.library import call, library
+from xlstm_rl.kernels.native.workspace import lend_floats, scratch
 from xlstm_rl.kernels.slstm.ops import NUM_TENSORS, equations
 from xlstm_rl.kernels.types import SLSTMState
 
@@ -118,11 +119,11 @@ def _forward(
     first = [None] * 4 if state is None else [s.contiguous() for s in state]
     y = x.new_empty(B, T, H, D)
     after = tuple(x.new_empty(B, H, D) for _ in range(4)) if into is None else into
-    saved = x.new_empty(saved_size(B, T, H, D) if save else 0)
-    work = x.new_empty(native.xl_slstm_work_size(B, T, H, D))
-    pointers = (x, None, None, None, R, b, reset, *first, y, *after, saved if save else None, work)
+    saved = lend_floats(saved_size(B, T, H, D)) if save else x.new_empty(0)
+    pointers = (x, None, None, None, R, b, reset, *first, y, *after, saved if save else None)
     sizes = (B, T, H, D, forget_gate == "exponential")
-    call(native.xl_slstm_forward, _Forward(*sizes, *map(pointer, pointers)))
+    with scratch(4 * native.xl_slstm_work_size(B, T, H, D)) as work:
+        call(native.xl_slstm_forward, _Forward(*sizes, *map(pointer, pointers), work))
     h, c, n, m = after
     return y, h, c, n, m, saved
 
@@ -151,14 +152,12 @@ def _backward(
     B, T, H, D = sizes
     dx, dR, db = R.new_empty(B, T, 4, H, D), R.new_empty(R.shape), R.new_empty(4, H, D)
     first = [R.new_empty(B, H, D) for _ in range(4 * has_state)]
-    work = R.new_empty(native.xl_slstm_backward_work_size(B, T, H, D))
     grads = [contiguous(g) for g in (dy, dh, dc, dn, dm)]
     given = (None, None, None, R.contiguous(), contiguous(reset), *grads, saved)
-    pointers = (*given, dx, None, None, None, dR, db, *(first or [None] * 4), work)
-    arguments = _Backward(
-        *(B, T, H, D, forget_gate == "exponential", has_state), *map(pointer, pointers)
-    )
-    call(native.xl_slstm_backward, arguments)
+    pointers = (*given, dx, None, None, None, dR, db, *(first or [None] * 4))
+    sizes = (B, T, H, D, forget_gate == "exponential", has_state)
+    with scratch(4 * native.xl_slstm_backward_work_size(B, T, H, D)) as work:
+        call(native.xl_slstm_backward, _Backward(*sizes, *map(pointer, pointers), work))
     return [dx, dR, db, *first]
 
 

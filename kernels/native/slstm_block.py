@@ -24,6 +24,7 @@ from xlstm_rl.kernels.inplace import note_overwritten
 from xlstm_rl.kernels.native.arguments import contiguous, pointer, struct
 from xlstm_rl.kernels.native.library import call, library, num_threads
 from xlstm_rl.kernels.native.slstm import saved_size as cell_saved_size
+from xlstm_rl.kernels.native.workspace import lend_floats, scratch
 from xlstm_rl.kernels.slstm import reference
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -239,11 +240,12 @@ def _forward(inputs: tuple[Any, ...], save: bool, into: State | None = None) -> 
         into = State(
             x.new_empty(B, max(taps - 1, 0), D), *(x.new_empty(shape) for _ in range(4))
         )
-    saved = x.new_empty(saved_size(B, T, D, heads, taps, hidden) if save else 0)
+    size = saved_size(B, T, D, heads, taps, hidden)
+    saved = lend_floats(size) if save else x.new_empty(0)
     sizes = _sizes(B, T, D, options)
-    work = x.new_empty(_work_size(sizes, save, False))
-    pointers = (*weights, *state, x, out, reset, *into, saved if save else None, work)
-    call(_library().xl_slstm_block_forward, _Forward(*sizes, *map(pointer, pointers)))
+    pointers = (*weights, *state, x, out, reset, *into, saved if save else None)
+    with scratch(4 * _work_size(sizes, save, False)) as work:
+        call(_library().xl_slstm_block_forward, _Forward(*sizes, *map(pointer, pointers), work))
     return out, *into, saved
 
 
@@ -266,13 +268,13 @@ def _backward(grads: Grads, inputs: tuple[Any, ...], saved: Tensor) -> list[Tens
     dstate = [None if s is None else torch.empty_like(s) for s in state]
     dweights = [None if w is None else torch.empty_like(w) for w in weights]
     sizes = _sizes(B, T, D, options)
-    work = x.new_empty(_work_size(sizes, True, True))
     none = (None,) * _NUM_STATES
     pointers = (
         *(*weights, *state, x, None, reset, *none, saved, None),
-        *(dout, *dafter, dx, *dweights, *dstate, work),
+        *(dout, *dafter, dx, *dweights, *dstate),
     )
-    call(_library().xl_slstm_block_backward, _Backward(*sizes, *map(pointer, pointers)))
+    with scratch(4 * _work_size(sizes, True, True)) as work:
+        call(_library().xl_slstm_block_backward, _Backward(*sizes, *map(pointer, pointers), work))
     return [g for g in (dx, *dstate, *dweights) if g is not None]
 
 
