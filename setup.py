@@ -15,7 +15,7 @@ from setuptools.command.build import build
 FOLDERS = ("kernels", "agents", "envs", "configs")
 
 NATIVE = Path("kernels", "native")
-spec = importlib.util.spec_from_file_location("build_native", NATIVE / "build.py")
+spec = importlib.util.spec_from_file_location("compilation", NATIVE / "compilation.py")
 native = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(native)
 

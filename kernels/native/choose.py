@@ -42,7 +42,7 @@ def takes_native(backend: str, x: Tensor, whole_block: bool = False) -> bool:
         return LOADED and _fits(x) and not _followed(x) and not (whole_block and _autocast())
     if backend != "native":
         return False
-    reason = why_not_native() or _why_not_for(x)
+    reason = why_not(x.device, x.dtype)
     if reason is not None:
         raise RuntimeError(
             f"backend='native' cannot run here: {reason}. Or leave backend='auto', which takes "
@@ -51,16 +51,17 @@ def takes_native(backend: str, x: Tensor, whole_block: bool = False) -> bool:
     return not _followed(x) and not (whole_block and _autocast())
 
 
+def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why inputs of a device and a dtype are not computed natively; ``None`` where they are."""
+    if device.type != "cpu":
+        return f"it runs on the CPU, and the inputs are on {device}"
+    if dtype is not torch.float32:
+        return f"it computes in float32, and the inputs are {str(dtype)[6:]}"
+    return why_not_native()
+
+
 def _fits(x: Tensor) -> bool:
     return x.is_cpu and x.dtype is torch.float32
-
-
-def _why_not_for(x: Tensor) -> str | None:
-    if not x.is_cpu:
-        return f"the inputs are on {x.device}: move them to the CPU"
-    if x.dtype is not torch.float32:
-        return f"it computes in float32, and the inputs are {str(x.dtype)[6:]}"
-    return None
 
 
 def _followed(x: Tensor) -> bool:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 import torch
 
+from xlstm_rl.kernels.native import compilation
+
 MAX_THREADS = 256
 """`XL_MAX_THREADS` of `src/parallel.h`."""
 
@@ -59,7 +61,7 @@ def _loaded() -> tuple[ctypes.CDLL | None, str | None, str | None]:
     """The library, its target, and why there is none."""
     try:
         name = _choose_target()
-        return _load(name), name, None
+        return load(name), name, None
     except NotLoadedError as error:
         return None, None, str(error)
 
@@ -69,7 +71,7 @@ def _choose_target() -> str:
     wish = os.environ.get("XLSTM_RL_NATIVE", "1").lower()
     if wish in ("0", "false", "no", "off"):
         raise NotLoadedError(f"XLSTM_RL_NATIVE={wish} switches it off")
-    can_run = _targets_of_this_cpu()
+    can_run = cpu_targets()
     if wish in ("", "1", "true", "yes", "on", "auto"):
         return can_run[0]
     if wish not in can_run:
@@ -79,8 +81,14 @@ def _choose_target() -> str:
     return wish
 
 
-def _targets_of_this_cpu() -> tuple[str, ...]:
-    """Best first. torch asks the CPU and the system, inside containers and emulators too."""
+def cpu_targets() -> tuple[str, ...]:
+    """Return the targets that this CPU and this system can run, the best first.
+
+    torch has asked both: inside a container or an emulator too.
+
+    Raises:
+        NotLoadedError: none.
+    """
     machine = platform.machine()
     if machine in ("aarch64", "arm64"):
         return ("neon",)
@@ -94,10 +102,13 @@ def _targets_of_this_cpu() -> tuple[str, ...]:
     )
 
 
-def _load(name: str) -> ctypes.CDLL:
-    from xlstm_rl.kernels.native import build  # late: `python -m` runs it as well
+def load(name: str) -> ctypes.CDLL:
+    """Load the library of a target.
 
-    path = build.library_path(name)
+    Raises:
+        NotLoadedError: it is missing, broken, or of another version.
+    """
+    path = compilation.library_path(name)
     if not path.exists():
         raise NotLoadedError(
             f"it was not built when the package was installed ({path.name} is missing, perhaps for "
@@ -109,10 +120,10 @@ def _load(name: str) -> ctypes.CDLL:
         version = loaded.xl_version().decode()
     except (OSError, AttributeError) as error:
         raise NotLoadedError(f"{path.name} cannot be loaded ({error}): run {_BUILD}") from error
-    if version != build.stamp():
+    if version != compilation.stamp():
         raise NotLoadedError(
             f"{path.name} was built from other sources ({version}) than those of this version "
-            f"({build.stamp()}): run {_BUILD}"
+            f"({compilation.stamp()}): run {_BUILD}"
         )
     loaded.xl_set_threads.argtypes = (ctypes.c_int,)
     loaded.xl_set_threads.restype = ctypes.c_int

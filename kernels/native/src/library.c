@@ -2,7 +2,7 @@
 #include "export.h"
 
 #ifndef XL_STAMP
-#error "compile with build.py, which gives the stamp of the sources"
+#error "compile with compilation.py, which gives the stamp of the sources"
 #endif
 
 XL_API const char *xl_version(void);
