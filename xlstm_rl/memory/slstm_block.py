@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from xlstm_rl.kernels import causal_conv1d, causal_conv1d_step, slstm, slstm_step
+from xlstm_rl.kernels.layers import block_diagonal_linear, head_norm
 from xlstm_rl.kernels.native import slstm_block as native
 from xlstm_rl.kernels.native.choose import takes_native
 from xlstm_rl.memory.base import StateTensors
@@ -14,9 +15,7 @@ from xlstm_rl.memory.config import XLSTMConfig
 from xlstm_rl.memory.layers import (
     GatedFeedForward,
     LayerNorm,
-    block_diagonal_linear,
     conv_init_,
-    head_norm,
     small_init_,
     untouched,
 )

@@ -83,7 +83,7 @@ static void gemm_edge(int64_t width, int64_t mc, int64_t kc, const float *a, int
 }
 
 /* C = Cin + A B; Cin may be C, null for zero, or one row for all with ldi = 0 (a bias) */
-static void gemm(int64_t M, int64_t N, int64_t K, matrix A, matrix B, float *C, int64_t ldc,
+LOCAL void gemm(int64_t M, int64_t N, int64_t K, matrix A, matrix B, float *C, int64_t ldc,
                  const float *Cin, int64_t ldi, float *work) {
   float *panels = work, *rows = work + (int64_t)GEMM_KC * ROUND_UP(N, TILE_COLUMNS);
   const int64_t row = A.transposed ? 1 : A.ld, col = A.transposed ? A.ld : 1;

@@ -31,12 +31,23 @@
 /* two vectors wide */
 #define ZERO_2(r) vf s##r = broadcast(0), t##r = broadcast(0);
 #define READ_2(r) s##r = load(cin + r * ldi) * scale, t##r = load(cin + r * ldi + VW) * scale;
-#define ADD_2(r) { const float e = a[r * row]; const vf x = EACH_LANE(e); s##r += x * b0; t##r += x * b1; }
+#define ADD_2(r)                                                  \
+  {                                                               \
+    const float e = a[r * row];                                   \
+    const vf x = EACH_LANE(e);                                    \
+    s##r += x * b0;                                               \
+    t##r += x * b1;                                               \
+  }
 #define WRITE_2(r) store(c + r * ldc, s##r), store(c + r * ldc + VW, t##r);
 /* one vector wide */
 #define ZERO_1(r) vf s##r = broadcast(0);
 #define READ_1(r) s##r = load(cin + r * ldi) * scale;
-#define ADD_1(r) { const float e = a[r * row]; const vf x = EACH_LANE(e); s##r += x * b0; }
+#define ADD_1(r)                                                  \
+  {                                                               \
+    const float e = a[r * row];                                   \
+    const vf x = EACH_LANE(e);                                    \
+    s##r += x * b0;                                               \
+  }
 #define WRITE_1(r) store(c + r * ldc, s##r);
 
 #define DEFINE_TILE(R)                                        \
@@ -63,14 +74,12 @@
 DEFINE_TILE(1)
 DEFINE_TILE(2)
 DEFINE_TILE(4)
+DEFINE_TILE(8) /* by two vectors only where there are 32 registers */
 #if TILE_ROWS == 6
 DEFINE_TILE(6)
 #define TILE_LARGE_x2 tile_6x2
-#define TILE_LARGE_x1 tile_6x1
 #else
-DEFINE_TILE(8)
 #define TILE_LARGE_x2 tile_8x2
-#define TILE_LARGE_x1 tile_8x1
 #endif
 
 /* Which columns of A a row reads, for the triangles of a causal chunk. */
@@ -88,8 +97,10 @@ typedef struct {
                 C + m * ldc + n, ldc, Cin ? Cin + m * ldi + n : 0, ldi, beta);              \
   }
 
-/* C [M, N] = beta Cin + A B; N is a multiple of VW, M and K are any. With LOWER and UPPER A has to
-   hold zeros next to its diagonal, where a tile reads a few columns too many. */
+/* A tile of a triangle reads a square of this side on the diagonal: zeros have to stand there. */
+#define TRIANGLE_SIDE (VW > 8 ? VW : 8)
+
+/* C [M, N] = beta Cin + A B; N is a multiple of VW, M and K are any. */
 INLINE void product(int64_t M, int64_t N, int64_t K, strided A, int part, const float *B, int64_t ldb,
                     float *C, int64_t ldc, const float *Cin, int64_t ldi, float beta) {
   int64_t n = 0;
@@ -104,11 +115,7 @@ INLINE void product(int64_t M, int64_t N, int64_t K, strided A, int part, const 
   }
   for (; n < N; n += VW) {
     int64_t m = 0;
-#if TILE_ROWS == 8
     PRODUCT_TILE(8, x1)
-#else
-    PRODUCT_TILE(6, x1)
-#endif
     PRODUCT_TILE(4, x1)
     PRODUCT_TILE(2, x1)
     PRODUCT_TILE(1, x1)

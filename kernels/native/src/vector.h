@@ -27,6 +27,7 @@
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
+#define LOCAL static __attribute__((unused)) /* a function of a header that not every file calls */
 #define ALIGNED __attribute__((aligned(64)))
 #define ROUND_UP(n, multiple) (((n) + (multiple) - 1) / (multiple) * (multiple))
 
