@@ -24,6 +24,17 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+def untouched(*modules: nn.Module) -> bool:
+    """Whether calling the modules is nothing but their own code on their weights: no hooks."""
+    return not torch.nn.modules.module._has_any_global_hook() and all(
+        type(m) in _OWN
+        and not (
+            m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
+        )
+        for m in modules
+    )
+
+
 class LayerNorm(nn.LayerNorm):
     """`layer_norm` with a weight of its own and no bias."""
 
@@ -61,6 +72,9 @@ class GatedFeedForward(nn.Module):
         gate, up = self.up(x).chunk(2, -1)
         y: Tensor = self.down(self.activation(gate) * up)
         return y
+
+
+_OWN = {LayerNorm, GatedFeedForward, nn.Linear}
 
 
 def small_init_(weight: Tensor, width: int) -> None:

@@ -8,9 +8,17 @@ from torch import Tensor, nn
 
 from xlstm_rl.kernels import causal_conv1d, causal_conv1d_step, slstm, slstm_step
 from xlstm_rl.kernels.layers import block_diagonal_linear, head_norm
+from xlstm_rl.kernels.native import slstm_block as native
+from xlstm_rl.kernels.native.choose import takes_native
 from xlstm_rl.memory.base import StateTensors
 from xlstm_rl.memory.config import XLSTMConfig
-from xlstm_rl.memory.layers import GatedFeedForward, LayerNorm, conv_init_, small_init_
+from xlstm_rl.memory.layers import (
+    GatedFeedForward,
+    LayerNorm,
+    conv_init_,
+    small_init_,
+    untouched,
+)
 
 Convolve = Callable[..., tuple[Tensor, Tensor]]
 Cell = Callable[..., tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]]
@@ -34,6 +42,7 @@ class SLSTMBlock(nn.Module):
         self.width, self.num_heads, self.conv_window = width, heads, window
         self.depth = block_index / (num_blocks - 1) if num_blocks > 1 else 0.0
         gate, backend = config.forget_gate, config.backend
+        self.backend = backend
         self._convolve: Convolve = partial(causal_conv1d, backend=backend)
         self._convolve_step: Convolve = partial(causal_conv1d_step, backend=backend)
         self._cell: Cell = partial(slstm, forget_gate=gate, backend=backend)
@@ -60,6 +69,8 @@ class SLSTMBlock(nn.Module):
                 config.feedforward_bias,
                 num_blocks,
             )
+        hidden = config.feedforward_width
+        self._native_options = (heads, window, hidden, config.feedforward_activation, gate)
         self.reset_parameters()
 
         self.state_shapes: dict[str, tuple[int, ...]] = {}
@@ -88,12 +99,22 @@ class SLSTMBlock(nn.Module):
         self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None
     ) -> tuple[Tensor, StateTensors]:
         """Run x [B, T, D] from the state `tensors` with reset [B, T]."""
+        weights = self._native_weights(x, tensors, reset)
+        if weights is not None:
+            state = self._native_state(x, tensors)
+            y, after = native.sequence(x, reset, state, weights, self._native_options)
+            return y, after[-len(self.state_shapes) :]
         return self._run(x, tensors, reset, self._convolve, self._cell)
 
     def step(
         self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None, inplace: bool = False
     ) -> tuple[Tensor, StateTensors]:
         """Run x [B, D] from the state `tensors`, with `inplace` into them, with reset [B]."""
+        weights = self._native_weights(x, tensors, reset)
+        if weights is not None:
+            state = self._native_state(x, tensors)
+            y, after = native.step(x, reset, state, weights, self._native_options, inplace)
+            return y, after[-len(self.state_shapes) :]
         convolve, cell = self._convolve_step, self._cell_step
         if inplace:
             convolve, cell = partial(convolve, inplace=True), partial(cell, inplace=True)
@@ -102,6 +123,40 @@ class SLSTMBlock(nn.Module):
             # under autocast the convolution worked on a copy in another dtype
             new = (tensors[0].copy_(new[0]), *new[1:])
         return y, new
+
+    def _native_weights(
+        self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None
+    ) -> native.Weights | None:
+        """Return the weights for the whole block in C; None: each operation is torch's."""
+        if not takes_native(self.backend, x, whole_block=True):
+            return None
+        ff_norm, ff = self.feed_forward_norm, self.feed_forward
+        modules: tuple[nn.Module, ...] = (self.norm,)
+        if ff is not None and ff_norm is not None:
+            modules = (self.norm, ff_norm, ff, ff.up, ff.down)
+        if not untouched(*modules):
+            return None
+        weights = native.Weights(
+            self.norm.weight,
+            self.conv_weight if self.conv_window else None,
+            self.conv_bias if self.conv_window else None,
+            self.input_weight,
+            self.recurrent_weight,
+            self.gate_bias,
+            self.head_norm_weight,
+            None if ff_norm is None else ff_norm.weight,
+            None if ff is None else ff.up.weight,
+            None if ff is None else ff.up.bias,
+            None if ff is None else ff.down.weight,
+            None if ff is None else ff.down.bias,
+        )
+        return weights if native.covers(x, reset, tensors, weights, self._native_options) else None
+
+    def _native_state(self, x: Tensor, tensors: StateTensors | None) -> native.State | None:
+        if tensors is None:
+            return None
+        window = () if self.conv_window else (x.new_empty(x.shape[0], 0, self.width),)
+        return native.State(*window, *tensors)
 
     def _run(
         self,
