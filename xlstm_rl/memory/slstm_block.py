@@ -1,27 +1,20 @@
 """The post-up-projection block around an sLSTM cell."""
 
-from collections.abc import Callable
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 
-from xlstm_rl.kernels import causal_conv1d, causal_conv1d_step, slstm, slstm_step
-from xlstm_rl.kernels.layers import block_diagonal_linear, head_norm
-from xlstm_rl.kernels.native import slstm_block as native
 from xlstm_rl.kernels.native.choose import takes_native
+from xlstm_rl.kernels.native.slstm_block import run_slstm_block
+from xlstm_rl.kernels.native.slstm_block_step import run_slstm_block_step
+from xlstm_rl.kernels.slstm.block import (
+    SLSTMBlockOptions,
+    SLSTMBlockWeights,
+    slstm_block,
+    slstm_block_step,
+)
 from xlstm_rl.memory.base import StateTensors
 from xlstm_rl.memory.config import XLSTMConfig
-from xlstm_rl.memory.layers import (
-    GatedFeedForward,
-    LayerNorm,
-    conv_init_,
-    small_init_,
-    untouched,
-)
-
-Convolve = Callable[..., tuple[Tensor, Tensor]]
-Cell = Callable[..., tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]]
+from xlstm_rl.memory.layers import GatedFeedForward, LayerNorm, conv_init_, small_init_
 
 
 class SLSTMBlock(nn.Module):
@@ -41,12 +34,9 @@ class SLSTMBlock(nn.Module):
             window = config.slstm_conv1d_kernel_size
         self.width, self.num_heads, self.conv_window = width, heads, window
         self.depth = block_index / (num_blocks - 1) if num_blocks > 1 else 0.0
-        gate, backend = config.forget_gate, config.backend
-        self.backend = backend
-        self._convolve: Convolve = partial(causal_conv1d, backend=backend)
-        self._convolve_step: Convolve = partial(causal_conv1d_step, backend=backend)
-        self._cell: Cell = partial(slstm, forget_gate=gate, backend=backend)
-        self._cell_step: Cell = partial(slstm_step, forget_gate=gate, backend=backend)
+        self._options = SLSTMBlockOptions(
+            heads, config.feedforward_activation, config.forget_gate, config.backend
+        )
 
         head = width // heads
         self.norm = LayerNorm(width)
@@ -69,8 +59,6 @@ class SLSTMBlock(nn.Module):
                 config.feedforward_bias,
                 num_blocks,
             )
-        hidden = config.feedforward_width
-        self._native_options = (heads, window, hidden, config.feedforward_activation, gate)
         self.reset_parameters()
 
         self.state_shapes: dict[str, tuple[int, ...]] = {}
@@ -99,47 +87,30 @@ class SLSTMBlock(nn.Module):
         self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None
     ) -> tuple[Tensor, StateTensors]:
         """Run x [B, T, D] from the state `tensors` with reset [B, T]."""
-        weights = self._native_weights(x, tensors, reset)
-        if weights is not None:
-            state = self._native_state(x, tensors)
-            y, after = native.sequence(x, reset, state, weights, self._native_options)
-            return y, after[-len(self.state_shapes) :]
-        return self._run(x, tensors, reset, self._convolve, self._cell)
+        weights, options = self._weights(), self._options
+        if takes_native(options.backend, x, whole_block=True):
+            found = run_slstm_block(x, reset, tensors, weights, options)
+            if found is not None:
+                return found
+        return slstm_block(x, reset, tensors, weights, options)
 
     def step(
         self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None, inplace: bool = False
     ) -> tuple[Tensor, StateTensors]:
         """Run x [B, D] from the state `tensors`, with `inplace` into them, with reset [B]."""
-        weights = self._native_weights(x, tensors, reset)
-        if weights is not None:
-            state = self._native_state(x, tensors)
-            y, after = native.step(x, reset, state, weights, self._native_options, inplace)
-            return y, after[-len(self.state_shapes) :]
-        convolve, cell = self._convolve_step, self._cell_step
-        if inplace:
-            convolve, cell = partial(convolve, inplace=True), partial(cell, inplace=True)
-        y, new = self._run(x, tensors, reset, convolve, cell)
-        if inplace and tensors is not None and new[0] is not tensors[0]:
-            # under autocast the convolution worked on a copy in another dtype
-            new = (tensors[0].copy_(new[0]), *new[1:])
-        return y, new
+        weights, options = self._weights(), self._options
+        if takes_native(options.backend, x, whole_block=True):
+            found = run_slstm_block_step(x, reset, tensors, weights, options, inplace)
+            if found is not None:
+                return found
+        return slstm_block_step(x, reset, tensors, weights, options, inplace)
 
-    def _native_weights(
-        self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None
-    ) -> native.Weights | None:
-        """Return the weights for the whole block in C; None: each operation is torch's."""
-        if not takes_native(self.backend, x, whole_block=True):
-            return None
-        ff_norm, ff = self.feed_forward_norm, self.feed_forward
-        modules: tuple[nn.Module, ...] = (self.norm,)
-        if ff is not None and ff_norm is not None:
-            modules = (self.norm, ff_norm, ff, ff.up, ff.down)
-        if not untouched(*modules):
-            return None
-        weights = native.Weights(
+    def _weights(self) -> SLSTMBlockWeights:
+        conv, ff_norm, ff = self.conv_window > 0, self.feed_forward_norm, self.feed_forward
+        return SLSTMBlockWeights(
             self.norm.weight,
-            self.conv_weight if self.conv_window else None,
-            self.conv_bias if self.conv_window else None,
+            self.conv_weight if conv else None,
+            self.conv_bias if conv else None,
             self.input_weight,
             self.recurrent_weight,
             self.gate_bias,
@@ -150,43 +121,3 @@ class SLSTMBlock(nn.Module):
             None if ff is None else ff.down.weight,
             None if ff is None else ff.down.bias,
         )
-        return weights if native.covers(x, reset, tensors, weights, self._native_options) else None
-
-    def _native_state(self, x: Tensor, tensors: StateTensors | None) -> native.State | None:
-        if tensors is None:
-            return None
-        window = () if self.conv_window else (x.new_empty(x.shape[0], 0, self.width),)
-        return native.State(*window, *tensors)
-
-    def _run(
-        self,
-        x: Tensor,
-        tensors: StateTensors | None,
-        reset: Tensor | None,
-        convolve: Convolve,
-        cell: Cell,
-    ) -> tuple[Tensor, StateTensors]:
-        """Do what a sequence and a step have in common: everything but the two kernels."""
-        lead, heads = x.shape[:-1], self.num_heads
-        u = self.norm(x)
-        conv_state: StateTensors = ()
-        if self.conv_window:
-            old = None if tensors is None else tensors[0].to(u.dtype)
-            c, new = convolve(u, self.conv_weight, self.conv_bias, reset, old, activation="silu")
-            conv_state = (new,)
-        else:
-            c = u
-        gates = block_diagonal_linear(
-            torch.cat([c, c, u, u], -1), self.input_weight.flatten(0, 1)
-        ).view(*lead, 4, heads, -1)
-        h, state = cell(
-            gates,
-            self.recurrent_weight,
-            self.gate_bias,
-            reset,
-            None if tensors is None else tensors[-4:],
-        )
-        x = x + head_norm(h, self.head_norm_weight)
-        if self.feed_forward is not None and self.feed_forward_norm is not None:
-            x = x + self.feed_forward(self.feed_forward_norm(x))
-        return x, (*conv_state, *state)

@@ -20,7 +20,7 @@ INLINE void unpad_rows(int64_t rows, int64_t count, const float *from, int64_t f
 INLINE void clear(int64_t n, float *p) { memset(p, 0, (size_t)n * sizeof(float)); }
 
 /* C [M, N] = (accumulate ? C : 0) + A B; N is a multiple of VW */
-static void rows_product(int64_t M, int64_t N, int64_t K, strided A, const float *B, int64_t ldb,
+static inline void rows_product(int64_t M, int64_t N, int64_t K, strided A, const float *B, int64_t ldb,
                          float *C, int64_t ldc, int accumulate) {
   product(M, N, K, A, WHOLE, B, ldb, C, ldc, accumulate ? C : 0, ldc, 1.0f);
 }
