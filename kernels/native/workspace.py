@@ -14,7 +14,7 @@ from collections import deque
 import torch
 from torch import Tensor
 
-_ALIGNMENT = 64
+ALIGNMENT = 64
 
 
 class _Pool:
@@ -49,7 +49,7 @@ class scratch:  # noqa: N801 -- reads as a function
     """Lend memory for the time of a call: ``with scratch(size) as address``."""
 
     def __init__(self, size: int) -> None:
-        self._buffer = _pool.take(size + _ALIGNMENT)
+        self._buffer = _pool.take(size + ALIGNMENT)
 
     def __enter__(self) -> int:
         return _aligned(self._buffer)
@@ -60,7 +60,7 @@ class scratch:  # noqa: N801 -- reads as a function
 
 def lend_tensor(size: int) -> Tensor:
     """Lend bytes as a tensor; they come back when nothing holds its storage any more."""
-    buffer = _pool.take(size + _ALIGNMENT)
+    buffer = _pool.take(size + ALIGNMENT)
     lease = (ctypes.c_char * max(size, 1)).from_address(_aligned(buffer))
     weakref.finalize(lease, _pool.give_back, buffer).atexit = False
     return torch.frombuffer(lease, dtype=torch.uint8)
@@ -72,4 +72,4 @@ def lend_floats(size: int) -> Tensor:
 
 
 def _aligned(buffer: Tensor) -> int:
-    return -(-buffer.data_ptr() // _ALIGNMENT) * _ALIGNMENT
+    return -(-buffer.data_ptr() // ALIGNMENT) * ALIGNMENT

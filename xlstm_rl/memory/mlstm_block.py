@@ -80,7 +80,9 @@ class MLSTMBlock(nn.Module):
     ) -> tuple[Tensor, StateTensors]:
         """Run x [B, T, D] from the state `tensors` with reset [B, T]."""
         weights, options = self._weights(), self._options
-        if takes_native(options.backend, x, whole_block=True) and covers((*weights, *(tensors or ()))):
+        if takes_native(options.backend, x, whole_block=True) and covers(
+            (*weights, *(tensors or ()))
+        ):
             found = run_mlstm_block(x, reset, tensors, weights, options)
             if found is not None:
                 return found
