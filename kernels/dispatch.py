@@ -13,6 +13,7 @@ from xlstm_rl.kernels.launch import MAX_HEAD_SIZE, why_not_triton
 from xlstm_rl.kernels.mlstm import ops as mlstm_ops
 from xlstm_rl.kernels.mlstm import reference as mlstm_reference
 from xlstm_rl.kernels.mlstm import step as mlstm_fast_step
+from xlstm_rl.kernels.native import slstm as slstm_native
 from xlstm_rl.kernels.native.choose import takes_native
 from xlstm_rl.kernels.slstm import ops as slstm_ops
 from xlstm_rl.kernels.slstm import reference as slstm_reference
@@ -152,7 +153,9 @@ def slstm(
         RuntimeError: a backend that cannot run here.
     """
     checks.check_slstm(x, R, b, reset, state, "BT")
-    execution = _pick(backend, x, forget_gate, x.shape[-1])
+    execution = _pick(backend, x, forget_gate, x.shape[-1], has_native=True)
+    if execution == "native":
+        return slstm_native.slstm(x, R, b, reset, state, forget_gate)
     if execution == "triton":
         from xlstm_rl.kernels.slstm.triton import ops as slstm_triton
 
@@ -194,7 +197,9 @@ def slstm_step(
     """
     checks.check_slstm(x, R, b, reset, state, "B")
     checks.check_inplace(inplace, state, x, R, b)
-    execution = _pick(backend, x, forget_gate, x.shape[-1])
+    execution = _pick(backend, x, forget_gate, x.shape[-1], has_native=True)
+    if execution == "native":
+        return slstm_native.slstm_step(x, R, b, reset, state, forget_gate, inplace)
     if execution == "triton":
         from xlstm_rl.kernels.slstm.triton import ops as slstm_triton
 
@@ -309,7 +314,7 @@ def _named(
     """The execution that ``backend`` stands for; names are checked on the way."""
     if forget_gate not in checks.FORGET_GATES:
         checks.check_choice("forget_gate", forget_gate, checks.FORGET_GATES)
-    if has_native and takes_native(backend, x):
+    if takes_native(backend, x) and has_native:
         return "native"
     too_large = head_size is not None and head_size > MAX_HEAD_SIZE
     if backend == "auto":

@@ -1,6 +1,7 @@
-"""What blocks around a cell are built of: norms and block-diagonal projections."""
+"""What blocks around a cell are built of: norms, projections, gated feed-forward."""
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,21 @@ from xlstm_rl.kernels.autograd import transforming
 
 NORM_EPS = 1e-5
 _MERGED_BLOCK = 16  # measured: smaller blocks cost a batched matmul more than the zeros beside them
+
+
+def _relu_squared(x: Tensor) -> Tensor:
+    return F.relu(x).square()
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "relu^2": _relu_squared,
+    "sigmoid": torch.sigmoid,
+    "swish": F.silu,
+    "selu": F.selu,
+}
+"""Of a gated feed-forward, by name; in the order of ``native/src/activation.h``."""
 
 
 def block_diagonal_linear(x: Tensor, weight: Tensor) -> Tensor:
@@ -55,3 +71,16 @@ def head_norm(h: Tensor, weight: Tensor) -> Tensor:
         [..., H * V].
     """
     return layer_norm(h).flatten(-2) * weight
+
+
+def gated_feed_forward(
+    x: Tensor,
+    up: Tensor,
+    up_bias: Tensor | None,
+    down: Tensor,
+    down_bias: Tensor | None,
+    activation: str,
+) -> Tensor:
+    """Map x [..., D] to down(activation(gate) * y) [..., D], where up, [2 F, D], gives gate and y."""
+    gate, y = F.linear(x, up, up_bias).chunk(2, -1)
+    return F.linear(ACTIVATIONS[activation](gate) * y, down, down_bias)

@@ -66,5 +66,10 @@ def lend_tensor(size: int) -> Tensor:
     return torch.frombuffer(lease, dtype=torch.uint8)
 
 
+def lend_floats(size: int) -> Tensor:
+    """Lend that many floats as :func:`lend_tensor` does."""
+    return lend_tensor(4 * size).view(torch.float32)
+
+
 def _aligned(buffer: Tensor) -> int:
     return -(-buffer.data_ptr() // _ALIGNMENT) * _ALIGNMENT

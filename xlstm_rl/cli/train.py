@@ -44,13 +44,11 @@ def run(args: Sequence[str]) -> int:
         folder = agent.open_run()
     from xlstm_rl.runs.progress import TrainingProgress
 
-    with suppress(OSError):  # a pipe that nobody reads: the progress notices
-        print(backend, flush=True)
     status = 0
     try:
         with stopped_once():
             try:
-                with TrainingProgress(config.total_steps) as progress:
+                with TrainingProgress(config.total_steps, headline=backend) as progress:
                     agent.learn(on_update=progress.update)
                 if progress.is_unread:
                     status = PIPE_CLOSED

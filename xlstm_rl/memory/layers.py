@@ -1,27 +1,10 @@
-"""What both blocks are built of: norms, block-diagonal projections, gated feed-forward."""
+"""What both blocks are built of: norm, gated feed-forward, initial weights."""
 
 import math
-from collections.abc import Callable
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xlstm_rl.kernels.layers import NORM_EPS, block_diagonal_linear, head_norm, layer_norm
-
-
-def _relu_squared(x: Tensor) -> Tensor:
-    return F.relu(x).square()
-
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "relu": F.relu,
-    "relu^2": _relu_squared,
-    "sigmoid": torch.sigmoid,
-    "swish": F.silu,
-    "selu": F.selu,
-}
+from xlstm_rl.kernels.layers import NORM_EPS, gated_feed_forward, layer_norm
 
 
 class LayerNorm(nn.LayerNorm):
@@ -44,7 +27,7 @@ class GatedFeedForward(nn.Module):
         super().__init__()
         self.up = nn.Linear(width, 2 * hidden_width, bias=bias)
         self.down = nn.Linear(hidden_width, width, bias=bias)
-        self.activation = ACTIVATIONS[activation]
+        self.activation = activation
         self.num_blocks = num_blocks
         self.reset_parameters()
 
@@ -58,9 +41,10 @@ class GatedFeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x [..., D] to [..., D]."""
-        gate, up = self.up(x).chunk(2, -1)
-        y: Tensor = self.down(self.activation(gate) * up)
-        return y
+        up, down = self.up, self.down
+        return gated_feed_forward(
+            x, up.weight, up.bias, down.weight, down.bias, self.activation
+        )
 
 
 def small_init_(weight: Tensor, width: int) -> None:

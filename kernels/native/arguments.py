@@ -1,0 +1,23 @@
+"""What a call by pointer hands over: the struct of its arguments, whose tensors are contiguous."""
+
+import ctypes
+from typing import Any
+
+from torch import Tensor
+
+
+def struct(name: str, integers: str, pointers: str) -> Any:
+    """Return the ``ctypes`` class of a C struct: its ``int64_t``, then its pointers, by name."""
+    fields: list[tuple[str, Any]] = [(field, ctypes.c_int64) for field in integers.split()]
+    fields += [(field, ctypes.c_void_p) for field in pointers.split()]
+    return type(name, (ctypes.Structure,), {"_fields_": fields})
+
+
+def pointer(x: Tensor | None) -> int | None:
+    """Where the numbers of a contiguous tensor lie; ``None``, a null pointer, for no tensor."""
+    return None if x is None else x.data_ptr()
+
+
+def contiguous(x: Tensor | None) -> Tensor | None:
+    """Return the tensor as C reads it, a copy if need be."""
+    return None if x is None else x.contiguous()
