@@ -1,33 +1,24 @@
 """The mLSTM cell in the library: sequences, forward and backward, and steps."""
 
-import ctypes
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from xlstm_rl.kernels.autograd import Grads, differentiable, keep, pull_back, wants_gradient
+from xlstm_rl.kernels.inplace import note_overwritten
 from xlstm_rl.kernels.mlstm import reference
 from xlstm_rl.kernels.mlstm.ops import NUM_TENSORS, equations
-from xlstm_rl.kernels.native.library import call, num_threads, the_library
+from xlstm_rl.kernels.native.arguments import bytes_for, contiguous, pointer, run, struct
+from xlstm_rl.kernels.native.library import num_threads
 from xlstm_rl.kernels.native.workspace import lend_tensor, scratch
 from xlstm_rl.kernels.types import MLSTMState
 
-_SIZES = ("B", "T", "H", "K", "V", "exponential", "workers")
-_INPUTS = ("q", "k", "v", "i", "f", "reset", "C", "n", "m")
-_OUTPUTS = ("h", "C_1", "n_1", "m_1")
-_GRADS_IN = ("dh", "dC_1", "dn_1", "dm_1")
-_GRADS_OUT = ("dq", "dk", "dv", "di", "df", "dC", "dn", "dm")
-
-
-class _Arguments(ctypes.Structure):
-    """``mlstm_arguments`` of ``src/mlstm.c``."""
-
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in _SIZES),
-        *((n, ctypes.c_void_p) for n in (*_INPUTS, *_OUTPUTS, *_GRADS_IN, *_GRADS_OUT)),
-        *((name, ctypes.c_void_p) for name in ("saved", "work")),
-    )
+_Arguments = struct(
+    "mlstm_arguments",
+    "B T H K V exponential workers",
+    "q k v i f reset C n m h C_1 n_1 m_1 dh dC_1 dn_1 dm_1 dq dk dv di df dC dn dm saved work",
+)
 
 
 class _NotFiniteError(Exception):
@@ -73,14 +64,18 @@ def mlstm_step(
     if wants_gradient(q, k, v, i, f, *(state or ())):
         return reference.mlstm_step(q, k, v, i, f, reset, state, forget_gate)
     (B, H, K), V = q.shape, v.shape[-1]
-    held = _contiguous(q, k, v, i, f, reset, *(state or (None,) * 3))
-    h = v.new_empty(v.shape)
-    old: Any = held[-3:]
-    writes = inplace and state is not None
-    after = old if writes else _new_state(q, B, H, K, V)
+    held = [contiguous(t) for t in (q, k, v, i, f, reset, *(state or (None,) * 3))]
+    h, after = v.new_empty(B, H, V), _new_state(q, B, H, K, V)
+    into = inplace and state is not None and all(map(Tensor.is_contiguous, state))
+    if into and state is not None:
+        after = state
     sizes = (B, 0, H, K, V, forget_gate == "exponential", 1)
-    arguments = _Arguments(*sizes, *_pointers((*held, h, *after)))
-    call(the_library().xl_mlstm_step, arguments)
+    run("xl_mlstm_step", _Arguments(*sizes, *map(pointer, (*held, h, *after))))
+    if into:
+        note_overwritten(after)
+    elif inplace and state is not None:
+        C, n, m = (s.copy_(a) for s, a in zip(state, after, strict=True))
+        after = C, n, m
     return h, after
 
 
@@ -103,14 +98,13 @@ class _Cell(torch.autograd.Function):
 def _forward(inputs: tuple[Any, ...]) -> tuple[tuple[Tensor, ...], Tensor]:
     """``h``, the state behind it and what the backward needs."""
     sizes, held = _sizes(inputs)
-    q, v = held[0], held[2]
-    h = v.new_empty(v.shape)
-    outputs = (h, *_new_state(q, q.shape[0], *q.shape[2:], v.shape[-1]))
-    arguments = _Arguments(*sizes, *_pointers((*held, *outputs)))
-    loaded = the_library()
-    saved = lend_tensor(loaded.xl_mlstm_saved_bytes(ctypes.byref(arguments)))
+    B, T, H, K, V = sizes[:5]
+    q = inputs[0]
+    outputs = (q.new_empty(B, T, H, V), *_new_state(q, B, H, K, V))
+    arguments = _Arguments(*sizes, *map(pointer, (*held, *outputs)))
+    saved = lend_tensor(bytes_for("xl_mlstm_saved_bytes", arguments))
     arguments.saved = saved.data_ptr()
-    if _run(loaded.xl_mlstm_forward, arguments):
+    if _run("xl_mlstm_forward", arguments):
         raise _NotFiniteError
     return outputs, saved
 
@@ -118,37 +112,28 @@ def _forward(inputs: tuple[Any, ...]) -> tuple[tuple[Tensor, ...], Tensor]:
 def _backward(inputs: tuple[Any, ...], h: Tensor, saved: Tensor, grads: Any) -> Grads | None:
     """The gradients of all inputs; ``None`` where one of them is not finite."""
     sizes, held = _sizes(inputs)
-    given = _contiguous(*grads)
     found = [None if t is None else torch.empty_like(t) for t in held]
-    outs = (*found[:5], *found[6:])
-    arguments = _Arguments(*sizes, *_pointers((*held, h, None, None, None, *given, *outs)))
+    found.pop(5)  # of reset
+    given = (*held, h, None, None, None, *map(contiguous, grads), *found)
+    arguments = _Arguments(*sizes, *map(pointer, given))
     arguments.saved = saved.data_ptr()
-    if _run(the_library().xl_mlstm_backward, arguments):
+    if _run("xl_mlstm_backward", arguments):
         return None
-    return *found[:5], None, *found[6:]
+    return *found[:5], None, *found[5:]
 
 
-def _run(function: Any, arguments: Any) -> int:
-    size = the_library().xl_mlstm_work_bytes(ctypes.byref(arguments))
-    with scratch(size) as work:
+def _run(name: str, arguments: Any) -> int:
+    with scratch(bytes_for("xl_mlstm_work_bytes", arguments)) as work:
         arguments.work = work
-        return call(function, arguments)
+        return run(name, arguments)
 
 
-def _sizes(inputs: tuple[Any, ...]) -> tuple[tuple[int, ...], list[Any]]:
+def _sizes(inputs: tuple[Any, ...]) -> tuple[tuple[int, ...], list[Tensor | None]]:
     """The sizes as C takes them, and the contiguous tensors that have to outlive the call."""
-    held = _contiguous(*inputs[:NUM_TENSORS])
-    (B, T, H, K), V = held[0].shape, held[2].shape[-1]
-    return (B, T, H, K, V, inputs[-1] == "exponential", num_threads()), held
+    held = [contiguous(t) for t in inputs[:NUM_TENSORS]]
+    sizes = (*inputs[0].shape, inputs[2].shape[-1], inputs[-1] == "exponential", num_threads())
+    return sizes, held
 
 
 def _new_state(q: Tensor, B: int, H: int, K: int, V: int) -> MLSTMState:
     return q.new_empty(B, H, K, V), q.new_empty(B, H, K), q.new_empty(B, H)
-
-
-def _contiguous(*tensors: Tensor | None) -> list[Any]:
-    return [None if t is None else t.contiguous() for t in tensors]
-
-
-def _pointers(tensors: Any) -> list[int | None]:
-    return [None if t is None else t.data_ptr() for t in tensors]

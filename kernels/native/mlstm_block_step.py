@@ -1,8 +1,6 @@
 """One step of the whole mLSTM block in one call of the library; acting pays for every microsecond."""
 
-import ctypes
 import functools
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,25 +8,22 @@ from torch import Tensor
 from xlstm_rl.kernels.autograd import wants_gradient
 from xlstm_rl.kernels.inplace import note_overwritten
 from xlstm_rl.kernels.mlstm.block import MLSTMBlockOptions, MLSTMBlockWeights, State
-from xlstm_rl.kernels.native.library import call, library, num_threads
+from xlstm_rl.kernels.native.arguments import bytes_for, run, struct
+from xlstm_rl.kernels.native.library import num_threads
+from xlstm_rl.kernels.native.mlstm_block import STATE, covers
 from xlstm_rl.kernels.native.workspace import scratch
 
-_STATE = ("conv", "C", "n", "m")
-_SIZES = ("B", "D", "I", "H", "W", "S", "exponential", "workers")
-_POINTERS = (
-    *("x", "reset", *MLSTMBlockWeights._fields),
-    *(f"before_{name}" for name in _STATE),
-    *("out", *(f"after_{name}" for name in _STATE), "work"),
+_Arguments = struct(
+    "mlstm_step_arguments",
+    "B D I H W S exponential workers",
+    " ".join(
+        (
+            *("x", "reset", *MLSTMBlockWeights._fields),
+            *(f"before_{name}" for name in STATE),
+            *("out", *(f"after_{name}" for name in STATE), "work"),
+        )
+    ),
 )
-
-
-class _Arguments(ctypes.Structure):
-    """``mlstm_step_arguments`` of ``src/mlstm_block_step.h``."""
-
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in _SIZES),
-        *((name, ctypes.c_void_p) for name in _POINTERS),
-    )
 
 
 def run_mlstm_block_step(
@@ -43,8 +38,11 @@ def run_mlstm_block_step(
     tensors = (x, *weights, *(state or ()))
     if torch.compiler.is_compiling() or wants_gradient(*tensors):
         return None
-    if not all(t is None or (t.dtype is torch.float32 and t.is_contiguous()) for t in tensors):
+    if not covers(x, reset, state, weights, options.num_heads):
         return None
+    for t in tensors:
+        if t is not None and not t.is_contiguous():
+            return None
     if reset is not None and not reset.is_contiguous():
         reset = reset.contiguous()
     B, D = x.shape
@@ -72,7 +70,7 @@ def run_mlstm_block_step(
     exponential = options.forget_gate == "exponential"
     sizes = (B, D, I, H, W, S, exponential, num_threads())
     with scratch(_work(sizes)) as work:
-        call(_library().xl_mlstm_block_step, _Arguments(*sizes, *pointers, work))
+        run("xl_mlstm_block_step", _Arguments(*sizes, *pointers, work))
     if inplace:
         note_overwritten(after)
     return out, after
@@ -80,11 +78,4 @@ def run_mlstm_block_step(
 
 @functools.lru_cache(1024)
 def _work(sizes: tuple[int, ...]) -> int:
-    size: int = _library().xl_mlstm_block_step_bytes(ctypes.byref(_Arguments(*sizes)))
-    return size
-
-
-def _library() -> Any:
-    loaded = library()
-    assert loaded is not None  # the caller has asked whether it may run
-    return loaded
+    return bytes_for("xl_mlstm_block_step_bytes", _Arguments(*sizes))

@@ -10,7 +10,7 @@ from xlstm_rl.kernels.mlstm.block import (
     mlstm_block_step,
 )
 from xlstm_rl.kernels.native.choose import takes_native
-from xlstm_rl.kernels.native.mlstm_block import covers, run_mlstm_block
+from xlstm_rl.kernels.native.mlstm_block import run_mlstm_block
 from xlstm_rl.kernels.native.mlstm_block_step import run_mlstm_block_step
 from xlstm_rl.memory.base import StateTensors
 from xlstm_rl.memory.config import XLSTMConfig
@@ -80,7 +80,7 @@ class MLSTMBlock(nn.Module):
     ) -> tuple[Tensor, StateTensors]:
         """Run x [B, T, D] from the state `tensors` with reset [B, T]."""
         weights, options = self._weights(), self._options
-        if takes_native(options.backend, x, whole_block=True) and covers((*weights, *(tensors or ()))):
+        if takes_native(options.backend, x, whole_block=True):
             found = run_mlstm_block(x, reset, tensors, weights, options)
             if found is not None:
                 return found
