@@ -15,7 +15,7 @@ from collections import deque
 import torch
 from torch import Tensor
 
-_ALIGNMENT = 64
+ALIGNMENT = 64
 _HUGE_PAGE = 2 << 20
 
 
@@ -52,7 +52,7 @@ class scratch:  # noqa: N801 -- reads as a function
     """Lend memory for the time of a call: ``with scratch(size) as address``."""
 
     def __init__(self, size: int) -> None:
-        self._buffer = _pool.take(size + _ALIGNMENT)
+        self._buffer = _pool.take(size + ALIGNMENT)
 
     def __enter__(self) -> int:
         return _aligned(self._buffer)
@@ -64,8 +64,8 @@ class scratch:  # noqa: N801 -- reads as a function
 def own_scratch(size: int) -> int:
     """Address of memory that belongs to this thread until its next call: for a step."""
     buffer = getattr(_own, "buffer", None)
-    if buffer is None or buffer.numel() < size + _ALIGNMENT:
-        buffer = _own.buffer = torch.empty(size + _ALIGNMENT, dtype=torch.uint8)
+    if buffer is None or buffer.numel() < size + ALIGNMENT:
+        buffer = _own.buffer = torch.empty(size + ALIGNMENT, dtype=torch.uint8)
         _own.address = _aligned(buffer)
     address: int = _own.address
     return address
@@ -73,7 +73,7 @@ def own_scratch(size: int) -> int:
 
 def lend_tensor(size: int) -> Tensor:
     """Lend bytes as a tensor; they come back when nothing holds its storage any more."""
-    buffer = _pool.take(size + _ALIGNMENT)
+    buffer = _pool.take(size + ALIGNMENT)
     lease = (ctypes.c_char * max(size, 1)).from_address(_aligned(buffer))
     weakref.finalize(lease, _pool.give_back, buffer).atexit = False
     return torch.frombuffer(lease, dtype=torch.uint8)
@@ -94,4 +94,4 @@ def _allocate(size: int) -> Tensor:
 
 
 def _aligned(buffer: Tensor) -> int:
-    return -(-buffer.data_ptr() // _ALIGNMENT) * _ALIGNMENT
+    return -(-buffer.data_ptr() // ALIGNMENT) * ALIGNMENT
