@@ -1,53 +1,78 @@
 """The whole mLSTM block in one call of the library: norm to residual, forward and backward."""
 
-import ctypes
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from xlstm_rl.kernels.autograd import Grads, differentiable, keep, pull_back, wants_gradient
+from xlstm_rl.kernels.autograd import (
+    Grads,
+    differentiable,
+    keep,
+    pull_back,
+    refuse_forward_mode,
+    wants_gradient,
+)
 from xlstm_rl.kernels.mlstm.block import (
     MLSTMBlockOptions,
     MLSTMBlockWeights,
     State,
     mlstm_block,
 )
-from xlstm_rl.kernels.native.library import call, library, num_threads
+from xlstm_rl.kernels.native.arguments import bytes_for, contiguous, pointer, run, struct
+from xlstm_rl.kernels.native.library import num_threads
 from xlstm_rl.kernels.native.workspace import lend_tensor, scratch
 
-_WEIGHTS = MLSTMBlockWeights._fields
-_STATE = ("conv", "C", "n", "m")
-_NUM_TENSORS = 2 + len(_STATE) + len(_WEIGHTS)  # x, reset, the state, the weights
-_SIZES = ("B", "T", "D", "I", "H", "W", "S", "exponential", "workers")
+STATE = ("conv", "C", "n", "m")
+_FIRST_WEIGHT = 2 + len(STATE)  # behind x, reset and the state
+_NUM_TENSORS = _FIRST_WEIGHT + len(MLSTMBlockWeights._fields)
 
 
-class _Arguments(ctypes.Structure):
-    """``mlstm_block_arguments`` of ``src/mlstm_block.h``."""
+def _each(prefix: str, names: tuple[str, ...]) -> str:
+    return " ".join(prefix + name for name in names)
 
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in _SIZES),
-        *((name, ctypes.c_void_p) for name in ("x", "reset")),
-        ("weights", ctypes.c_void_p * len(_WEIGHTS)),
-        ("before", ctypes.c_void_p * len(_STATE)),
-        ("out", ctypes.c_void_p),
-        ("after", ctypes.c_void_p * len(_STATE)),
-        ("dout", ctypes.c_void_p),
-        ("dafter", ctypes.c_void_p * len(_STATE)),
-        ("dx", ctypes.c_void_p),
-        ("dweights", ctypes.c_void_p * len(_WEIGHTS)),
-        ("dbefore", ctypes.c_void_p * len(_STATE)),
-        *((name, ctypes.c_void_p) for name in ("saved", "work")),
-    )
+
+_Arguments = struct(
+    "mlstm_block_arguments",
+    "B T D I H W S exponential workers",
+    f"x reset {_each('', MLSTMBlockWeights._fields)} {_each('before_', STATE)} out "
+    f"{_each('after_', STATE)} dout {_each('dafter_', STATE)} dx "
+    f"{_each('d', MLSTMBlockWeights._fields)} {_each('dbefore_', STATE)} saved work",
+)
 
 
 class _NotFiniteError(Exception):
     """A result is not finite: what then stays where, the equations know."""
 
 
-def covers(tensors: Any) -> bool:
-    """Whether the library can run on these inputs, state tensors and weights."""
-    return all(t is None or (t.dtype is torch.float32 and t.is_cpu) for t in tensors)
+def covers(
+    x: Tensor, reset: Tensor | None, state: State | None, w: MLSTMBlockWeights, heads: int
+) -> bool:
+    """Whether all tensors are what C takes them for; where not, torch says what is wrong.
+
+    ``x [B, T, D]`` or ``[B, D]`` is float32 on the CPU.
+    """
+    B, D = x.shape[0], x.shape[-1]
+    I, S = w.skip.shape[0], w.qkv.shape[-1]
+    K, taps = I // heads, 0 if w.conv is None else w.conv.shape[-1]
+    shapes: tuple[tuple[int, ...], ...] = (
+        *((D,), (2 * I, D), (2 * I,), (I, taps), (I,), (3 * I // S, S, S), (3 * I,)),
+        *((2 * heads, 3 * I), (2 * heads,), (I,), (I,), (D, I), (D,)),
+    )
+    tensors: tuple[Tensor | None, ...] = w
+    if state is not None:
+        tensors += state
+        shapes += ((B, taps - 1, I),) * (taps > 0) + ((B, heads, K, K), (B, heads, K), (B, heads))
+        if len(tensors) != len(shapes):
+            return False
+    if reset is not None and not (
+        reset.dtype is torch.bool and reset.is_cpu and reset.shape == x.shape[:-1]
+    ):
+        return False
+    for t, shape in zip(tensors, shapes, strict=True):
+        if t is not None and not (t.dtype is torch.float32 and t.shape == shape and t.is_cpu):
+            return False
+    return I == heads * K and I % S == 0
 
 
 def run_mlstm_block(
@@ -57,12 +82,17 @@ def run_mlstm_block(
     weights: MLSTMBlockWeights,
     options: MLSTMBlockOptions,
 ) -> tuple[Tensor, State] | None:
-    """Do what :func:`mlstm_block` does; ``None`` where something is not finite."""
+    """Do what :func:`mlstm_block` does; ``None``: that has to do it.
+
+    Because a tensor is not what C takes it for, or because something is not finite.
+    """
+    if not covers(x, reset, state, weights, options.num_heads):
+        return None
     conv = weights.conv is not None
     before = (None,) * 4 if state is None else state if conv else (None, *state)
     inputs = (x, reset, *before, *weights, options.num_heads, options.forget_gate)
     if torch.compiler.is_compiling():
-        outputs = _op(x, reset, list(state or ()), list(weights), *inputs[_NUM_TENSORS:])
+        outputs = _op(*inputs)
         return outputs[0], tuple(outputs[1:])
     try:
         if wants_gradient(*inputs):
@@ -93,7 +123,7 @@ def _equations(*inputs: Any) -> tuple[Tensor | None, ...]:
     state = None if C is None else (C, n, m) if conv is None else (conv, C, n, m)
     options = MLSTMBlockOptions(num_heads, forget_gate, backend="torch")
     out, after = mlstm_block(x, reset, state, MLSTMBlockWeights(*weights), options)
-    return out, *(after if len(after) == len(_STATE) else (None, *after))
+    return out, *(after if len(after) == len(STATE) else (None, *after))
 
 
 @differentiable(_equations, _NUM_TENSORS)
@@ -106,87 +136,73 @@ def _backward_of(ctx: Any, inputs: Grads, rest: Grads, *grads: Tensor | None) ->
 
 def _forward(inputs: tuple[Any, ...]) -> tuple[tuple[Tensor | None, ...], Tensor]:
     """``out``, the state behind it (of no convolution ``None``) and what the backward needs."""
-    arguments, held = _arguments(inputs)
-    x, conv = held[0], inputs[2 + len(_STATE) + _WEIGHTS.index("conv")]
-    (B, _, D), H, I = x.shape, arguments.H, arguments.I
-    K = I // H
-    shapes = ((B, arguments.W - 1, I), (B, H, K, K), (B, H, K), (B, H))
-    out = torch.empty_like(x)
-    after = [x.new_empty(s) if conv is not None or n else None for n, s in enumerate(shapes)]
-    arguments.out = out.data_ptr()
-    arguments.after[:] = _pointers(after)
-    loaded = _library()
-    saved = lend_tensor(loaded.xl_mlstm_block_saved_bytes(ctypes.byref(arguments)))
+    sizes, held = _sizes(inputs)
+    B, T, D, I, H, W = sizes[:6]
+    x, K = inputs[0], I // H
+    out = x.new_empty(B, T, D)
+    after = [x.new_empty(s) for s in ((B, H, K, K), (B, H, K), (B, H))]
+    outputs = (out, x.new_empty(B, W - 1, I) if W else None, *after)
+    arguments = _Arguments(*sizes, *map(pointer, (*_reordered(held), *outputs)))
+    saved = lend_tensor(bytes_for("xl_mlstm_block_saved_bytes", arguments))
     arguments.saved = saved.data_ptr()
-    with scratch(loaded.xl_mlstm_block_forward_bytes(ctypes.byref(arguments))) as work:
+    with scratch(bytes_for("xl_mlstm_block_forward_bytes", arguments)) as work:
         arguments.work = work
-        status = call(loaded.xl_mlstm_block_forward, arguments)
-    if status:
-        raise _NotFiniteError
-    return (out, *after), saved
+        if run("xl_mlstm_block_forward", arguments):
+            raise _NotFiniteError
+    return outputs, saved
 
 
 def _backward(inputs: tuple[Any, ...], saved: Any, grads: Grads) -> Grads | None:
     """The gradients of all inputs; ``None`` where one of them is not finite."""
-    arguments, held = _arguments(inputs)
-    x = held[0]
-    make = torch.empty_like if x.shape[0] else torch.zeros_like
+    sizes, held = _sizes(inputs)
+    make = torch.empty_like if sizes[0] else torch.zeros_like
+    # of the state all or none; of no reset, whose dtype has no gradients
+    wanted = [t is not None and t.requires_grad for t in inputs[:_NUM_TENSORS]]
+    wanted[0] = True
+    wanted[2:_FIRST_WEIGHT] = [any(wanted[2:_FIRST_WEIGHT])] * len(STATE)
     found = [
-        make(t) if t is not None and (n < 2 + len(_STATE) or inputs[n].requires_grad) else None
-        for n, t in enumerate(held)
+        make(t) if wish and t is not None else None for wish, t in zip(wanted, held, strict=True)
     ]
-    found[1] = None  # reset
-    dout, *dafter = (None if g is None else g.contiguous() for g in grads)
-    if dout is None:
-        dout = torch.zeros_like(x)
-    arguments.dout, arguments.dx = dout.data_ptr(), found[0].data_ptr()
-    arguments.dafter[:] = _pointers(dafter)
-    arguments.dbefore[:] = _pointers(found[2:6])
-    arguments.dweights[:] = _pointers(found[6:])
+    dout, *dafter = map(contiguous, grads)
+    dout = torch.zeros_like(inputs[0]) if dout is None else dout
+    dx, _, *others = found
+    dbefore, dweights = others[: len(STATE)], others[len(STATE) :]
+    none = (None,) * (1 + len(STATE))
+    given = (*_reordered(held), *none, dout, *dafter, dx, *dweights, *dbefore)
+    arguments = _Arguments(*sizes, *map(pointer, given))
     arguments.saved = saved.data_ptr()
-    loaded = _library()
-    with scratch(loaded.xl_mlstm_block_backward_bytes(ctypes.byref(arguments))) as work:
+    with scratch(bytes_for("xl_mlstm_block_backward_bytes", arguments)) as work:
         arguments.work = work
-        status = call(loaded.xl_mlstm_block_backward, arguments)
+        status = run("xl_mlstm_block_backward", arguments)
     return None if status else tuple(found)
 
 
-def _arguments(inputs: tuple[Any, ...]) -> tuple[Any, list[Tensor | None]]:
-    """The inputs as C takes them, and the contiguous tensors that have to outlive the call."""
-    held = [None if t is None else t.contiguous() for t in inputs[:_NUM_TENSORS]]
-    x, _, *rest = held
-    weights = MLSTMBlockWeights(*rest[len(_STATE) :])
+def _sizes(inputs: tuple[Any, ...]) -> tuple[tuple[int, ...], list[Tensor | None]]:
+    """The sizes as C takes them, and the contiguous tensors that have to outlive the call."""
+    held = [contiguous(t) for t in inputs[:_NUM_TENSORS]]
+    w = MLSTMBlockWeights(*inputs[_FIRST_WEIGHT:_NUM_TENSORS])
     num_heads, forget_gate = inputs[_NUM_TENSORS:]
-    taps = 0 if weights.conv is None else weights.conv.shape[1]
-    sizes = (*x.shape, weights.skip.shape[0], num_heads, taps, weights.qkv.shape[1])
-    arguments = _Arguments(*sizes, forget_gate == "exponential", num_threads())
-    arguments.x, arguments.reset = _pointers(held[:2])
-    arguments.before[:] = _pointers(held[2:6])
-    arguments.weights[:] = _pointers(weights)
-    return arguments, held
+    taps = 0 if w.conv is None else w.conv.shape[1]
+    shape = (*inputs[0].shape, w.skip.shape[0], num_heads, taps, w.qkv.shape[1])
+    return (*shape, forget_gate == "exponential", num_threads()), held
 
 
-def _pointers(tensors: Any) -> list[int | None]:
-    return [None if t is None else t.data_ptr() for t in tensors]
+def _reordered(held: list[Tensor | None]) -> list[Tensor | None]:
+    """The weights in front of the state, as C has them."""
+    return [*held[:2], *held[_FIRST_WEIGHT:], *held[2:_FIRST_WEIGHT]]
 
 
-def _library() -> Any:
-    loaded = library()
-    assert loaded is not None  # the caller has asked whether it may run
-    return loaded
+_INPUTS = ", ".join(
+    (
+        *("Tensor x", "Tensor? reset", *(f"Tensor? {name}_0" for name in STATE)),
+        *(f"Tensor? w_{name}" for name in MLSTMBlockWeights._fields),
+        *("int num_heads", "str forget_gate"),
+    )
+)
 
 
-@torch.library.custom_op("xlstm_rl::mlstm_block", mutates_args=())
-def _op(
-    x: Tensor,
-    reset: Tensor | None,
-    state: list[Tensor],
-    weights: list[Tensor | None],
-    num_heads: int,
-    forget_gate: str,
-) -> list[Tensor]:
-    """``out`` and the state behind it."""
-    inputs = _flat(x, reset, state, weights, num_heads, forget_gate)
+@refuse_forward_mode
+def _run_op(*inputs: Any) -> list[Tensor]:
     try:
         outputs = _forward(inputs)[0]
     except _NotFiniteError:
@@ -194,97 +210,70 @@ def _op(
     return [t for t in outputs if t is not None]
 
 
+_op = torch.library.custom_op(
+    "xlstm_rl::native_mlstm_block",
+    _run_op,
+    mutates_args=(),
+    schema=f"({_INPUTS}) -> Tensor[]",
+)
+"""``out`` and the state behind it."""
+
+
 @_op.register_fake
-def _(
-    x: Tensor,
-    reset: Tensor | None,
-    state: list[Tensor],
-    weights: list[Tensor | None],
-    num_heads: int,
-    forget_gate: str,
-) -> list[Tensor]:
-    w = MLSTMBlockWeights(*weights)  # type: ignore[arg-type]
+def _(*inputs: Any) -> list[Tensor]:
+    x, H = inputs[0], inputs[_NUM_TENSORS]
+    w = MLSTMBlockWeights(*inputs[_FIRST_WEIGHT:_NUM_TENSORS])
     B, I = x.shape[0], w.skip.shape[0]
-    K = I // num_heads
-    shapes = [(B, num_heads, K, K), (B, num_heads, K), (B, num_heads)]
+    shapes: list[Any] = [(B, H, I // H, I // H), (B, H, I // H), (B, H)]
     if w.conv is not None:
         shapes.insert(0, (B, w.conv.shape[1] - 1, I))
-    return [torch.empty_like(x), *(x.new_empty(s) for s in shapes)]
+    return [x.new_empty(x.shape), *(x.new_empty(shape) for shape in shapes)]
 
 
-@torch.library.custom_op("xlstm_rl::mlstm_block_backward", mutates_args=())
-def _backward_op(
-    x: Tensor,
-    reset: Tensor | None,
-    state: list[Tensor],
-    weights: list[Tensor | None],
-    num_heads: int,
-    forget_gate: str,
-    grads: list[Tensor],
-) -> list[Tensor]:
-    """The gradients of x, the state and the weights that there are, of those of all outputs.
-
-    Compiled code keeps the inputs alone, and the forward runs once more here.
-    """
-    inputs = [
-        t.detach().requires_grad_(t.is_floating_point()) if isinstance(t, Tensor) else t
-        for t in _flat(x, reset, state, weights, num_heads, forget_gate)
-    ]
-    given = grads if MLSTMBlockWeights(*weights).conv is not None else (grads[0], None, *grads[1:])
+@refuse_forward_mode
+def _run_backward_op(grads: list[Tensor], *inputs: Any) -> list[Tensor]:
+    """Compiled code keeps the inputs alone, and the forward runs once more."""
+    # every weight's gradient: which are wanted, the graph around the op knows
+    leaves = tuple(
+        t.detach().requires_grad_() if isinstance(t, Tensor) and t.is_floating_point() else t
+        for t in inputs
+    )
+    conv = inputs[_FIRST_WEIGHT + MLSTMBlockWeights._fields.index("conv")]
+    given: Grads = tuple(grads) if conv is not None else (grads[0], None, *grads[1:])
     try:
-        found = _backward(tuple(inputs), _forward(tuple(inputs))[1], tuple(given))
+        found = _backward(leaves, _forward(leaves)[1], given)
     except _NotFiniteError:
         found = None
     if found is None:
-        found = pull_back(
-            _equations, tuple(inputs[_NUM_TENSORS:]), tuple(inputs[:_NUM_TENSORS]), given
-        )
+        found = pull_back(_equations, leaves[_NUM_TENSORS:], leaves[:_NUM_TENSORS], given)
     return [g for g in found if g is not None]
 
 
+_backward_op = torch.library.custom_op(
+    "xlstm_rl::native_mlstm_block_backward",
+    _run_backward_op,
+    mutates_args=(),
+    schema=f"(Tensor[] grads, {_INPUTS}) -> Tensor[]",
+)
+"""The gradients of x, of the state if there was one, and of the weights that there are."""
+
+
 @_backward_op.register_fake
-def _(
-    x: Tensor,
-    reset: Tensor | None,
-    state: list[Tensor],
-    weights: list[Tensor | None],
-    num_heads: int,
-    forget_gate: str,
-    grads: list[Tensor],
-) -> list[Tensor]:
-    return [torch.empty_like(t) for t in (x, *state, *weights) if t is not None]
-
-
-def _flat(
-    x: Tensor,
-    reset: Tensor | None,
-    state: list[Tensor],
-    weights: list[Tensor | None],
-    num_heads: int,
-    forget_gate: str,
-) -> tuple[Any, ...]:
-    """The arguments of the ops as those of `_forward`."""
-    before = state or [None] * len(_STATE)
-    before = before if len(before) == len(_STATE) else [None, *before]
-    return (x, reset, *before, *weights, num_heads, forget_gate)
+def _(grads: list[Tensor], *inputs: Any) -> list[Tensor]:
+    x, _, *others = inputs[:_NUM_TENSORS]
+    return [x.new_empty(t.shape) for t in (x, *others) if t is not None]
 
 
 def _setup_op(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    x, reset, state, weights, *ctx.options = inputs
-    ctx.num_state, ctx.given = len(state), [w is not None for w in weights]
-    ctx.save_for_backward(x, reset, *state, *(w for w in weights if w is not None))
+    ctx.save_for_backward(*inputs[:_NUM_TENSORS])
+    ctx.options = inputs[_NUM_TENSORS:]
 
 
-def _backward_of_op(ctx: Any, grads: list[Tensor]) -> tuple[Any, ...]:
-    x, reset, *rest = ctx.saved_tensors
-    state, each = rest[: ctx.num_state], iter(rest[ctx.num_state :])
-    weights = [next(each) if given else None for given in ctx.given]
-    dx, *found = _backward_op(
-        x, reset, state, weights, *ctx.options, [g.contiguous() for g in grads]
-    )
-    each = iter(found[ctx.num_state :])
-    dweights = [next(each) if given else None for given in ctx.given]
-    return dx, None, found[: ctx.num_state], dweights, None, None
+def _backward_of_op(ctx: Any, grads: list[Tensor]) -> Grads:
+    inputs = ctx.saved_tensors
+    each = iter(_backward_op(grads, *inputs, *ctx.options))
+    found = (None if n == 1 or t is None else next(each) for n, t in enumerate(inputs))
+    return *found, *(None,) * len(ctx.options)
 
 
 _op.register_autograd(_backward_of_op, setup_context=_setup_op)
