@@ -157,7 +157,7 @@ def _forward(inputs: tuple[Any, ...], save: bool, pooled: bool = True) -> tuple[
     out = torch.empty_like(x)
     after = [x.new_empty(B, max(W - 1, 0), D), *(x.new_empty(B, H, D // H) for _ in range(4))]
     size = saved_size(B, T, D, H, W, F) if save else 0
-    saved = lend_floats(size) if save and pooled else x.new_empty(size)
+    saved = lend_floats(size) if save and pooled else x.new_zeros(size)  # no gaps in an op's output
     given = (*weights, *before, x, out, reset, *after, saved if save else None)
     with scratch(work_size(sizes, save)) as work:
         call(loaded().xl_slstm_block_forward, Forward(*sizes, *map(pointer, given), work))
