@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -13,6 +14,8 @@ from xlstm_rl.kernels.launch import MAX_HEAD_SIZE, why_not_triton
 from xlstm_rl.kernels.mlstm import ops as mlstm_ops
 from xlstm_rl.kernels.mlstm import reference as mlstm_reference
 from xlstm_rl.kernels.mlstm import step as mlstm_fast_step
+from xlstm_rl.kernels.native import conv1d as conv1d_native
+from xlstm_rl.kernels.native import mlstm as mlstm_native
 from xlstm_rl.kernels.native import slstm as slstm_native
 from xlstm_rl.kernels.native.choose import takes_native
 from xlstm_rl.kernels.slstm import ops as slstm_ops
@@ -64,7 +67,13 @@ def mlstm(
     """
     checks.check_mlstm(q, k, v, i, f, reset, state, "BT")
     chunk_size = checks.check_chunk_size(chunk_size)
-    execution = _pick(backend, q, forget_gate, max(q.shape[-1], v.shape[-1]))
+    eager = not torch.compiler.is_compiling()
+    execution = _pick(backend, q, forget_gate, max(q.shape[-1], v.shape[-1]), has_native=eager)
+    if execution == "native":
+        found = mlstm_native.mlstm(q, k, v, i, f, reset, state, chunk_size, forget_gate)
+        if found is not None:
+            return found
+        execution = "torch"
     if execution == "triton":
         from xlstm_rl.kernels.mlstm.triton import ops as mlstm_triton
 
@@ -110,7 +119,10 @@ def mlstm_step(
     """
     checks.check_mlstm(q, k, v, i, f, reset, state, "B")
     checks.check_inplace(inplace, state, q, k, v, i, f)
-    execution = _pick(backend, q, forget_gate, max(q.shape[-1], v.shape[-1]))
+    eager = not torch.compiler.is_compiling()
+    execution = _pick(backend, q, forget_gate, max(q.shape[-1], v.shape[-1]), has_native=eager)
+    if execution == "native":
+        return mlstm_native.mlstm_step(q, k, v, i, f, reset, state, forget_gate, inplace)
     if execution == "triton":
         from xlstm_rl.kernels.mlstm.triton import ops as mlstm_triton
 
@@ -239,7 +251,9 @@ def causal_conv1d(
     """
     checks.check_conv1d(x, weight, bias, reset, state, "BT")
     checks.check_choice("activation", activation, checks.ACTIVATIONS)
-    execution = _pick(backend, x)
+    execution = _pick(backend, x, has_native=not torch.compiler.is_compiling())
+    if execution == "native":
+        return conv1d_native.causal_conv1d(x, weight, bias, reset, state, activation)
     if execution == "triton":
         from xlstm_rl.kernels.conv1d.triton import ops as conv1d_triton
 
@@ -281,7 +295,9 @@ def causal_conv1d_step(
     checks.check_conv1d(x, weight, bias, reset, state, "B")
     checks.check_choice("activation", activation, checks.ACTIVATIONS)
     checks.check_inplace(inplace, state, x, weight, bias)
-    execution = _pick(backend, x)
+    execution = _pick(backend, x, has_native=not torch.compiler.is_compiling())
+    if execution == "native":
+        return conv1d_native.causal_conv1d_step(x, weight, bias, reset, state, activation, inplace)
     if execution == "triton":
         from xlstm_rl.kernels.conv1d.triton import ops as conv1d_triton
 
@@ -314,7 +330,7 @@ def _named(
     """The execution that ``backend`` stands for; names are checked on the way."""
     if forget_gate not in checks.FORGET_GATES:
         checks.check_choice("forget_gate", forget_gate, checks.FORGET_GATES)
-    if has_native and takes_native(backend, x):
+    if takes_native(backend, x) and has_native:
         return "native"
     too_large = head_size is not None and head_size > MAX_HEAD_SIZE
     if backend == "auto":

@@ -63,38 +63,42 @@ def library_path(target: str, folder: Path = HERE) -> Path:
     return folder / f"_native-{target}.so"
 
 
-def build(folder: Path = HERE, extra: tuple[str, ...] = ()) -> list[Path]:
-    """Compile the library of every target of this machine, and put them in place when all are done.
+def build(
+    folder: Path = HERE,
+    extra: tuple[str, ...] = (),
+    compiler: list[str] | None = None,
+    machine: str | None = None,
+) -> list[Path]:
+    """Compile the library of every target of a machine, and put them in place when all are done.
 
     Args:
         folder: where they go. What an earlier build left there is taken away, also on failure.
         extra: further flags for the compiler.
+        compiler: its command; None: :func:`find_compiler`.
+        machine: as `platform.machine()` has it; None: this one.
 
     Raises:
         BuildError: no compiler, one that fails, or a folder that cannot be written.
     """
+    machine = (machine or platform.machine()).lower()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path in folder.glob("_native-*.so"):
             path.unlink()
-        targets = [name for name, (machines, _) in TARGETS.items() if _machine() in machines]
+        targets = [name for name, (machines, _) in TARGETS.items() if machine in machines]
         if not targets or os.name != "posix":
-            raise BuildError(f"there is no native code for {_machine()} on {sys.platform}")
+            raise BuildError(f"there is no native code for {machine} on {sys.platform}")
         with tempfile.TemporaryDirectory(prefix=".native-", dir=folder) as drafts:
-            compiler = find_compiler()
-            running = [_compile(compiler, target, Path(drafts), extra) for target in targets]
+            command = [*(compiler or find_compiler()), *FLAGS, *extra]
+            running = [_compile(command, target, Path(drafts)) for target in targets]
             failures = [failure for process in running if (failure := _failure(process))]
             if failures:
-                raise BuildError(f"{shlex.join(compiler)} failed: {failures[0]}")
+                raise BuildError(f"{command[0]} failed: {failures[0]}")
             for target in targets:
                 os.replace(library_path(target, Path(drafts)), library_path(target, folder))
     except OSError as error:
         raise BuildError(str(error)) from error
     return [library_path(target, folder) for target in targets]
-
-
-def _machine() -> str:
-    return platform.machine().lower()
 
 
 def find_compiler() -> list[str]:
@@ -108,10 +112,8 @@ def find_compiler() -> list[str]:
     raise BuildError("no C compiler was found (cc, gcc or clang on the PATH, or $CC)")
 
 
-def _compile(
-    compiler: list[str], target: str, folder: Path, extra: tuple[str, ...]
-) -> "subprocess.Popen[str]":
-    command = [*compiler, *FLAGS, *TARGETS[target][1], *extra, f'-DXL_STAMP="{stamp()}"']
+def _compile(command: list[str], target: str, folder: Path) -> "subprocess.Popen[str]":
+    command = [*command, *TARGETS[target][1], f'-DXL_STAMP="{stamp()}"']
     command += [str(path) for path in sorted(SOURCES.glob("*.c"))]
     command += ["-o", str(library_path(target, folder)), "-lm"]
     return subprocess.Popen(

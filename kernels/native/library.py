@@ -60,14 +60,18 @@ def call(function: Callable[..., int], arguments: ctypes.Structure) -> int:
 def _loaded() -> tuple[ctypes.CDLL | None, str | None, str | None]:
     """The library, its target, and why there is none."""
     try:
-        name = _choose_target()
+        name = choose_target()
         return load(name), name, None
     except NotLoadedError as error:
         return None, None, str(error)
 
 
-def _choose_target() -> str:
-    """The best target that this CPU can run."""
+def choose_target() -> str:
+    """Return the best target that this CPU can run, or the one that `XLSTM_RL_NATIVE` names.
+
+    Raises:
+        NotLoadedError: none, or it is switched off.
+    """
     wish = os.environ.get("XLSTM_RL_NATIVE", "1").lower()
     if wish in ("0", "false", "no", "off"):
         raise NotLoadedError(f"XLSTM_RL_NATIVE={wish} switches it off")

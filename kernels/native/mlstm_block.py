@@ -1,6 +1,5 @@
 """The whole mLSTM block in one call of the library: norm to residual, forward and backward."""
 
-import ctypes
 from typing import Any
 
 import torch
@@ -13,41 +12,60 @@ from xlstm_rl.kernels.mlstm.block import (
     State,
     mlstm_block,
 )
-from xlstm_rl.kernels.native.library import call, library, num_threads
+from xlstm_rl.kernels.native.arguments import bytes_for, contiguous, pointer, run, struct
+from xlstm_rl.kernels.native.library import num_threads
 from xlstm_rl.kernels.native.workspace import lend_tensor, scratch
 
-_WEIGHTS = MLSTMBlockWeights._fields
-_STATE = ("conv", "C", "n", "m")
-_NUM_TENSORS = 2 + len(_STATE) + len(_WEIGHTS)  # x, reset, the state, the weights
-_SIZES = ("B", "T", "D", "I", "H", "W", "S", "exponential", "workers")
+STATE = ("conv", "C", "n", "m")
+_FIRST_WEIGHT = 2 + len(STATE)  # behind x, reset and the state
+_NUM_TENSORS = _FIRST_WEIGHT + len(MLSTMBlockWeights._fields)
 
 
-class _Arguments(ctypes.Structure):
-    """``mlstm_block_arguments`` of ``src/mlstm_block.h``."""
+def _each(prefix: str, names: tuple[str, ...]) -> str:
+    return " ".join(prefix + name for name in names)
 
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in _SIZES),
-        *((name, ctypes.c_void_p) for name in ("x", "reset")),
-        ("weights", ctypes.c_void_p * len(_WEIGHTS)),
-        ("before", ctypes.c_void_p * len(_STATE)),
-        ("out", ctypes.c_void_p),
-        ("after", ctypes.c_void_p * len(_STATE)),
-        ("dout", ctypes.c_void_p),
-        ("dafter", ctypes.c_void_p * len(_STATE)),
-        ("dx", ctypes.c_void_p),
-        ("dweights", ctypes.c_void_p * len(_WEIGHTS)),
-        ("dbefore", ctypes.c_void_p * len(_STATE)),
-        *((name, ctypes.c_void_p) for name in ("saved", "work")),
-    )
+
+_Arguments = struct(
+    "mlstm_block_arguments",
+    "B T D I H W S exponential workers",
+    f"x reset {_each('', MLSTMBlockWeights._fields)} {_each('before_', STATE)} out "
+    f"{_each('after_', STATE)} dout {_each('dafter_', STATE)} dx "
+    f"{_each('d', MLSTMBlockWeights._fields)} {_each('dbefore_', STATE)} saved work",
+)
 
 
 class _NotFiniteError(Exception):
     """A result is not finite: what then stays where, the equations know."""
 
 
-def covers(tensors: Any) -> bool:
-    """Whether the library can run on these inputs, state tensors and weights."""
-    return all(t is None or (t.dtype is torch.float32 and t.is_cpu) for t in tensors)
+def covers(
+    x: Tensor, reset: Tensor | None, state: State | None, w: MLSTMBlockWeights, heads: int
+) -> bool:
+    """Whether all tensors are what C takes them for; where not, torch says what is wrong.
+
+    ``x [B, T, D]`` or ``[B, D]`` is float32 on the CPU.
+    """
+    B, D = x.shape[0], x.shape[-1]
+    I, S = w.skip.shape[0], w.qkv.shape[-1]
+    K, taps = I // heads, 0 if w.conv is None else w.conv.shape[-1]
+    shapes: tuple[tuple[int, ...], ...] = (
+        *((D,), (2 * I, D), (2 * I,), (I, taps), (I,), (3 * I // S, S, S), (3 * I,)),
+        *((2 * heads, 3 * I), (2 * heads,), (I,), (I,), (D, I), (D,)),
+    )
+    tensors: tuple[Tensor | None, ...] = w
+    if state is not None:
+        tensors += state
+        shapes += ((B, taps - 1, I),) * (taps > 0) + ((B, heads, K, K), (B, heads, K), (B, heads))
+        if len(tensors) != len(shapes):
+            return False
+    if reset is not None and not (
+        reset.dtype is torch.bool and reset.is_cpu and reset.shape == x.shape[:-1]
+    ):
+        return False
+    for t, shape in zip(tensors, shapes, strict=True):
+        if t is not None and not (t.dtype is torch.float32 and t.shape == shape and t.is_cpu):
+            return False
+    return I == heads * K and I % S == 0
 
 
 def run_mlstm_block(
@@ -57,7 +75,12 @@ def run_mlstm_block(
     weights: MLSTMBlockWeights,
     options: MLSTMBlockOptions,
 ) -> tuple[Tensor, State] | None:
-    """Do what :func:`mlstm_block` does; ``None`` where something is not finite."""
+    """Do what :func:`mlstm_block` does; ``None``: that has to do it.
+
+    Because a tensor is not what C takes it for, or because something is not finite.
+    """
+    if not covers(x, reset, state, weights, options.num_heads):
+        return None
     conv = weights.conv is not None
     before = (None,) * 4 if state is None else state if conv else (None, *state)
     inputs = (x, reset, *before, *weights, options.num_heads, options.forget_gate)
@@ -93,7 +116,7 @@ def _equations(*inputs: Any) -> tuple[Tensor | None, ...]:
     state = None if C is None else (C, n, m) if conv is None else (conv, C, n, m)
     options = MLSTMBlockOptions(num_heads, forget_gate, backend="torch")
     out, after = mlstm_block(x, reset, state, MLSTMBlockWeights(*weights), options)
-    return out, *(after if len(after) == len(_STATE) else (None, *after))
+    return out, *(after if len(after) == len(STATE) else (None, *after))
 
 
 @differentiable(_equations, _NUM_TENSORS)
@@ -106,74 +129,58 @@ def _backward_of(ctx: Any, inputs: Grads, rest: Grads, *grads: Tensor | None) ->
 
 def _forward(inputs: tuple[Any, ...]) -> tuple[tuple[Tensor | None, ...], Tensor]:
     """``out``, the state behind it (of no convolution ``None``) and what the backward needs."""
-    arguments, held = _arguments(inputs)
-    x, conv = held[0], inputs[2 + len(_STATE) + _WEIGHTS.index("conv")]
-    (B, _, D), H, I = x.shape, arguments.H, arguments.I
-    K = I // H
-    shapes = ((B, arguments.W - 1, I), (B, H, K, K), (B, H, K), (B, H))
-    out = torch.empty_like(x)
-    after = [x.new_empty(s) if conv is not None or n else None for n, s in enumerate(shapes)]
-    arguments.out = out.data_ptr()
-    arguments.after[:] = _pointers(after)
-    loaded = _library()
-    saved = lend_tensor(loaded.xl_mlstm_block_saved_bytes(ctypes.byref(arguments)))
+    sizes, held = _sizes(inputs)
+    B, T, D, I, H, W = sizes[:6]
+    x, K = inputs[0], I // H
+    out = x.new_empty(B, T, D)
+    after = [x.new_empty(s) for s in ((B, H, K, K), (B, H, K), (B, H))]
+    outputs = (out, x.new_empty(B, W - 1, I) if W else None, *after)
+    arguments = _Arguments(*sizes, *map(pointer, (*_reordered(held), *outputs)))
+    saved = lend_tensor(bytes_for("xl_mlstm_block_saved_bytes", arguments))
     arguments.saved = saved.data_ptr()
-    with scratch(loaded.xl_mlstm_block_forward_bytes(ctypes.byref(arguments))) as work:
+    with scratch(bytes_for("xl_mlstm_block_forward_bytes", arguments)) as work:
         arguments.work = work
-        status = call(loaded.xl_mlstm_block_forward, arguments)
-    if status:
-        raise _NotFiniteError
-    return (out, *after), saved
+        if run("xl_mlstm_block_forward", arguments):
+            raise _NotFiniteError
+    return outputs, saved
 
 
 def _backward(inputs: tuple[Any, ...], saved: Any, grads: Grads) -> Grads | None:
     """The gradients of all inputs; ``None`` where one of them is not finite."""
-    arguments, held = _arguments(inputs)
-    x = held[0]
-    make = torch.empty_like if x.shape[0] else torch.zeros_like
+    sizes, held = _sizes(inputs)
+    make = torch.empty_like if sizes[0] else torch.zeros_like
     found = [
-        make(t) if t is not None and (n < 2 + len(_STATE) or inputs[n].requires_grad) else None
+        make(t) if t is not None and (n < _FIRST_WEIGHT or inputs[n].requires_grad) else None
         for n, t in enumerate(held)
     ]
     found[1] = None  # reset
-    dout, *dafter = (None if g is None else g.contiguous() for g in grads)
-    if dout is None:
-        dout = torch.zeros_like(x)
-    arguments.dout, arguments.dx = dout.data_ptr(), found[0].data_ptr()
-    arguments.dafter[:] = _pointers(dafter)
-    arguments.dbefore[:] = _pointers(found[2:6])
-    arguments.dweights[:] = _pointers(found[6:])
+    dout, *dafter = map(contiguous, grads)
+    dout = torch.zeros_like(inputs[0]) if dout is None else dout
+    dx, _, *others = found
+    dbefore, dweights = others[: len(STATE)], others[len(STATE) :]
+    none = (None,) * (1 + len(STATE))
+    given = (*_reordered(held), *none, dout, *dafter, dx, *dweights, *dbefore)
+    arguments = _Arguments(*sizes, *map(pointer, given))
     arguments.saved = saved.data_ptr()
-    loaded = _library()
-    with scratch(loaded.xl_mlstm_block_backward_bytes(ctypes.byref(arguments))) as work:
+    with scratch(bytes_for("xl_mlstm_block_backward_bytes", arguments)) as work:
         arguments.work = work
-        status = call(loaded.xl_mlstm_block_backward, arguments)
+        status = run("xl_mlstm_block_backward", arguments)
     return None if status else tuple(found)
 
 
-def _arguments(inputs: tuple[Any, ...]) -> tuple[Any, list[Tensor | None]]:
-    """The inputs as C takes them, and the contiguous tensors that have to outlive the call."""
-    held = [None if t is None else t.contiguous() for t in inputs[:_NUM_TENSORS]]
-    x, _, *rest = held
-    weights = MLSTMBlockWeights(*rest[len(_STATE) :])
+def _sizes(inputs: tuple[Any, ...]) -> tuple[tuple[int, ...], list[Tensor | None]]:
+    """The sizes as C takes them, and the contiguous tensors that have to outlive the call."""
+    held = [contiguous(t) for t in inputs[:_NUM_TENSORS]]
+    w = MLSTMBlockWeights(*inputs[_FIRST_WEIGHT:_NUM_TENSORS])
     num_heads, forget_gate = inputs[_NUM_TENSORS:]
-    taps = 0 if weights.conv is None else weights.conv.shape[1]
-    sizes = (*x.shape, weights.skip.shape[0], num_heads, taps, weights.qkv.shape[1])
-    arguments = _Arguments(*sizes, forget_gate == "exponential", num_threads())
-    arguments.x, arguments.reset = _pointers(held[:2])
-    arguments.before[:] = _pointers(held[2:6])
-    arguments.weights[:] = _pointers(weights)
-    return arguments, held
+    taps = 0 if w.conv is None else w.conv.shape[1]
+    shape = (*inputs[0].shape, w.skip.shape[0], num_heads, taps, w.qkv.shape[1])
+    return (*shape, forget_gate == "exponential", num_threads()), held
 
 
-def _pointers(tensors: Any) -> list[int | None]:
-    return [None if t is None else t.data_ptr() for t in tensors]
-
-
-def _library() -> Any:
-    loaded = library()
-    assert loaded is not None  # the caller has asked whether it may run
-    return loaded
+def _reordered(held: list[Tensor | None]) -> list[Tensor | None]:
+    """The weights in front of the state, as C has them."""
+    return [*held[:2], *held[_FIRST_WEIGHT:], *held[2:_FIRST_WEIGHT]]
 
 
 @torch.library.custom_op("xlstm_rl::mlstm_block", mutates_args=())
@@ -262,8 +269,8 @@ def _flat(
     forget_gate: str,
 ) -> tuple[Any, ...]:
     """The arguments of the ops as those of `_forward`."""
-    before = state or [None] * len(_STATE)
-    before = before if len(before) == len(_STATE) else [None, *before]
+    before = state or [None] * len(STATE)
+    before = before if len(before) == len(STATE) else [None, *before]
     return (x, reset, *before, *weights, num_heads, forget_gate)
 
 

@@ -9,35 +9,11 @@
 #include "export.h"
 #include "gemm.h"
 #include "layer_norm.h"
-#include "mlstm_chunk.h"
+#include "mlstm_block_step.h"
+#include "mlstm_state.h"
 #include "parallel.h"
 
 #define WIDEST 16 /* sizes are rounded up to this, whatever VW: buffers are the same for all */
-
-/* Weights, or their gradients; null where the block has none. */
-typedef struct {
-  float *norm;      /* [D] */
-  float *up;        /* [2 I, D] */
-  float *up_bias;   /* [2 I] */
-  float *conv;      /* [I, W] */
-  float *conv_bias; /* [I] */
-  float *qkv;       /* [3 I / S, S, S] */
-  float *qkv_bias;  /* [3 I] */
-  float *gate;      /* [2 H, 3 I] */
-  float *gate_bias; /* [2 H] */
-  float *head_norm; /* [I] */
-  float *skip;      /* [I] */
-  float *down;      /* [D, I] */
-  float *down_bias; /* [D] */
-} mlstm_weights;
-
-/* A state, or its gradient; null: fresh, or not wanted. */
-typedef struct {
-  float *conv; /* [B, W - 1, I] */
-  float *C;    /* [B, H, K, K] */
-  float *n;    /* [B, H, K] */
-  float *m;    /* [B, H] */
-} mlstm_state;
 
 typedef struct {
   int64_t B, T, D, I, H, W, S, exponential; /* W = 0: no convolution */
@@ -73,15 +49,19 @@ typedef struct {
 
 /* Sizes that follow from the arguments. */
 typedef struct {
-  int64_t R, N, inner, K, pad; /* pad: K rounded up to whole vectors */
+  int64_t R, N, inner; /* N chunks a sequence */
+  int64_t K, pad;      /* pad: K rounded up to WIDEST */
+  int64_t state;       /* floats of a head's C */
   int64_t ldu, ldi, ldg;
+  head_size head;
 } mlstm_sizes;
 
 INLINE mlstm_sizes sizes_of(const mlstm_block_arguments *a) {
   mlstm_sizes s;
   s.R = a->B * a->T, s.N = (a->T + CHUNK - 1) / CHUNK;
   s.inner = ROUND_UP(a->I, WIDEST);
-  s.K = a->I / a->H, s.pad = ROUND_UP(s.K, WIDEST);
+  s.K = a->I / a->H, s.pad = ROUND_UP(s.K, WIDEST), s.state = s.pad * s.pad;
+  s.head = head_size_of(s.K, s.K);
   s.ldu = 2 * s.inner + 16, s.ldi = s.inner + 16; /* rows apart by a power of two fight for lines */
   s.ldg = ROUND_UP(2 * a->H, WIDEST);
   return s;
@@ -135,6 +115,14 @@ INLINE void clear_ends(int64_t R, int64_t width, int64_t whole, float *x, int64_
     memset(x + r * ld + width, 0, (size_t)(whole - width) * sizeof(float));
 }
 
+/* C and n of a head before its chunk, as they are kept; of chunk N those behind the last one */
+INLINE float *kept_C(mlstm_sizes z, mlstm_saved s, int64_t X, int64_t chunk) {
+  return s.C + (X * (z.N + 1) + chunk) * z.state;
+}
+INLINE float *kept_n(mlstm_sizes z, mlstm_saved s, int64_t X, int64_t chunk) {
+  return s.n + (X * (z.N + 1) + chunk) * z.pad;
+}
+
 /* What one worker uses for one chunk. */
 typedef struct {
   float *qkv;           /* [3, CHUNK, ldi] */
@@ -171,15 +159,6 @@ INLINE const float *conv_past(const mlstm_block_arguments *a, mlstm_scratch w, i
     memcpy(w.past + e * z.inner, past + e * a->I, (size_t)a->I * sizeof(float));
   clear_ends(a->W - 1, a->I, z.inner, w.past, z.inner);
   return w.past;
-}
-
-/* A head that does not lie at whole vectors: a copy with zeros behind it. */
-INLINE rows copy_head(int64_t n, int64_t K, int64_t pad, rows x, float *to) {
-  for (int64_t r = 0; r < n; r++) {
-    memcpy(to + r * pad, x.p + r * x.ld, (size_t)K * sizeof(float));
-    memset(to + r * pad + K, 0, (size_t)(pad - K) * sizeof(float));
-  }
-  return (rows){to, pad};
 }
 
 /* A product whose rows are shared among threads: how they are cut does not change its result. */

@@ -43,26 +43,25 @@ INLINE void convolve_rows(const forward_pass *f, int64_t n, int64_t W, const flo
 static void run_heads(const forward_pass *f, mlstm_scratch w, int64_t b, int64_t chunk, int64_t n) {
   const mlstm_block_arguments *a = f->a;
   const mlstm_sizes z = f->z;
-  const int64_t t0 = chunk * CHUNK, r0 = b * a->T + t0, state = z.pad * z.pad;
-  const float scale = 1.0f / sqrtf((float)z.K);
+  const int64_t t0 = chunk * CHUNK, r0 = b * a->T + t0, size = z.head.Kp;
+  const int odd = size > z.K;
   for (int64_t head = 0; head < a->H; head++) {
     const int64_t X = b * a->H + head;
     const float *gates = f->s.gates + r0 * z.ldg + head;
     chunk_record *record = f->s.records + X * z.N + chunk;
     chunk_gates(n, t0, gates, gates + a->H, z.ldg, a->reset ? a->reset + r0 : 0,
-                a->exponential != 0, scale, f->s.runs + X, record);
+                a->exponential != 0, 1.0f / sqrtf((float)z.K), f->s.runs + X, record);
     rows part[3];
     for (int64_t e = 0; e < 3; e++) {
       part[e] = (rows){w.qkv + e * CHUNK * z.ldi + head * z.K, z.ldi};
-      if (z.K % VW) part[e] = copy_head(n, z.K, z.pad, part[e], w.tiles + e * CHUNK * z.pad);
+      if (odd) part[e] = copy_head(n, z.K, size, part[e], w.tiles + e * CHUNK * z.pad);
     }
-    float *C = f->s.C + (X * (z.N + 1) + chunk) * state, *norm = f->s.n + (X * (z.N + 1) + chunk) * z.pad;
-    float *h = f->s.h + r0 * z.ldi + head * z.K, *to = z.K % VW ? w.tiles + 3 * CHUNK * z.pad : h;
-    const int64_t size = z.K % VW ? z.pad : z.K;
-    chunk_forward(n, size, size, part[0], part[1], part[2], record, C, norm, to,
-                  z.K % VW ? z.pad : z.ldi, C + state, norm + z.pad, w.chunk);
-    for (int64_t r = 0; to != h && r < n; r++)
-      memcpy(h + r * z.ldi, to + r * z.pad, (size_t)z.K * sizeof(float));
+    float *h = f->s.h + r0 * z.ldi + head * z.K, *to = odd ? w.tiles + 3 * CHUNK * z.pad : h;
+    chunk_forward(n, size, size, part[0], part[1], part[2], record, kept_C(z, f->s, X, chunk),
+                  kept_n(z, f->s, X, chunk), to, odd ? size : z.ldi, kept_C(z, f->s, X, chunk + 1),
+                  kept_n(z, f->s, X, chunk + 1), w.chunk);
+    for (int64_t r = 0; odd && r < n; r++)
+      memcpy(h + r * z.ldi, to + r * size, (size_t)z.K * sizeof(float));
   }
 }
 
@@ -94,18 +93,11 @@ static void run_sequence(int index, int worker, void *context) {
   const mlstm_sizes z = f->z;
   arena from = {f->scratch + worker * f->scratch_each, 0};
   const mlstm_scratch w = cut_scratch(&from, a);
-  const int64_t b = index, state = z.K * z.K, pad = z.K % VW ? z.pad : z.K;
+  const int64_t b = index, state = z.K * z.K;
   for (int64_t X = b * a->H; X < (b + 1) * a->H; X++) {
-    f->s.first[X] = f->s.runs[X] =
-        begin_gates(z.K, a->before.C ? a->before.C + X * state : 0,
-                    a->before.n ? a->before.n + X * z.K : 0, a->before.m ? a->before.m + X : 0);
-    float *C = f->s.C + X * (z.N + 1) * z.pad * z.pad, *norm = f->s.n + X * (z.N + 1) * z.pad;
-    if (!a->before.C) continue;
-    if (z.K % VW) memset(C, 0, (size_t)(z.pad * z.pad) * sizeof(float));
-    for (int64_t k = 0; k < z.K; k++)
-      memcpy(C + k * pad, a->before.C + X * state + k * z.K, (size_t)z.K * sizeof(float));
-    memset(norm, 0, (size_t)z.pad * sizeof(float));
-    memcpy(norm, a->before.n + X * z.K, (size_t)z.K * sizeof(float));
+    const float *C = a->before.C ? a->before.C + X * state : 0, *n = C ? a->before.n + X * z.K : 0;
+    f->s.first[X] = f->s.runs[X] = begin_gates(z.K, z.K, C, n, C ? a->before.m + X : 0);
+    if (C) state_in(z.head, C, n, kept_C(z, f->s, X, 0), kept_n(z, f->s, X, 0));
   }
   const float *u = f->s.up + b * a->T * z.ldu;
   const float *past = conv_past(a, w, b);
@@ -137,10 +129,8 @@ static void run_sequence(int index, int worker, void *context) {
     conv_state_after(a->T, a->I, a->W, reach, u, z.ldu, past, z.inner,
                      a->after.conv + b * (a->W - 1) * a->I);
   for (int64_t X = b * a->H; X < (b + 1) * a->H; X++) {
-    const float *C = f->s.C + (X * (z.N + 1) + z.N) * z.pad * z.pad;
-    for (int64_t k = 0; k < z.K; k++)
-      memcpy(a->after.C + X * state + k * z.K, C + k * pad, (size_t)z.K * sizeof(float));
-    memcpy(a->after.n + X * z.K, f->s.n + (X * (z.N + 1) + z.N) * z.pad, (size_t)z.K * sizeof(float));
+    state_out(z.head, kept_C(z, f->s, X, z.N), kept_n(z, f->s, X, z.N), a->after.C + X * state,
+              a->after.n + X * z.K);
     a->after.m[X] = f->s.runs[X].m == NOTHING ? 0 : (float)f->s.runs[X].m;
   }
 }

@@ -2,13 +2,6 @@
    skip and head norm; the cell, head by head; gates; q, k, v; the convolution. */
 #include "mlstm_block_backward.h"
 
-/* What runs backward through the chunks of a head. */
-typedef struct {
-  double later; /* the sum over later steps of the episode of q . dq - k . dk */
-  float rest;   /* on its way to what the last m came from */
-  int32_t best, live;
-} head_run;
-
 INLINE void gate_rows_backward(const backward_pass *f, int64_t r0, int64_t n, const float *c,
                                int64_t ldc, const small_grads *g, float *dc, int whole) {
   const mlstm_sizes z = f->z;
@@ -50,51 +43,36 @@ INLINE void gate_rows_backward(const backward_pass *f, int64_t r0, int64_t n, co
 }
 
 static void heads_backward(const backward_pass *f, backward_scratch w, int64_t b, int64_t chunk,
-                           int64_t n, head_run *runs) {
+                           int64_t n, gate_run_back *runs) {
   const mlstm_block_arguments *a = f->a;
   const mlstm_sizes z = f->z;
-  const int64_t t0 = chunk * CHUNK, r0 = b * a->T + t0, state = z.pad * z.pad, tile = CHUNK * z.pad;
-  const int odd = z.K % VW != 0;
-  const int64_t size = odd ? z.pad : z.K;
+  const int64_t t0 = chunk * CHUNK, r0 = b * a->T + t0, size = z.head.Kp, tile = CHUNK * z.pad;
+  const int odd = size > z.K;
   for (int64_t head = 0; head < a->H; head++) {
     const int64_t X = b * a->H + head, at = head * z.K;
-    const chunk_record *record = f->s.records + X * z.N + chunk;
-    rows in[4]; /* q, k, v, h */
+    rows in[4];      /* q, k, v, h */
     rows_out out[4]; /* and their gradients */
     for (int64_t e = 0; e < 4; e++) {
       float *x = e < 3 ? w.forward.qkv + e * CHUNK * z.ldi + at : f->s.h + r0 * z.ldi + at;
       float *dx = e < 3 ? w.dqkv + e * CHUNK * z.ldi + at : f->dy + r0 * z.ldi + at;
-      in[e] = odd ? copy_head(n, z.K, z.pad, (rows){x, z.ldi}, w.forward.tiles + e * tile)
-                  : (rows){x, z.ldi};
-      out[e] = (rows_out){odd ? w.dtiles + e * tile : dx, odd ? z.pad : z.ldi};
-      if (odd && e == 3) copy_head(n, z.K, z.pad, (rows){dx, z.ldi}, out[e].p);
+      in[e] = (rows){x, z.ldi};
+      if (odd) in[e] = copy_head(n, z.K, size, in[e], w.forward.tiles + e * tile);
+      out[e] = (rows_out){odd ? w.dtiles + e * tile : dx, odd ? size : z.ldi};
+      if (odd && e == 3) copy_head(n, z.K, size, (rows){dx, z.ldi}, out[e].p);
     }
     float qdq[CHUNK], kdk[CHUNK];
-    head_run *run = runs + head;
-    run->live = chunk_backward(
-        n, size, size, in[0], in[1], in[2], record, f->s.C + (X * (z.N + 1) + chunk) * state,
-        f->s.n + (X * (z.N + 1) + chunk) * z.pad, in[3], out[3], out[0], out[1], out[2], qdq, kdk,
-        w.dC + head * state, w.dn + head * z.pad, run->live,
-        chunk > 0 || (a->dbefore.C && f->s.first[X].given), w.forward.chunk);
+    const int wanted = chunk > 0 || (a->dbefore.C && f->s.first[X].given);
+    runs[head].live = chunk_backward(
+        n, size, size, in[0], in[1], in[2], f->s.records + X * z.N + chunk, kept_C(z, f->s, X, chunk),
+        kept_n(z, f->s, X, chunk), in[3], out[3], out[0], out[1], out[2], qdq, kdk,
+        w.dC + head * z.state, w.dn + head * z.pad, runs[head].live, wanted, w.forward.chunk);
     for (int64_t e = 0; odd && e < 3; e++)
       for (int64_t r = 0; r < n; r++)
-        memcpy(w.dqkv + (e * CHUNK + r) * z.ldi + at, out[e].p + r * z.pad,
+        memcpy(w.dqkv + (e * CHUNK + r) * z.ldi + at, out[e].p + r * size,
                (size_t)z.K * sizeof(float));
-
-    const float *gates = f->s.gates + r0 * z.ldg + head;
-    float forgets[CHUNK] ALIGNED = {0};
-    for (int64_t j = 0; j < n; j++) forgets[j] = gates[j * z.ldg + a->H];
-    for (int64_t j = 0; j < CHUNK; j += VW)
-      store(forgets + j, a->exponential ? broadcast(1) : vsigmoid(-load(forgets + j)));
-    for (int64_t j = n - 1; j >= 0; j--) {
-      float *to = w.dgates + j * z.ldg + head;
-      run->later += (double)qdq[j] - (double)kdk[j];
-      to[0] = kdk[j];
-      if (t0 + j == run->best) to[0] += run->rest, run->rest = 0;
-      const int start = starts_anew(a->reset ? a->reset + r0 : 0, j, gates[j * z.ldg + a->H]);
-      if (start) run->later = 0;
-      to[a->H] = start ? 0 : (float)(run->later + run->rest) * forgets[j];
-    }
+    chunk_gates_back(n, t0, f->s.gates + r0 * z.ldg + a->H + head, z.ldg,
+                     a->reset ? a->reset + r0 : 0, a->exponential != 0, qdq, kdk, runs + head,
+                     w.dgates + head, w.dgates + a->H + head, z.ldg);
   }
 }
 
@@ -215,30 +193,18 @@ static void conv_state_backward(const backward_pass *f, int64_t b, backward_scra
 void sequence_backward(const backward_pass *f, int64_t b, const small_grads *g, backward_scratch w) {
   const mlstm_block_arguments *a = f->a;
   const mlstm_sizes z = f->z;
-  const int64_t H = a->H, K = z.K, pad = K % VW ? z.pad : K, W = a->W;
+  const int64_t H = a->H, K = z.K, W = a->W;
   const uint8_t *reset = a->reset ? a->reset + b * a->T : 0;
   const float *past = conv_past(a, w.forward, b);
   memset(w.dgates, 0, (size_t)(CHUNK * z.ldg) * sizeof(float));
-  head_run runs[H];
+  gate_run_back runs[H];
   for (int64_t head = 0; head < H; head++) {
     const int64_t X = b * H + head;
-    float *dC = w.dC + head * z.pad * z.pad, *dn = w.dn + head * z.pad;
-    const float *C = f->s.C + (X * (z.N + 1) + z.N) * z.pad * z.pad;
-    const float *n = f->s.n + (X * (z.N + 1) + z.N) * z.pad;
-    head_run *run = runs + head;
-    *run = (head_run){0, a->dafter.m ? a->dafter.m[X] : 0, f->s.runs[X].best, 0};
-    if (a->dafter.C || a->dafter.n) {
-      memset(dC, 0, (size_t)(pad * pad) * sizeof(float)), memset(dn, 0, (size_t)pad * sizeof(float));
-      for (int64_t k = 0; a->dafter.C && k < K; k++) {
-        memcpy(dC + k * pad, a->dafter.C + (X * K + k) * K, (size_t)K * sizeof(float));
-        run->later += dot(K, dC + k * pad, C + k * pad);
-      }
-      if (a->dafter.n) memcpy(dn, a->dafter.n + X * K, (size_t)K * sizeof(float));
-      run->later += dot(K, dn, n);
-      run->live = 1;
-    }
-    /* C and n are exp(-m) times something without m: what is left for m itself */
-    run->rest = run->best == -2 ? 0 : (float)(run->rest - run->later);
+    const mlstm_state d = a->dafter;
+    runs[head] = begin_gates_back(
+        z.head, f->s.runs + X, kept_C(z, f->s, X, z.N), kept_n(z, f->s, X, z.N),
+        d.C ? d.C + X * K * K : 0, d.n ? d.n + X * K : 0, d.m ? d.m + X : 0, w.dC + head * z.state,
+        w.dn + head * z.pad);
   }
   int64_t reach = past ? W - 1 : -1;
   for (int64_t t = 0; W && t < a->T; t++)
@@ -285,18 +251,8 @@ void sequence_backward(const backward_pass *f, int64_t b, const small_grads *g, 
   if (W && a->dbefore.conv) conv_state_backward(f, b, w);
   for (int64_t head = 0; a->dbefore.C && head < H; head++) {
     const int64_t X = b * H + head;
-    const float *dC = w.dC + head * z.pad * z.pad, *dn = w.dn + head * z.pad;
-    double along = 0;
-    for (int64_t k = 0; k < K; k++) {
-      float *to = a->dbefore.C + (X * K + k) * K;
-      if (!runs[head].live) {
-        memset(to, 0, (size_t)K * sizeof(float)), a->dbefore.n[X * K + k] = 0;
-        continue;
-      }
-      memcpy(to, dC + k * pad, (size_t)K * sizeof(float));
-      a->dbefore.n[X * K + k] = dn[k];
-      along += dot(K, to, a->before.C + (X * K + k) * K) + dn[k] * a->before.n[X * K + k];
-    }
-    a->dbefore.m[X] = (float)(along + (runs[head].best == -1 ? runs[head].rest : 0));
+    end_gates_back(z.head, runs + head, a->before.C + X * K * K, a->before.n + X * K,
+                   w.dC + head * z.state, w.dn + head * z.pad, a->dbefore.C + X * K * K,
+                   a->dbefore.n + X * K, a->dbefore.m + X);
   }
 }

@@ -32,17 +32,6 @@ typedef struct {
   int32_t broken; /* a gate was no number, or infinite where that means no weight */
 } gate_run;
 
-/* m of the first state: of a fresh one, which is all 0, m has no say */
-INLINE gate_run begin_gates(int64_t state, const float *C, const float *n, const float *m) {
-  gate_run run = {NOTHING, m != 0, -2, 0};
-  if (!m) return run;
-  int fresh = *m == 0;
-  for (int64_t e = 0; fresh && e < state; e++) fresh = n[e] == 0;
-  for (int64_t e = 0; fresh && e < state * state; e++) fresh = C[e] == 0;
-  if (!fresh) run.m = *m, run.best = -1;
-  return run;
-}
-
 INLINE vf weight(vf log_weight) {
   const vi tiny = (vi)(log_weight < broadcast(LEAST_LOG_WEIGHT));
   return keep_where(~tiny, vexp(vmin(broadcast(0), log_weight)));

@@ -10,20 +10,6 @@ import torch
 from xlstm_rl.kernels.native import compilation, library
 from xlstm_rl.kernels.native.library import NotLoadedError
 
-ASK = "from xlstm_rl.kernels.native.library import target, why_not_native as why\n"
-
-
-def ask(code: str, **environment: str) -> str:
-    """What a new process prints."""
-    done = subprocess.run(
-        [sys.executable, "-c", ASK + code],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -40,9 +26,10 @@ def test_the_library_of_this_tree_is_loaded() -> None:
 
 
 @pytest.mark.parametrize("word", ["0", "off", "False"])
-def test_the_environment_switches_it_off(word: str) -> None:
-    answer = ask("print(target(), why())", XLSTM_RL_NATIVE=word)
-    assert answer == f"None XLSTM_RL_NATIVE={word.lower()} switches it off"
+def test_the_environment_switches_it_off(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XLSTM_RL_NATIVE", word)
+    with pytest.raises(NotLoadedError, match=f"^XLSTM_RL_NATIVE={word.lower()} switches it off$"):
+        library.choose_target()
 
 
 def test_switched_off_auto_runs_on_torch_and_native_says_why() -> None:
@@ -53,16 +40,25 @@ def test_switched_off_auto_runs_on_torch_and_native_says_why() -> None:
         "try: k.causal_conv1d(x, w, None, backend='native')\n"
         "except RuntimeError as error: print(error)\n"
     )
-    lines = ask(code, XLSTM_RL_NATIVE="0").splitlines()
-    assert lines[0] == "9.0 torch"
-    assert lines[1].startswith("backend='native' cannot run here: XLSTM_RL_NATIVE=0 switches it")
+    environment = {**os.environ, "XLSTM_RL_NATIVE": "0"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    ran, refused = done.stdout.splitlines()
+    assert ran == "9.0 torch"
+    assert refused.startswith("backend='native' cannot run here: XLSTM_RL_NATIVE=0 switches it off")
 
 
-def test_the_environment_names_a_target() -> None:
+def test_the_environment_names_a_target(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in library.cpu_targets():
-        assert ask("print(target())", XLSTM_RL_NATIVE=name) == name
-    answer = ask("print(target(), why())", XLSTM_RL_NATIVE="sse9")
-    assert answer.startswith("None XLSTM_RL_NATIVE=sse9 is not a target of this CPU: use 0, 1, ")
+        monkeypatch.setenv("XLSTM_RL_NATIVE", name)
+        assert library.choose_target() == name
+    for word in ("1", "", "auto"):
+        monkeypatch.setenv("XLSTM_RL_NATIVE", word)
+        assert library.choose_target() == library.cpu_targets()[0]
+    monkeypatch.setenv("XLSTM_RL_NATIVE", "sse9")
+    with pytest.raises(NotLoadedError, match="=sse9 is not a target of this CPU: use 0, 1, "):
+        library.choose_target()
 
 
 @pytest.mark.parametrize(

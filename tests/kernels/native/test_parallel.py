@@ -17,12 +17,9 @@ HERE = Path(__file__).parent
 def pool(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     path = tmp_path_factory.mktemp("pool") / "pool.so"
     sources = [HERE / "pool.c", compilation.SOURCES / "parallel.c"]
-    command = [
-        *compilation.find_compiler(),
-        *compilation.FLAGS,
-        f"-I{compilation.SOURCES}",
-        *map(str, sources),
-    ]
+    sanitize = compilation.SANITIZE if "asan" in os.environ.get("LD_PRELOAD", "") else ()
+    flags = (*compilation.FLAGS, *sanitize, f"-I{compilation.SOURCES}")
+    command = [*compilation.find_compiler(), *flags, *map(str, sources)]
     subprocess.run([*command, "-o", str(path)], check=True)
     loaded = ctypes.CDLL(str(path))
     pointer = ctypes.c_void_p
