@@ -101,7 +101,6 @@ def covers(
     return x.shape[-1] % heads == 0
 
 
-@functools.lru_cache(1024)
 def _shapes(B: int, D: int, heads: int, taps: int, hidden: int) -> tuple[tuple[int, ...], ...]:
     """Of the weights, then of the state."""
     size = D // heads
