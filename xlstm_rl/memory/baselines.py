@@ -4,10 +4,12 @@ from abc import abstractmethod
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xlstm_rl.kernels.autograd import transforming
+from xlstm_rl.kernels.autograd import transforming, wants_gradient
+from xlstm_rl.kernels.native.choose import takes_native
+from xlstm_rl.kernels.native.recurrent import covers, recurrent_layer, recurrent_step
+from xlstm_rl.kernels.recurrent.reference import Weights, gru_step, lstm_step
 from xlstm_rl.memory.base import Memory, StateKey, StateTensors
 from xlstm_rl.memory.config import LayeredConfig
 
@@ -19,7 +21,8 @@ def _spelt_out() -> bool:
 class _RecurrentMemory(Memory):
     """What LSTM and GRU share: torch's fused network over a sequence, its cell at a step.
 
-    With resets the network runs from one step at which any row resets to the next. (One packed
+    On the CPU in float32 both are C (`xlstm_rl.kernels.native`), with resets inside. Else, with
+    resets the network runs from one step at which any row resets to the next. (One packed
     sequence of all episodes takes fewer steps in a row, but on the CPU it misses torch's fast
     path: measured up to 6 times slower, unless almost every step has a reset.)
 
@@ -57,6 +60,8 @@ class _RecurrentMemory(Memory):
             tensors = self.initial_tensors(x.shape[0], x.device, x.dtype)
         if _spelt_out():
             return self._sequence_of_steps(x, tensors, reset)
+        if self._is_native(x, reset, tensors):
+            return self._native_sequence(x, tensors, reset)
         state = tuple(tensor.transpose(0, 1).contiguous() for tensor in tensors)
         if reset is None:
             y, state = self._run_network(x, state)
@@ -73,6 +78,38 @@ class _RecurrentMemory(Memory):
             y = torch.cat(outputs, 1)
         return y, tuple(tensor.transpose(0, 1) for tensor in state)
 
+    def _is_native(self, x: Tensor, reset: Tensor | None, tensors: StateTensors) -> bool:
+        if torch.compiler.is_compiling() or not takes_native("auto", x, whole_block=True):
+            return False
+        if x.dim() == 2:
+            x, reset = x[:, None], None if reset is None else reset[:, None]
+        return all(
+            covers(x, reset, tuple([s[:, layer] for s in tensors]), self._cell_weights(layer))
+            for layer in range(self.network.num_layers)
+        )
+
+    def _native_sequence(
+        self, x: Tensor, tensors: StateTensors, reset: Tensor | None
+    ) -> tuple[Tensor, StateTensors]:
+        layers = []
+        for layer in range(self.network.num_layers):
+            state = tuple(tensor[:, layer] for tensor in tensors)
+            x, after = recurrent_layer(x, reset, state, self._cell_weights(layer))
+            layers.append(after)
+        return x, tuple(torch.stack(states, 1) for states in zip(*layers, strict=True))
+
+    def _native_step(
+        self, x: Tensor, tensors: StateTensors, reset: Tensor | None, inplace: bool
+    ) -> tuple[Tensor, StateTensors]:
+        layers = []
+        for layer in range(self.network.num_layers):
+            state = tuple([tensor[:, layer] for tensor in tensors])
+            x, after = recurrent_step(x, reset, state, self._cell_weights(layer), inplace)
+            layers.append(after)
+        if inplace:
+            return x, tensors
+        return x, tuple(torch.stack(states, 1) for states in zip(*layers, strict=True))
+
     def _sequence_of_steps(
         self, x: Tensor, tensors: StateTensors, reset: Tensor | None
     ) -> tuple[Tensor, StateTensors]:
@@ -86,6 +123,10 @@ class _RecurrentMemory(Memory):
     def _step(
         self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None, inplace: bool
     ) -> tuple[Tensor, StateTensors]:
+        if not _spelt_out() and not wants_gradient(x, *(tensors or ()), *self.parameters()):
+            given = tensors or self.initial_tensors(x.shape[0], x.device, x.dtype)
+            if self._is_native(x, reset, given):
+                return self._native_step(x, given, reset, inplace)
         if tensors is None:
             old = self.initial_tensors(x.shape[0], x.device, x.dtype)
         elif reset is not None:
@@ -106,7 +147,7 @@ class _RecurrentMemory(Memory):
                 tensor[:, layer] = state
         return x, tensors
 
-    def _cell_weights(self, layer: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _cell_weights(self, layer: int) -> Weights:
         w_ih, w_hh, b_ih, b_hh = self.network.all_weights[layer]
         return w_ih, w_hh, b_ih, b_hh
 
@@ -126,10 +167,7 @@ class LSTMMemory(_RecurrentMemory):
         return torch.lstm_cell(x, state, *self._cell_weights(layer))
 
     def _run_equations(self, x: Tensor, state: StateTensors, layer: int) -> StateTensors:
-        (h, c), (w_ih, w_hh, b_ih, b_hh) = state, self._cell_weights(layer)
-        i, f, g, o = (F.linear(x, w_ih, b_ih) + F.linear(h, w_hh, b_hh)).chunk(4, -1)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        return torch.sigmoid(o) * torch.tanh(c), c
+        return lstm_step(x, state, self._cell_weights(layer))
 
 
 class GRUMemory(_RecurrentMemory):
@@ -147,11 +185,7 @@ class GRUMemory(_RecurrentMemory):
         return (torch.gru_cell(x, state[0], *self._cell_weights(layer)),)
 
     def _run_equations(self, x: Tensor, state: StateTensors, layer: int) -> StateTensors:
-        (h,), (w_ih, w_hh, b_ih, b_hh) = state, self._cell_weights(layer)
-        r_x, z_x, n_x = F.linear(x, w_ih, b_ih).chunk(3, -1)
-        r_h, z_h, n_h = F.linear(h, w_hh, b_hh).chunk(3, -1)
-        n = torch.tanh(n_x + torch.sigmoid(r_x + r_h) * n_h)
-        return (n + torch.sigmoid(z_x + z_h) * (h - n),)
+        return gru_step(x, state, self._cell_weights(layer))
 
 
 class MLPMemory(Memory):
