@@ -15,7 +15,7 @@ from xlstm_rl.kernels.native.workspace import lend_floats, scratch
 from xlstm_rl.kernels.recurrent.reference import State, Weights, sequence
 
 _NUM_TENSORS = 8  # x, reset, h, c (of an LSTM), the weights
-_SIZES = "B T I H gru threads stride"
+_SIZES = "B T D H gru threads stride"
 _FORWARD = "x w_ih w_hh b_ih b_hh reset h0 c0 y hT cT saved work"
 _Forward = struct("_Forward", _SIZES, _FORWARD)
 _Backward = struct(
@@ -26,17 +26,20 @@ _Backward = struct(
 
 
 def covers(x: Tensor, reset: Tensor | None, state: State, weights: Weights) -> bool:
-    """Whether all tensors are what C takes them for, x ``[B, T, I]`` float32 on the CPU.
+    """Whether all tensors are what C takes them for, x ``[B, T, D]`` or ``[B, D]`` float32.
 
     ``state`` is ``[B, H]``; its rows may lie apart, their numbers side by side.
     """
     H, (w_ih, w_hh, b_ih, b_hh) = weights[1].shape[1], weights
     G = (4 if len(state) == 2 else 3) * H
     return (
-        w_ih.shape == (G, x.shape[2])
+        w_ih.shape == (G, x.shape[-1])
         and w_hh.shape == (G, H)
         and b_ih.shape == b_hh.shape == (G,)
-        and (reset is None or (reset.dtype is torch.bool and reset.shape == x.shape[:2]))
+        and (
+            reset is None
+            or (reset.dtype is torch.bool and reset.is_cpu and reset.shape == x.shape[:-1])
+        )
         and all(s.shape == (x.shape[0], H) for s in state)
         and all(t.dtype is torch.float32 and t.is_cpu for t in (*state, *weights))
     )
@@ -58,7 +61,7 @@ def recurrent_layer(
 def recurrent_step(
     x: Tensor, reset: Tensor | None, state: State, weights: Weights, inplace: bool
 ) -> tuple[Tensor, State]:
-    """One step without gradients, x ``[B, I]``, with ``inplace`` into rows of the given state."""
+    """One step without gradients, x ``[B, D]``, with ``inplace`` into rows of the given state."""
     h, c = state if len(state) == 2 else (state[0], None)
     reset = None if reset is None else reset[:, None]
     strides = {s.stride() for s in state}
@@ -76,13 +79,13 @@ def recurrent_step(
 def _forward(
     inputs: tuple[Any, ...], save: bool, into: State | None = None
 ) -> tuple[tuple[Tensor | None, ...], Tensor]:
-    """y and the state behind it (of a GRU no c), in ``into`` if given; and what is saved."""
+    """Outputs and the state behind them (of a GRU no c), in ``into`` if given; and what is saved."""
     x, reset, h, c, *weights = inputs
     if into is None:
         h, c = contiguous(h), contiguous(c)
     x, reset, weights = contiguous(x), contiguous(reset), [contiguous(w) for w in weights]
-    (B, T, I), H = x.shape, h.shape[1]
-    sizes = (B, T, I, H, int(c is None), num_threads(), h.stride(0) if B > 1 else H)
+    (B, T, D), H = x.shape, h.shape[1]
+    sizes = (B, T, D, H, int(c is None), num_threads(), h.stride(0) if B > 1 else H)
     y = x.new_empty(B, T, H)
     after = into or tuple(torch.empty_like(s) for s in (h, c) if s is not None)
     saved = lend_floats(_size("saved_size", sizes)) if save else x.new_empty(0)
@@ -96,9 +99,9 @@ def _forward(
 def _backward(grads: Grads, y: Tensor, saved: Tensor, inputs: tuple[Any, ...]) -> Grads:
     """The gradients of all inputs."""
     x, reset, h, c, *weights = (contiguous(t) for t in inputs)
-    B, T, I = x.shape
+    B, T, D = x.shape
     H = h.shape[1]
-    sizes = (B, T, I, H, int(c is None), num_threads(), H)
+    sizes = (B, T, D, H, int(c is None), num_threads(), H)
     found = [None if t is None else torch.empty_like(t) for t in (x, h, c, *weights)]
     dx, dh, dc, *dweights = found
     forward = (x, *weights, reset, h, c, y.contiguous(), None, None, saved, None)

@@ -5,14 +5,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Weights = tuple[Tensor, Tensor, Tensor, Tensor]
-"""``w_ih [G H, I]``, ``w_hh [G H, H]``, ``b_ih`` and ``b_hh [G H]``; gates i, f, g, o or r, z, n."""
+"""``w_ih [G H, D]``, ``w_hh [G H, H]``, ``b_ih``, ``b_hh [G H]``; gates i, f, g, o or r, z, n."""
 
 State = tuple[Tensor, ...]
 """h, and of an LSTM c: each ``[B, H]``."""
 
 
 def lstm_step(x: Tensor, state: State, weights: Weights) -> State:
-    """One step of an LSTM, x ``[B, I]``."""
+    """One step of an LSTM, x ``[B, D]``."""
     (h, c), (w_ih, w_hh, b_ih, b_hh) = state, weights
     i, f, g, o = (F.linear(x, w_ih, b_ih) + F.linear(h, w_hh, b_hh)).chunk(4, -1)
     c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
@@ -20,7 +20,7 @@ def lstm_step(x: Tensor, state: State, weights: Weights) -> State:
 
 
 def gru_step(x: Tensor, state: State, weights: Weights) -> State:
-    """One step of a GRU, x ``[B, I]``."""
+    """One step of a GRU, x ``[B, D]``."""
     (h,), (w_ih, w_hh, b_ih, b_hh) = state, weights
     r_x, z_x, n_x = F.linear(x, w_ih, b_ih).chunk(3, -1)
     r_h, z_h, n_h = F.linear(h, w_hh, b_hh).chunk(3, -1)
@@ -31,7 +31,7 @@ def gru_step(x: Tensor, state: State, weights: Weights) -> State:
 def sequence(
     x: Tensor, reset: Tensor | None, state: State, weights: Weights
 ) -> tuple[Tensor, State]:
-    """A whole sequence, x ``[B, T, I]``, reset ``[B, T]``; of two states it is an LSTM."""
+    """A whole sequence, x ``[B, T, D]``, reset ``[B, T]``; of two states it is an LSTM."""
     step = lstm_step if len(state) == 2 else gru_step
     ys = []
     for t in range(x.shape[1]):

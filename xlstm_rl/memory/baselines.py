@@ -12,10 +12,18 @@ from xlstm_rl.kernels.native.recurrent import covers, recurrent_layer, recurrent
 from xlstm_rl.kernels.recurrent.reference import Weights, gru_step, lstm_step
 from xlstm_rl.memory.base import Memory, StateKey, StateTensors
 from xlstm_rl.memory.config import LayeredConfig
+from xlstm_rl.memory.layers import parameter
 
 
 def _spelt_out() -> bool:
     return transforming() or torch.compiler.is_exporting()
+
+
+def _stacked(layers: list[StateTensors]) -> StateTensors:
+    """Return the states [B, D] of each layer as tensors [B, layers, D]."""
+    if len(layers) == 1:
+        return tuple([state[:, None] for state in layers[0]])
+    return tuple(torch.stack(states, 1) for states in zip(*layers, strict=True))
 
 
 class _RecurrentMemory(Memory):
@@ -60,8 +68,13 @@ class _RecurrentMemory(Memory):
             tensors = self.initial_tensors(x.shape[0], x.device, x.dtype)
         if _spelt_out():
             return self._sequence_of_steps(x, tensors, reset)
-        if self._is_native(x, reset, tensors):
-            return self._native_sequence(x, tensors, reset)
+        native = self._native_layers(x, reset, tensors)
+        if native is not None:
+            finals = []
+            for before, weights in native:
+                x, after = recurrent_layer(x, reset, before, weights)
+                finals.append(after)
+            return x, _stacked(finals)
         state = tuple(tensor.transpose(0, 1).contiguous() for tensor in tensors)
         if reset is None:
             y, state = self._run_network(x, state)
@@ -78,37 +91,20 @@ class _RecurrentMemory(Memory):
             y = torch.cat(outputs, 1)
         return y, tuple(tensor.transpose(0, 1) for tensor in state)
 
-    def _is_native(self, x: Tensor, reset: Tensor | None, tensors: StateTensors) -> bool:
+    def _native_layers(
+        self, x: Tensor, reset: Tensor | None, tensors: StateTensors
+    ) -> list[tuple[StateTensors, Weights]] | None:
+        """Return the state and the weights of each layer; None: torch has to run."""
         if torch.compiler.is_compiling() or not takes_native("auto", x, whole_block=True):
-            return False
-        if x.dim() == 2:
-            x, reset = x[:, None], None if reset is None else reset[:, None]
-        return all(
-            covers(x, reset, tuple([s[:, layer] for s in tensors]), self._cell_weights(layer))
-            for layer in range(self.network.num_layers)
-        )
-
-    def _native_sequence(
-        self, x: Tensor, tensors: StateTensors, reset: Tensor | None
-    ) -> tuple[Tensor, StateTensors]:
-        layers = []
-        for layer in range(self.network.num_layers):
-            state = tuple(tensor[:, layer] for tensor in tensors)
-            x, after = recurrent_layer(x, reset, state, self._cell_weights(layer))
-            layers.append(after)
-        return x, tuple(torch.stack(states, 1) for states in zip(*layers, strict=True))
-
-    def _native_step(
-        self, x: Tensor, tensors: StateTensors, reset: Tensor | None, inplace: bool
-    ) -> tuple[Tensor, StateTensors]:
+            return None
         layers = []
         for layer in range(self.network.num_layers):
             state = tuple([tensor[:, layer] for tensor in tensors])
-            x, after = recurrent_step(x, reset, state, self._cell_weights(layer), inplace)
-            layers.append(after)
-        if inplace:
-            return x, tensors
-        return x, tuple(torch.stack(states, 1) for states in zip(*layers, strict=True))
+            weights = self._cell_weights(layer)
+            if not covers(x, reset, state, weights):
+                return None
+            layers.append((state, weights))
+        return layers
 
     def _sequence_of_steps(
         self, x: Tensor, tensors: StateTensors, reset: Tensor | None
@@ -123,32 +119,34 @@ class _RecurrentMemory(Memory):
     def _step(
         self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None, inplace: bool
     ) -> tuple[Tensor, StateTensors]:
-        if not _spelt_out() and not wants_gradient(x, *(tensors or ()), *self.parameters()):
-            given = tensors or self.initial_tensors(x.shape[0], x.device, x.dtype)
-            if self._is_native(x, reset, given):
-                return self._native_step(x, given, reset, inplace)
-        if tensors is None:
-            old = self.initial_tensors(x.shape[0], x.device, x.dtype)
-        elif reset is not None:
-            old = tuple(tensor.masked_fill(reset[:, None, None], 0.0) for tensor in tensors)
-        else:
-            old = tensors
+        given = self.initial_tensors(x.shape[0], x.device, x.dtype) if tensors is None else tensors
+        if not (torch.is_grad_enabled() and wants_gradient(x, *given, *self.parameters())):
+            native = self._native_layers(x, reset, given)
+            if native is not None:
+                finals = []
+                for before, weights in native:
+                    x, after = recurrent_step(x, reset, before, weights, inplace)
+                    finals.append(after)
+                return x, given if inplace else _stacked(finals)
+        old = given
+        if reset is not None:
+            old = tuple(tensor.masked_fill(reset[:, None, None], 0.0) for tensor in given)
         layers = []
         run_cell = self._run_equations if _spelt_out() else self._run_cell
         for layer in range(self.network.num_layers):
             state = run_cell(x, tuple(tensor[:, layer] for tensor in old), layer)
             x = state[0]
             layers.append(state)
-        per_tensor = zip(*layers, strict=True)
         if not inplace or tensors is None:
-            return x, tuple(torch.stack(states, 1) for states in per_tensor)
-        for tensor, states in zip(tensors, per_tensor, strict=True):
+            return x, _stacked(layers)
+        for tensor, states in zip(tensors, zip(*layers, strict=True), strict=True):
             for layer, state in enumerate(states):
                 tensor[:, layer] = state
         return x, tensors
 
     def _cell_weights(self, layer: int) -> Weights:
-        w_ih, w_hh, b_ih, b_hh = self.network.all_weights[layer]
+        network = self.network
+        w_ih, w_hh, b_ih, b_hh = [parameter(network, name) for name in network._all_weights[layer]]
         return w_ih, w_hh, b_ih, b_hh
 
 
