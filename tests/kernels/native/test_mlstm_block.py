@@ -7,7 +7,7 @@ from torch.library import opcheck
 
 from xlstm_rl.kernels.mlstm.block import MLSTMBlockWeights, mlstm_block
 from xlstm_rl.kernels.native.mlstm_block import run_mlstm_block
-from xlstm_rl.kernels.native.mlstm_block_step import run_mlstm_block_step
+from xlstm_rl.kernels.native.mlstm_block_step import MLSTMBlockStep
 
 pytestmark = NEEDS_LIBRARY
 
@@ -54,7 +54,7 @@ def test_steps_equal_the_sequence(case, inplace):
         want, last = run_mlstm_block(x, reset, state, weights, case.options)
         now, outs = tuple(s.clone() for s in state), []
         for t in range(case.T):
-            y, after = run_mlstm_block_step(
+            y, after = MLSTMBlockStep()(
                 x[:, t].contiguous(), reset[:, t], now, weights, case.options, inplace
             )
             assert (after is now) == inplace
@@ -68,7 +68,7 @@ def test_a_step_of_no_state_begins_afresh():
     x, _, _, weights = SMALL.make()
     x, weights = x.float(), MLSTMBlockWeights(*(None if w is None else w.float() for w in weights))
     with torch.no_grad():
-        got, after = run_mlstm_block_step(x[:, 0].contiguous(), None, None, weights, SMALL.options)
+        got, after = MLSTMBlockStep()(x[:, 0].contiguous(), None, None, weights, SMALL.options)
         want, last = mlstm_block(x[:, :1], None, None, weights, SMALL.options._replace(backend="torch"))
     for a, b in zip((got, *after), (want[:, 0], *last), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
@@ -126,7 +126,7 @@ def test_what_is_not_finite_stays_in_its_row_and_episode():
     with torch.no_grad():
         now, outs = tuple(s.float() for s in state), []
         for t in range(40):
-            y, now = run_mlstm_block_step(
+            y, now = MLSTMBlockStep()(
                 x[:, t].float().contiguous(), reset[:, t], now, weights32, case.options
             )
             outs.append(y)
@@ -240,5 +240,5 @@ def test_tensors_that_c_takes_otherwise_are_left_to_torch(what):
         reset = reset.to(torch.uint8)
     assert run_mlstm_block(x.float(), reset, state, weights, SMALL.options) is None
     with torch.no_grad():
-        step = run_mlstm_block_step(x[:, 0].float(), reset[:, 0], state, weights, SMALL.options)
+        step = MLSTMBlockStep()(x[:, 0].float(), reset[:, 0], state, weights, SMALL.options)
     assert step is None
