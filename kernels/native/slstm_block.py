@@ -86,27 +86,31 @@ def covers(
 
     ``x [B, T, D]`` or ``[B, D]`` is float32 on the CPU.
     """
-    B, D = x.shape[0], x.shape[-1]
-    size = D // heads
-    matrices, vector, of_state = (4, heads, size, size), (D,), (B, heads, size)
     taps = 0 if weights.conv is None else weights.conv.shape[-1]
     hidden = 0 if weights.down is None else weights.down.shape[-1]
-    shapes: tuple[tuple[int, ...], ...] = (
-        *(vector, (D, taps), vector, matrices, matrices, (4, heads, size), vector),
-        *(vector, (2 * hidden, D), (2 * hidden,), (D, hidden), vector),
-    )
-    tensors: tuple[Tensor | None, ...] = weights
-    if state is not None:
-        tensors += state
-        shapes += ((B, taps - 1, D),) * (taps > 0) + (of_state,) * 4
+    shapes = _shapes(x.shape[0], x.shape[-1], heads, taps, hidden)
     if reset is not None and not (
         reset.dtype is torch.bool and reset.is_cpu and reset.shape == x.shape[:-1]
     ):
         return False
-    for t, shape in zip(tensors, shapes, strict=True):
+    if state is not None and len(state) != len(shapes) - len(weights):
+        return False
+    for t, shape in zip((*weights, *(state or ())), shapes, strict=False):
         if t is not None and not (t.shape == shape and t.dtype is torch.float32 and t.is_cpu):
             return False
-    return D == heads * size
+    return x.shape[-1] % heads == 0
+
+
+def _shapes(B: int, D: int, heads: int, taps: int, hidden: int) -> tuple[tuple[int, ...], ...]:
+    """Of the weights, then of the state."""
+    size = D // heads
+    matrices, vector = (4, heads, size, size), (D,)
+    return (
+        *(vector, (D, taps), vector, matrices, matrices, (4, heads, size), vector),
+        *(vector, (2 * hidden, D), (2 * hidden,), (D, hidden), vector),
+        *((B, taps - 1, D),) * (taps > 0),
+        *((B, heads, size),) * 4,
+    )
 
 
 def sizes_of(
@@ -151,13 +155,13 @@ def saved_size(B: Any, T: Any, D: int, H: int, W: int, F: int) -> Any:
 
 
 def _forward(inputs: tuple[Any, ...], save: bool, pooled: bool = True) -> tuple[Tensor, ...]:
-    """``out``, the state behind it (the window without rows, if there is none), and what is saved."""
+    """``out``, the state behind it (of no convolution, a window of no rows) and what is saved."""
     (x, reset, *before), weights, sizes = _arguments(inputs)
     B, T, D, H, W, F = sizes[:6]
     out = torch.empty_like(x)
     after = [x.new_empty(B, max(W - 1, 0), D), *(x.new_empty(B, H, D // H) for _ in range(4))]
     size = saved_size(B, T, D, H, W, F) if save else 0
-    saved = lend_floats(size) if save and pooled else x.new_empty(size)
+    saved = lend_floats(size) if save and pooled else x.new_zeros(size)  # no gaps in an op's output
     given = (*weights, *before, x, out, reset, *after, saved if save else None)
     with scratch(work_size(sizes, save)) as work:
         call(loaded().xl_slstm_block_forward, Forward(*sizes, *map(pointer, given), work))
@@ -199,7 +203,7 @@ def _equations(*inputs: Any) -> tuple[Tensor, ...]:
     state, weights = rest[:4], SLSTMBlockWeights(*rest[4:])
     conv = weights.conv is not None
     before = None if state[0] is None else (window, *state) if conv else tuple(state)
-    options = SLSTMBlockOptions(*inputs[_NUM_TENSORS:_NUM_INPUTS], backend="torch")
+    options = SLSTMBlockOptions(*inputs[_NUM_TENSORS:_NUM_INPUTS], "torch")
     out, after = slstm_block(x, reset, before, weights, options)
     return out, *(after if conv else (x.new_empty(x.shape[0], 0, x.shape[2]), *after))
 

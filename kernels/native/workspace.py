@@ -81,7 +81,7 @@ def lend_tensor(size: int) -> Tensor:
 
 def lend_floats(size: int) -> Tensor:
     """Lend that many floats as :func:`lend_tensor` does."""
-    return lend_tensor(4 * size).view(torch.float32)
+    return lend_tensor(4 * max(size, 1)).view(torch.float32)
 
 
 def _allocate(size: int) -> Tensor:

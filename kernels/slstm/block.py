@@ -116,7 +116,7 @@ def _run(
     else:
         c = u
     gates = block_diagonal_linear(torch.cat([c, c, u, u], -1), w.input.flatten(0, 1))
-    gates = gates.view(*lead, 4, heads, -1)
+    gates = gates.view(*lead, 4, heads, x.shape[-1] // heads)
     h, after = cell(gates, w.R, w.b, reset, None if state is None else state[-4:])
     x = x + head_norm(h, w.head_norm)
     if w.up is not None and w.down is not None:

@@ -65,17 +65,17 @@ INLINE slstm_after cell(vf i, vf f, vf z, vf o, vf c, vf n, vf m, int exponentia
   return s;
 }
 
-/* Where an episode starts: nothing is forgotten, m is i. */
-INLINE slstm_after first_cell(vf i, vf z, vf o) {
+/* Where an episode starts: there is nothing to forget, and m is i. */
+INLINE slstm_after first_cell(vf i, vf f, vf z, vf o) {
   slstm_after s;
   s.m = i;
-  s.write = broadcast(1) + (i - i);
+  s.write = broadcast(1) + (i - i) + pick((vi)(f == f), broadcast(0), f); /* a NaN of f stays one */
   s.forget = s.to_f = broadcast(0);
   s.z = vtanh(z);
   s.o = vsigmoid(o);
   s.c = s.write * s.z;
   s.n = s.write;
-  s.h = s.o * s.z + (s.write - s.write);
+  s.h = s.o * s.c;
   return s;
 }
 
@@ -130,7 +130,7 @@ static void group_forward(const xl_slstm_forward_args *a, int64_t head, int64_t 
         const float *g = raw + r * 4 * Dp + e;
         const int64_t k = r * Dp + e;
         vf i = load(g), f = load(g + Dp), z = load(g + 2 * Dp), o = load(g + 3 * Dp);
-        slstm_after after = fresh ? first_cell(i, z, o)
+        slstm_after after = fresh ? first_cell(i, f, z, o)
                                : cell(i, f, z, o, load(c + k), load(n + k), load(m + k),
                                       exponential, t == 0);
         store(m + k, after.m);
