@@ -15,9 +15,9 @@ INLINE int64_t chunk_work(int64_t K, int64_t V) { /* floats, of either direction
   return 3 * CHUNK * side + CHUNK * CHUNK + K * V + CHUNK;
 }
 
-/* [n, N] turned into [N, CHUNK]; the columns up to the next whole vector are zeros */
+/* [n, N] turned into [N, CHUNK]; the columns up to the end of the last square of a triangle are zeros */
 INLINE void turn_chunk(int64_t n, int64_t N, rows x, float *turned) {
-  const int64_t whole = ROUND_UP(n, VW);
+  const int64_t whole = ROUND_UP(n, TRIANGLE_SIDE);
   transpose(n, N, x.p, x.ld, turned, CHUNK);
   for (int64_t j = 0; n < whole && j < N; j++)
     memset(turned + j * CHUNK + n, 0, (size_t)(whole - n) * sizeof(float));
@@ -34,7 +34,7 @@ INLINE void scale_rows(int64_t n, int64_t N, rows x, const float *weights, float
 /* [n, n] = a [n, N] b^T, of which the triangle on and below the diagonal is made; b comes turned */
 INLINE void triangle(int64_t n, int64_t N, rows a, const float *turned, float *to) {
   for (int64_t j = 0; j < n; j += TILE_COLUMNS) {
-    const int64_t left = n - j < TILE_COLUMNS ? ROUND_UP(n - j, VW) : TILE_COLUMNS;
+    const int64_t left = n - j < TILE_COLUMNS ? ROUND_UP(n - j, TRIANGLE_SIDE) : TILE_COLUMNS;
     product(n - j, left, N, (strided){a.p + j * a.ld, a.ld, 1}, WHOLE, turned + j, CHUNK,
             to + j * CHUNK + j, CHUNK, 0, 0, 1);
   }
@@ -71,7 +71,8 @@ INLINE void chunk_forward(int64_t n, int64_t K, int64_t V, rows q, rows k, rows 
   for (int64_t i = 0; i < n; i++) {
     const float size = fabsf(r->sums[i]); /* where it is no number h is none */
     const vf inverse = broadcast(1.0f / (size <= r->floor[i] ? r->floor[i] : size));
-    for (int64_t e = 0; e < V; e += VW) store(h + i * ldh + e, load(numerator + i * V + e) * inverse);
+    for (int64_t e = 0; e < V; e += VW)
+      store(h + i * ldh + e, load(numerator + i * V + e) * inverse);
   }
   if (!C_1) return;
   const int keeps = r->decay != 0;
