@@ -55,7 +55,7 @@ class SLSTMBlockStep:
         (B, D), window = x.shape, weights.conv is not None
         pointers = [None if w is None else w.data_ptr() for w in weights]
         known = self._pointers == pointers and all(map(operator.is_, weights, self._weights))
-        if not (known and self._batch == B and D == weights.norm.shape[0]):
+        if not (known and self._batch == B and weights.norm.shape[0] == D):
             if not covers(x, None, None, weights, heads):
                 return None
             if not all(w is None or w.is_contiguous() for w in weights):
