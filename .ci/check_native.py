@@ -36,9 +36,9 @@ def main() -> None:
             failed.append(str(error))
         else:
             failed += [
-                f"the tests under the sanitizers, {target}"
+                f"the tests under the sanitizers, {target}: status {status}"
                 for target in targets
-                if run_tests(target, tests, folder)
+                if (status := run_tests(target, tests, folder))
             ]
     failed += try_four_lanes(tests) + try_other_compilers()
     for failure in failed:

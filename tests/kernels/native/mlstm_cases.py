@@ -142,4 +142,4 @@ def hold(case, limit=1e-5, native=run_mlstm_block):
         return
     near = errors(differentiate(mlstm_block, case, torch.float32, backend="torch"), want)
     for name, e in far.items():
-        assert e <= 4 * near[name], f"{name} is {e:.1e} from float64, torch {near[name]:.1e}"
+        assert e <= 8 * near[name], f"{name} is {e:.1e} from float64, torch {near[name]:.1e}"
