@@ -98,7 +98,7 @@ class Actor:
         self._placed = self._place()
 
     def _place(self) -> tuple[torch.device, torch.dtype]:
-        weight = next(self.policy.network.parameters())
+        weight = self.policy.any_weight
         return weight.device, weight.dtype
 
     def _step(self, obs: Observation, reset: Tensor | None, auxiliary: AuxiliaryValues) -> Any:
