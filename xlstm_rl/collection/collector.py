@@ -11,9 +11,11 @@ from torch import Tensor
 
 from xlstm_rl.collection.env_adapter import RawObservation
 from xlstm_rl.collection.episodes import EpisodeCounter
+from xlstm_rl.collection.insertion import FinalInput
 from xlstm_rl.collection.masks import read_masks, tell_of_unread_masks
 from xlstm_rl.collection.rollout_buffer import RolloutBuffer, batch_first
 from xlstm_rl.collection.tensor_adapter import make_env_adapter
+from xlstm_rl.collection.values import Collected, make_critic
 from xlstm_rl.errors import EnvError, TrainingError
 from xlstm_rl.memory import StateTensors
 from xlstm_rl.normalization import Observation
@@ -57,7 +59,8 @@ class Collector:
     """Steps a policy through a vector environment, carrying its memory from rollout to rollout.
 
     Each stored step is evaluated with the statistics, weights and memory state it was acted with,
-    so the stored log-probabilities are those of the policy that acted.
+    so the stored log-probabilities are those of the policy that acted. Values are computed when
+    the rollout is there, with the same weights and statistics.
 
     A rollout that was cut off by an interrupt or an error is lost. The next one begins new
     episodes, with a fresh memory; the environments' random numbers go on.
@@ -87,6 +90,7 @@ class Collector:
         self._num_envs = env.num_envs
         # held, because a module looks its parts up in a dict at every access
         self._auxiliary, self._normalizer = policy.auxiliary, policy.normalizer
+        self._critic = make_critic(policy.network)
         self._looks_for_masks = not policy.auxiliary.reads_mask
         self._begin(seed)
 
@@ -95,7 +99,8 @@ class Collector:
         policy, adapter, rows = self.policy, self._adapter, self._num_envs
         self._is_cut_off = True  # until a whole rollout is there
         self._episodes = EpisodeCounter(rows)
-        self._tensors = policy.network.initial_tensors(rows, policy.device)
+        self._tensors = policy.network.initial_tensors(rows, policy.device, critic=False)
+        self._critic.begin(rows, policy.device)
         self._auxiliary_tensors = policy.auxiliary.initial_tensors(rows, policy.device)
         adapter.steps = self.steps_done
         self._observation = adapter.reset(seed)
@@ -119,13 +124,15 @@ class Collector:
         segment_states: list[StateTensors] = []
         finals: list[_Final] = []
         self._without_final: list[int] = []
+        self._critic.begin_rollout(self.rollout_steps)
         for t in range(self.rollout_steps):
             if t % self.segment_steps == 0:
                 # copied, because no gradient may flow through what inference mode has made
                 segment_states.append(tuple(tensor.clone() for tensor in self._tensors))
             self._step(t, buffer, finals)
         reward, flags = adapter.on_host(buffer.reward), buffer.flags
-        ended = adapter.on_host(flags["terminated"] | flags["truncated"])
+        truncated = adapter.on_host(flags["truncated"])
+        ended = adapter.on_host(flags["terminated"]) | truncated
         success = None if buffer.success is None else adapter.on_host(buffer.success)
         episodes = self._episodes.count(reward, ended, adapter.on_host(flags["invalid"]), success)
         adapter.check()
@@ -134,10 +141,12 @@ class Collector:
         self._check_finite(buffer, finals)
         numbers, x, reset = self._network_input(self.rollout_steps)
         self._refuse_non_finite(numbers, self.rollout_steps)
-        _, last_value, _ = network.step(x, self._tensors, reset)
+        collected = Collected(buffer.observation, buffer.flags["reset"], truncated, x, reset)
+        values = self._critic.evaluate(collected, self._tensors, self.segment_steps)
+        states = zip(segment_states, values.segment_states, strict=True)
         rollout = Rollout(
-            buffer.to_tensordict(network.distribution, last_value),
-            segment_states,
+            buffer.to_tensordict(network.distribution, values),
+            [actor + critic for actor, critic in states],
             batch_first(buffer.raw, self._num_envs, self.rollout_steps),
             *episodes,
         )
@@ -151,19 +160,20 @@ class Collector:
         distribution = network.distribution
         with torch.inference_mode():  # a tenth of a step's time: nothing is tracked
             raw, x, reset = self._network_input(t)
-            params, value, self._tensors = network.step(x, self._tensors, reset)
+            params, features, self._tensors = network.actor_step(x, self._tensors, reset)
             action = distribution.sample(params, self.generator)
             if self._auxiliary_tensors:
                 self._auxiliary_tensors = auxiliary.after(self._auxiliary_tensors, action)
-        buffer.write_action(t, raw, x, params, value, action, self._reset, self._autoreset)
+        self._critic.see(t, features)
+        buffer.write_action(t, raw, x, params, action, self._reset, self._autoreset)
         transition = adapter.step(adapter.actions(distribution.to_env(action)))
         buffer.write_outcome(t, transition)
         if auxiliary.reads_reward:
             self._reward = adapter.tensor(transition.reward).float()
         if transition.final_observation is not None:
             rows = transition.final_rows
-            numbers, value = self._final_value(rows, transition.final_observation)
-            buffer.write_final(t, rows, value)
+            numbers, x = self._final_input(rows, transition.final_observation)
+            self._critic.see_final(FinalInput(t, rows, x), self._tensors)
             finals.append((t + 1, rows, numbers))
         if transition.lacks_final:
             self._without_final.append(t)
@@ -204,19 +214,17 @@ class Collector:
         )
         return self._adapter.tensor(flags)
 
-    def _final_value(
+    def _final_input(
         self, rows: Tensor | slice, observation: RawObservation
-    ) -> tuple[Observation, Tensor]:
-        """Value final observations with the memory of the episodes that they belong to."""
-        tensors = tuple(tensor[rows] for tensor in self._tensors)
+    ) -> tuple[Observation, Observation]:
+        """Return the numbers of final observations, and what the critic reads of them."""
         numbers, x = self._normalized(observation)
         auxiliary = self._auxiliary
         if auxiliary.is_active:  # no mask: no value depends on what could be done
             own = tuple(tensor[rows] for tensor in self._auxiliary_tensors)
             reward = None if self._reward is None else self._reward[rows]
             x = auxiliary.join(x, own, None, reward, None)
-        _, value, _ = self.policy.network.step(x, tensors, None)
-        return numbers, value
+        return numbers, x
 
     def _refuse_missing_finals(self, truncated: Any) -> None:
         """Refuse truncated episodes without a final observation, where no step asked for it."""

@@ -171,15 +171,55 @@ class ActorCritic(nn.Module):
             after += run(self.critic_trunk.memory, x, critic_tensors, reset)[1]
         return params, after
 
+    def actor_step(
+        self, observation: Observation, tensors: StateTensors, reset: Tensor | None
+    ) -> tuple[Tensor, Tensor, StateTensors]:
+        """Run one step of the actor: distribution parameters, features `[B, D]`, its state."""
+        params, features, after, _ = self._act(_run_step, observation, tensors, reset)
+        return params, features, after
+
+    def value(self, features: Tensor) -> Tensor:
+        """Return values `[...]` of what the critic's memory made, `[..., D]`."""
+        return _at_least_float32(self.value_head(features)).squeeze(-1)
+
+    def critic_initial_tensors(
+        self, batch_size: int, device: torch.device | None = None
+    ) -> StateTensors:
+        """Return the fresh state of a separate critic's memory, all zeros."""
+        return self._critic_trunk().memory.initial_tensors(batch_size, device)
+
+    def critic_step(
+        self, observation: Observation, tensors: StateTensors, reset: Tensor | None
+    ) -> tuple[Tensor, StateTensors]:
+        """Run one step of a separate critic alone: values `[B]` and its state."""
+        return self._criticize(_run_step, observation, tensors, reset)
+
+    def critic_sequence(
+        self, observation: Observation, tensors: StateTensors, reset: Tensor | None
+    ) -> tuple[Tensor, StateTensors]:
+        """Run a separate critic alone over sequences: values `[B, T]` and its state."""
+        return self._criticize(_run_sequence, observation, tensors, reset)
+
+    def _critic_trunk(self) -> Trunk:
+        if self.critic_trunk is None:
+            raise RuntimeError('policy.critic is "shared": the critic has no memory of its own')
+        return self.critic_trunk
+
+    def _criticize(
+        self, run: _Run, observation: Observation, tensors: StateTensors, reset: Tensor | None
+    ) -> tuple[Tensor, StateTensors]:
+        trunk = self._critic_trunk()
+        features, after = run(trunk.memory, trunk.encoder(observation), tensors, reset)
+        return self.value(features), after
+
     def _evaluate(
         self, run: _Run, observation: Observation, tensors: StateTensors, reset: Tensor | None
     ) -> tuple[Tensor, Tensor, StateTensors]:
         params, features, after, critic_tensors = self._act(run, observation, tensors, reset)
-        if self.critic_trunk is not None:
-            x = self.critic_trunk.encoder(observation)
-            features, critic_after = run(self.critic_trunk.memory, x, critic_tensors, reset)
-            after += critic_after
-        return params, _at_least_float32(self.value_head(features)).squeeze(-1), after
+        if self.critic_trunk is None:
+            return params, self.value(features), after
+        value, critic_after = self._criticize(run, observation, critic_tensors, reset)
+        return params, value, after + critic_after
 
     def _act(
         self, run: _Run, observation: Observation, tensors: StateTensors, reset: Tensor | None
