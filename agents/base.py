@@ -7,12 +7,15 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+from torch import Tensor
 from typing_extensions import Self
 
 from xlstm_rl.agents.device import torch_threads
+from xlstm_rl.agents.optimization import gradient_step
 from xlstm_rl.agents.setup import AgentSetup
 from xlstm_rl.collection.collector import Rollout
 from xlstm_rl.envs.faults.processes import close
+from xlstm_rl.profiling import NO_PROFILE, Profile
 
 _CLOCK_TICK = 1e-9
 """Seconds; on a coarse clock a rollout and its update may seem to take no time."""
@@ -26,6 +29,8 @@ class RecurrentAgent(AgentSetup):
     A context manager, which calls `close`.
     """
 
+    _profile: Profile = NO_PROFILE
+
     @abstractmethod
     def update(self, rollout: Rollout, progress: float) -> dict[str, float]:
         """Improve the policy on a rollout and return what to log."""
@@ -36,6 +41,7 @@ class RecurrentAgent(AgentSetup):
         on_update: OnUpdate | None = None,
         *,
         horizon: int | None = None,
+        profile: Profile | None = None,
     ) -> Self:
         """Train for `total_steps` more environment steps, in whole rollouts.
 
@@ -52,6 +58,7 @@ class RecurrentAgent(AgentSetup):
             on_update: called after each update with the steps done and the metrics; if it returns
                 False, training is saved and stops.
             horizon: the number of steps done at which schedules reach their end, for this call.
+            profile: measures where the time goes; None: nothing is measured.
 
         Raises:
             ConfigError: a number of steps is not an integer >= 1.
@@ -59,13 +66,14 @@ class RecurrentAgent(AgentSetup):
         """
         steps = self.config.total_steps if total_steps is None else total_steps
         rollouts = self._budget.start(self.steps_done, steps, horizon)
+        self._profile = NO_PROFILE if profile is None else profile
         with torch_threads(self.config.threads):
             self._run.open_logger()
             if self._collector is None:
                 self._collector = self._make_collector()
             for _ in range(rollouts):
                 began = time.perf_counter()
-                rollout = self._collector.collect()
+                rollout = self._collector.collect(self._profile)
                 self._prepare(rollout)
                 metrics = self.update(rollout, self._budget.progress(self.steps_done))
                 self.steps_done += self._budget.rollout
@@ -73,13 +81,22 @@ class RecurrentAgent(AgentSetup):
                 metrics = {**self._episodes.metrics(), **metrics}
                 elapsed = max(time.perf_counter() - began, _CLOCK_TICK)
                 metrics["time/sps"] = self._budget.rollout / elapsed
-                self._run.log(self.steps_done, metrics)
-                if self._checkpoint_is_due():
-                    self._checkpoint()
+                metrics |= self._profile.rollout(self._budget.rollout, elapsed)
+                with self._profile.part("logging"):
+                    self._run.log(self.steps_done, metrics)
+                    if self._checkpoint_is_due():
+                        self._checkpoint()
                 if on_update is not None and _is_false(on_update(self.steps_done, metrics)):
                     break
             self._checkpoint()
         return self
+
+    def _descend(self, loss: Tensor, log: dict[str, Tensor]) -> None:
+        """Take one gradient step; `log` holds the loss's parts and gets the gradient's norm."""
+        limit = self.algorithm.max_grad_norm
+        gradient_step(
+            self.optimizer, self.parameters, loss, log, limit, self.steps_done, self._profile
+        )
 
     def _checkpoint_is_due(self) -> bool:
         """Return whether the last rollout crossed a multiple of `checkpoint.every_steps`."""

@@ -31,6 +31,9 @@ class TrainOptions(TrainConfig):
     config: str | None = field(default=None, metadata=FLAG_ONLY)
     """A configuration's name (`xlstm-rl list configs`) or a YAML file."""
 
+    profile: bool = field(default=False, metadata=FLAG_ONLY)
+    """Measure where the time goes: a table at the end, and `profile/...` in the metrics."""
+
 
 def run(args: Sequence[str]) -> int:
     """Train, and say where the run is and how to evaluate it."""
@@ -41,14 +44,16 @@ def run(args: Sequence[str]) -> int:
         agent = make_agent(config)
         # Whoever trains from the command line wants the policy afterwards, logger or not.
         folder = agent.open_run()
+    from xlstm_rl.profiling import Profile
     from xlstm_rl.runs.progress import TrainingProgress
 
     status = 0
+    profile = Profile(agent.device) if options.profile else None
     try:
         with stopped_once():
             try:
                 with TrainingProgress(config.total_steps) as progress:
-                    agent.learn(on_update=progress.update)
+                    agent.learn(on_update=progress.update, profile=profile)
                 if progress.is_unread:
                     status = PIPE_CLOSED
             except KeyboardInterrupt as stop:
@@ -58,6 +63,11 @@ def run(args: Sequence[str]) -> int:
         # The signal may have reached the environments' processes too.
         with suppress(Exception) if status else nullcontext():
             agent.close()
+    if profile is not None:
+        from xlstm_rl.agents.floors import product_floors
+
+        profile.set_floors(product_floors(agent))
+        say(profile.table())
     if status:
         say(f"{_STOPPED.get(status, '')}{_where(folder)}")
     else:
