@@ -2,13 +2,15 @@
 
 The folders at the top of the tree are imported as parts of `xlstm_rl` through a map in setup.py and
 through relative links. Both are easy to break without any test noticing, because tests run on the
-tree itself; so this builds the distributions in a copy and looks inside.
+tree itself; so this builds the distributions in a copy and looks inside. The wheel is built twice:
+with a C compiler, where it holds the native backend, and without one.
 
 Usage: check_distributions.py [CHECKOUT]    (CHECKOUT: whose git to ask about the links, if any;
                                              the tree of this file by default)
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +21,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("kernels", "agents", "envs", "configs")
-SUFFIXES = (".py", ".yaml")
+SUFFIXES = (".py", ".yaml", ".c", ".h")
+LIBRARY = re.compile(r"xlstm_rl/kernels/native/_native-\w+\.so")
 NOT_COPIED = ("build", "dist", "__pycache__", "*.egg-info", ".*")
 OUTPUT_FOLDERS = {"runs", "wandb"}  # of the root alone: a folder of the package may be called so
 SDIST_EXTRAS = {
@@ -42,6 +45,9 @@ for module in (xlstm_rl, xlstm_rl.configs, xlstm_rl.kernels):
     assert site in home.parents, f"{module.__name__} was imported from {home}, not from {site}"
 (script,) = entry_points(group="console_scripts", name="xlstm-rl")
 script.load()
+native = xlstm_rl.kernels.backends()["native"]
+assert native.runs == (sys.argv[2] == "native"), native
+assert native.runs or "it was not built when the package was installed" in native.about, native
 """
 
 
@@ -53,8 +59,10 @@ def main() -> None:
         copy = Path(folder) / "copy"
         shutil.copytree(ROOT, copy, symlinks=True, ignore=not_copied)
         sdist, wheel = build(copy, Path(folder) / "dist")
-        problems += check_sdist(sdist) + check_wheel(wheel)
-        problems += check_installed(wheel, Path(folder))
+        problems += check_sdist(sdist)
+        problems += check_wheel(wheel, "native") + check_installed(wheel, Path(folder), "native")
+        wheel = build_without_compiler(sdist, Path(folder) / "pure")
+        problems += check_wheel(wheel, "pure") + check_installed(wheel, Path(folder), "pure")
     for problem in problems:
         print(f"error: {problem}")
     if problems:
@@ -118,6 +126,17 @@ def build(tree: Path, out: Path) -> tuple[Path, Path]:
     return sdist, wheel
 
 
+def build_without_compiler(sdist: Path, out: Path) -> Path:
+    """Build the wheel from the sdist where there is no C compiler; it must say so in one line."""
+    command = (sys.executable, "-m", "pip", "wheel", "-v", "--no-deps", "--wheel-dir", str(out))
+    said = run(*command, str(sdist), PATH="/nonexistent", CC="")
+    lines = [line for line in said.splitlines() if "the native CPU backend was not built" in line]
+    if len(lines) != 1 or "no C compiler was found" not in lines[0]:
+        sys.exit(f"a build without a compiler does not say so in one line: {lines}\n{said}")
+    (wheel,) = out.glob("*.whl")
+    return wheel
+
+
 def check_sdist(sdist: Path) -> list[str]:
     """Return what is missing from the sdist and what should not be in it."""
     with tarfile.open(sdist) as archive:
@@ -127,11 +146,21 @@ def check_sdist(sdist: Path) -> list[str]:
     return differences("the sdist", names - SDIST_EXTRAS, set(source_files()))
 
 
-def check_wheel(wheel: Path) -> list[str]:
-    """Return what is missing from the wheel and what should not be in it."""
+def check_wheel(wheel: Path, kind: str) -> list[str]:
+    """Return what is missing from a wheel, what should not be in it, and what is wrong in its name.
+
+    `kind` is "native" where it should hold the compiled libraries, or "pure".
+    """
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    return differences("the wheel", names, set(source_files().values()))
+    libraries = {name for name in names if LIBRARY.fullmatch(name)}
+    problems = differences(f"the {kind} wheel", names - libraries, set(source_files().values()))
+    if bool(libraries) != (kind == "native"):
+        problems.append(f"the {kind} wheel holds the libraries {sorted(libraries)}")
+    platform = wheel.stem.split("-py3-none-")[-1]
+    if (platform == "any") != (kind == "pure"):
+        problems.append(f"the {kind} wheel is called {wheel.name}")
+    return problems
 
 
 def differences(archive: str, found: set[str], expected: set[str]) -> list[str]:
@@ -140,21 +169,27 @@ def differences(archive: str, found: set[str], expected: set[str]) -> list[str]:
     return missing + [f"{archive} should not hold {name}" for name in sorted(found - expected)]
 
 
-def check_installed(wheel: Path, folder: Path) -> list[str]:
-    """Return why the installed wheel cannot be imported far from the tree, if it cannot."""
-    site = folder / "site"
+def check_installed(wheel: Path, folder: Path, kind: str) -> list[str]:
+    """Return why an installed wheel is not what it should be far from the tree, if it is not."""
+    site = folder / f"site-{kind}"
     run(
         sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(site), str(wheel)
     )
     env = {**os.environ, "PYTHONPATH": str(site)}
-    command = [sys.executable, "-c", IMPORTS, str(site)]
+    command = [sys.executable, "-c", IMPORTS, str(site), kind]
     tried = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
-    return [f"the installed wheel: {tried.stderr}"] if tried.returncode else []
+    return [f"the installed {kind} wheel: {tried.stderr}"] if tried.returncode else []
 
 
-def run(*command: str) -> str:
+def run(*command: str, **environment: str) -> str:
     """Run a command and return what it printed; show everything and exit if it fails."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(
+        command,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     if done.returncode:
         sys.exit(f"{' '.join(command)}\n{done.stdout}\nfailed with status {done.returncode}")
     return done.stdout

@@ -27,7 +27,7 @@ def resolve_device(name: str) -> torch.device:
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Let torch use `count` CPU threads, 0: as many as it likes.
+    """Let torch use `count` CPU threads, and the native backend as many; 0: as torch likes.
 
     Sums are rounded differently by other numbers of them, and so are the orthogonal matrices that
     the weights start from: a seed gives the same run in every shell only with a fixed number.

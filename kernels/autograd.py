@@ -86,7 +86,7 @@ def differentiable(equations: Equations, num_tensors: int) -> Callable[[Any], An
             inputs, rest = kept[:num_tensors], kept[num_tensors:]
             none = (None,) * len(ctx.options)
             if transforming() or _batched(grads):
-                return *_pull_back(equations, ctx.options, inputs, grads), *none
+                return *pull_back(equations, ctx.options, inputs, grads), *none
             with torch.no_grad():
                 computed = backward(ctx, inputs, rest, *grads)
             if not torch.is_grad_enabled():
@@ -95,7 +95,7 @@ def differentiable(equations: Equations, num_tensors: int) -> Callable[[Any], An
             linked = _Linked.apply(  # type: ignore[no-untyped-call]
                 given,
                 [g is not None for g in computed[:num_tensors]],
-                functools.partial(_pull_back, equations, ctx.options),
+                functools.partial(pull_back, equations, ctx.options),
                 num_tensors,
                 *inputs,
                 *grads,
@@ -141,16 +141,16 @@ class _Linked(torch.autograd.Function):
             pulled = ctx.pull_back(tensors[: ctx.num_tensors], tensors[ctx.num_tensors :])
             return tuple(g for g, given in zip(pulled, ctx.given, strict=True) if given)
 
-        return *(None,) * 4, *_pull_back(again, (), ctx.saved_tensors, grads)
+        return *(None,) * 4, *pull_back(again, (), ctx.saved_tensors, grads)
 
 
-def _pull_back(
+def pull_back(
     equations: Callable[..., Grads],
     options: tuple[Any, ...],
     inputs: tuple[Tensor | None, ...],
     grads: Grads,
 ) -> Grads:
-    """Differentiate the equations by torch: the gradient of each of the inputs.
+    """Differentiate the equations by torch: the gradient of each of the inputs, options left out.
 
     Its result is itself differentiable where gradients are recorded.
     """

@@ -13,7 +13,7 @@ from torch import Tensor
 from xlstm_rl.kernels.types import compute_dtype
 from xlstm_rl.options.arguments import check_whole, close_names
 
-BACKENDS = ("auto", "reference", "torch", "triton")
+BACKENDS = ("auto", "reference", "torch", "native", "triton")
 FORGET_GATES = ("sigmoid", "exponential")
 ACTIVATIONS = ("none", "silu")
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -13,6 +14,10 @@ from xlstm_rl.kernels.launch import MAX_HEAD_SIZE, why_not_triton
 from xlstm_rl.kernels.mlstm import ops as mlstm_ops
 from xlstm_rl.kernels.mlstm import reference as mlstm_reference
 from xlstm_rl.kernels.mlstm import step as mlstm_fast_step
+from xlstm_rl.kernels.native import conv1d as conv1d_native
+from xlstm_rl.kernels.native import mlstm as mlstm_native
+from xlstm_rl.kernels.native import slstm as slstm_native
+from xlstm_rl.kernels.native.choose import takes_native
 from xlstm_rl.kernels.slstm import ops as slstm_ops
 from xlstm_rl.kernels.slstm import reference as slstm_reference
 from xlstm_rl.kernels.slstm import step as slstm_fast_step
@@ -50,7 +55,7 @@ def mlstm(
             m has no say in the next one, which is i.
         chunk_size: the longest chunk of the chunkwise executions; changes speed, not meaning.
         forget_gate: ``"sigmoid"`` or ``"exponential"``.
-        backend: ``"auto"``, ``"reference"``, ``"torch"`` or ``"triton"``.
+        backend: ``"auto"``, ``"reference"``, ``"torch"``, ``"native"`` or ``"triton"``.
 
     Returns:
         ``h [B, T, H, V]`` in the dtype of the inputs and the state after the last step, which is
@@ -62,7 +67,13 @@ def mlstm(
     """
     checks.check_mlstm(q, k, v, i, f, reset, state, "BT")
     chunk_size = checks.check_chunk_size(chunk_size)
-    execution = _pick(backend, q, forget_gate, max(q.shape[-1], v.shape[-1]))
+    eager = not torch.compiler.is_compiling()
+    execution = _pick(backend, q, forget_gate, max(q.shape[-1], v.shape[-1]), has_native=eager)
+    if execution == "native":
+        found = mlstm_native.mlstm(q, k, v, i, f, reset, state, chunk_size, forget_gate)
+        if found is not None:
+            return found
+        execution = "torch"
     if execution == "triton":
         from xlstm_rl.kernels.mlstm.triton import ops as mlstm_triton
 
@@ -108,7 +119,10 @@ def mlstm_step(
     """
     checks.check_mlstm(q, k, v, i, f, reset, state, "B")
     checks.check_inplace(inplace, state, q, k, v, i, f)
-    execution = _pick(backend, q, forget_gate, max(q.shape[-1], v.shape[-1]))
+    eager = not torch.compiler.is_compiling()
+    execution = _pick(backend, q, forget_gate, max(q.shape[-1], v.shape[-1]), has_native=eager)
+    if execution == "native":
+        return mlstm_native.mlstm_step(q, k, v, i, f, reset, state, forget_gate, inplace)
     if execution == "triton":
         from xlstm_rl.kernels.mlstm.triton import ops as mlstm_triton
 
@@ -140,7 +154,7 @@ def slstm(
             is fresh. ``None``: no resets.
         state: ``(h, c, n, m)``, each ``[B, H, D]``, to start from. ``None``: zeros.
         forget_gate: ``"sigmoid"`` or ``"exponential"``.
-        backend: ``"auto"``, ``"reference"``, ``"torch"`` or ``"triton"``.
+        backend: ``"auto"``, ``"reference"``, ``"torch"``, ``"native"`` or ``"triton"``.
 
     Returns:
         ``h [B, T, H, D]`` in the dtype of ``x`` and the state after the last step, which is
@@ -151,7 +165,9 @@ def slstm(
         RuntimeError: a backend that cannot run here.
     """
     checks.check_slstm(x, R, b, reset, state, "BT")
-    execution = _pick(backend, x, forget_gate, x.shape[-1])
+    execution = _pick(backend, x, forget_gate, x.shape[-1], has_native=True)
+    if execution == "native":
+        return slstm_native.slstm(x, R, b, reset, state, forget_gate)
     if execution == "triton":
         from xlstm_rl.kernels.slstm.triton import ops as slstm_triton
 
@@ -193,7 +209,9 @@ def slstm_step(
     """
     checks.check_slstm(x, R, b, reset, state, "B")
     checks.check_inplace(inplace, state, x, R, b)
-    execution = _pick(backend, x, forget_gate, x.shape[-1])
+    execution = _pick(backend, x, forget_gate, x.shape[-1], has_native=True)
+    if execution == "native":
+        return slstm_native.slstm_step(x, R, b, reset, state, forget_gate, inplace)
     if execution == "triton":
         from xlstm_rl.kernels.slstm.triton import ops as slstm_triton
 
@@ -222,7 +240,7 @@ def causal_conv1d(
             in place of the inputs before it. ``None``: no resets.
         state: the last ``W - 1`` inputs ``[B, W - 1, C]``, oldest first. ``None``: zeros.
         activation: what ``y`` passes through: ``"none"`` or ``"silu"``.
-        backend: ``"auto"``, ``"reference"``, ``"torch"`` or ``"triton"``.
+        backend: ``"auto"``, ``"reference"``, ``"torch"``, ``"native"`` or ``"triton"``.
 
     Returns:
         ``y [B, T, C]`` and the last ``W - 1`` inputs, zero where they lie before the last reset.
@@ -233,7 +251,9 @@ def causal_conv1d(
     """
     checks.check_conv1d(x, weight, bias, reset, state, "BT")
     checks.check_choice("activation", activation, checks.ACTIVATIONS)
-    execution = _pick(backend, x)
+    execution = _pick(backend, x, has_native=not torch.compiler.is_compiling())
+    if execution == "native":
+        return conv1d_native.causal_conv1d(x, weight, bias, reset, state, activation)
     if execution == "triton":
         from xlstm_rl.kernels.conv1d.triton import ops as conv1d_triton
 
@@ -275,7 +295,9 @@ def causal_conv1d_step(
     checks.check_conv1d(x, weight, bias, reset, state, "B")
     checks.check_choice("activation", activation, checks.ACTIVATIONS)
     checks.check_inplace(inplace, state, x, weight, bias)
-    execution = _pick(backend, x)
+    execution = _pick(backend, x, has_native=not torch.compiler.is_compiling())
+    if execution == "native":
+        return conv1d_native.causal_conv1d_step(x, weight, bias, reset, state, activation, inplace)
     if execution == "triton":
         from xlstm_rl.kernels.conv1d.triton import ops as conv1d_triton
 
@@ -288,20 +310,28 @@ def causal_conv1d_step(
 
 
 def _pick(
-    backend: str, x: Tensor, forget_gate: str = "sigmoid", head_size: int | None = None
+    backend: str,
+    x: Tensor,
+    forget_gate: str = "sigmoid",
+    head_size: int | None = None,
+    has_native: bool = False,
 ) -> str:
     """The execution to run: that of ``backend``, or one that the transforms at work can follow.
 
     ``head_size`` is given where Triton's kernels hold a whole head at once.
     """
-    execution = _named(backend, x, forget_gate, head_size)
+    execution = _named(backend, x, forget_gate, head_size, has_native)
     return "reference" if transforming() else execution
 
 
-def _named(backend: str, x: Tensor, forget_gate: str, head_size: int | None) -> str:
+def _named(
+    backend: str, x: Tensor, forget_gate: str, head_size: int | None, has_native: bool
+) -> str:
     """The execution that ``backend`` stands for; names are checked on the way."""
     if forget_gate not in checks.FORGET_GATES:
         checks.check_choice("forget_gate", forget_gate, checks.FORGET_GATES)
+    if takes_native(backend, x) and has_native:
+        return "native"
     too_large = head_size is not None and head_size > MAX_HEAD_SIZE
     if backend == "auto":
         if x.device.type != "cuda" or too_large or why_not_triton(x.device, x.dtype):
@@ -320,7 +350,7 @@ def _named(backend: str, x: Tensor, forget_gate: str, head_size: int | None) -> 
                 f"head size {head_size} is over {MAX_HEAD_SIZE}, the largest that the Triton "
                 "kernels hold: use more heads, or backend='torch'"
             )
-    return backend
+    return "torch" if backend == "native" else backend  # what steps aside does so to torch
 
 
 def _overwrite(state: tuple[Tensor, ...] | None, after: Any) -> Any:

@@ -10,6 +10,7 @@ from xlstm_rl.cli import main
 from xlstm_rl.cli import train as train_command
 from xlstm_rl.config import load_yaml
 from xlstm_rl.errors import NonFiniteLossError
+from xlstm_rl.kernels.native import choose
 
 TINY = (
     *("--total-steps", "64", "--env.num-envs", "4", "--agent.rollout-steps", "8"),
@@ -69,6 +70,47 @@ def test_a_run_leaves_a_folder_that_loads_and_says_how_to_evaluate_it(
     assert "config" not in config
     assert len((run / "metrics.csv").read_text().splitlines()) == 3
     assert load_policy(run).env_config.id == config["env"]["id"]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        ([], "memory: xlstm on the native backend (C for "),
+        (
+            ["--memory.backend", "torch"],
+            "memory: xlstm on the torch backend (PyTorch's operations); not native: "
+            "memory.backend=torch\n",
+        ),
+        (["--memory.kind", "gru"], "memory: gru on PyTorch's operations\n"),
+    ],
+    ids=["auto", "torch", "gru"],
+)
+def test_training_says_on_which_backend_the_memory_runs(
+    args: list[str],
+    line: str,
+    fake: Callable[..., list[Any]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fake(lambda on_update: on_update(128, {}))
+    assert main(["train", "--device", "cpu", *args]) == 0
+    assert capsys.readouterr().err.startswith(line)
+
+
+def test_training_says_why_the_memory_is_not_native(
+    fake: Callable[..., list[Any]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    refused: Callable[..., str],
+) -> None:
+    monkeypatch.setattr(choose, "why_not_native", lambda: "it was not built")
+    fake(lambda on_update: on_update(128, {}))
+    assert main(["train", "--device", "cpu"]) == 0
+    assert "on the torch backend (PyTorch's operations); not native: it was not built\n" in (
+        capsys.readouterr().err
+    )
+    assert "memory.backend=native cannot run here: it was not built" in refused(
+        "train", "--device", "cpu", "--memory.backend", "native"
+    )
 
 
 def test_the_saved_configuration_starts_the_same_run_again(

@@ -48,9 +48,23 @@ def test_no_line_is_told_twice() -> None:
     assert len(stream.getvalue().splitlines()) == 2
 
 
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()], ids=["plain", "terminal"])
+def test_the_headline_is_shown_once_and_first(
+    stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("TERM", "xterm")
+    headline = "memory: [bold] on a backend" + " with a reason" * 20
+    with TrainingProgress(2, stream, interval=0.0, headline=headline) as progress:
+        progress.update(1, {})
+        progress.update(2, {})
+    assert stream.getvalue().count(headline) == 1
+    assert stream.getvalue().index(headline) < stream.getvalue().index("step ")
+
+
 def test_a_run_without_an_update_says_nothing() -> None:
     stream = io.StringIO()
-    with TrainingProgress(2, stream):
+    with TrainingProgress(2, stream, headline="memory: xlstm"):
         pass
     assert stream.getvalue() == ""
 

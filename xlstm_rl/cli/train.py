@@ -11,7 +11,7 @@ from pathlib import Path
 from xlstm_rl.agents import TrainConfig, make_agent
 from xlstm_rl.cli.options import read_options, refusing_bad_input
 from xlstm_rl.cli.pipes import PIPE_CLOSED, say
-from xlstm_rl.config import FLAG_ONLY, find_config
+from xlstm_rl.config import FLAG_ONLY, ConfigError, find_config
 from xlstm_rl.runs.signals import Stopped, stopped_once
 
 _STOPPED = {128 + signal.SIGINT: "interrupted; ", 128 + signal.SIGTERM: "terminated; "}
@@ -41,6 +41,7 @@ def run(args: Sequence[str]) -> int:
     values = {one.name: getattr(options, one.name) for one in dataclasses.fields(TrainConfig)}
     config = TrainConfig(**values)
     with refusing_bad_input():
+        backend = _memory_backend(config)
         agent = make_agent(config)
         # Whoever trains from the command line wants the policy afterwards, logger or not.
         folder = agent.open_run()
@@ -52,7 +53,7 @@ def run(args: Sequence[str]) -> int:
     try:
         with stopped_once():
             try:
-                with TrainingProgress(config.total_steps) as progress:
+                with TrainingProgress(config.total_steps, headline=backend) as progress:
                     agent.learn(on_update=progress.update, profile=profile)
                 if progress.is_unread:
                     status = PIPE_CLOSED
@@ -84,6 +85,27 @@ def _config_file(args: Sequence[str]) -> Path | None:
         elif word == "--config":
             name = args[index + 1] if index + 1 < len(args) else None
     return None if name is None or name.startswith("--") else find_config(name)
+
+
+def _memory_backend(config: TrainConfig) -> str:
+    """Say on which backend the memory runs, and on a CPU why it is not the native one."""
+    from xlstm_rl.agents.device import resolve_device, torch_threads
+    from xlstm_rl.kernels import backends
+
+    device = resolve_device(config.device)
+    with torch_threads(config.threads):
+        known = backends(device)
+    asked = getattr(config.memory, "backend", None)
+    if asked is None:
+        return f"memory: {config.memory.kind} on {known['torch'].about}"
+    taken = known["auto"].about if asked == "auto" else asked
+    if not known[taken].runs:
+        raise ConfigError(f"memory.backend={taken} cannot run here: {known[taken].about}")
+    line = f"memory: {config.memory.kind} on the {taken} backend ({known[taken].about})"
+    if taken == "native" or device.type != "cpu":
+        return line
+    reason = f"memory.backend={asked}" if known["native"].runs else known["native"].about
+    return f"{line}; not native: {reason}"
 
 
 def _where(folder: Path) -> str:

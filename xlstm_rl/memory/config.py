@@ -12,7 +12,7 @@ from xlstm_rl.options.section import Section
 
 Activation = Literal["gelu", "relu", "relu^2", "sigmoid", "swish", "selu"]
 ForgetGate = Literal["sigmoid", "exponential"]
-Backend = Literal["auto", "reference", "torch", "triton"]
+Backend = Literal["auto", "reference", "torch", "native", "triton"]
 
 ProjFactor = Annotated[float, Range("a finite number > 0", lambda x: 0 < x < math.inf)]
 ProjFactorOrZero = Annotated[

@@ -1,26 +1,20 @@
 """The pre-up-projection block around an mLSTM cell."""
 
-from collections.abc import Callable
-from functools import partial
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xlstm_rl.kernels import causal_conv1d, causal_conv1d_step, mlstm, mlstm_step
+from xlstm_rl.kernels.mlstm.block import (
+    MLSTMBlockOptions,
+    MLSTMBlockWeights,
+    mlstm_block,
+    mlstm_block_step,
+)
+from xlstm_rl.kernels.native.choose import takes_native
+from xlstm_rl.kernels.native.mlstm_block import run_mlstm_block
+from xlstm_rl.kernels.native.mlstm_block_step import run_mlstm_block_step
 from xlstm_rl.memory.base import StateTensors
 from xlstm_rl.memory.config import XLSTMConfig
-from xlstm_rl.memory.layers import (
-    LayerNorm,
-    block_diagonal_linear,
-    conv_init_,
-    head_norm,
-    output_init_,
-    small_init_,
-)
-
-Convolve = Callable[..., tuple[Tensor, Tensor]]
-Cell = Callable[..., tuple[Tensor, tuple[Tensor, Tensor, Tensor]]]
+from xlstm_rl.memory.layers import LayerNorm, conv_init_, output_init_, small_init_
 
 
 class MLSTMBlock(nn.Module):
@@ -36,13 +30,9 @@ class MLSTMBlock(nn.Module):
         width, inner, heads = config.width, config.inner_width, config.num_heads
         self.width, self.num_blocks, self.num_heads = width, num_blocks, heads
         self.conv_window = config.conv1d_kernel_size
-        gate, backend = config.forget_gate, config.backend
-        self._convolve: Convolve = partial(causal_conv1d, backend=backend)
-        self._convolve_step: Convolve = partial(causal_conv1d_step, backend=backend)
-        self._cell: Cell = partial(
-            mlstm, chunk_size=config.chunk_size, forget_gate=gate, backend=backend
+        self._options = MLSTMBlockOptions(
+            heads, config.forget_gate, config.chunk_size, config.backend
         )
-        self._cell_step: Cell = partial(mlstm_step, forget_gate=gate, backend=backend)
 
         self.norm = LayerNorm(width)
         self.up = nn.Linear(width, 2 * inner, bias=config.bias)
@@ -89,44 +79,38 @@ class MLSTMBlock(nn.Module):
         self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None
     ) -> tuple[Tensor, StateTensors]:
         """Run x [B, T, D] from the state `tensors` with reset [B, T]."""
-        return self._run(x, tensors, reset, self._convolve, self._cell)
+        weights, options = self._weights(), self._options
+        if takes_native(options.backend, x, whole_block=True):
+            found = run_mlstm_block(x, reset, tensors, weights, options)
+            if found is not None:
+                return found
+        return mlstm_block(x, reset, tensors, weights, options)
 
     def step(
         self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None, inplace: bool = False
     ) -> tuple[Tensor, StateTensors]:
         """Run x [B, D] from the state `tensors`, with `inplace` into them, with reset [B]."""
-        convolve, cell = self._convolve_step, self._cell_step
-        if inplace:
-            convolve, cell = partial(convolve, inplace=True), partial(cell, inplace=True)
-        y, new = self._run(x, tensors, reset, convolve, cell)
-        if inplace and tensors is not None and new[0] is not tensors[0]:
-            # under autocast the convolution worked on a copy in another dtype
-            new = (tensors[0].copy_(new[0]), *new[1:])
-        return y, new
+        weights, options = self._weights(), self._options
+        if takes_native(options.backend, x, whole_block=True):
+            found = run_mlstm_block_step(x, reset, tensors, weights, options, inplace)
+            if found is not None:
+                return found
+        return mlstm_block_step(x, reset, tensors, weights, options, inplace)
 
-    def _run(
-        self,
-        x: Tensor,
-        tensors: StateTensors | None,
-        reset: Tensor | None,
-        convolve: Convolve,
-        cell: Cell,
-    ) -> tuple[Tensor, StateTensors]:
-        """Do what a sequence and a step have in common: everything but the two kernels."""
-        lead, heads = x.shape[:-1], self.num_heads
-        u, z = self.up(self.norm(x)).chunk(2, -1)
-        conv_state: StateTensors = ()
-        if self.conv_window:
-            old = None if tensors is None else tensors[0].to(u.dtype)
-            c, new = convolve(u, self.conv_weight, self.conv_bias, reset, old, activation="silu")
-            conv_state = (new,)
-        else:
-            c = u
-        qkv = block_diagonal_linear(torch.cat([c, c, u], -1), self.qkv_weight)
-        if self.qkv_bias is not None:
-            qkv = qkv + self.qkv_bias.to(qkv.dtype)  # differs under autocast
-        i, f = F.linear(qkv, self.gate_weight, self.gate_bias).chunk(2, -1)
-        q, k, v = qkv.view(*lead, 3, heads, -1).unbind(-3)
-        h, state = cell(q, k, v, i, f, reset, None if tensors is None else tensors[-3:])
-        h = torch.addcmul(head_norm(h, self.head_norm_weight), self.skip, c) * F.silu(z)
-        return x + self.down(h), (*conv_state, *state)
+    def _weights(self) -> MLSTMBlockWeights:
+        conv = self.conv_window > 0
+        return MLSTMBlockWeights(
+            self.norm.weight,
+            self.up.weight,
+            self.up.bias,
+            self.conv_weight if conv else None,
+            self.conv_bias if conv else None,
+            self.qkv_weight,
+            self.qkv_bias,
+            self.gate_weight,
+            self.gate_bias,
+            self.head_norm_weight,
+            self.skip,
+            self.down.weight,
+            self.down.bias,
+        )

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from xlstm_rl.kernels.layers import ACTIVATIONS
 from xlstm_rl.memory.config import XLSTMConfig
-from xlstm_rl.memory.layers import ACTIVATIONS
 from xlstm_rl.memory.mlstm_block import MLSTMBlock
 from xlstm_rl.memory.slstm_block import SLSTMBlock
 from xlstm_rl.memory.stack import XLSTMStack

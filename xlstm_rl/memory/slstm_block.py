@@ -1,25 +1,20 @@
 """The post-up-projection block around an sLSTM cell."""
 
-from collections.abc import Callable
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 
-from xlstm_rl.kernels import causal_conv1d, causal_conv1d_step, slstm, slstm_step
+from xlstm_rl.kernels.native.choose import takes_native
+from xlstm_rl.kernels.native.slstm_block import run_slstm_block
+from xlstm_rl.kernels.native.slstm_block_step import run_slstm_block_step
+from xlstm_rl.kernels.slstm.block import (
+    SLSTMBlockOptions,
+    SLSTMBlockWeights,
+    slstm_block,
+    slstm_block_step,
+)
 from xlstm_rl.memory.base import StateTensors
 from xlstm_rl.memory.config import XLSTMConfig
-from xlstm_rl.memory.layers import (
-    GatedFeedForward,
-    LayerNorm,
-    block_diagonal_linear,
-    conv_init_,
-    head_norm,
-    small_init_,
-)
-
-Convolve = Callable[..., tuple[Tensor, Tensor]]
-Cell = Callable[..., tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]]
+from xlstm_rl.memory.layers import GatedFeedForward, LayerNorm, conv_init_, small_init_
 
 
 class SLSTMBlock(nn.Module):
@@ -39,11 +34,9 @@ class SLSTMBlock(nn.Module):
             window = config.slstm_conv1d_kernel_size
         self.width, self.num_heads, self.conv_window = width, heads, window
         self.depth = block_index / (num_blocks - 1) if num_blocks > 1 else 0.0
-        gate, backend = config.forget_gate, config.backend
-        self._convolve: Convolve = partial(causal_conv1d, backend=backend)
-        self._convolve_step: Convolve = partial(causal_conv1d_step, backend=backend)
-        self._cell: Cell = partial(slstm, forget_gate=gate, backend=backend)
-        self._cell_step: Cell = partial(slstm_step, forget_gate=gate, backend=backend)
+        self._options = SLSTMBlockOptions(
+            heads, config.feedforward_activation, config.forget_gate, config.backend
+        )
 
         head = width // heads
         self.norm = LayerNorm(width)
@@ -94,50 +87,37 @@ class SLSTMBlock(nn.Module):
         self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None
     ) -> tuple[Tensor, StateTensors]:
         """Run x [B, T, D] from the state `tensors` with reset [B, T]."""
-        return self._run(x, tensors, reset, self._convolve, self._cell)
+        weights, options = self._weights(), self._options
+        if takes_native(options.backend, x, whole_block=True):
+            found = run_slstm_block(x, reset, tensors, weights, options)
+            if found is not None:
+                return found
+        return slstm_block(x, reset, tensors, weights, options)
 
     def step(
         self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None, inplace: bool = False
     ) -> tuple[Tensor, StateTensors]:
         """Run x [B, D] from the state `tensors`, with `inplace` into them, with reset [B]."""
-        convolve, cell = self._convolve_step, self._cell_step
-        if inplace:
-            convolve, cell = partial(convolve, inplace=True), partial(cell, inplace=True)
-        y, new = self._run(x, tensors, reset, convolve, cell)
-        if inplace and tensors is not None and new[0] is not tensors[0]:
-            # under autocast the convolution worked on a copy in another dtype
-            new = (tensors[0].copy_(new[0]), *new[1:])
-        return y, new
+        weights, options = self._weights(), self._options
+        if takes_native(options.backend, x, whole_block=True):
+            found = run_slstm_block_step(x, reset, tensors, weights, options, inplace)
+            if found is not None:
+                return found
+        return slstm_block_step(x, reset, tensors, weights, options, inplace)
 
-    def _run(
-        self,
-        x: Tensor,
-        tensors: StateTensors | None,
-        reset: Tensor | None,
-        convolve: Convolve,
-        cell: Cell,
-    ) -> tuple[Tensor, StateTensors]:
-        """Do what a sequence and a step have in common: everything but the two kernels."""
-        lead, heads = x.shape[:-1], self.num_heads
-        u = self.norm(x)
-        conv_state: StateTensors = ()
-        if self.conv_window:
-            old = None if tensors is None else tensors[0].to(u.dtype)
-            c, new = convolve(u, self.conv_weight, self.conv_bias, reset, old, activation="silu")
-            conv_state = (new,)
-        else:
-            c = u
-        gates = block_diagonal_linear(
-            torch.cat([c, c, u, u], -1), self.input_weight.flatten(0, 1)
-        ).view(*lead, 4, heads, -1)
-        h, state = cell(
-            gates,
+    def _weights(self) -> SLSTMBlockWeights:
+        conv, ff_norm, ff = self.conv_window > 0, self.feed_forward_norm, self.feed_forward
+        return SLSTMBlockWeights(
+            self.norm.weight,
+            self.conv_weight if conv else None,
+            self.conv_bias if conv else None,
+            self.input_weight,
             self.recurrent_weight,
             self.gate_bias,
-            reset,
-            None if tensors is None else tensors[-4:],
+            self.head_norm_weight,
+            None if ff_norm is None else ff_norm.weight,
+            None if ff is None else ff.up.weight,
+            None if ff is None else ff.up.bias,
+            None if ff is None else ff.down.weight,
+            None if ff is None else ff.down.bias,
         )
-        x = x + head_norm(h, self.head_norm_weight)
-        if self.feed_forward is not None and self.feed_forward_norm is not None:
-            x = x + self.feed_forward(self.feed_forward_norm(x))
-        return x, (*conv_state, *state)

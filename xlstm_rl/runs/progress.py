@@ -29,14 +29,20 @@ class TrainingProgress:
         total_steps: Environment steps of the whole run.
         stream: Where to show it; None: standard error.
         interval: Seconds between two lines where `stream` is not a terminal.
+        headline: A line to show once, before the first update; None: none.
     """
 
     def __init__(
-        self, total_steps: int, stream: TextIO | None = None, interval: float = 5.0
+        self,
+        total_steps: int,
+        stream: TextIO | None = None,
+        interval: float = 5.0,
+        headline: str | None = None,
     ) -> None:
         self._total = total_steps
         self._stream = sys.stderr if stream is None else stream
         self._interval = interval
+        self._headline = headline
         self._began = time.monotonic()
         self._printed = -math.inf
         self._latest: tuple[int, dict[str, float]] | None = None
@@ -79,6 +85,9 @@ class TrainingProgress:
         return not self.is_unread
 
     def _show(self, step: int, metrics: Mapping[str, float]) -> None:
+        if self._bar is not None and self._headline is not None:
+            self._bar.console.print(self._headline, markup=False, highlight=False, soft_wrap=True)
+            self._headline = None
         if self._bar is not None:
             self._bar.update(self._task, completed=step, description=describe(step, metrics))
         elif time.monotonic() - self._printed >= self._interval:
@@ -94,6 +103,9 @@ class TrainingProgress:
             self.is_unread = True
 
     def _print(self, step: int, metrics: Mapping[str, float]) -> None:
+        if self._headline is not None:
+            print(self._headline, file=self._stream)
+            self._headline = None
         self._printed = time.monotonic()
         left = (self._printed - self._began) * (self._total - step) / max(1, step)
         share = f"{100 * step / self._total:3.0f}%"

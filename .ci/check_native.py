@@ -1,0 +1,80 @@
+"""Compile the native backend without a warning, and run its tests under gcc's sanitizers.
+
+AddressSanitizer and UBSan are compiled into the library of every target that this CPU runs, and the
+tests of `tests/kernels/native` (or those that are named) run on each. The usual library is put back
+at the end. Where there are clang and a compiler for 64-bit ARM, they are tried too.
+
+Usage: check_native.py [TEST...]
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from xlstm_rl.kernels.native.compilation import SANITIZE, BuildError, build
+from xlstm_rl.kernels.native.library import cpu_targets
+
+ROOT = Path(__file__).resolve().parents[1]
+OTHER_COMPILERS = {"clang": None, "aarch64-linux-gnu-gcc": "aarch64"}
+"""And the machine that they compile for, where it is another one."""
+
+
+def main() -> None:
+    """Run all checks; exit with status 1 if any fails."""
+    tests = sys.argv[1:] or ["tests/kernels/native"]
+    failed = []
+    try:
+        build(extra=("-Werror", *SANITIZE))
+        for target in cpu_targets():
+            print(f"sanitizers, {target}:", flush=True)
+            if run_tests(target, tests):
+                failed.append(f"the tests under the sanitizers, {target}")
+        build(extra=("-Werror",))
+    except BuildError as error:
+        failed.append(str(error))
+    failed += try_other_compilers()
+    for failure in failed:
+        print(f"error: {failure}")
+    sys.exit(1 if failed else 0)
+
+
+def run_tests(target: str, tests: list[str]) -> int:
+    """Run tests with the sanitized library of a target and return pytest's status."""
+    asan = subprocess.run(
+        [os.environ.get("CC") or "gcc", "-print-file-name=libasan.so"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    environment = {
+        "XLSTM_RL_NATIVE": target,
+        "LD_PRELOAD": asan,  # before the interpreter, which was compiled without it
+        "ASAN_OPTIONS": "detect_leaks=0",  # the interpreter's and torch's own
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+    }
+    command = [sys.executable, "-m", "pytest", "-q", "-x", *tests]
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}).returncode
+
+
+def try_other_compilers() -> list[str]:
+    """Compile with the other compilers that are here, to nowhere; return what failed."""
+    failed = []
+    for compiler, machine in OTHER_COMPILERS.items():
+        if shutil.which(compiler) is None:
+            print(f"{compiler}: not here, not tried")
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                made = build(Path(folder), ("-Werror",), [compiler], machine)
+            except BuildError as error:
+                failed.append(str(error))
+            else:
+                print(f"{compiler}: {', '.join(path.name for path in made)}")
+    return failed
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""What a call by pointer hands over: the struct of its arguments, whose tensors are contiguous."""
+
+import ctypes
+from typing import Any
+
+from torch import Tensor
+
+from xlstm_rl.kernels.native.library import call, library
+
+
+def struct(name: str, integers: str, pointers: str) -> Any:
+    """Return the ``ctypes`` class of a C struct: its ``int64_t``, then its pointers, by name."""
+    fields: list[tuple[str, Any]] = [(field, ctypes.c_int64) for field in integers.split()]
+    fields += [(field, ctypes.c_void_p) for field in pointers.split()]
+    return type(name, (ctypes.Structure,), {"_fields_": fields})
+
+
+def pointer(x: Tensor | None) -> int | None:
+    """Where the numbers of a contiguous tensor lie; ``None``, a null pointer, for no tensor."""
+    return None if x is None else x.data_ptr()
+
+
+def contiguous(x: Tensor | None) -> Tensor | None:
+    """Return the tensor as C reads it, a copy if need be."""
+    return None if x is None else x.contiguous()
+
+
+def run(name: str, arguments: Any) -> int:
+    """Call a function of the library, which the caller has found to be there: its status."""
+    return call(getattr(_library(), name), arguments)
+
+
+def bytes_for(name: str, arguments: Any) -> int:
+    """What a function of the library says about how many bytes a call will need."""
+    function = getattr(_library(), name)
+    function.restype = ctypes.c_int64
+    size: int = function(ctypes.byref(arguments))
+    return size
+
+
+def _library() -> ctypes.CDLL:
+    found = library()
+    assert found is not None  # `takes_native` has asked
+    return found

@@ -1,0 +1,197 @@
+/* The mLSTM block over whole sequences, backward. The passes, R = B * T rows:
+
+   1. dy = dout times down, all rows
+   2. the middle, sequence by sequence (mlstm_block_sequence.c), in GROUPS groups that share gradients
+   3. all rows again: the gradients of down and up, through up, through the norm */
+#include "mlstm_block_backward.h"
+
+static void run_group(int index, int worker, void *context) {
+  const backward_pass *f = context;
+  const mlstm_block_arguments *a = f->a;
+  arena from = {f->scratch + worker * f->scratch_each, 0}, size = {0, 0};
+  const backward_scratch w = cut_backward_scratch(&from, a);
+  cut_small_grads(&size, a);
+  memset(f->grads[index].taps, 0, (size_t)size.used); /* the first part of one piece */
+  for (int64_t b = index * a->B / f->groups; b < (index + 1) * a->B / f->groups; b++)
+    sequence_backward(f, b, f->grads + index, w);
+}
+
+static void add(int64_t n, float *to, const float *x) {
+  for (int64_t i = 0; i < n; i++) to[i] += x[i];
+}
+
+static void add_groups(const backward_pass *f) {
+  const mlstm_sizes z = f->z;
+  small_grads to = f->grads[0];
+  for (int64_t e = 1; e < f->groups; e++) {
+    const small_grads g = f->grads[e];
+    add(f->a->W * z.inner, to.taps, g.taps), add(z.inner, to.conv_bias, g.conv_bias);
+    add(z.inner, to.head_norm, g.head_norm), add(z.inner, to.skip, g.skip);
+    add(3 * z.inner, to.qkv_bias, g.qkv_bias), add(lanes_size(f->a), to.lanes, g.lanes);
+    add(z.inner * z.ldg, to.fold_c, g.fold_c), add(z.inner * z.ldg, to.fold_u, g.fold_u);
+    add(z.ldg, to.gates, g.gates);
+  }
+}
+
+static void write(float *to, int64_t n, const float *from) {
+  if (to) memcpy(to, from, (size_t)n * sizeof(float));
+}
+
+/* the weights of q, k, v and of the gates out of those of the folded gates */
+static void unfold_gates(const backward_pass *f) {
+  const mlstm_block_arguments *a = f->a;
+  const mlstm_sizes z = f->z;
+  const int64_t I = a->I, S = a->S, G = 2 * a->H;
+  const small_grads g = f->grads[0];
+  const mlstm_weights *w = &a->weights, *d = &a->dweights;
+  for (int64_t part = 0; part < 3; part++)
+    for (int64_t i = 0; i < I; i++) { /* row i of its block */
+      const int64_t at = part * I * S + i * S, block = i / S * S;
+      const float *fold = (part < 2 ? g.fold_c : g.fold_u) + i * z.ldg;
+      const float *from = a->S == 4 ? g.lanes + (part * 4 + i % 4) * z.inner + block : g.lanes + at;
+      for (int64_t o = 0; d->qkv && o < S; o++) {
+        float sum = from[o];
+        for (int64_t e = 0; e < G; e++) sum += fold[e] * w->gate[e * 3 * I + part * I + block + o];
+        d->qkv[at + o] = sum;
+      }
+    }
+  for (int64_t e = 0; d->gate && e < G; e++) {
+    float *row = d->gate + e * 3 * I;
+    for (int64_t i = 0; i < 3 * I; i++) row[i] = w->qkv_bias ? w->qkv_bias[i] * g.gates[e] : 0;
+    for (int64_t part = 0; part < 3; part++)
+      for (int64_t i = 0; i < I; i++) {
+        const float d_fold = (part < 2 ? g.fold_c : g.fold_u)[i * z.ldg + e];
+        const float *qkv = w->qkv + (part * I + i) * S;
+        for (int64_t o = 0; o < S; o++) row[part * I + i / S * S + o] += qkv[o] * d_fold;
+      }
+  }
+  for (int64_t part = 0; d->qkv_bias && part < 3; part++)
+    for (int64_t i = 0; i < I; i++) {
+      float sum = g.qkv_bias[part * z.inner + i];
+      for (int64_t e = 0; e < G; e++) sum += g.gates[e] * w->gate[e * 3 * I + part * I + i];
+      d->qkv_bias[part * I + i] = sum;
+    }
+}
+
+static void write_small_grads(const backward_pass *f) {
+  const mlstm_block_arguments *a = f->a;
+  const mlstm_weights *d = &a->dweights;
+  const small_grads g = f->grads[0];
+  unfold_gates(f);
+  write(d->gate_bias, 2 * a->H, g.gates);
+  write(d->head_norm, a->I, g.head_norm);
+  write(d->skip, a->I, g.skip);
+  if (a->W) write(d->conv_bias, a->I, g.conv_bias);
+  if (a->W && d->conv) transpose(a->W, a->I, g.taps, f->z.inner, d->conv, a->W);
+}
+
+/* sums over rows, in order */
+static void add_rows(int64_t R, int64_t n, const float *x, int64_t ld, float *to) {
+  if (!to) return;
+  memset(to, 0, (size_t)n * sizeof(float));
+  for (int64_t r = 0; r < R; r++) add(n, to, x + r * ld);
+}
+
+static void norm_group(int index, int worker, void *context) {
+  (void)worker;
+  const backward_pass *f = context;
+  const mlstm_block_arguments *a = f->a;
+  const int64_t D = a->D;
+  float *dnorm = f->dnorm + index * ROUND_UP(D, WIDEST);
+  memset(dnorm, 0, (size_t)D * sizeof(float));
+  for (int64_t r = index * f->z.R / GROUPS; r < (index + 1) * f->z.R / GROUPS; r++) {
+    memcpy(a->dx + r * D, a->dout + r * D, (size_t)D * sizeof(float));
+    normalise_row_backward(D, a->x + r * D, a->weights.norm, f->s.mean[r], f->s.inverse[r],
+                           f->dnormed + r * D, a->dx + r * D, dnorm);
+  }
+}
+
+static void renorm_rows(int index, int worker, void *context) {
+  (void)worker;
+  const backward_pass *f = context;
+  const int64_t D = f->a->D, R = f->z.R;
+  for (int64_t r = index * R / GROUPS; r < (index + 1) * R / GROUPS; r++)
+    normalise_row(D, f->a->x + r * D, f->a->weights.norm, f->s.mean[r], f->s.inverse[r],
+                  f->normed + r * D);
+}
+
+static int64_t cut_backward(backward_pass *f, char *base) {
+  const mlstm_block_arguments *a = f->a;
+  const mlstm_sizes z = f->z;
+  arena from = {base, 0}, scratch = {0, 0};
+  f->groups = a->B < GROUPS ? a->B : GROUPS;
+  f->p = cut_prepared(&from, a);
+  f->turned_lanes = take(&from, 12 * z.inner);
+  f->turned_c = take(&from, z.ldg * z.inner), f->turned_u = take(&from, z.ldg * z.inner);
+  f->dy = take(&from, z.R * z.ldi), f->y = take(&from, z.R * z.ldi);
+  f->du = take(&from, z.R * z.ldu);
+  f->normed = take(&from, z.R * a->D), f->dnormed = take(&from, z.R * a->D);
+  f->zeros = take(&from, z.ldi);
+  for (int64_t e = 0; e < GROUPS; e++) f->grads[e] = cut_small_grads(&from, a);
+  f->dnorm = take(&from, GROUPS * ROUND_UP(a->D, WIDEST));
+  cut_backward_scratch(&scratch, a);
+  const int64_t gemm_bytes = block_gemm_work(a) * (int64_t)sizeof(float);
+  f->scratch_each = ROUND_UP(scratch.used > gemm_bytes ? scratch.used : gemm_bytes, 64);
+  f->scratch = take_bytes(&from, a->workers * f->scratch_each);
+  return from.used;
+}
+
+XL_API int64_t xl_mlstm_block_backward_bytes(const mlstm_block_arguments *a);
+XL_API int xl_mlstm_block_backward(const mlstm_block_arguments *a);
+
+int64_t xl_mlstm_block_backward_bytes(const mlstm_block_arguments *a) {
+  backward_pass f = {.a = a, .z = sizes_of(a)};
+  return cut_backward(&f, 0);
+}
+
+/* 1 if a gradient is not finite: then some are wrong beyond what they should be */
+int xl_mlstm_block_backward(const mlstm_block_arguments *a) {
+  backward_pass f = {.a = a, .z = sizes_of(a)};
+  arena saved = {a->saved, 0};
+  f.s = cut_saved(&saved, a);
+  cut_backward(&f, a->work);
+  const mlstm_weights *w = &a->weights, *d = &a->dweights;
+  const mlstm_sizes z = f.z;
+  const int64_t each = f.scratch_each / (int64_t)sizeof(float), I = a->I, D = a->D, R = z.R;
+  const int64_t workers = a->workers;
+  float *scratch = (float *)f.scratch;
+
+  prepare_weights(a, f.p);
+  memset(f.zeros, 0, (size_t)z.ldi * sizeof(float));
+  memset(f.turned_lanes, 0, (size_t)(12 * z.inner) * sizeof(float));
+  for (int64_t e = 0; a->S == 4 && e < 3; e++)
+    spread_lanes(I, w->qkv + e * 4 * I, f.turned_lanes + e * 4 * z.inner, z.inner, 1);
+  transpose(z.inner, z.ldg, f.s.fold_c, z.ldg, f.turned_c, z.inner);
+  transpose(z.inner, z.ldg, f.s.fold_u, z.ldg, f.turned_u, z.inner);
+
+  const matrix dout = {a->dout, D, 0};
+  shared_gemm(workers, R, I, D, dout, (matrix){w->down, I, 0}, f.dy, z.ldi, 0, 0, scratch, each);
+  xl_parallel_for((int)f.groups, run_group, &f);
+  add_groups(&f);
+  if (f.groups) write_small_grads(&f);
+  add_rows(R, D, a->dout, D, d->down_bias);
+  add_rows(R, I, f.du, z.ldu, d->up_bias);
+  add_rows(R, I, f.du + z.inner, z.ldu, d->up_bias ? d->up_bias + I : 0);
+
+  if (d->down)
+    shared_gemm(workers, D, I, R, (matrix){a->dout, D, 1}, (matrix){f.y, z.ldi, 0}, d->down, I, 0, 0,
+                scratch, each);
+  xl_parallel_for(GROUPS, renorm_rows, &f);
+  for (int64_t half = 0; half < 2; half++) {
+    const float *du = f.du + half * z.inner, *up = w->up + half * I * D;
+    if (d->up)
+      shared_gemm(workers, I, D, R, (matrix){du, z.ldu, 1}, (matrix){f.normed, D, 0},
+                  d->up + half * I * D, D, 0, 0, scratch, each);
+    shared_gemm(workers, R, D, I, (matrix){du, z.ldu, 0}, (matrix){up, D, 0}, f.dnormed, D,
+                half ? f.dnormed : 0, D, scratch, each);
+  }
+  xl_parallel_for(GROUPS, norm_group, &f);
+  for (int64_t e = 1; e < GROUPS; e++) add(D, f.dnorm, f.dnorm + e * ROUND_UP(D, WIDEST));
+  write(d->norm, D, f.dnorm);
+
+  vf broken = broadcast(0);
+  FOR_VECTORS(i, R * D, left) broken += load_left(a->dx + i, left) * broadcast(0);
+  for (int64_t e = 0; e < a->B * a->H; e++)
+    if (a->dbefore.m && !isfinite(a->dbefore.m[e])) return 1;
+  return sum_lanes(broken) != 0;
+}

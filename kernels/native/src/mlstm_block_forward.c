@@ -1,0 +1,210 @@
+/* The mLSTM block over whole sequences, forward. The passes, R = B * T rows:
+
+   1. norm and up, all rows: one product [R, D] x [D, 2 I]
+   2. each sequence by itself, chunk after chunk, so that what a pass writes the next one finds in
+      the cache: convolution and SiLU, q k v, gates, the cell head by head, head norm, skip, gate
+   3. down and the residual, all rows: one product [R, I] x [I, D] */
+#include "mlstm_block.h"
+
+typedef struct {
+  const mlstm_block_arguments *a;
+  mlstm_sizes z;
+  mlstm_saved s;
+  mlstm_prepared p;
+  float *y, *zeros; /* [R, ldi], [inner] */
+  char *scratch;
+  int64_t scratch_each;
+} forward_pass;
+
+static void norm_rows(int index, int worker, void *context) {
+  (void)worker;
+  const forward_pass *f = context;
+  const mlstm_block_arguments *a = f->a;
+  float *normed = f->y; /* not yet in use; D floats a row */
+  const int64_t each = (f->z.R + a->workers - 1) / a->workers, from = index * each;
+  for (int64_t r = from; r < from + each && r < f->z.R; r++) {
+    row_moments(a->D, a->x + r * a->D, f->s.mean + r, f->s.inverse + r);
+    normalise_row(a->D, a->x + r * a->D, a->weights.norm, f->s.mean[r], f->s.inverse[r],
+                  normed + r * a->D);
+  }
+}
+
+INLINE void convolve_rows(const forward_pass *f, int64_t n, int64_t W, const float *const *back,
+                          float *c, float *gate) {
+  for (int64_t j = 0; j < n; j++)
+    for (int64_t i = 0; i < f->z.inner; i += VW) {
+      const vf p = convolve_at(i, VW, W, back + j * W, f->p.taps, f->z.inner, load(f->p.conv_bias + i));
+      const vf sigmoid = vsigmoid(p);
+      store(gate + j * f->z.ldi + i, sigmoid);
+      store(c + j * f->z.ldi + i, p * sigmoid);
+    }
+}
+
+static void run_heads(const forward_pass *f, mlstm_scratch w, int64_t b, int64_t chunk, int64_t n) {
+  const mlstm_block_arguments *a = f->a;
+  const mlstm_sizes z = f->z;
+  const int64_t t0 = chunk * CHUNK, r0 = b * a->T + t0, size = z.head.Kp;
+  const int odd = size > z.K;
+  for (int64_t head = 0; head < a->H; head++) {
+    const int64_t X = b * a->H + head;
+    const float *gates = f->s.gates + r0 * z.ldg + head;
+    chunk_record *record = f->s.records + X * z.N + chunk;
+    chunk_gates(n, t0, gates, gates + a->H, z.ldg, a->reset ? a->reset + r0 : 0,
+                a->exponential != 0, 1.0f / sqrtf((float)z.K), f->s.runs + X, record);
+    rows part[3];
+    for (int64_t e = 0; e < 3; e++) {
+      part[e] = (rows){w.qkv + e * CHUNK * z.ldi + head * z.K, z.ldi};
+      if (odd) part[e] = copy_head(n, z.K, size, part[e], w.tiles + e * CHUNK * z.pad);
+    }
+    float *h = f->s.h + r0 * z.ldi + head * z.K, *to = odd ? w.tiles + 3 * CHUNK * z.pad : h;
+    chunk_forward(n, size, size, part[0], part[1], part[2], record, kept_C(z, f->s, X, chunk),
+                  kept_n(z, f->s, X, chunk), to, odd ? size : z.ldi, kept_C(z, f->s, X, chunk + 1),
+                  kept_n(z, f->s, X, chunk + 1), w.chunk);
+    for (int64_t r = 0; odd && r < n; r++)
+      memcpy(h + r * z.ldi, to + r * size, (size_t)z.K * sizeof(float));
+  }
+}
+
+/* y = (norm(h) * weight + skip * c) * silu(z) */
+INLINE void gate_rows(const forward_pass *f, int64_t r0, int64_t n, const float *c, int64_t ldc,
+                      int whole) {
+  const mlstm_sizes z = f->z;
+  for (int64_t r = r0; r < r0 + n; r++, c += ldc) {
+    float *mean = f->s.h_mean + r * f->a->H, *inverse = f->s.h_inverse + r * f->a->H;
+    for (int64_t head = 0; head < f->a->H; head++) {
+      const int64_t at = head * z.K;
+      const float *h = f->s.h + r * z.ldi + at, *gate = f->s.up + r * z.ldu + z.inner + at;
+      row_moments(z.K, h, mean + head, inverse + head);
+      FOR_VECTORS(i, z.K, more) {
+        const int64_t left = whole ? VW : more;
+        const vf normed = (load_left(h + i, left) - broadcast(mean[head])) * broadcast(inverse[head]);
+        const vf skipped = load_left(f->p.skip + at + i, left) * load_left(c + at + i, left);
+        const vf x = load_left(gate + i, left);
+        const vf y = normed * load_left(f->p.head_norm + at + i, left) + skipped;
+        store_left(f->y + r * z.ldi + at + i, y * x * vsigmoid(x), left);
+      }
+    }
+  }
+}
+
+static void run_sequence(int index, int worker, void *context) {
+  const forward_pass *f = context;
+  const mlstm_block_arguments *a = f->a;
+  const mlstm_sizes z = f->z;
+  arena from = {f->scratch + worker * f->scratch_each, 0};
+  const mlstm_scratch w = cut_scratch(&from, a);
+  const int64_t b = index, state = z.K * z.K;
+  for (int64_t X = b * a->H; X < (b + 1) * a->H; X++) {
+    const float *C = a->before.C ? a->before.C + X * state : 0, *n = C ? a->before.n + X * z.K : 0;
+    f->s.first[X] = f->s.runs[X] = begin_gates(z.K, z.K, C, n, C ? a->before.m + X : 0);
+    if (C) state_in(z.head, C, n, kept_C(z, f->s, X, 0), kept_n(z, f->s, X, 0));
+  }
+  const float *u = f->s.up + b * a->T * z.ldu;
+  const float *past = conv_past(a, w, b);
+  const uint8_t *reset = a->reset ? a->reset + b * a->T : 0;
+  int64_t reach = past ? a->W - 1 : -1;
+  for (int64_t chunk = 0; chunk < z.N; chunk++) {
+    const int64_t t0 = chunk * CHUNK, n = a->T - t0 < CHUNK ? a->T - t0 : CHUNK, r0 = b * a->T + t0;
+    const float *c = u + t0 * z.ldu;
+    int64_t ldc = z.ldu;
+    if (a->W) {
+      float *conv = f->s.conv + r0 * z.ldi, *gate = f->s.gate_of_conv + r0 * z.ldi;
+      reach = look_back(n, t0, a->W, reset, reach, u, z.ldu, past, z.inner, f->zeros, w.back);
+      if (a->W == 4) convolve_rows(f, n, 4, w.back, conv, gate);
+      else convolve_rows(f, n, a->W, w.back, conv, gate);
+      c = conv, ldc = z.ldi;
+    }
+    make_qkv(a, f->p, n, c, ldc, u + t0 * z.ldu, z.ldu, w.qkv);
+    float *gates = f->s.gates + r0 * z.ldg;
+    const int64_t G = ROUND_UP(2 * a->H, VW);
+    product(n, G, z.inner, (strided){c, ldc, 1}, WHOLE, f->s.fold_c, z.ldg, gates, z.ldg,
+            f->s.fold_bias, 0, 1);
+    product(n, G, z.inner, (strided){u + t0 * z.ldu, z.ldu, 1}, WHOLE, f->s.fold_u, z.ldg, gates,
+            z.ldg, gates, z.ldg, 1);
+    run_heads(f, w, b, chunk, n);
+    if (z.K % VW) gate_rows(f, r0, n, c, ldc, 0);
+    else gate_rows(f, r0, n, c, ldc, 1);
+  }
+  if (a->W)
+    conv_state_after(a->T, a->I, a->W, reach, u, z.ldu, past, z.inner,
+                     a->after.conv + b * (a->W - 1) * a->I);
+  for (int64_t X = b * a->H; X < (b + 1) * a->H; X++) {
+    state_out(z.head, kept_C(z, f->s, X, z.N), kept_n(z, f->s, X, z.N), a->after.C + X * state,
+              a->after.n + X * z.K);
+    a->after.m[X] = f->s.runs[X].m == NOTHING ? 0 : (float)f->s.runs[X].m;
+  }
+}
+
+/* 0 if all of x is finite, else a NaN */
+static float not_finite(int64_t n, const float *x) {
+  vf sum = broadcast(0);
+  FOR_VECTORS(i, n, left) sum += load_left(x + i, left) * broadcast(0);
+  return sum_lanes(sum);
+}
+
+static int64_t cut_forward(forward_pass *f, char *base) {
+  const mlstm_block_arguments *a = f->a;
+  arena from = {base, 0}, scratch = {0, 0};
+  const int64_t y = f->z.R * f->z.ldi, normed = f->z.R * a->D;
+  f->p = cut_prepared(&from, a);
+  f->zeros = take(&from, f->z.inner);
+  f->y = take(&from, y > normed ? y : normed);
+  cut_scratch(&scratch, a);
+  const int64_t gemm_bytes = block_gemm_work(a) * (int64_t)sizeof(float);
+  f->scratch_each = ROUND_UP(scratch.used > gemm_bytes ? scratch.used : gemm_bytes, 64);
+  f->scratch = take_bytes(&from, a->workers * f->scratch_each);
+  return from.used;
+}
+
+XL_API int64_t xl_mlstm_block_saved_bytes(const mlstm_block_arguments *a);
+XL_API int64_t xl_mlstm_block_forward_bytes(const mlstm_block_arguments *a);
+XL_API int xl_mlstm_block_forward(const mlstm_block_arguments *a);
+
+int64_t xl_mlstm_block_saved_bytes(const mlstm_block_arguments *a) {
+  arena from = {0, 0};
+  cut_saved(&from, a);
+  return from.used;
+}
+
+int64_t xl_mlstm_block_forward_bytes(const mlstm_block_arguments *a) {
+  forward_pass f = {.a = a, .z = sizes_of(a)};
+  return cut_forward(&f, 0);
+}
+
+/* 1 if something is not finite: results are then wrong beyond what they should be */
+int xl_mlstm_block_forward(const mlstm_block_arguments *a) {
+  forward_pass f = {.a = a, .z = sizes_of(a)};
+  arena saved = {a->saved, 0};
+  f.s = cut_saved(&saved, a);
+  cut_forward(&f, a->work);
+  const mlstm_weights *w = &a->weights;
+  const mlstm_sizes z = f.z;
+  const int64_t each = f.scratch_each / (int64_t)sizeof(float), I = a->I, D = a->D;
+  float *scratch = (float *)f.scratch;
+
+  prepare_weights(a, f.p);
+  memset(f.zeros, 0, (size_t)z.inner * sizeof(float));
+  fold_gates(a, f.s.fold_c, f.s.fold_u, f.s.fold_bias);
+  xl_parallel_for((int)a->workers, norm_rows, &f);
+  for (int64_t half = 0; half < 2; half++) {
+    const float *bias = w->up_bias ? w->up_bias + half * I : 0;
+    shared_gemm(a->workers, z.R, I, D, (matrix){f.y, D, 0}, (matrix){w->up + half * I * D, D, 1},
+                f.s.up + half * z.inner, z.ldu, bias, 0, scratch, each);
+  }
+  clear_ends(z.R, I, z.inner, f.s.up, z.ldu);
+  clear_ends(z.R, I, z.inner, f.s.up + z.inner, z.ldu);
+  xl_parallel_for((int)a->B, run_sequence, &f);
+  shared_gemm(a->workers, z.R, D, I, (matrix){f.y, z.ldi, 0}, (matrix){w->down, I, 1}, a->out, D,
+              a->x, D, scratch, each);
+  for (int64_t r = 0; w->down_bias && r < z.R; r++)
+    for (int64_t i = 0; i < D; i++) a->out[r * D + i] += w->down_bias[i];
+
+  float broken = not_finite(z.R * D, a->out);
+  const int64_t X = a->B * a->H;
+  broken += not_finite(X * z.K * z.K, a->after.C) + not_finite(X * z.K, a->after.n);
+  broken += not_finite(X, a->after.m);
+  if (a->W) broken += not_finite(a->B * (a->W - 1) * I, a->after.conv);
+  for (int64_t e = 0; e < X; e++)
+    if (f.s.runs[e].broken) return 1;
+  return broken != 0;
+}

@@ -1,0 +1,125 @@
+"""The sLSTM block as a function on tensors: everything around the cell, in operations of torch."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from xlstm_rl.kernels.dispatch import causal_conv1d, causal_conv1d_step, slstm, slstm_step
+from xlstm_rl.kernels.layers import (
+    block_diagonal_linear,
+    gated_feed_forward,
+    head_norm,
+    layer_norm,
+)
+
+State = tuple[Tensor, ...]
+Convolve = Callable[..., tuple[Tensor, Tensor]]
+Cell = Callable[..., tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]]
+
+
+class SLSTMBlockWeights(NamedTuple):
+    """Of a block of width D, H heads of size S, W taps and hidden width F."""
+
+    norm: Tensor
+    """``[D]``."""
+    conv: Tensor | None
+    """``[D, W]``; ``None``: no convolution."""
+    conv_bias: Tensor | None
+    """``[D]``."""
+    input: Tensor
+    """``[4, H, S (from), S (to)]``, gates in the order i, f, z, o."""
+    R: Tensor
+    """``[4, H, S (from), S (to)]``."""
+    b: Tensor
+    """``[4, H, S]``."""
+    head_norm: Tensor
+    """``[D]``."""
+    feed_forward_norm: Tensor | None
+    """``[D]``; ``None``: no feed-forward."""
+    up: Tensor | None
+    """``[2 F, D]``: the gate, then what it is multiplied by."""
+    up_bias: Tensor | None
+    """``[2 F]``."""
+    down: Tensor | None
+    """``[D, F]``."""
+    down_bias: Tensor | None
+    """``[D]``."""
+
+
+class SLSTMBlockOptions(NamedTuple):
+    """What is not a weight."""
+
+    num_heads: int
+    activation: str = "gelu"
+    """Of the gate of the feed-forward."""
+    forget_gate: str = "sigmoid"
+    backend: str = "auto"
+    """Of the cell and the convolution."""
+
+
+def slstm_block(
+    x: Tensor,
+    reset: Tensor | None,
+    state: State | None,
+    weights: SLSTMBlockWeights,
+    options: SLSTMBlockOptions,
+) -> tuple[Tensor, State]:
+    """Run the block over x ``[B, T, D]`` with reset ``[B, T]``.
+
+    Returns:
+        ``[B, T, D]`` and the state: that of the convolution, if there is one, and h, c, n, m.
+    """
+    convolve = partial(causal_conv1d, backend=options.backend)
+    cell = partial(slstm, forget_gate=options.forget_gate, backend=options.backend)
+    return _run(x, reset, state, weights, options, convolve, cell)
+
+
+def slstm_block_step(
+    x: Tensor,
+    reset: Tensor | None,
+    state: State | None,
+    weights: SLSTMBlockWeights,
+    options: SLSTMBlockOptions,
+    inplace: bool = False,
+) -> tuple[Tensor, State]:
+    """Run one step of the block, x ``[B, D]``, with ``inplace`` into the given state."""
+    gate, backend = options.forget_gate, options.backend
+    convolve = partial(causal_conv1d_step, backend=backend, inplace=inplace)
+    cell = partial(slstm_step, forget_gate=gate, backend=backend, inplace=inplace)
+    y, new = _run(x, reset, state, weights, options, convolve, cell)
+    if inplace and state is not None and new[0] is not state[0]:
+        # under autocast the convolution worked on a copy in another dtype
+        new = (state[0].copy_(new[0]), *new[1:])
+    return y, new
+
+
+def _run(
+    x: Tensor,
+    reset: Tensor | None,
+    state: State | None,
+    w: SLSTMBlockWeights,
+    options: SLSTMBlockOptions,
+    convolve: Convolve,
+    cell: Cell,
+) -> tuple[Tensor, State]:
+    """Do what a sequence and a step have in common: everything but the two kernels."""
+    lead, heads = x.shape[:-1], options.num_heads
+    u = layer_norm(x, w.norm)
+    conv_state: State = ()
+    if w.conv is not None:
+        old = None if state is None else state[0].to(u.dtype)
+        c, new = convolve(u, w.conv, w.conv_bias, reset, old, activation="silu")
+        conv_state = (new,)
+    else:
+        c = u
+    gates = block_diagonal_linear(torch.cat([c, c, u, u], -1), w.input.flatten(0, 1))
+    gates = gates.view(*lead, 4, heads, x.shape[-1] // heads)
+    h, after = cell(gates, w.R, w.b, reset, None if state is None else state[-4:])
+    x = x + head_norm(h, w.head_norm)
+    if w.up is not None and w.down is not None:
+        v = layer_norm(x, w.feed_forward_norm)
+        x = x + gated_feed_forward(v, w.up, w.up_bias, w.down, w.down_bias, options.activation)
+    return x, (*conv_state, *after)
