@@ -86,27 +86,32 @@ def covers(
 
     ``x [B, T, D]`` or ``[B, D]`` is float32 on the CPU.
     """
-    B, D = x.shape[0], x.shape[-1]
-    size = D // heads
-    matrices, vector, of_state = (4, heads, size, size), (D,), (B, heads, size)
     taps = 0 if weights.conv is None else weights.conv.shape[-1]
     hidden = 0 if weights.down is None else weights.down.shape[-1]
-    shapes: tuple[tuple[int, ...], ...] = (
-        *(vector, (D, taps), vector, matrices, matrices, (4, heads, size), vector),
-        *(vector, (2 * hidden, D), (2 * hidden,), (D, hidden), vector),
-    )
-    tensors: tuple[Tensor | None, ...] = weights
-    if state is not None:
-        tensors += state
-        shapes += ((B, taps - 1, D),) * (taps > 0) + (of_state,) * 4
+    shapes = _shapes(x.shape[0], x.shape[-1], heads, taps, hidden)
     if reset is not None and not (
         reset.dtype is torch.bool and reset.is_cpu and reset.shape == x.shape[:-1]
     ):
         return False
-    for t, shape in zip(tensors, shapes, strict=True):
+    if state is not None and len(state) != len(shapes) - len(weights):
+        return False
+    for t, shape in zip((*weights, *(state or ())), shapes, strict=False):
         if t is not None and not (t.shape == shape and t.dtype is torch.float32 and t.is_cpu):
             return False
-    return D == heads * size
+    return x.shape[-1] % heads == 0
+
+
+@functools.lru_cache(1024)
+def _shapes(B: int, D: int, heads: int, taps: int, hidden: int) -> tuple[tuple[int, ...], ...]:
+    """Of the weights, then of the state."""
+    size = D // heads
+    matrices, vector = (4, heads, size, size), (D,)
+    return (
+        *(vector, (D, taps), vector, matrices, matrices, (4, heads, size), vector),
+        *(vector, (2 * hidden, D), (2 * hidden,), (D, hidden), vector),
+        *((B, taps - 1, D),) * (taps > 0),
+        *((B, heads, size),) * 4,
+    )
 
 
 def sizes_of(

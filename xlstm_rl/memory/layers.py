@@ -1,10 +1,19 @@
 """What both blocks are built of: norm, gated feed-forward, initial weights."""
 
 import math
+from typing import Any
 
 from torch import Tensor, nn
 
 from xlstm_rl.kernels.layers import NORM_EPS, gated_feed_forward, layer_norm
+
+
+def parameter(module: Any, name: str) -> Any:
+    """Return a parameter by its name: a third of the time of an attribute, and acting has many."""
+    try:
+        return module._parameters[name]
+    except KeyError:  # computed, as parametrizations do
+        return getattr(module, name)
 
 
 class LayerNorm(nn.LayerNorm):

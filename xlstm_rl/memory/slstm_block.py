@@ -14,7 +14,13 @@ from xlstm_rl.kernels.slstm.block import (
 )
 from xlstm_rl.memory.base import StateTensors
 from xlstm_rl.memory.config import XLSTMConfig
-from xlstm_rl.memory.layers import GatedFeedForward, LayerNorm, conv_init_, small_init_
+from xlstm_rl.memory.layers import (
+    GatedFeedForward,
+    LayerNorm,
+    conv_init_,
+    parameter,
+    small_init_,
+)
 
 
 class SLSTMBlock(nn.Module):
@@ -106,18 +112,20 @@ class SLSTMBlock(nn.Module):
         return slstm_block_step(x, reset, tensors, weights, options, inplace)
 
     def _weights(self) -> SLSTMBlockWeights:
-        conv, ff_norm, ff = self.conv_window > 0, self.feed_forward_norm, self.feed_forward
+        of, conv = self._modules, self.conv_window > 0
+        ff_norm, ff = of.get("feed_forward_norm"), of.get("feed_forward")
+        up, down = (None, None) if ff is None else (ff._modules["up"], ff._modules["down"])
         return SLSTMBlockWeights(
-            self.norm.weight,
-            self.conv_weight if conv else None,
-            self.conv_bias if conv else None,
-            self.input_weight,
-            self.recurrent_weight,
-            self.gate_bias,
-            self.head_norm_weight,
-            None if ff_norm is None else ff_norm.weight,
-            None if ff is None else ff.up.weight,
-            None if ff is None else ff.up.bias,
-            None if ff is None else ff.down.weight,
-            None if ff is None else ff.down.bias,
+            parameter(of["norm"], "weight"),
+            parameter(self, "conv_weight") if conv else None,
+            parameter(self, "conv_bias") if conv else None,
+            parameter(self, "input_weight"),
+            parameter(self, "recurrent_weight"),
+            parameter(self, "gate_bias"),
+            parameter(self, "head_norm_weight"),
+            None if ff_norm is None else parameter(ff_norm, "weight"),
+            None if up is None else parameter(up, "weight"),
+            None if up is None else parameter(up, "bias"),
+            None if down is None else parameter(down, "weight"),
+            None if down is None else parameter(down, "bias"),
         )

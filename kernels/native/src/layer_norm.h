@@ -29,6 +29,7 @@ INLINE void normalise_row(int64_t n, const float *x, const float *weight, float 
 /* dx += the gradient through the norm of dy; dweight += dy times the normed x */
 INLINE void normalise_row_backward(int64_t n, const float *x, const float *weight, float mean,
                                    float inverse, const float *dy, float *dx, float *dweight) {
+  if (n == 1) return; /* a number is its own mean: what is left would be rounding, times 1 / sqrt(eps) */
   const vf m = broadcast(mean), s = broadcast(inverse);
   vf sum = broadcast(0), along = broadcast(0);
   FOR_VECTORS(i, n, left) {
