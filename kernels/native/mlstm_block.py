@@ -243,7 +243,9 @@ def _backward_op(
     except _NotFiniteError:
         found = None
     if found is None:
-        found = pull_back(_equations, tuple(inputs[_NUM_TENSORS:]), tuple(inputs[:_NUM_TENSORS]), given)
+        found = pull_back(
+            _equations, tuple(inputs[_NUM_TENSORS:]), tuple(inputs[:_NUM_TENSORS]), given
+        )
     return [g for g in found if g is not None]
 
 
@@ -284,7 +286,9 @@ def _backward_of_op(ctx: Any, grads: list[Tensor]) -> tuple[Any, ...]:
     x, reset, *rest = ctx.saved_tensors
     state, each = rest[: ctx.num_state], iter(rest[ctx.num_state :])
     weights = [next(each) if given else None for given in ctx.given]
-    dx, *found = _backward_op(x, reset, state, weights, *ctx.options, [g.contiguous() for g in grads])
+    dx, *found = _backward_op(
+        x, reset, state, weights, *ctx.options, [g.contiguous() for g in grads]
+    )
     each = iter(found[ctx.num_state :])
     dweights = [next(each) if given else None for given in ctx.given]
     return dx, None, found[: ctx.num_state], dweights, None, None

@@ -13,7 +13,7 @@ from xlstm_rl.kernels.native.library import num_threads
 from xlstm_rl.kernels.native.mlstm_block import STATE, covers
 from xlstm_rl.kernels.native.workspace import scratch
 
-_Arguments = struct(
+Arguments = struct(
     "mlstm_step_arguments",
     "B D I H W S exponential workers",
     " ".join(
@@ -70,7 +70,7 @@ def run_mlstm_block_step(
     exponential = options.forget_gate == "exponential"
     sizes = (B, D, I, H, W, S, exponential, num_threads())
     with scratch(_work(sizes)) as work:
-        run("xl_mlstm_block_step", _Arguments(*sizes, *pointers, work))
+        run("xl_mlstm_block_step", Arguments(*sizes, *pointers, work))
     if inplace:
         note_overwritten(after)
     return out, after
@@ -78,4 +78,4 @@ def run_mlstm_block_step(
 
 @functools.lru_cache(1024)
 def _work(sizes: tuple[int, ...]) -> int:
-    return bytes_for("xl_mlstm_block_step_bytes", _Arguments(*sizes))
+    return bytes_for("xl_mlstm_block_step_bytes", Arguments(*sizes))

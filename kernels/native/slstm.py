@@ -29,7 +29,9 @@ _NUM_OUTPUTS = 5
 _GATES, _STATES = 5, 3  # floats that are saved of every element and step, and of one step more
 
 _Forward = struct(
-    "_Forward", "B T H D exponential", "x convolved normed weight R b reset h0 c0 n0 m0 y hT cT nT mT saved work"
+    "_Forward",
+    "B T H D exponential",
+    "x convolved normed weight R b reset h0 c0 n0 m0 y hT cT nT mT saved work",
 )
 _Backward = struct(
     "_Backward",

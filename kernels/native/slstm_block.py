@@ -191,7 +191,11 @@ def _arguments(inputs: tuple[Any, ...]) -> tuple[Any, SLSTMBlockWeights, tuple[i
     x = held[0]
     assert x is not None
     B, T, D = x.shape
-    return held[:_FIRST_WEIGHT], weights, sizes_of(B, T, D, weights, *inputs[_NUM_TENSORS:_NUM_INPUTS])
+    return (
+        held[:_FIRST_WEIGHT],
+        weights,
+        sizes_of(B, T, D, weights, *inputs[_NUM_TENSORS:_NUM_INPUTS]),
+    )
 
 
 def _equations(*inputs: Any) -> tuple[Tensor, ...]:

@@ -51,9 +51,7 @@ class GatedFeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map x [..., D] to [..., D]."""
         up, down = self.up, self.down
-        return gated_feed_forward(
-            x, up.weight, up.bias, down.weight, down.bias, self.activation
-        )
+        return gated_feed_forward(x, up.weight, up.bias, down.weight, down.bias, self.activation)
 
 
 def small_init_(weight: Tensor, width: int) -> None:

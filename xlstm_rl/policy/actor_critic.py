@@ -14,6 +14,7 @@ from xlstm_rl.policy.actions.distributions import make_distribution
 from xlstm_rl.policy.auxiliary.inputs import ACTION_MASK, auxiliary_sizes
 from xlstm_rl.policy.config import PolicyConfig
 from xlstm_rl.policy.encoders.encoder import make_encoder, make_mlp, orthogonal
+from xlstm_rl.policy.native_step import NativeStep
 
 MEMORY, CRITIC_MEMORY = "memory", "critic_memory"
 """Keys of the memories in a policy's state; the second where the critic has a memory of its own."""
@@ -100,6 +101,7 @@ class ActorCritic(nn.Module):
             self.log_std = nn.Parameter(self.distribution.initial_free())
         self.action_head = Head(memory.width, num_outputs, policy, gain=0.01)
         self.value_head = Head(memory.width, 1, policy, gain=1.0)
+        self._native_step = NativeStep()
 
     def memories(self, critic: bool = True) -> dict[str, Memory]:
         """Return the memories by name, in the order of their tensors in the state.
@@ -226,10 +228,18 @@ class ActorCritic(nn.Module):
     ) -> tuple[Tensor, Tensor, StateTensors, StateTensors]:
         """Run the actor's branch: distribution parameters, its features, its state, the rest."""
         split = len(self.trunk.memory.state_keys)
-        features, after = run(
-            self.trunk.memory, self.trunk.encoder(observation), tensors[:split], reset
-        )
-        params = _at_least_float32(self.action_head(features))
+        found = None
+        if run is not _run_sequence:
+            found = self._native_step(
+                *(self.trunk, self.action_head, observation, tensors[:split], reset),
+                inplace=run is _run_step_in_place,
+            )
+        if found is None:
+            x = self.trunk.encoder(observation)
+            features, after = run(self.trunk.memory, x, tensors[:split], reset)
+            params = _at_least_float32(self.action_head(features))
+        else:
+            params, features, after = found
         mask = None if isinstance(observation, Tensor) else observation.get(ACTION_MASK)
         if mask is not None:
             params = params.clamp(min=LEAST_LOGIT).masked_fill(~mask, MASKED_LOGIT)
