@@ -9,9 +9,11 @@ from types import TracebackType
 import numpy as np
 from typing_extensions import Self
 
+from xlstm_rl.agents.config import CheckpointConfig
 from xlstm_rl.agents.device import torch_threads
 from xlstm_rl.agents.setup import AgentSetup
 from xlstm_rl.collection.collector import Rollout
+from xlstm_rl.config import ConfigError
 from xlstm_rl.envs.faults.processes import close
 
 _CLOCK_TICK = 1e-9
@@ -54,13 +56,16 @@ class RecurrentAgent(AgentSetup):
             horizon: the number of steps done at which schedules reach their end, for this call.
 
         Raises:
-            ConfigError: a number of steps is not an integer >= 1.
+            ConfigError: a number of steps is not an integer >= 1, or checkpoints are asked for
+                and there is no run folder.
             TrainingError: a loss, an observation or a reward is not finite.
         """
         steps = self.config.total_steps if total_steps is None else total_steps
         rollouts = self._budget.start(self.steps_done, steps, horizon)
         with torch_threads(self.config.threads):
             self._run.open_logger()
+            if self.run_dir is None:
+                self._refuse_checkpoints()
             if self._collector is None:
                 self._collector = self._make_collector()
             for _ in range(rollouts):
@@ -80,6 +85,15 @@ class RecurrentAgent(AgentSetup):
                     break
             self._checkpoint()
         return self
+
+    def _refuse_checkpoints(self) -> None:
+        """Refuse to train without the folder that checkpoints were asked for in."""
+        every = self.config.checkpoint.every_steps
+        if every not in (0, CheckpointConfig().every_steps):
+            raise ConfigError(
+                f"checkpoint.every_steps={every}: without a run folder no checkpoint is written; "
+                "give run_dir, or a logger, which has one"
+            )
 
     def _checkpoint_is_due(self) -> bool:
         """Return whether the last rollout crossed a multiple of `checkpoint.every_steps`."""
