@@ -1,8 +1,8 @@
 """Compile the native backend without a warning, and run its tests under gcc's sanitizers.
 
-AddressSanitizer and UBSan are compiled into the library of every target that this CPU runs, and the
-tests of `tests/kernels/native` (or those that are named) run on each. The usual library is put back
-at the end. Where there are clang and a compiler for 64-bit ARM, they are tried too.
+AddressSanitizer and UBSan are compiled into libraries of every target that this CPU runs, in a
+folder of their own, and the tests of `tests/kernels/native` (or those that are named) run on each.
+Where there are clang and a compiler for 64-bit ARM, they are tried too.
 
 Usage: check_native.py [TEST...]
 """
@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from xlstm_rl.kernels.native.compilation import SANITIZE, BuildError, build
+from xlstm_rl.kernels.native.compilation import SANITIZE, BuildError, build, find_compiler
 from xlstm_rl.kernels.native.library import cpu_targets
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,32 +25,36 @@ OTHER_COMPILERS = {"clang": None, "aarch64-linux-gnu-gcc": "aarch64"}
 def main() -> None:
     """Run all checks; exit with status 1 if any fails."""
     tests = sys.argv[1:] or ["tests/kernels/native"]
-    failed = []
-    try:
-        build(extra=("-Werror", *SANITIZE))
-        for target in cpu_targets():
-            print(f"sanitizers, {target}:", flush=True)
-            if run_tests(target, tests):
-                failed.append(f"the tests under the sanitizers, {target}")
-        build(extra=("-Werror",))
-    except BuildError as error:
-        failed.append(str(error))
+    failed: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            build(Path(folder), ("-Werror", *SANITIZE))
+        except BuildError as error:
+            failed.append(str(error))
+        else:
+            failed += [
+                f"the tests under the sanitizers, {target}"
+                for target in cpu_targets()
+                if run_tests(target, tests, folder)
+            ]
     failed += try_other_compilers()
     for failure in failed:
         print(f"error: {failure}")
     sys.exit(1 if failed else 0)
 
 
-def run_tests(target: str, tests: list[str]) -> int:
+def run_tests(target: str, tests: list[str], folder: str) -> int:
     """Run tests with the sanitized library of a target and return pytest's status."""
+    print(f"sanitizers, {target}:", flush=True)
     asan = subprocess.run(
-        [os.environ.get("CC") or "gcc", "-print-file-name=libasan.so"],
+        [*find_compiler(), "-print-file-name=libasan.so"],
         capture_output=True,
         text=True,
         check=True,
     ).stdout.strip()
     environment = {
         "XLSTM_RL_NATIVE": target,
+        "XLSTM_RL_NATIVE_FOLDER": folder,
         "LD_PRELOAD": asan,  # before the interpreter, which was compiled without it
         "ASAN_OPTIONS": "detect_leaks=0",  # the interpreter's and torch's own
         "UBSAN_OPTIONS": "print_stacktrace=1",

@@ -1,6 +1,7 @@
 """The compiled library: found, checked and loaded once, when it is first asked for.
 
-`XLSTM_RL_NATIVE=0` leaves it alone, `XLSTM_RL_NATIVE=avx2` (or another target) takes that one.
+`XLSTM_RL_NATIVE=0` leaves it alone, `XLSTM_RL_NATIVE=avx2` (or another target) takes that one, and
+`XLSTM_RL_NATIVE_FOLDER` is where it lies, if not beside this file.
 """
 
 import ctypes
@@ -8,6 +9,7 @@ import functools
 import os
 import platform
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -106,13 +108,18 @@ def cpu_targets() -> tuple[str, ...]:
     )
 
 
+def folder() -> Path:
+    """Where the libraries are looked for."""
+    return Path(os.environ.get("XLSTM_RL_NATIVE_FOLDER") or compilation.HERE)
+
+
 def load(name: str) -> ctypes.CDLL:
     """Load the library of a target.
 
     Raises:
         NotLoadedError: it is missing, broken, or of another version.
     """
-    path = compilation.library_path(name)
+    path = compilation.library_path(name, folder())
     if not path.exists():
         raise NotLoadedError(
             f"it was not built when the package was installed ({path.name} is missing, perhaps for "

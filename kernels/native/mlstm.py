@@ -112,7 +112,11 @@ def _forward(inputs: tuple[Any, ...]) -> tuple[tuple[Tensor, ...], Tensor]:
 def _backward(inputs: tuple[Any, ...], h: Tensor, saved: Tensor, grads: Any) -> Grads | None:
     """The gradients of all inputs; ``None`` where one of them is not finite."""
     sizes, held = _sizes(inputs)
-    found = [None if t is None else torch.empty_like(t) for t in held]
+    wanted = [True] * 5 + [False] + [any(t is not None and t.requires_grad for t in inputs[6:9])] * 3
+    found = [
+        torch.empty_like(t) if wish and t is not None else None
+        for wish, t in zip(wanted, held, strict=True)
+    ]
     found.pop(5)  # of reset
     given = (*held, h, None, None, None, *map(contiguous, grads), *found)
     arguments = _Arguments(*sizes, *map(pointer, given))

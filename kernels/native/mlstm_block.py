@@ -5,7 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xlstm_rl.kernels.autograd import Grads, differentiable, keep, pull_back, wants_gradient
+from xlstm_rl.kernels.autograd import (
+    Grads,
+    differentiable,
+    keep,
+    pull_back,
+    refuse_forward_mode,
+    wants_gradient,
+)
 from xlstm_rl.kernels.mlstm.block import (
     MLSTMBlockOptions,
     MLSTMBlockWeights,
@@ -85,7 +92,7 @@ def run_mlstm_block(
     before = (None,) * 4 if state is None else state if conv else (None, *state)
     inputs = (x, reset, *before, *weights, options.num_heads, options.forget_gate)
     if torch.compiler.is_compiling():
-        outputs = _op(x, reset, list(state or ()), list(weights), *inputs[_NUM_TENSORS:])
+        outputs = _op(*inputs)
         return outputs[0], tuple(outputs[1:])
     try:
         if wants_gradient(*inputs):
@@ -149,11 +156,13 @@ def _backward(inputs: tuple[Any, ...], saved: Any, grads: Grads) -> Grads | None
     """The gradients of all inputs; ``None`` where one of them is not finite."""
     sizes, held = _sizes(inputs)
     make = torch.empty_like if sizes[0] else torch.zeros_like
+    # of the state all or none; of no reset, whose dtype has no gradients
+    wanted = [t is not None and t.requires_grad for t in inputs[:_NUM_TENSORS]]
+    wanted[0] = True
+    wanted[2:_FIRST_WEIGHT] = [any(wanted[2:_FIRST_WEIGHT])] * len(STATE)
     found = [
-        make(t) if t is not None and (n < _FIRST_WEIGHT or inputs[n].requires_grad) else None
-        for n, t in enumerate(held)
+        make(t) if wish and t is not None else None for wish, t in zip(wanted, held, strict=True)
     ]
-    found[1] = None  # reset
     dout, *dafter = map(contiguous, grads)
     dout = torch.zeros_like(inputs[0]) if dout is None else dout
     dx, _, *others = found
@@ -183,17 +192,17 @@ def _reordered(held: list[Tensor | None]) -> list[Tensor | None]:
     return [*held[:2], *held[_FIRST_WEIGHT:], *held[2:_FIRST_WEIGHT]]
 
 
-@torch.library.custom_op("xlstm_rl::mlstm_block", mutates_args=())
-def _op(
-    x: Tensor,
-    reset: Tensor | None,
-    state: list[Tensor],
-    weights: list[Tensor | None],
-    num_heads: int,
-    forget_gate: str,
-) -> list[Tensor]:
-    """``out`` and the state behind it."""
-    inputs = _flat(x, reset, state, weights, num_heads, forget_gate)
+_INPUTS = ", ".join(
+    (
+        *("Tensor x", "Tensor? reset", *(f"Tensor? {name}_0" for name in STATE)),
+        *(f"Tensor? w_{name}" for name in MLSTMBlockWeights._fields),
+        *("int num_heads", "str forget_gate"),
+    )
+)
+
+
+@refuse_forward_mode
+def _run_op(*inputs: Any) -> list[Tensor]:
     try:
         outputs = _forward(inputs)[0]
     except _NotFiniteError:
@@ -201,97 +210,70 @@ def _op(
     return [t for t in outputs if t is not None]
 
 
+_op = torch.library.custom_op(
+    "xlstm_rl::native_mlstm_block",
+    _run_op,
+    mutates_args=(),
+    schema=f"({_INPUTS}) -> Tensor[]",
+)
+"""``out`` and the state behind it."""
+
+
 @_op.register_fake
-def _(
-    x: Tensor,
-    reset: Tensor | None,
-    state: list[Tensor],
-    weights: list[Tensor | None],
-    num_heads: int,
-    forget_gate: str,
-) -> list[Tensor]:
-    w = MLSTMBlockWeights(*weights)  # type: ignore[arg-type]
+def _(*inputs: Any) -> list[Tensor]:
+    x, H = inputs[0], inputs[_NUM_TENSORS]
+    w = MLSTMBlockWeights(*inputs[_FIRST_WEIGHT:_NUM_TENSORS])
     B, I = x.shape[0], w.skip.shape[0]
-    K = I // num_heads
-    shapes = [(B, num_heads, K, K), (B, num_heads, K), (B, num_heads)]
+    shapes: list[Any] = [(B, H, I // H, I // H), (B, H, I // H), (B, H)]
     if w.conv is not None:
         shapes.insert(0, (B, w.conv.shape[1] - 1, I))
-    return [torch.empty_like(x), *(x.new_empty(s) for s in shapes)]
+    return [x.new_empty(x.shape), *(x.new_empty(shape) for shape in shapes)]
 
 
-@torch.library.custom_op("xlstm_rl::mlstm_block_backward", mutates_args=())
-def _backward_op(
-    x: Tensor,
-    reset: Tensor | None,
-    state: list[Tensor],
-    weights: list[Tensor | None],
-    num_heads: int,
-    forget_gate: str,
-    grads: list[Tensor],
-) -> list[Tensor]:
-    """The gradients of x, the state and the weights that there are, of those of all outputs.
-
-    Compiled code keeps the inputs alone, and the forward runs once more here.
-    """
-    inputs = [
-        t.detach().requires_grad_(t.is_floating_point()) if isinstance(t, Tensor) else t
-        for t in _flat(x, reset, state, weights, num_heads, forget_gate)
-    ]
-    given = grads if MLSTMBlockWeights(*weights).conv is not None else (grads[0], None, *grads[1:])
+@refuse_forward_mode
+def _run_backward_op(grads: list[Tensor], *inputs: Any) -> list[Tensor]:
+    """Compiled code keeps the inputs alone, and the forward runs once more."""
+    # every weight's gradient: which are wanted, the graph around the op knows
+    leaves = tuple(
+        t.detach().requires_grad_() if isinstance(t, Tensor) and t.is_floating_point() else t
+        for t in inputs
+    )
+    conv = inputs[_FIRST_WEIGHT + MLSTMBlockWeights._fields.index("conv")]
+    given: Grads = tuple(grads) if conv is not None else (grads[0], None, *grads[1:])
     try:
-        found = _backward(tuple(inputs), _forward(tuple(inputs))[1], tuple(given))
+        found = _backward(leaves, _forward(leaves)[1], given)
     except _NotFiniteError:
         found = None
     if found is None:
-        found = pull_back(
-            _equations, tuple(inputs[_NUM_TENSORS:]), tuple(inputs[:_NUM_TENSORS]), given
-        )
+        found = pull_back(_equations, leaves[_NUM_TENSORS:], leaves[:_NUM_TENSORS], given)
     return [g for g in found if g is not None]
 
 
+_backward_op = torch.library.custom_op(
+    "xlstm_rl::native_mlstm_block_backward",
+    _run_backward_op,
+    mutates_args=(),
+    schema=f"(Tensor[] grads, {_INPUTS}) -> Tensor[]",
+)
+"""The gradients of x, of the state if there was one, and of the weights that there are."""
+
+
 @_backward_op.register_fake
-def _(
-    x: Tensor,
-    reset: Tensor | None,
-    state: list[Tensor],
-    weights: list[Tensor | None],
-    num_heads: int,
-    forget_gate: str,
-    grads: list[Tensor],
-) -> list[Tensor]:
-    return [torch.empty_like(t) for t in (x, *state, *weights) if t is not None]
-
-
-def _flat(
-    x: Tensor,
-    reset: Tensor | None,
-    state: list[Tensor],
-    weights: list[Tensor | None],
-    num_heads: int,
-    forget_gate: str,
-) -> tuple[Any, ...]:
-    """The arguments of the ops as those of `_forward`."""
-    before = state or [None] * len(STATE)
-    before = before if len(before) == len(STATE) else [None, *before]
-    return (x, reset, *before, *weights, num_heads, forget_gate)
+def _(grads: list[Tensor], *inputs: Any) -> list[Tensor]:
+    x, _, *others = inputs[:_NUM_TENSORS]
+    return [x.new_empty(t.shape) for t in (x, *others) if t is not None]
 
 
 def _setup_op(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    x, reset, state, weights, *ctx.options = inputs
-    ctx.num_state, ctx.given = len(state), [w is not None for w in weights]
-    ctx.save_for_backward(x, reset, *state, *(w for w in weights if w is not None))
+    ctx.save_for_backward(*inputs[:_NUM_TENSORS])
+    ctx.options = inputs[_NUM_TENSORS:]
 
 
-def _backward_of_op(ctx: Any, grads: list[Tensor]) -> tuple[Any, ...]:
-    x, reset, *rest = ctx.saved_tensors
-    state, each = rest[: ctx.num_state], iter(rest[ctx.num_state :])
-    weights = [next(each) if given else None for given in ctx.given]
-    dx, *found = _backward_op(
-        x, reset, state, weights, *ctx.options, [g.contiguous() for g in grads]
-    )
-    each = iter(found[ctx.num_state :])
-    dweights = [next(each) if given else None for given in ctx.given]
-    return dx, None, found[: ctx.num_state], dweights, None, None
+def _backward_of_op(ctx: Any, grads: list[Tensor]) -> Grads:
+    inputs = ctx.saved_tensors
+    each = iter(_backward_op(grads, *inputs, *ctx.options))
+    found = (None if n == 1 or t is None else next(each) for n, t in enumerate(inputs))
+    return *found, *(None,) * len(ctx.options)
 
 
 _op.register_autograd(_backward_of_op, setup_context=_setup_op)

@@ -1,6 +1,8 @@
 """One step of the whole mLSTM block in one call of the library; acting pays for every microsecond."""
 
 import functools
+import operator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,9 +13,9 @@ from xlstm_rl.kernels.mlstm.block import MLSTMBlockOptions, MLSTMBlockWeights, S
 from xlstm_rl.kernels.native.arguments import bytes_for, run, struct
 from xlstm_rl.kernels.native.library import num_threads
 from xlstm_rl.kernels.native.mlstm_block import STATE, covers
-from xlstm_rl.kernels.native.workspace import scratch
+from xlstm_rl.kernels.native.workspace import own_scratch
 
-Arguments = struct(
+_Arguments = struct(
     "mlstm_step_arguments",
     "B D I H W S exponential workers",
     " ".join(
@@ -26,56 +28,98 @@ Arguments = struct(
 )
 
 
-def run_mlstm_block_step(
-    x: Tensor,
-    reset: Tensor | None,
-    state: State | None,
-    weights: MLSTMBlockWeights,
-    options: MLSTMBlockOptions,
-    inplace: bool = False,
-) -> tuple[Tensor, State] | None:
-    """Do what :func:`mlstm_block_step` does, without gradients; ``None``: that has to do it."""
-    tensors = (x, *weights, *(state or ()))
-    if torch.compiler.is_compiling() or wants_gradient(*tensors):
-        return None
-    if not covers(x, reset, state, weights, options.num_heads):
-        return None
-    for t in tensors:
-        if t is not None and not t.is_contiguous():
+class MLSTMBlockStep:
+    """Steps of one block, which remembers that its weights have been checked.
+
+    The weights are read where they lie at every step. They are looked at in detail again when one
+    of them is another tensor, or has moved.
+    """
+
+    def __init__(self) -> None:
+        self._weights: tuple[Tensor | None, ...] = ()
+        self._pointers: list[int | None] = []
+        self._shapes: tuple[tuple[int, ...], ...] = ()
+        self._batch = -1
+
+    def __reduce__(self) -> Any:
+        return MLSTMBlockStep, ()
+
+    def __call__(
+        self,
+        x: Tensor,
+        reset: Tensor | None,
+        state: State | None,
+        weights: MLSTMBlockWeights,
+        options: MLSTMBlockOptions,
+        inplace: bool = False,
+    ) -> tuple[Tensor, State] | None:
+        """Do what :func:`mlstm_block_step` does, without gradients; ``None``: that has to do it."""
+        if torch.compiler.is_compiling() or (
+            torch.is_grad_enabled() and wants_gradient(x, *weights, *(state or ()))
+        ):
             return None
-    if reset is not None and not reset.is_contiguous():
-        reset = reset.contiguous()
-    B, D = x.shape
-    I, S, H = weights.skip.shape[0], weights.qkv.shape[1], options.num_heads
-    W = 0 if weights.conv is None else weights.conv.shape[1]
-    out = torch.empty_like(x)
-    if inplace and state is not None:
-        after = state
-    elif state is not None:
-        after = tuple([torch.empty_like(s) for s in state])
-    else:
-        K = I // H
-        shapes = [(B, H, K, K), (B, H, K), (B, H)]
-        if W:
-            shapes.insert(0, (B, W - 1, I))
-        after = tuple([x.new_empty(s) for s in shapes])
-    none = () if W else (None,)
-    pointers = [
-        None if t is None else t.data_ptr()
-        for t in (
-            *(x, reset, *weights, *none, *(state or [None] * len(after))),
-            *(out, *none, *after),
-        )
-    ]
-    exponential = options.forget_gate == "exponential"
-    sizes = (B, D, I, H, W, S, exponential, num_threads())
-    with scratch(_work(sizes)) as work:
-        run("xl_mlstm_block_step", Arguments(*sizes, *pointers, work))
-    if inplace:
-        note_overwritten(after)
-    return out, after
+        pointers = [None if w is None else w.data_ptr() for w in weights]
+        known = pointers == self._pointers and all(map(operator.is_, weights, self._weights))
+        B, D = x.shape
+        if not (known and B == self._batch):
+            if not self._look(x, weights, options):
+                return None
+            self._weights, self._pointers, self._batch = weights, pointers, B
+        if not _fit(x, reset, state, self._shapes):
+            return None
+        out = torch.empty_like(x)
+        if state is None:
+            before, after = (None,) * len(STATE), tuple([x.new_empty(s) for s in self._shapes])
+        else:
+            before = state
+            after = state if inplace else tuple([torch.empty_like(s) for s in state])
+        W = 0 if weights.conv is None else weights.conv.shape[1]
+        none = () if W else (None,)
+        before = before if len(before) == len(STATE) else (None, *before)
+        I, S = weights.skip.shape[0], weights.qkv.shape[1]
+        exponential = options.forget_gate == "exponential"
+        sizes = (B, D, I, options.num_heads, W, S, exponential, num_threads())
+        states = [None if t is None else t.data_ptr() for t in (*before, out, *none, *after)]
+        first = (x.data_ptr(), None if reset is None else reset.data_ptr())
+        work = own_scratch(_work(sizes))
+        run("xl_mlstm_block_step", _Arguments(*sizes, *first, *pointers, *states, work))
+        if inplace:
+            note_overwritten(after)
+        return out, after
+
+    def _look(self, x: Tensor, weights: MLSTMBlockWeights, options: MLSTMBlockOptions) -> bool:
+        """Whether C can run on these weights; if so, the shapes of the state are noted."""
+        H, I = options.num_heads, weights.skip.shape[0]
+        B, K = x.shape[0], I // H
+        self._shapes = (B, H, K, K), (B, H, K), (B, H)
+        if weights.conv is not None:
+            self._shapes = ((B, weights.conv.shape[1] - 1, I), *self._shapes)
+        if not covers(x, None, None, weights, H):
+            return False
+        return all(w is None or w.is_contiguous() for w in weights)
+
+
+def _fit(x: Tensor, reset: Tensor | None, state: State | None, shapes: Any) -> bool:
+    """Whether C can run on what differs from step to step."""
+    if not x.is_contiguous():
+        return False
+    if reset is not None and not (
+        reset.dtype is torch.bool
+        and reset.is_contiguous()
+        and reset.is_cpu
+        and reset.shape == x.shape[:1]
+    ):
+        return False
+    if state is None:
+        return True
+    for s, shape in zip(state, shapes, strict=True):
+        if not (
+            s.shape == shape and s.dtype is torch.float32 and s.is_contiguous() and s.is_cpu
+        ):
+            return False
+    return True
 
 
 @functools.lru_cache(1024)
 def _work(sizes: tuple[int, ...]) -> int:
-    return bytes_for("xl_mlstm_block_step_bytes", Arguments(*sizes))
+    return bytes_for("xl_mlstm_block_step_bytes", _Arguments(*sizes))

@@ -35,7 +35,7 @@ def hold(backend, gate, value, forget_gate):
 @pytest.mark.parametrize("forget_gate", ["sigmoid", "exponential"])
 @pytest.mark.parametrize("gate", ["i", "f"])
 @pytest.mark.parametrize("value", [-1e4, -1e30, -INF])
-@pytest.mark.parametrize("backend", ["torch", "triton"])
+@pytest.mark.parametrize("backend", ["torch", "native", "triton"])
 def test_what_is_shut_is_shut(backend, gate, value, forget_gate, monkeypatch):
     if backend == "triton":
         pytest.importorskip("triton")
@@ -53,10 +53,14 @@ def test_what_is_shut_is_shut(backend, gate, value, forget_gate, monkeypatch):
     ],
 )
 @pytest.mark.filterwarnings("ignore:invalid value encountered")  # the interpreter's, of inf - inf
-def test_a_broken_gate_breaks_its_episode_and_no_other(gate, value, forget_gate, monkeypatch):
-    pytest.importorskip("triton")
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-    h = hold("triton", gate, value, forget_gate)
+@pytest.mark.parametrize("backend", ["native", "triton"])
+def test_a_broken_gate_breaks_its_episode_and_no_other(
+    backend, gate, value, forget_gate, monkeypatch
+):
+    if backend == "triton":
+        pytest.importorskip("triton")
+        monkeypatch.setenv("TRITON_INTERPRET", "1")
+    h = hold(backend, gate, value, forget_gate)
     assert h[0, 3:13].isnan().all()
     assert h[0, :3].isfinite().all() and h[0, 13:].isfinite().all() and h[1].isfinite().all()
 

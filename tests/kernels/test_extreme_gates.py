@@ -17,6 +17,8 @@ EXECUTIONS = pytest.mark.parametrize(
         ("torch", F32, "sequence"),
         ("torch", F64, "steps"),
         ("torch", F32, "steps"),
+        ("native", F32, "sequence"),
+        ("native", F32, "steps"),
         ("triton", F32, "sequence"),
         ("triton", F32, "steps"),
     ],

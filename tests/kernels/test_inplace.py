@@ -8,7 +8,7 @@ from xlstm_rl import kernels
 B, T, H, K = 2, 3, 1, 8
 
 
-@pytest.fixture(params=["torch", "triton"])
+@pytest.fixture(params=["torch", "native", "triton"])
 def backend(request, monkeypatch):
     if request.param == "triton":
         pytest.importorskip("triton")

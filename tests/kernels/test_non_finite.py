@@ -16,7 +16,7 @@ AT, RESET = 4, 8  # every row begins anew at the second
 def executions(*slow):
     """Of every backend sequences and steps; the interpreter takes its time for many rows."""
     found = []
-    for backend, how in itertools.product(("torch", "triton"), ("sequence", "steps")):
+    for backend, how in itertools.product(("torch", "native", "triton"), ("sequence", "steps")):
         name = f"{backend}-{how}"
         marks = [pytest.mark.slow] if name in slow else []
         dtype = F64 if backend == "torch" else F32
@@ -141,7 +141,7 @@ def hold(cell, execution, inputs, dh=None, differentiate=True):
 
 def hold_apart(name, cases, execution, forget_gate="sigmoid"):
     """Other rows, the steps before and those behind the next reset are as without it."""
-    cell = Cell(name, len(cases) + 1, forget_gate, H=2 if execution[0] == "torch" else 1)
+    cell = Cell(name, len(cases) + 1, forget_gate, H=1 if execution[0] == "triton" else 2)
     got, grads = hold(cell, execution, spoil(cell, cases))
     clean = [x.detach() for x in cell(execution, cell.inputs, cell.reset)[0]]
     h = got[0]

@@ -11,7 +11,7 @@ from xlstm_rl.kernels.mlstm.ops import chunkwise_op
 from xlstm_rl.kernels.slstm.ops import scan_op
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-DTYPES = {"torch": torch.float64, "triton": torch.float32}
+DTYPES = {"torch": torch.float64, "native": torch.float32, "triton": torch.float32}
 B, T, H, K = 2, 5, 1, 4
 RESET = torch.tensor([[False, False, True, False, False], [True, False, False, False, True]])
 

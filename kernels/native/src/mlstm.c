@@ -66,12 +66,6 @@ static rows head_rows(int64_t n, int64_t size, int64_t whole, const float *x, in
   return whole > size ? copy_head(n, size, whole, given, tile) : given;
 }
 
-static int all_finite(int64_t n, const float *x) {
-  vf sum = broadcast(0);
-  FOR_VECTORS(i, n, left) sum += load_left(x + i, left) * broadcast(0);
-  return sum_lanes(sum) == 0;
-}
-
 static void forward_head(int index, int worker, void *context) {
   const cell_pass *f = context;
   const mlstm_arguments *a = f->a;

@@ -189,9 +189,5 @@ int xl_mlstm_block_backward(const mlstm_block_arguments *a) {
   for (int64_t e = 1; e < GROUPS; e++) add(D, f.dnorm, f.dnorm + e * ROUND_UP(D, WIDEST));
   write(d->norm, D, f.dnorm);
 
-  vf broken = broadcast(0);
-  FOR_VECTORS(i, R * D, left) broken += load_left(a->dx + i, left) * broadcast(0);
-  for (int64_t e = 0; e < a->B * a->H; e++)
-    if (a->dbefore.m && !isfinite(a->dbefore.m[e])) return 1;
-  return sum_lanes(broken) != 0;
+  return !(all_finite(R * D, a->dx) && (!a->dbefore.m || all_finite(a->B * a->H, a->dbefore.m)));
 }

@@ -35,6 +35,7 @@ INLINE gate_run begin_gates(int64_t K, int64_t V, const float *C, const float *n
   for (int64_t e = 0; fresh && e < K; e++) fresh = n[e] == 0;
   for (int64_t e = 0; fresh && e < K * V; e++) fresh = C[e] == 0;
   if (!fresh) run.m = *m, run.best = -1;
+  run.broken = !isfinite(*m) || !all_finite(K, n) || !all_finite(K * V, C);
   return run;
 }
 

@@ -171,6 +171,13 @@ INLINE float dot(int64_t n, const float *a, const float *b) {
   return sum_lanes(s);
 }
 
+/* Whether all n are finite: 0 times what is not is a NaN, and a sum keeps it. */
+INLINE int all_finite(int64_t n, const float *x) {
+  vf sum = broadcast(0);
+  FOR_VECTORS(i, n, left) sum += load_left(x + i, left) * broadcast(0);
+  return sum_lanes(sum) == 0;
+}
+
 /* A square of floats transposed in registers: neighbours change places at distance 1, 2, 4. */
 #if VW == 4
 #define TRANSPOSE_TILE 4

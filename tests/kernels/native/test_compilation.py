@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from xlstm_rl.kernels.native import build as build_command
-from xlstm_rl.kernels.native import compilation
+from xlstm_rl.kernels.native import compilation, library
 from xlstm_rl.kernels.native.compilation import BuildError, build
 
 
@@ -87,13 +87,22 @@ def test_the_stamp_is_that_of_the_sources(small: Path) -> None:
 def test_the_command_ends_with_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(**options: object) -> None:
+    def fail(folder: Path) -> None:
         raise BuildError("no C compiler was found")
 
     monkeypatch.setattr(build_command, "build", fail)
-    monkeypatch.setattr(sys, "argv", ["build"])
     with pytest.raises(SystemExit, match=r"^error: no C compiler was found$"):
         build_command.main()
+
+
+def test_the_command_builds_where_it_is_told(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XLSTM_RL_NATIVE_FOLDER", str(tmp_path / "elsewhere"))
+    build_command.main()
+    made = [Path(line) for line in capsys.readouterr().out.split()]
+    assert made and sorted(made) == sorted((tmp_path / "elsewhere").iterdir())
+    assert library.load(library.cpu_targets()[0])
 
 
 def test_no_flag_flushes_denormals_in_the_whole_process() -> None:

@@ -14,8 +14,7 @@ from xlstm_rl.kernels.native.library import NotLoadedError
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the libraries are looked for."""
-    path = compilation.library_path
-    monkeypatch.setattr(compilation, "library_path", lambda name: path(name, tmp_path))
+    monkeypatch.setenv("XLSTM_RL_NATIVE_FOLDER", str(tmp_path))
     return tmp_path
 
 
