@@ -81,6 +81,6 @@ def gated_feed_forward(
     down_bias: Tensor | None,
     activation: str,
 ) -> Tensor:
-    """Map x [..., D] to down(activation(gate) * y) [..., D], where up, [2 F, D], gives gate and y."""
+    """Map x [..., D] to down(activation(gate) * y); up, [2 F, D], gives gate and y."""
     gate, y = F.linear(x, up, up_bias).chunk(2, -1)
     return F.linear(ACTIVATIONS[activation](gate) * y, down, down_bias)

@@ -36,7 +36,8 @@ _Forward = struct(
 _Backward = struct(
     "_Backward",
     "B T H D exponential has_state",
-    "convolved normed weight R reset dy dhT dcT dnT dmT saved dx dconvolved dnormed dweight dR db dh0 dc0 dn0 dm0 work",
+    "convolved normed weight R reset dy dhT dcT dnT dmT saved "
+    "dx dconvolved dnormed dweight dR db dh0 dc0 dn0 dm0 work",
 )
 
 
@@ -92,11 +93,11 @@ def slstm_step(
         else:
             note_overwritten(into)
         return y[:, 0], state
-    y, after = slstm(x[:, None], R, b, resets, state, forget_gate)
+    y, final = slstm(x[:, None], R, b, resets, state, forget_gate)
     if inplace and state is not None:
-        h, c, n, m = (s.copy_(a) for s, a in zip(state, after, strict=True))
-        after = (h, c, n, m)
-    return y[:, 0], after
+        h, c, n, m = (s.copy_(a) for s, a in zip(state, final, strict=True))
+        final = h, c, n, m
+    return y[:, 0], final
 
 
 def _equations(*inputs: Any) -> tuple[Tensor, ...]:
@@ -154,12 +155,13 @@ def _backward(
     B, T, H, D = sizes
     dx, dR, db = R.new_empty(B, T, 4, H, D), R.new_empty(R.shape), R.new_empty(4, H, D)
     first = [R.new_empty(B, H, D) for _ in range(4 * has_state)]
+    none: list[Tensor | None] = [None] * 4
     grads = [contiguous(g) for g in (dy, dh, dc, dn, dm)]
     given = (None, None, None, R.contiguous(), contiguous(reset), *grads, saved)
-    pointers = (*given, dx, None, None, None, dR, db, *(first or [None] * 4))
-    sizes = (B, T, H, D, forget_gate == "exponential", has_state)
+    pointers = (*given, dx, None, None, None, dR, db, *(first or none))
+    arguments = (B, T, H, D, forget_gate == "exponential", has_state)
     with scratch(4 * native.xl_slstm_backward_work_size(B, T, H, D)) as work:
-        call(native.xl_slstm_backward, _Backward(*sizes, *map(pointer, pointers), work))
+        call(native.xl_slstm_backward, _Backward(*arguments, *map(pointer, pointers), work))
     return [dx, dR, db, *first]
 
 
@@ -177,7 +179,7 @@ class _Sequence(torch.autograd.Function):
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
         x, R, b, reset, *state, forget_gate = inputs
         given = None if state[0] is None else tuple(state)
-        *outputs, saved = _forward(x, R, b, reset, given, forget_gate, True)  # type: ignore[arg-type]
+        *outputs, saved = _forward(x, R, b, reset, given, forget_gate, True)
         keep(ctx, inputs, NUM_TENSORS, saved)
         return tuple(outputs)
 

@@ -101,7 +101,6 @@ def covers(
     return x.shape[-1] % heads == 0
 
 
-@functools.lru_cache(1024)
 def _shapes(B: int, D: int, heads: int, taps: int, hidden: int) -> tuple[tuple[int, ...], ...]:
     """Of the weights, then of the state."""
     size = D // heads
@@ -156,7 +155,7 @@ def saved_size(B: Any, T: Any, D: int, H: int, W: int, F: int) -> Any:
 
 
 def _forward(inputs: tuple[Any, ...], save: bool, pooled: bool = True) -> tuple[Tensor, ...]:
-    """``out``, the state behind it (the window without rows, if there is none), and what is saved."""
+    """``out``, the state behind it (of no convolution, a window of no rows) and what is saved."""
     (x, reset, *before), weights, sizes = _arguments(inputs)
     B, T, D, H, W, F = sizes[:6]
     out = torch.empty_like(x)
@@ -204,7 +203,7 @@ def _equations(*inputs: Any) -> tuple[Tensor, ...]:
     state, weights = rest[:4], SLSTMBlockWeights(*rest[4:])
     conv = weights.conv is not None
     before = None if state[0] is None else (window, *state) if conv else tuple(state)
-    options = SLSTMBlockOptions(*inputs[_NUM_TENSORS:_NUM_INPUTS], backend="torch")
+    options = SLSTMBlockOptions(*inputs[_NUM_TENSORS:_NUM_INPUTS], "torch")
     out, after = slstm_block(x, reset, before, weights, options)
     return out, *(after if conv else (x.new_empty(x.shape[0], 0, x.shape[2]), *after))
 

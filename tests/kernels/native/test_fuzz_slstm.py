@@ -1,4 +1,4 @@
-"""Random shapes, strides, resets, gates and losses: the sLSTM in C against the float64 reference."""
+"""Random shapes, strides, resets, gates, losses: the sLSTM in C against the float64 reference."""
 
 import copy
 import random

@@ -138,7 +138,9 @@ def test_any_strides():
     spread = [x.mT.contiguous().mT for x in xs[:2]] + [x.expand(2, *x.shape)[1] for x in xs[2:]]
     spread[3] = torch.stack([xs[3], xs[3]], -1)[..., 0]
     reset = make_reset("random", B, T).t().contiguous().t()
-    for a, b in zip(itertools.chain(*want), itertools.chain(*run(spread, reset, "native", F32))):
+    for a, b in zip(
+        itertools.chain(*want), itertools.chain(*run(spread, reset, "native", F32)), strict=True
+    ):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
@@ -195,7 +197,9 @@ def test_threads_do_not_change_a_bit(B):
     one = run(xs, reset, "native", F32)
     for threads in (2, 3, 7):
         torch.set_num_threads(threads)
-        for a, b in zip(itertools.chain(*one), itertools.chain(*run(xs, reset, "native", F32))):
+        for a, b in zip(
+            itertools.chain(*one), itertools.chain(*run(xs, reset, "native", F32)), strict=True
+        ):
             assert torch.equal(a, b)
 
 

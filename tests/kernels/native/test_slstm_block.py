@@ -52,7 +52,12 @@ def make(options, B, T, with_state=True, seed=0):
     state[-2] = state[-2].abs() + 0.5
     for s in state:
         s[:1] = 0
-    return block, torch.randn(B, T, config.width), torch.rand(B, T) < 0.15, tuple(state) * with_state
+    return (
+        block,
+        torch.randn(B, T, config.width),
+        torch.rand(B, T) < 0.15,
+        tuple(state) * with_state,
+    )
 
 
 def exact(block):
@@ -179,7 +184,9 @@ def test_a_step_sees_weights_that_were_changed_or_replaced(inplace):
         for change in (
             lambda: block.feed_forward.up.weight.mul_(2),
             lambda: setattr(block.norm.weight, "data", torch.rand(64)),
-            lambda: setattr(block, "recurrent_weight", torch.nn.Parameter(torch.rand(4, 4, 16, 16))),
+            lambda: setattr(
+                block, "recurrent_weight", torch.nn.Parameter(torch.rand(4, 4, 16, 16))
+            ),
         ):
             change()
             given = tuple(s.clone() for s in state)
@@ -205,7 +212,9 @@ def test_threads_do_not_change_a_bit(options):
     one = run(block, x, reset, state)
     for threads in (2, 3, 7):
         torch.set_num_threads(threads)
-        for a, b in zip(itertools.chain(*one), itertools.chain(*run(block, x, reset, state))):
+        for a, b in zip(
+            itertools.chain(*one), itertools.chain(*run(block, x, reset, state)), strict=True
+        ):
             assert torch.equal(a, b)
 
 
@@ -224,7 +233,9 @@ def test_a_retained_graph_gives_the_same_gradients_again():
 
 def test_parameters_without_gradients():
     block, x, reset, state = make({}, 3, 9)
-    want = dict(zip(dict(block.named_parameters()), run(block, x, reset, state)[1][6:], strict=True))
+    want = dict(
+        zip(dict(block.named_parameters()), run(block, x, reset, state)[1][6:], strict=True)
+    )
     frozen = ("norm.weight", "input_weight", "feed_forward.up.weight")
     for name, p in block.named_parameters():
         p.requires_grad_(name not in frozen)
@@ -265,7 +276,7 @@ def test_second_derivatives(options):
 
 
 def test_transforms_take_the_equations():
-    block, x, reset, state = make({}, 3, 4)
+    block, x, reset, _ = make({}, 3, 4)
     weights = dict(block.named_parameters())
 
     def loss(weights, x, reset):
@@ -301,7 +312,9 @@ def test_compiled_equals_eager(options):
     weights = list(block.parameters())
     got, want = compiled(x, reset, state), loss(x, reset, state)
     torch.testing.assert_close(got, want)
-    for a, b in zip(torch.autograd.grad(got, weights), torch.autograd.grad(want, weights)):
+    for a, b in zip(
+        torch.autograd.grad(got, weights), torch.autograd.grad(want, weights), strict=True
+    ):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
@@ -319,7 +332,8 @@ def test_an_export_holds_no_native_code():
 
     program = torch.export.export(Run(), (x, reset))
     assert "native" not in str(program.graph)
-    torch.testing.assert_close(program.module()(x, reset), memory.forward_tensors(x, None, reset)[0])
+    y = memory.forward_tensors(x, None, reset)[0]
+    torch.testing.assert_close(program.module()(x, reset), y)
 
 
 def test_what_is_not_finite_stays_in_its_row_behind_its_step_inside_its_episode():
