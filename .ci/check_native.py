@@ -56,11 +56,16 @@ def run_tests(target: str, tests: list[str], folder: str) -> int:
         "XLSTM_RL_NATIVE": target,
         "XLSTM_RL_NATIVE_FOLDER": folder,
         "LD_PRELOAD": asan,  # before the interpreter, which was compiled without it
-        "ASAN_OPTIONS": "detect_leaks=0",  # the interpreter's and torch's own
-        "UBSAN_OPTIONS": "print_stacktrace=1",
+        # leaks are the interpreter's and torch's own; pytest would swallow what is printed
+        "ASAN_OPTIONS": f"detect_leaks=0:log_path={folder}/report",
+        "UBSAN_OPTIONS": f"print_stacktrace=1:log_path={folder}/report",
     }
     command = [sys.executable, "-m", "pytest", "-q", "-x", *tests]
-    return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}).returncode
+    status = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}).returncode
+    for report in Path(folder).glob("report.*"):
+        print(report.read_text())
+        report.unlink()
+    return status
 
 
 def try_other_compilers() -> list[str]:
