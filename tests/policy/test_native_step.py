@@ -96,8 +96,17 @@ def test_a_step_equals_float64(memory: dict[str, Any], rows: int, calls: list[in
     assert calls == [rows] * 3
 
 
-@pytest.mark.parametrize("activation", ["tanh", "relu", "silu"])
-@pytest.mark.parametrize(("encoder_layers", "head_layers"), [(0, 0), (1, 2), (3, 1)])
+@pytest.mark.parametrize(
+    ("activation", "encoder_layers", "head_layers"),
+    [
+        ("tanh", 0, 0),
+        ("tanh", 1, 1),
+        ("relu", 1, 2),
+        ("silu", 3, 1),
+        ("silu", 0, 2),
+        ("relu", 2, 0),
+    ],
+)
 @torch.no_grad()
 def test_layers_and_activations(
     activation: str, encoder_layers: int, head_layers: int, calls: list[int]
@@ -107,7 +116,7 @@ def test_layers_and_activations(
         activation=activation,
         encoder_layers=encoder_layers,
         head_layers=head_layers,
-        head_width=20,
+        **({"head_width": 20} if head_layers else {}),
     )
     args = _inputs(network, 5)
     _assert_equal(network.actor_step(*args), _by_modules(network, *args))
