@@ -67,6 +67,8 @@ class MLSTMBlockStep:
             self._weights, self._pointers, self._batch = weights, pointers, B
         if not _fit(x, reset, state, self._shapes):
             return None
+        if reset is not None and not reset.is_contiguous():
+            reset = reset.contiguous()
         out = torch.empty_like(x)
         if state is None:
             before, after = (None,) * len(STATE), tuple([x.new_empty(s) for s in self._shapes])
@@ -104,10 +106,7 @@ def _fit(x: Tensor, reset: Tensor | None, state: State | None, shapes: Any) -> b
     if not x.is_contiguous():
         return False
     if reset is not None and not (
-        reset.dtype is torch.bool
-        and reset.is_contiguous()
-        and reset.is_cpu
-        and reset.shape == x.shape[:1]
+        reset.dtype is torch.bool and reset.is_cpu and reset.shape == x.shape[:1]
     ):
         return False
     if state is None:

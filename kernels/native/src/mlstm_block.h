@@ -144,9 +144,11 @@ INLINE mlstm_scratch cut_scratch(arena *from, const mlstm_block_arguments *a) {
 }
 
 /* scratch of the products of the block, one thread's */
-INLINE int64_t block_gemm_work(const mlstm_block_arguments *a) {
+INLINE int64_t gemm_bytes(const mlstm_block_arguments *a) {
   const mlstm_sizes z = sizes_of(a);
-  return gemm_work(z.inner > a->D ? z.inner : a->D);
+  arena size = {0, 0};
+  take(&size, gemm_work(z.inner > a->D ? z.inner : a->D));
+  return size.used;
 }
 
 /* The state of the convolution of sequence b as rows of whole vectors, null where there is none. */
@@ -163,7 +165,7 @@ INLINE const float *conv_past(const mlstm_block_arguments *a, mlstm_scratch w, i
 
 /* A product whose rows are shared among threads: how they are cut does not change its result. */
 void shared_gemm(int64_t workers, int64_t M, int64_t N, int64_t K, matrix A, matrix B, float *C,
-                 int64_t ldc, const float *Cin, int64_t ldi, float *work, int64_t work_each);
+                 int64_t ldc, const float *Cin, int64_t ldi, char *scratch, int64_t each);
 
 /* The weights as vectors run over them. */
 void prepare_weights(const mlstm_block_arguments *a, mlstm_prepared p);

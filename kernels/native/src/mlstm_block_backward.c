@@ -8,29 +8,15 @@
 static void run_group(int index, int worker, void *context) {
   const backward_pass *f = context;
   const mlstm_block_arguments *a = f->a;
-  arena from = {f->scratch + worker * f->scratch_each, 0}, size = {0, 0};
+  arena from = {f->scratch + worker * f->scratch_each, 0};
   const backward_scratch w = cut_backward_scratch(&from, a);
-  cut_small_grads(&size, a);
-  memset(f->grads[index].taps, 0, (size_t)size.used); /* the first part of one piece */
+  memset(f->grads[index].all, 0, (size_t)f->grads[index].size * sizeof(float));
   for (int64_t b = index * a->B / f->groups; b < (index + 1) * a->B / f->groups; b++)
     sequence_backward(f, b, f->grads + index, w);
 }
 
 static void add(int64_t n, float *to, const float *x) {
   for (int64_t i = 0; i < n; i++) to[i] += x[i];
-}
-
-static void add_groups(const backward_pass *f) {
-  const mlstm_sizes z = f->z;
-  small_grads to = f->grads[0];
-  for (int64_t e = 1; e < f->groups; e++) {
-    const small_grads g = f->grads[e];
-    add(f->a->W * z.inner, to.taps, g.taps), add(z.inner, to.conv_bias, g.conv_bias);
-    add(z.inner, to.head_norm, g.head_norm), add(z.inner, to.skip, g.skip);
-    add(3 * z.inner, to.qkv_bias, g.qkv_bias), add(lanes_size(f->a), to.lanes, g.lanes);
-    add(z.inner * z.ldg, to.fold_c, g.fold_c), add(z.inner * z.ldg, to.fold_u, g.fold_u);
-    add(z.ldg, to.gates, g.gates);
-  }
 }
 
 static void write(float *to, int64_t n, const float *from) {
@@ -130,8 +116,7 @@ static int64_t cut_backward(backward_pass *f, char *base) {
   for (int64_t e = 0; e < GROUPS; e++) f->grads[e] = cut_small_grads(&from, a);
   f->dnorm = take(&from, GROUPS * ROUND_UP(a->D, WIDEST));
   cut_backward_scratch(&scratch, a);
-  const int64_t gemm_bytes = block_gemm_work(a) * (int64_t)sizeof(float);
-  f->scratch_each = ROUND_UP(scratch.used > gemm_bytes ? scratch.used : gemm_bytes, 64);
+  f->scratch_each = scratch.used > gemm_bytes(a) ? scratch.used : gemm_bytes(a);
   f->scratch = take_bytes(&from, a->workers * f->scratch_each);
   return from.used;
 }
@@ -152,9 +137,8 @@ int xl_mlstm_block_backward(const mlstm_block_arguments *a) {
   cut_backward(&f, a->work);
   const mlstm_weights *w = &a->weights, *d = &a->dweights;
   const mlstm_sizes z = f.z;
-  const int64_t each = f.scratch_each / (int64_t)sizeof(float), I = a->I, D = a->D, R = z.R;
+  const int64_t I = a->I, D = a->D, R = z.R;
   const int64_t workers = a->workers;
-  float *scratch = (float *)f.scratch;
 
   prepare_weights(a, f.p);
   memset(f.zeros, 0, (size_t)z.ldi * sizeof(float));
@@ -165,9 +149,9 @@ int xl_mlstm_block_backward(const mlstm_block_arguments *a) {
   transpose(z.inner, z.ldg, f.s.fold_u, z.ldg, f.turned_u, z.inner);
 
   const matrix dout = {a->dout, D, 0};
-  shared_gemm(workers, R, I, D, dout, (matrix){w->down, I, 0}, f.dy, z.ldi, 0, 0, scratch, each);
+  shared_gemm(workers, R, I, D, dout, (matrix){w->down, I, 0}, f.dy, z.ldi, 0, 0, f.scratch, f.scratch_each);
   xl_parallel_for((int)f.groups, run_group, &f);
-  add_groups(&f);
+  for (int64_t e = 1; e < f.groups; e++) add(f.grads[e].size, f.grads[0].all, f.grads[e].all);
   if (f.groups) write_small_grads(&f);
   add_rows(R, D, a->dout, D, d->down_bias);
   add_rows(R, I, f.du, z.ldu, d->up_bias);
@@ -175,15 +159,15 @@ int xl_mlstm_block_backward(const mlstm_block_arguments *a) {
 
   if (d->down)
     shared_gemm(workers, D, I, R, (matrix){a->dout, D, 1}, (matrix){f.y, z.ldi, 0}, d->down, I, 0, 0,
-                scratch, each);
+                f.scratch, f.scratch_each);
   xl_parallel_for(GROUPS, renorm_rows, &f);
   for (int64_t half = 0; half < 2; half++) {
     const float *du = f.du + half * z.inner, *up = w->up + half * I * D;
     if (d->up)
       shared_gemm(workers, I, D, R, (matrix){du, z.ldu, 1}, (matrix){f.normed, D, 0},
-                  d->up + half * I * D, D, 0, 0, scratch, each);
+                  d->up + half * I * D, D, 0, 0, f.scratch, f.scratch_each);
     shared_gemm(workers, R, D, I, (matrix){du, z.ldu, 0}, (matrix){up, D, 0}, f.dnormed, D,
-                half ? f.dnormed : 0, D, scratch, each);
+                half ? f.dnormed : 0, D, f.scratch, f.scratch_each);
   }
   xl_parallel_for(GROUPS, norm_group, &f);
   for (int64_t e = 1; e < GROUPS; e++) add(D, f.dnorm, f.dnorm + e * ROUND_UP(D, WIDEST));

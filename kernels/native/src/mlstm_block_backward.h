@@ -10,21 +10,20 @@ typedef struct {
   float *lanes;            /* [3, 4, inner] for S = 4, else [3 I / S, S, S] */
   float *fold_c, *fold_u;  /* [inner, ldg] */
   float *gates;            /* [ldg] sums over all steps */
+  float *all;              /* all of them, one behind the other */
+  int64_t size;
 } small_grads;
-
-INLINE int64_t lanes_size(const mlstm_block_arguments *a) {
-  return a->S == 4 ? 12 * sizes_of(a).inner : 3 * a->I * a->S;
-}
 
 INLINE small_grads cut_small_grads(arena *from, const mlstm_block_arguments *a) {
   const mlstm_sizes z = sizes_of(a);
-  small_grads g;
-  g.taps = take(from, a->W * z.inner);
-  g.conv_bias = take(from, z.inner), g.head_norm = take(from, z.inner);
-  g.skip = take(from, z.inner), g.qkv_bias = take(from, 3 * z.inner);
-  g.lanes = take(from, lanes_size(a));
-  g.fold_c = take(from, z.inner * z.ldg), g.fold_u = take(from, z.inner * z.ldg);
-  g.gates = take(from, z.ldg);
+  const int64_t folded = z.inner * z.ldg;
+  const int64_t lanes = a->S == 4 ? 12 * z.inner : ROUND_UP(3 * a->I * a->S, WIDEST);
+  small_grads g = {.size = (a->W + 6) * z.inner + lanes + 2 * folded + z.ldg};
+  g.all = take(from, g.size);
+  g.taps = g.all, g.conv_bias = g.taps + a->W * z.inner;
+  g.head_norm = g.conv_bias + z.inner, g.skip = g.head_norm + z.inner;
+  g.qkv_bias = g.skip + z.inner, g.lanes = g.qkv_bias + 3 * z.inner;
+  g.fold_c = g.lanes + lanes, g.fold_u = g.fold_c + folded, g.gates = g.fold_u + folded;
   return g;
 }
 

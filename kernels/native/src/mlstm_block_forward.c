@@ -143,8 +143,7 @@ static int64_t cut_forward(forward_pass *f, char *base) {
   f->zeros = take(&from, f->z.inner);
   f->y = take(&from, y > normed ? y : normed);
   cut_scratch(&scratch, a);
-  const int64_t gemm_bytes = block_gemm_work(a) * (int64_t)sizeof(float);
-  f->scratch_each = ROUND_UP(scratch.used > gemm_bytes ? scratch.used : gemm_bytes, 64);
+  f->scratch_each = scratch.used > gemm_bytes(a) ? scratch.used : gemm_bytes(a);
   f->scratch = take_bytes(&from, a->workers * f->scratch_each);
   return from.used;
 }
@@ -172,8 +171,7 @@ int xl_mlstm_block_forward(const mlstm_block_arguments *a) {
   cut_forward(&f, a->work);
   const mlstm_weights *w = &a->weights;
   const mlstm_sizes z = f.z;
-  const int64_t each = f.scratch_each / (int64_t)sizeof(float), I = a->I, D = a->D;
-  float *scratch = (float *)f.scratch;
+  const int64_t I = a->I, D = a->D;
 
   prepare_weights(a, f.p);
   memset(f.zeros, 0, (size_t)z.inner * sizeof(float));
@@ -182,13 +180,13 @@ int xl_mlstm_block_forward(const mlstm_block_arguments *a) {
   for (int64_t half = 0; half < 2; half++) {
     const float *bias = w->up_bias ? w->up_bias + half * I : 0;
     shared_gemm(a->workers, z.R, I, D, (matrix){f.y, D, 0}, (matrix){w->up + half * I * D, D, 1},
-                f.s.up + half * z.inner, z.ldu, bias, 0, scratch, each);
+                f.s.up + half * z.inner, z.ldu, bias, 0, f.scratch, f.scratch_each);
   }
   clear_ends(z.R, I, z.inner, f.s.up, z.ldu);
   clear_ends(z.R, I, z.inner, f.s.up + z.inner, z.ldu);
   xl_parallel_for((int)a->B, run_sequence, &f);
   shared_gemm(a->workers, z.R, D, I, (matrix){f.y, z.ldi, 0}, (matrix){w->down, I, 1}, a->out, D,
-              a->x, D, scratch, each);
+              a->x, D, f.scratch, f.scratch_each);
   for (int64_t r = 0; w->down_bias && r < z.R; r++)
     for (int64_t i = 0; i < D; i++) a->out[r * D + i] += w->down_bias[i];
 
