@@ -4,22 +4,33 @@ from abc import abstractmethod
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xlstm_rl.kernels.autograd import transforming
+from xlstm_rl.kernels.autograd import transforming, wants_gradient
+from xlstm_rl.kernels.native.choose import takes_native
+from xlstm_rl.kernels.native.recurrent import covers, recurrent_layer, recurrent_step
+from xlstm_rl.kernels.recurrent.reference import Weights, gru_step, lstm_step
 from xlstm_rl.memory.base import Memory, StateKey, StateTensors
 from xlstm_rl.memory.config import LayeredConfig
+from xlstm_rl.memory.layers import parameter
 
 
 def _spelt_out() -> bool:
     return transforming() or torch.compiler.is_exporting()
 
 
+def _stacked(layers: list[StateTensors]) -> StateTensors:
+    """Return the states [B, D] of each layer as tensors [B, layers, D]."""
+    if len(layers) == 1:
+        return tuple([state[:, None] for state in layers[0]])
+    return tuple(torch.stack(states, 1) for states in zip(*layers, strict=True))
+
+
 class _RecurrentMemory(Memory):
     """What LSTM and GRU share: torch's fused network over a sequence, its cell at a step.
 
-    With resets the network runs from one step at which any row resets to the next. (One packed
+    On the CPU in float32 both are C (`xlstm_rl.kernels.native`), with resets inside. Else, with
+    resets the network runs from one step at which any row resets to the next. (One packed
     sequence of all episodes takes fewer steps in a row, but on the CPU it misses torch's fast
     path: measured up to 6 times slower, unless almost every step has a reset.)
 
@@ -57,6 +68,13 @@ class _RecurrentMemory(Memory):
             tensors = self.initial_tensors(x.shape[0], x.device, x.dtype)
         if _spelt_out():
             return self._sequence_of_steps(x, tensors, reset)
+        native = self._native_layers(x, reset, tensors)
+        if native is not None:
+            finals = []
+            for before, weights in native:
+                x, after = recurrent_layer(x, reset, before, weights)
+                finals.append(after)
+            return x, _stacked(finals)
         state = tuple(tensor.transpose(0, 1).contiguous() for tensor in tensors)
         if reset is None:
             y, state = self._run_network(x, state)
@@ -73,6 +91,21 @@ class _RecurrentMemory(Memory):
             y = torch.cat(outputs, 1)
         return y, tuple(tensor.transpose(0, 1) for tensor in state)
 
+    def _native_layers(
+        self, x: Tensor, reset: Tensor | None, tensors: StateTensors
+    ) -> list[tuple[StateTensors, Weights]] | None:
+        """Return the state and the weights of each layer; None: torch has to run."""
+        if torch.compiler.is_compiling() or not takes_native("auto", x, whole_block=True):
+            return None
+        layers = []
+        for layer in range(self.network.num_layers):
+            state = tuple([tensor[:, layer] for tensor in tensors])
+            weights = self._cell_weights(layer)
+            if not covers(x, reset, state, weights):
+                return None
+            layers.append((state, weights))
+        return layers
+
     def _sequence_of_steps(
         self, x: Tensor, tensors: StateTensors, reset: Tensor | None
     ) -> tuple[Tensor, StateTensors]:
@@ -86,28 +119,34 @@ class _RecurrentMemory(Memory):
     def _step(
         self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None, inplace: bool
     ) -> tuple[Tensor, StateTensors]:
-        if tensors is None:
-            old = self.initial_tensors(x.shape[0], x.device, x.dtype)
-        elif reset is not None:
-            old = tuple(tensor.masked_fill(reset[:, None, None], 0.0) for tensor in tensors)
-        else:
-            old = tensors
+        given = self.initial_tensors(x.shape[0], x.device, x.dtype) if tensors is None else tensors
+        if not (torch.is_grad_enabled() and wants_gradient(x, *given, *self.parameters())):
+            native = self._native_layers(x, reset, given)
+            if native is not None:
+                finals = []
+                for before, weights in native:
+                    x, after = recurrent_step(x, reset, before, weights, inplace)
+                    finals.append(after)
+                return x, given if inplace else _stacked(finals)
+        old = given
+        if reset is not None:
+            old = tuple(tensor.masked_fill(reset[:, None, None], 0.0) for tensor in given)
         layers = []
         run_cell = self._run_equations if _spelt_out() else self._run_cell
         for layer in range(self.network.num_layers):
             state = run_cell(x, tuple(tensor[:, layer] for tensor in old), layer)
             x = state[0]
             layers.append(state)
-        per_tensor = zip(*layers, strict=True)
         if not inplace or tensors is None:
-            return x, tuple(torch.stack(states, 1) for states in per_tensor)
-        for tensor, states in zip(tensors, per_tensor, strict=True):
+            return x, _stacked(layers)
+        for tensor, states in zip(tensors, zip(*layers, strict=True), strict=True):
             for layer, state in enumerate(states):
                 tensor[:, layer] = state
         return x, tensors
 
-    def _cell_weights(self, layer: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        w_ih, w_hh, b_ih, b_hh = self.network.all_weights[layer]
+    def _cell_weights(self, layer: int) -> Weights:
+        network = self.network
+        w_ih, w_hh, b_ih, b_hh = [parameter(network, name) for name in network._all_weights[layer]]
         return w_ih, w_hh, b_ih, b_hh
 
 
@@ -126,10 +165,7 @@ class LSTMMemory(_RecurrentMemory):
         return torch.lstm_cell(x, state, *self._cell_weights(layer))
 
     def _run_equations(self, x: Tensor, state: StateTensors, layer: int) -> StateTensors:
-        (h, c), (w_ih, w_hh, b_ih, b_hh) = state, self._cell_weights(layer)
-        i, f, g, o = (F.linear(x, w_ih, b_ih) + F.linear(h, w_hh, b_hh)).chunk(4, -1)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        return torch.sigmoid(o) * torch.tanh(c), c
+        return lstm_step(x, state, self._cell_weights(layer))
 
 
 class GRUMemory(_RecurrentMemory):
@@ -147,11 +183,7 @@ class GRUMemory(_RecurrentMemory):
         return (torch.gru_cell(x, state[0], *self._cell_weights(layer)),)
 
     def _run_equations(self, x: Tensor, state: StateTensors, layer: int) -> StateTensors:
-        (h,), (w_ih, w_hh, b_ih, b_hh) = state, self._cell_weights(layer)
-        r_x, z_x, n_x = F.linear(x, w_ih, b_ih).chunk(3, -1)
-        r_h, z_h, n_h = F.linear(h, w_hh, b_hh).chunk(3, -1)
-        n = torch.tanh(n_x + torch.sigmoid(r_x + r_h) * n_h)
-        return (n + torch.sigmoid(z_x + z_h) * (h - n),)
+        return gru_step(x, state, self._cell_weights(layer))
 
 
 class MLPMemory(Memory):

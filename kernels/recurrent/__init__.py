@@ -1,0 +1,1 @@
+"""LSTM and GRU, to compare with: torch's own, and C where it runs."""
