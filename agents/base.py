@@ -4,7 +4,6 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from typing_extensions import Self
@@ -12,6 +11,7 @@ from typing_extensions import Self
 from xlstm_rl.agents.config import CheckpointConfig
 from xlstm_rl.agents.device import torch_threads
 from xlstm_rl.agents.setup import AgentSetup
+from xlstm_rl.closing import Closing
 from xlstm_rl.collection.collector import Rollout
 from xlstm_rl.config import ConfigError
 from xlstm_rl.envs.faults.processes import close
@@ -22,7 +22,7 @@ _CLOCK_TICK = 1e-9
 OnUpdate = Callable[[int, dict[str, float]], bool | None]
 
 
-class RecurrentAgent(AgentSetup):
+class RecurrentAgent(AgentSetup, Closing):
     """An on-policy agent with a recurrent policy; `AgentSetup` explains the arguments.
 
     A context manager, which calls `close`.
@@ -148,17 +148,6 @@ class RecurrentAgent(AgentSetup):
             self._run.close()
         finally:
             close(self.env)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _is_false(answer: object) -> bool:
