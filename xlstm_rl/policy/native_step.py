@@ -51,7 +51,7 @@ class NativeStep:
 
     def __call__(
         self,
-        trunk: nn.Module,
+        trunk: Any,
         head: nn.Module,
         observation: Observation,
         tensors: StateTensors,
@@ -81,7 +81,7 @@ class NativeStep:
         (features, out), after = found
         return out, features, after
 
-    def _build(self, trunk: nn.Module, head: nn.Module, rows: int) -> "_Built":
+    def _build(self, trunk: Any, head: nn.Module, rows: int) -> "_Built":
         with self._lock:
             while len(self._built) >= _MOST_SIZES:
                 self._built.pop(next(iter(self._built)))
@@ -126,7 +126,8 @@ def _chain(
     chain = StepChain(rows, inputs, nn.ModuleList([trunk, head]))
     for layer, activation in encoder:
         chain.linear(layer.weight, layer.bias, activation)
-    for block in memory.blocks:
+    blocks: list[Any] = list(memory.blocks)
+    for block in blocks:
         if "step" in vars(block):
             return None
         if isinstance(block, MLSTMBlock):
@@ -144,7 +145,7 @@ def _chain(
 
 def _layers(module: nn.Module) -> list[tuple[nn.Linear, str]] | None:
     """Return linear layers, each with the name of its activation; None: it is something else."""
-    parts = list(module) if type(module) is nn.Sequential else [module]
+    parts = list(module) if isinstance(module, nn.Sequential) else [module]
     found: list[tuple[nn.Linear, str]] = []
     for part in parts:
         activation = _ACTIVATIONS.get(type(part))
