@@ -2,8 +2,8 @@
 
     python benchmarks/native_blocks.py [--rounds 40] [--threads 1]
 
-Each line: the median of CPU times, which a busy machine disturbs less than wall time, and the median
-of the ratios of neighbours. Training is a forward and a backward.
+Each line: the median of CPU times, which a busy machine disturbs less than wall time, and the
+median of the ratios of neighbours. Training is a forward and a backward.
 """
 
 import argparse

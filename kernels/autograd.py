@@ -11,8 +11,10 @@ from torch.autograd import forward_ad
 Grads = tuple[Tensor | None, ...]
 """Of each input, in order; ``None`` for what has none or is not a tensor."""
 
-Equations = Callable[..., tuple[Tensor, ...]]
-"""All outputs from all inputs, in operations that torch differentiates by itself."""
+Equations = Callable[..., Grads]
+"""All outputs from all inputs, in operations that torch differentiates by itself.
+
+``None`` stands for an output that there is not."""
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -46,7 +46,7 @@ def mlstm(
             (h, *after), _ = _forward(inputs)
     except _NotFiniteError:
         return None
-    return h, tuple(after)  # type: ignore[return-value]
+    return h, tuple(after)
 
 
 def mlstm_step(
@@ -89,7 +89,8 @@ class _Cell(torch.autograd.Function):
     @staticmethod
     @differentiable(equations, NUM_TENSORS)
     def backward(ctx: Any, inputs: Grads, rest: Any, *grads: Tensor | None) -> Grads:
-        found = _backward((*inputs, *ctx.options), *rest, grads)
+        h, saved = rest
+        found = _backward((*inputs, *ctx.options), h, saved, grads)
         if found is None:
             found = pull_back(equations, ctx.options, inputs, grads)
         return *found, *(None,) * len(ctx.options)
@@ -112,7 +113,9 @@ def _forward(inputs: tuple[Any, ...]) -> tuple[tuple[Tensor, ...], Tensor]:
 def _backward(inputs: tuple[Any, ...], h: Tensor, saved: Tensor, grads: Any) -> Grads | None:
     """The gradients of all inputs; ``None`` where one of them is not finite."""
     sizes, held = _sizes(inputs)
-    wanted = [True] * 5 + [False] + [any(t is not None and t.requires_grad for t in inputs[6:9])] * 3
+    wanted = (
+        [True] * 5 + [False] + [any(t is not None and t.requires_grad for t in inputs[6:9])] * 3
+    )
     found = [
         torch.empty_like(t) if wish and t is not None else None
         for wish, t in zip(wanted, held, strict=True)

@@ -53,16 +53,28 @@ def covers(
     ``x [B, T, D]`` or ``[B, D]`` is float32 on the CPU.
     """
     B, D = x.shape[0], x.shape[-1]
-    I, S = w.skip.shape[0], w.qkv.shape[-1]
-    K, taps = I // heads, 0 if w.conv is None else w.conv.shape[-1]
+    inner, S = w.skip.shape[0], w.qkv.shape[-1]
+    K, taps = inner // heads, 0 if w.conv is None else w.conv.shape[-1]
     shapes: tuple[tuple[int, ...], ...] = (
-        *((D,), (2 * I, D), (2 * I,), (I, taps), (I,), (3 * I // S, S, S), (3 * I,)),
-        *((2 * heads, 3 * I), (2 * heads,), (I,), (I,), (D, I), (D,)),
+        *(
+            (D,),
+            (2 * inner, D),
+            (2 * inner,),
+            (inner, taps),
+            (inner,),
+            (3 * inner // S, S, S),
+            (3 * inner,),
+        ),
+        *((2 * heads, 3 * inner), (2 * heads,), (inner,), (inner,), (D, inner), (D,)),
     )
     tensors: tuple[Tensor | None, ...] = w
     if state is not None:
         tensors += state
-        shapes += ((B, taps - 1, I),) * (taps > 0) + ((B, heads, K, K), (B, heads, K), (B, heads))
+        shapes += ((B, taps - 1, inner),) * (taps > 0) + (
+            (B, heads, K, K),
+            (B, heads, K),
+            (B, heads),
+        )
         if len(tensors) != len(shapes):
             return False
     if reset is not None and not (
@@ -72,7 +84,7 @@ def covers(
     for t, shape in zip(tensors, shapes, strict=True):
         if t is not None and not (t.dtype is torch.float32 and t.shape == shape and t.is_cpu):
             return False
-    return I == heads * K and I % S == 0
+    return heads * K == inner and inner % S == 0
 
 
 def run_mlstm_block(
@@ -137,11 +149,11 @@ def _backward_of(ctx: Any, inputs: Grads, rest: Grads, *grads: Tensor | None) ->
 def _forward(inputs: tuple[Any, ...]) -> tuple[tuple[Tensor | None, ...], Tensor]:
     """``out``, the state behind it (of no convolution ``None``) and what the backward needs."""
     sizes, held = _sizes(inputs)
-    B, T, D, I, H, W = sizes[:6]
-    x, K = inputs[0], I // H
+    B, T, D, inner, H, W = sizes[:6]
+    x, K = inputs[0], inner // H
     out = x.new_empty(B, T, D)
     after = [x.new_empty(s) for s in ((B, H, K, K), (B, H, K), (B, H))]
-    outputs = (out, x.new_empty(B, W - 1, I) if W else None, *after)
+    outputs = (out, x.new_empty(B, W - 1, inner) if W else None, *after)
     arguments = _Arguments(*sizes, *map(pointer, (*_reordered(held), *outputs)))
     saved = lend_tensor(bytes_for("xl_mlstm_block_saved_bytes", arguments))
     arguments.saved = saved.data_ptr()
@@ -223,10 +235,10 @@ _op = torch.library.custom_op(
 def _(*inputs: Any) -> list[Tensor]:
     x, H = inputs[0], inputs[_NUM_TENSORS]
     w = MLSTMBlockWeights(*inputs[_FIRST_WEIGHT:_NUM_TENSORS])
-    B, I = x.shape[0], w.skip.shape[0]
-    shapes: list[Any] = [(B, H, I // H, I // H), (B, H, I // H), (B, H)]
+    B, inner = x.shape[0], w.skip.shape[0]
+    shapes: list[Any] = [(B, H, inner // H, inner // H), (B, H, inner // H), (B, H)]
     if w.conv is not None:
-        shapes.insert(0, (B, w.conv.shape[1] - 1, I))
+        shapes.insert(0, (B, w.conv.shape[1] - 1, inner))
     return [x.new_empty(x.shape), *(x.new_empty(shape) for shape in shapes)]
 
 

@@ -1,4 +1,4 @@
-"""One step of the whole mLSTM block in one call of the library; acting pays for every microsecond."""
+"""One step of the whole mLSTM block in one call; acting pays for every microsecond."""
 
 import functools
 import operator
@@ -61,7 +61,7 @@ class MLSTMBlockStep:
         pointers = [None if w is None else w.data_ptr() for w in weights]
         known = pointers == self._pointers and all(map(operator.is_, weights, self._weights))
         B, D = x.shape
-        if not (known and B == self._batch):
+        if not (known and self._batch == B):
             if not self._look(x, weights, options):
                 return None
             self._weights, self._pointers, self._batch = weights, pointers, B
@@ -71,16 +71,15 @@ class MLSTMBlockStep:
             reset = reset.contiguous()
         out = torch.empty_like(x)
         if state is None:
-            before, after = (None,) * len(STATE), tuple([x.new_empty(s) for s in self._shapes])
+            after = tuple([x.new_empty(s) for s in self._shapes])
         else:
-            before = state
             after = state if inplace else tuple([torch.empty_like(s) for s in state])
         W = 0 if weights.conv is None else weights.conv.shape[1]
         none = () if W else (None,)
-        before = before if len(before) == len(STATE) else (None, *before)
-        I, S = weights.skip.shape[0], weights.qkv.shape[1]
+        before = (None,) * len(STATE) if state is None else (*none, *state)
+        inner, S = weights.skip.shape[0], weights.qkv.shape[1]
         exponential = options.forget_gate == "exponential"
-        sizes = (B, D, I, options.num_heads, W, S, exponential, num_threads())
+        sizes = (B, D, inner, options.num_heads, W, S, exponential, num_threads())
         states = [None if t is None else t.data_ptr() for t in (*before, out, *none, *after)]
         first = (x.data_ptr(), None if reset is None else reset.data_ptr())
         work = own_scratch(_work(sizes))
@@ -91,11 +90,11 @@ class MLSTMBlockStep:
 
     def _look(self, x: Tensor, weights: MLSTMBlockWeights, options: MLSTMBlockOptions) -> bool:
         """Whether C can run on these weights; if so, the shapes of the state are noted."""
-        H, I = options.num_heads, weights.skip.shape[0]
-        B, K = x.shape[0], I // H
+        H, inner = options.num_heads, weights.skip.shape[0]
+        B, K = x.shape[0], inner // H
         self._shapes = (B, H, K, K), (B, H, K), (B, H)
         if weights.conv is not None:
-            self._shapes = ((B, weights.conv.shape[1] - 1, I), *self._shapes)
+            self._shapes = ((B, weights.conv.shape[1] - 1, inner), *self._shapes)
         if not covers(x, None, None, weights, H):
             return False
         return all(w is None or w.is_contiguous() for w in weights)
@@ -112,9 +111,7 @@ def _fit(x: Tensor, reset: Tensor | None, state: State | None, shapes: Any) -> b
     if state is None:
         return True
     for s, shape in zip(state, shapes, strict=True):
-        if not (
-            s.shape == shape and s.dtype is torch.float32 and s.is_contiguous() and s.is_cpu
-        ):
+        if not (s.shape == shape and s.dtype is torch.float32 and s.is_contiguous() and s.is_cpu):
             return False
     return True
 

@@ -1,7 +1,7 @@
 """Memory that calls of the library work in: kept and lent again, since new pages cost time.
 
-A fresh page is cleared by the system when it is first touched, which costs as much as computing what
-is written there. So buffers stay here between calls. What a forward keeps for its backward is lent as
+The system clears a fresh page when it is first touched, which costs as much as computing what is
+written there. So buffers stay here between calls. What a forward keeps for its backward is lent as
 a tensor: autograd frees it with the graph, or after the backward unless the graph is retained, and
 only then it comes back. A buffer is never shared with a living graph.
 """

@@ -120,8 +120,17 @@ class MLSTMBlock(nn.Module):
             )
         except KeyError:  # one is made of others: parametrized, or pruned
             return MLSTMBlockWeights(
-                *(self.norm.weight, self.up.weight, self.up.bias),
-                *((self.conv_weight, self.conv_bias) if conv else (None, None)),
-                *(self.qkv_weight, self.qkv_bias, self.gate_weight, self.gate_bias),
-                *(self.head_norm_weight, self.skip, self.down.weight, self.down.bias),
+                norm=self.norm.weight,
+                up=self.up.weight,
+                up_bias=self.up.bias,
+                conv=self.conv_weight if conv else None,
+                conv_bias=self.conv_bias if conv else None,
+                qkv=self.qkv_weight,
+                qkv_bias=self.qkv_bias,
+                gate=self.gate_weight,
+                gate_bias=self.gate_bias,
+                head_norm=self.head_norm_weight,
+                skip=self.skip,
+                down=self.down.weight,
+                down_bias=self.down.bias,
             )

@@ -32,7 +32,7 @@ def run(inputs, dtype, backend, activation):
     leaves = [t for t in (x, weight, bias, state) if t is not None]
     gen = torch.Generator().manual_seed(1)
     given = [torch.randn(o.shape, generator=gen, dtype=torch.float64).to(dtype) for o in outputs]
-    return [*outputs, *torch.autograd.grad(outputs, leaves, given)]
+    return [*(o.detach() for o in outputs), *torch.autograd.grad(outputs, leaves, given)]
 
 
 @pytest.mark.parametrize("activation", ["none", "silu"])

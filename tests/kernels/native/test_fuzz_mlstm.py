@@ -3,6 +3,7 @@
 import random
 
 import pytest
+
 from .mlstm_cases import NEEDS_LIBRARY, Case, hold
 
 pytestmark = NEEDS_LIBRARY

@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from .mlstm_cases import NEEDS_LIBRARY, Case, differentiate, error, hold, leaf
 from torch.library import opcheck
 
 from xlstm_rl.kernels.mlstm.block import MLSTMBlockWeights, mlstm_block
 from xlstm_rl.kernels.native.mlstm_block import run_mlstm_block
 from xlstm_rl.kernels.native.mlstm_block_step import MLSTMBlockStep
+
+from .mlstm_cases import NEEDS_LIBRARY, Case, differentiate, error, hold, leaf
 
 pytestmark = NEEDS_LIBRARY
 
@@ -69,7 +70,9 @@ def test_a_step_of_no_state_begins_afresh():
     x, weights = x.float(), MLSTMBlockWeights(*(None if w is None else w.float() for w in weights))
     with torch.no_grad():
         got, after = MLSTMBlockStep()(x[:, 0].contiguous(), None, None, weights, SMALL.options)
-        want, last = mlstm_block(x[:, :1], None, None, weights, SMALL.options._replace(backend="torch"))
+        want, last = mlstm_block(
+            x[:, :1], None, None, weights, SMALL.options._replace(backend="torch")
+        )
     for a, b in zip((got, *after), (want[:, 0], *last), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
@@ -103,7 +106,9 @@ def test_strides_do_not_matter():
     plain = MLSTMBlockWeights(*(None if w is None else w.float() for w in weights))
     odd = MLSTMBlockWeights(*map(strided, weights))
     resets = reset.repeat_interleave(2, -1)[..., ::2]
-    want, last = run_mlstm_block(x.float(), reset, tuple(s.float() for s in state), plain, SMALL.options)
+    want, last = run_mlstm_block(
+        x.float(), reset, tuple(s.float() for s in state), plain, SMALL.options
+    )
     got, after = run_mlstm_block(strided(x), resets, tuple(map(strided, state)), odd, SMALL.options)
     for a, b in zip((got, *after), (want, *last), strict=True):
         assert torch.equal(a, b)
@@ -122,7 +127,10 @@ def test_what_is_not_finite_stays_in_its_row_and_episode():
     reset = torch.zeros(4, 40, dtype=torch.bool)
     reset[:, 30] = True
     weights32 = MLSTMBlockWeights(*(None if w is None else w.float() for w in weights))
-    assert run_mlstm_block(x.float(), reset, tuple(s.float() for s in state), weights32, case.options) is None
+    assert (
+        run_mlstm_block(x.float(), reset, tuple(s.float() for s in state), weights32, case.options)
+        is None
+    )
     with torch.no_grad():
         now, outs = tuple(s.float() for s in state), []
         for t in range(40):
@@ -130,7 +138,9 @@ def test_what_is_not_finite_stays_in_its_row_and_episode():
                 x[:, t].float().contiguous(), reset[:, t], now, weights32, case.options
             )
             outs.append(y)
-        want, last = mlstm_block(x, reset, state, weights, case.options._replace(backend="reference"))
+        want, last = mlstm_block(
+            x, reset, state, weights, case.options._replace(backend="reference")
+        )
     for got, expected in zip((torch.stack(outs, 1), *now), (want, *last), strict=True):
         assert torch.equal(got.isfinite(), expected.isfinite())
         torch.testing.assert_close(got.double(), expected, rtol=1e-4, atol=1e-4, equal_nan=True)
@@ -163,7 +173,10 @@ def test_weights_that_need_no_gradient_get_none():
 
 def make_loss(case=SMALL):
     x, reset, state, weights = case.make()
-    x, weights = leaf(x, torch.float32), MLSTMBlockWeights(*(leaf(w, torch.float32) for w in weights))
+    x, weights = (
+        leaf(x, torch.float32),
+        MLSTMBlockWeights(*(leaf(w, torch.float32) for w in weights)),
+    )
     state = tuple(leaf(s, torch.float32) for s in state)
     out, after = run_mlstm_block(x, reset, state, weights, case.options)
     return out.square().sum() + sum(s.square().sum() for s in after), x
