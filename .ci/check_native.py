@@ -1,10 +1,10 @@
 """Compile the native backend without a warning, and run its tests under gcc's sanitizers.
 
-AddressSanitizer and UBSan are compiled into libraries of every target that this CPU runs, in a
-folder of their own, and the tests of `tests/kernels/native` (or those that are named) run on each.
-Where there are clang and a compiler for 64-bit ARM, they are tried too.
+AddressSanitizer and UBSan are compiled into a library in a folder of its own, and the tests of
+`tests/kernels/native` (or those that are named) run with it: on the narrowest target of this CPU,
+or with --all on each. Where there are clang and a compiler for 64-bit ARM, they are tried too.
 
-Usage: check_native.py [TEST...]
+Usage: check_native.py [--all] [TEST...]
 """
 
 import os
@@ -24,17 +24,18 @@ OTHER_COMPILERS = {"clang": None, "aarch64-linux-gnu-gcc": "aarch64"}
 
 def main() -> None:
     """Run all checks; exit with status 1 if any fails."""
-    tests = sys.argv[1:] or ["tests/kernels/native"]
+    tests = [word for word in sys.argv[1:] if word != "--all"] or ["tests/kernels/native"]
+    targets = cpu_targets() if "--all" in sys.argv else cpu_targets()[-1:]
     failed: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         try:
-            build(Path(folder), ("-Werror", *SANITIZE))
+            build(Path(folder), ("-Werror", *SANITIZE), targets=targets)
         except BuildError as error:
             failed.append(str(error))
         else:
             failed += [
                 f"the tests under the sanitizers, {target}"
-                for target in cpu_targets()
+                for target in targets
                 if run_tests(target, tests, folder)
             ]
     failed += try_other_compilers()

@@ -1,4 +1,6 @@
 import os
+import threading
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -19,3 +21,27 @@ def _exact_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(workspace._pool, "take", take)
     monkeypatch.setattr(workspace._pool, "give_back", lambda buffer: None)
+
+
+@pytest.fixture
+def in_child() -> Callable[[Callable[[], object]], str]:
+    """What a function returns in a child made by `os.fork`; the child must end within a minute."""
+
+    def run(function: Callable[[], object]) -> str:
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                os.write(write, str(function()).encode())
+            finally:
+                os._exit(0)
+        os.close(write)
+        killer = threading.Timer(60, os.kill, (child, 9))
+        killer.start()
+        with open(read) as answer:
+            text = answer.read()
+        killer.cancel()
+        os.waitpid(child, 0)
+        return text
+
+    return run
