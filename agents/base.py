@@ -10,10 +10,12 @@ import numpy as np
 from torch import Tensor
 from typing_extensions import Self
 
+from xlstm_rl.agents.config import CheckpointConfig
 from xlstm_rl.agents.device import torch_threads
 from xlstm_rl.agents.optimization import gradient_step
 from xlstm_rl.agents.setup import AgentSetup
 from xlstm_rl.collection.collector import Rollout
+from xlstm_rl.config import ConfigError
 from xlstm_rl.envs.faults.processes import close
 from xlstm_rl.profiling import NO_PROFILE, Profile
 
@@ -61,7 +63,8 @@ class RecurrentAgent(AgentSetup):
             profile: measures where the time goes; None: nothing is measured.
 
         Raises:
-            ConfigError: a number of steps is not an integer >= 1.
+            ConfigError: a number of steps is not an integer >= 1, or checkpoints are asked for
+                and there is no run folder.
             TrainingError: a loss, an observation or a reward is not finite.
         """
         steps = self.config.total_steps if total_steps is None else total_steps
@@ -69,6 +72,8 @@ class RecurrentAgent(AgentSetup):
         self._profile = NO_PROFILE if profile is None else profile
         with torch_threads(self.config.threads):
             self._run.open_logger()
+            if self.run_dir is None:
+                self._refuse_checkpoints()
             if self._collector is None:
                 self._collector = self._make_collector()
             for _ in range(rollouts):
@@ -97,6 +102,15 @@ class RecurrentAgent(AgentSetup):
         gradient_step(
             self.optimizer, self.parameters, loss, log, limit, self.steps_done, self._profile
         )
+
+    def _refuse_checkpoints(self) -> None:
+        """Refuse to train without the folder that checkpoints were asked for in."""
+        every = self.config.checkpoint.every_steps
+        if every not in (0, CheckpointConfig().every_steps):
+            raise ConfigError(
+                f"checkpoint.every_steps={every}: without a run folder no checkpoint is written; "
+                "give run_dir, or a logger, which has one"
+            )
 
     def _checkpoint_is_due(self) -> bool:
         """Return whether the last rollout crossed a multiple of `checkpoint.every_steps`."""

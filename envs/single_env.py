@@ -150,11 +150,17 @@ def make_env(
     return single_maker(config, env, render_mode)()
 
 
-def refuse_settings(config: EnvConfig) -> None:
-    """Refuse what could not be done to an environment that was made elsewhere."""
-    for name in ("kwargs", "max_episode_steps"):
+def refuse_settings(config: EnvConfig, *others: str) -> None:
+    """Refuse what could not be done to an environment that was made elsewhere.
+
+    Args:
+        config: What is asked for.
+        others: Further options that come too late for such an environment.
+    """
+    usual = EnvConfig()
+    for name in ("kwargs", "max_episode_steps", *others):
         value = getattr(config, name)
-        if value:
+        if value != getattr(usual, name):
             raise ValueError(
                 f"env.{name}={value!r} comes too late for an environment that is given ready made: "
                 "give an id or a callable that makes one"

@@ -68,7 +68,7 @@ def make_vector_env(
         ValueError: The environment cannot be made so; the message says why and what to do.
     """
     if isinstance(env, VectorEnv):
-        refuse_settings(config)
+        refuse_settings(config, "vectorization", "autoreset", "on_error")
         autoreset_mode(env)
         return env
     if config.vectorization == "envpool":

@@ -142,6 +142,11 @@ class PolicyConfig(Section):
         if self.action_mask == "none":
             owner = "policy.action_mask=info or observation, but policy.action_mask is none"
             refuse_unused(self, ("action_mask_key",), owner)
+        if self.head_layers == 0:
+            refuse_unused(self, ("head_width",), "hidden layers, but policy.head_layers is 0")
+            if self.encoder_layers == 0:
+                owner = "layers, but policy.encoder_layers and policy.head_layers are 0"
+                refuse_unused(self, ("activation",), owner)
 
     @property
     def mask_in_observation(self) -> str | None:
