@@ -91,7 +91,7 @@ def hold_to_reference(device):
 def make_reset():
     """A function that returns resets `[B, T]` of a kind: where each episode begins."""
 
-    def make(kind, B, T):
+    def make(kind, B, T, density=0.15):
         if kind == "none":
             return None
         reset = torch.zeros(B, T, dtype=torch.bool)
@@ -104,7 +104,7 @@ def make_reset():
         elif kind == "consecutive":
             reset[0, T // 3 : T // 3 + 3] = True
         elif kind == "random":
-            reset = torch.rand(B, T, generator=torch.Generator().manual_seed(T)) < 0.15
+            reset = torch.rand(B, T, generator=torch.Generator().manual_seed(T)) < density
         return reset
 
     return make

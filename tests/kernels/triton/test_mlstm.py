@@ -1,5 +1,7 @@
 """The mLSTM's Triton kernels: outputs, states and the gradient of every input."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -24,6 +26,12 @@ def make_inputs(B, T, H, K, V, with_state=True, seed=0, gates=(0.0, 0.0), gate_s
     if with_state:
         xs[6] = xs[6] / 2 + 0.5
     return xs
+
+
+@pytest.fixture
+def make_reset(make_reset):
+    """Longer episodes, which a chunk does not end."""
+    return partial(make_reset, density=0.1)
 
 
 def call(xs, reset, **kwargs):
