@@ -20,7 +20,8 @@ from xlstm_rl.kernels.mlstm.triton.chunkwise import (
     chunkwise_backward,
     chunkwise_forward,
 )
-from xlstm_rl.kernels.mlstm.triton.step import step_backward, step_forward
+from xlstm_rl.kernels.mlstm.triton.step import step_forward
+from xlstm_rl.kernels.mlstm.triton.step_backward import step_backward
 from xlstm_rl.kernels.types import MLSTMState
 
 _NUM_OUTPUTS = 4
