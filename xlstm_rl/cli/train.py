@@ -11,6 +11,7 @@ from pathlib import Path
 from xlstm_rl.agents import TrainConfig, make_agent
 from xlstm_rl.cli.options import read_options, refusing_bad_input
 from xlstm_rl.cli.pipes import PIPE_CLOSED, say
+from xlstm_rl.closing import closed_on_error
 from xlstm_rl.config import FLAG_ONLY, find_config
 from xlstm_rl.runs.signals import Stopped, stopped_once
 
@@ -43,7 +44,8 @@ def run(args: Sequence[str]) -> int:
     with refusing_bad_input():
         agent = make_agent(config)
         # Whoever trains from the command line wants the policy afterwards, logger or not.
-        folder = agent.open_run()
+        with closed_on_error(agent.close):
+            folder = agent.open_run()
     from xlstm_rl.profiling import Profile
     from xlstm_rl.runs.progress import TrainingProgress
 
