@@ -161,6 +161,11 @@ def refuse_settings(config: EnvConfig, *others: str) -> None:
         config: What is asked for.
         others: Further options that come too late for such an environment.
     """
+    if config.wrappers:
+        raise ValueError(
+            f"env.wrappers: {', '.join(config.wrappers)} cannot be put around an environment that "
+            "is given ready made: give an id or a callable that makes one"
+        )
     usual = EnvConfig()
     for name in ("kwargs", "max_episode_steps", *others):
         value = getattr(config, name)
@@ -169,11 +174,6 @@ def refuse_settings(config: EnvConfig, *others: str) -> None:
                 f"env.{name}={value!r} comes too late for an environment that is given ready made: "
                 "give an id or a callable that makes one"
             )
-    if config.wrappers:
-        raise ValueError(
-            f"env.wrappers: {', '.join(config.wrappers)} cannot be put around an environment that "
-            "is given ready made: give an id or a callable that makes one"
-        )
 
 
 def parameters_of(call: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
