@@ -4,7 +4,6 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from torch import Tensor
@@ -14,6 +13,7 @@ from xlstm_rl.agents.config import CheckpointConfig
 from xlstm_rl.agents.device import torch_threads
 from xlstm_rl.agents.optimization import gradient_step
 from xlstm_rl.agents.setup import AgentSetup
+from xlstm_rl.closing import Closing
 from xlstm_rl.collection.collector import Rollout
 from xlstm_rl.config import ConfigError
 from xlstm_rl.envs.faults.processes import close
@@ -25,7 +25,7 @@ _CLOCK_TICK = 1e-9
 OnUpdate = Callable[[int, dict[str, float]], bool | None]
 
 
-class RecurrentAgent(AgentSetup):
+class RecurrentAgent(AgentSetup, Closing):
     """An on-policy agent with a recurrent policy; `AgentSetup` explains the arguments.
 
     A context manager, which calls `close`.
@@ -165,17 +165,6 @@ class RecurrentAgent(AgentSetup):
             self._run.close()
         finally:
             close(self.env)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _is_false(answer: object) -> bool:

@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
-from xlstm_rl.closing import closed_on_error
+from xlstm_rl.closing import Closing, closed_on_error
 from xlstm_rl.options.arguments import user_path
 from xlstm_rl.runs.loggers.config import LOGGERS, LoggerConfig
 
@@ -27,7 +26,7 @@ class Sink(Protocol):
         ...
 
 
-class Logger:
+class Logger(Closing):
     """Hands metrics to every destination of a run; a context manager that closes them.
 
     Those that were made are closed where the next one cannot be made.
@@ -50,17 +49,6 @@ class Logger:
         with ExitStack() as stack:
             for sink in reversed(self._sinks):
                 stack.callback(sink.close)
-
-    def __enter__(self) -> "Logger":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def make_logger(config: LoggerConfig, run_dir: str | Path, run_config: Mapping[str, Any]) -> Logger:
