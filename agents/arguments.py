@@ -43,7 +43,7 @@ def _env_section(environment: Environment, section: Any) -> Any:
         values = config_to_dict(section)
     if environment is None:
         return values
-    own = {"id": environment if isinstance(environment, str) else CUSTOM_ENV}
+    own: dict[str, Any] = {"id": environment if isinstance(environment, str) else CUSTOM_ENV}
     _refuse_two(values, own, "an environment is given as well; leave one of the two out")
     if isinstance(environment, VectorEnv):
         count = {"num_envs": environment.num_envs}
