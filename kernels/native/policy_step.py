@@ -127,7 +127,7 @@ class StepChain:
         part = slstm_block.Forward(*sizes)
         for name, weight in weights._asdict().items():
             self._hold(part, f"w_{name}", weight)
-        part.work = self._buffer(-(-slstm_block.work_size(sizes, False) // 4))
+        part.work = self._buffer(-(-slstm_block.work_bytes(sizes, False) // 4))
         shapes = ((B, W - 1, D), *((B, heads, D // heads),) * 4)
         self._carry(part, slstm_block.STATE, shapes, W > 0)
         self._append(_SLSTM, part, D, "out")
