@@ -31,7 +31,8 @@ class SLSTMBlockStep:
     def __init__(self) -> None:
         self._weights: tuple[Tensor | None, ...] = ()
         self._pointers: list[int | None] = []
-        self._batch, self._shapes = -1, ((0,),)
+        self._batch = -1
+        self._shapes: tuple[tuple[int, ...], ...] = ()
 
     def __reduce__(self) -> Any:
         return SLSTMBlockStep, ()
@@ -54,7 +55,7 @@ class SLSTMBlockStep:
         (B, D), window = x.shape, weights.conv is not None
         pointers = [None if w is None else w.data_ptr() for w in weights]
         known = self._pointers == pointers and all(map(operator.is_, weights, self._weights))
-        if not (known and self._batch == B and D == weights.norm.shape[0]):
+        if not (known and self._batch == B and weights.norm.shape[0] == D):
             if not covers(x, None, None, weights, heads):
                 return None
             if not all(w is None or w.is_contiguous() for w in weights):
