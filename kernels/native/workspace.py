@@ -46,8 +46,15 @@ class _Pool:
 
 
 _pool = _Pool()
+
+
+def _begin_anew() -> None:
+    global _pool
+    _pool = _Pool()
+
+
 if hasattr(os, "register_at_fork"):  # another thread may hold the lock at that moment
-    os.register_at_fork(after_in_child=_pool.__init__)
+    os.register_at_fork(after_in_child=_begin_anew)
 _own = threading.local()
 
 
