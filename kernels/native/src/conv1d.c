@@ -5,7 +5,8 @@
 #include "parallel.h"
 
 #define ROWS_AT_ONCE 32
-#define CONV_GROUPS 8 /* of sequences; each sums into gradients of its own, which are then added in order */
+/* Groups of sequences: each sums into gradients of its own, which are then added in order. */
+#define CONV_GROUPS 8
 
 typedef struct {
   int64_t B, T, C, W, silu, workers;
@@ -63,7 +64,8 @@ static conv_pass begin_conv(const conv1d_arguments *a) {
   return f;
 }
 
-INLINE void convolve_rows(const conv_pass *f, int64_t n, int64_t W, const float *const *back, float *y) {
+INLINE void convolve_rows(const conv_pass *f, int64_t n, int64_t W, const float *const *back,
+                          float *y) {
   const int64_t C = f->a->C;
   for (int64_t j = 0; j < n; j++)
     FOR_VECTORS(i, C, left) {
@@ -80,10 +82,11 @@ static void forward_sequence(int b, int worker, void *context) {
   const conv_scratch w = cut_conv_scratch(&from, a);
   const int64_t C = a->C, W = a->W, T = a->T;
   const float *x = a->x + b * T * C, *state = a->state ? a->state + b * (W - 1) * C : 0;
+  const uint8_t *reset = a->reset ? a->reset + b * T : 0;
   int64_t reach = state ? W - 1 : -1;
   for (int64_t t = 0; t < T; t += ROWS_AT_ONCE) {
     const int64_t n = T - t < ROWS_AT_ONCE ? T - t : ROWS_AT_ONCE;
-    reach = look_back(n, t, W, a->reset ? a->reset + b * T : 0, reach, x, C, state, C, f->zeros, w.back);
+    reach = look_back(n, t, W, reset, reach, x, C, state, C, f->zeros, w.back);
     if (W == 4) convolve_rows(f, n, 4, w.back, a->y + (b * T + t) * C);
     else convolve_rows(f, n, W, w.back, a->y + (b * T + t) * C);
   }
@@ -91,14 +94,16 @@ static void forward_sequence(int b, int worker, void *context) {
 }
 
 /* dp of every step, and what it says about taps and bias */
-static void weights_backward(const conv_pass *f, int64_t b, conv_scratch w, float *dtaps, float *dbias) {
+static void weights_backward(const conv_pass *f, int64_t b, conv_scratch w, float *dtaps,
+                             float *dbias) {
   const conv1d_arguments *a = f->a;
   const int64_t C = a->C, W = a->W, T = a->T;
   const float *x = a->x + b * T * C, *state = a->state ? a->state + b * (W - 1) * C : 0;
+  const uint8_t *reset = a->reset ? a->reset + b * T : 0;
   int64_t reach = state ? W - 1 : -1;
   for (int64_t t = 0; t < T; t++) {
     const float *dy = a->dy ? a->dy + (b * T + t) * C : f->zeros;
-    reach = look_back(1, t, W, a->reset ? a->reset + b * T : 0, reach, x, C, state, C, f->zeros, w.back);
+    reach = look_back(1, t, W, reset, reach, x, C, state, C, f->zeros, w.back);
     w.reach[t] = (int32_t)reach;
     FOR_VECTORS(i, C, left) {
       vf d = load_left(dy + i, left);
@@ -117,7 +122,8 @@ static void weights_backward(const conv_pass *f, int64_t b, conv_scratch w, floa
   }
 }
 
-static void backward_sequence(const conv_pass *f, int64_t b, conv_scratch w, float *dtaps, float *dbias) {
+static void backward_sequence(const conv_pass *f, int64_t b, conv_scratch w, float *dtaps,
+                              float *dbias) {
   const conv1d_arguments *a = f->a;
   const int64_t C = a->C, W = a->W, T = a->T;
   weights_backward(f, b, w, dtaps, dbias);

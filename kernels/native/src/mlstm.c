@@ -61,7 +61,8 @@ static cell_pass begin_pass(const mlstm_arguments *a, int64_t *saved_bytes) {
 }
 
 /* Rows of one head of a chunk: where they lie, or a copy at whole vectors. */
-static rows head_rows(int64_t n, int64_t size, int64_t whole, const float *x, int64_t ld, float *tile) {
+static rows head_rows(int64_t n, int64_t size, int64_t whole, const float *x, int64_t ld,
+                      float *tile) {
   const rows given = {x, ld};
   return whole > size ? copy_head(n, size, whole, given, tile) : given;
 }
@@ -70,7 +71,8 @@ static void forward_head(int index, int worker, void *context) {
   const cell_pass *f = context;
   const mlstm_arguments *a = f->a;
   const head_size z = f->z;
-  const int64_t X = index, b = X / a->H, head = X % a->H, H = a->H, tile = CHUNK * (z.Kp > z.Vp ? z.Kp : z.Vp);
+  const int64_t X = index, b = X / a->H, head = X % a->H, H = a->H;
+  const int64_t tile = CHUNK * (z.Kp > z.Vp ? z.Kp : z.Vp);
   arena from = {a->work + worker * f->each, 0};
   const cell_scratch w = cut_cell_scratch(&from, z);
   const float *C0 = a->C ? a->C + X * a->K * a->V : 0, *n0 = C0 ? a->n + X * a->K : 0;

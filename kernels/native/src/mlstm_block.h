@@ -1,7 +1,7 @@
 /* The whole mLSTM block: what Python hands over, and how the buffers are cut.
 
-   R = B * T rows of D channels come in; inside are I channels of H heads. `inner` is I rounded up to
-   whole vectors, with zeros behind I, so that no loop over channels has an end of its own. */
+   R = B * T rows of D channels come in; inside are I channels of H heads. `inner` is I rounded up
+   to whole vectors, with zeros behind I, so that no loop over channels has an end of its own. */
 #pragma once
 #include "arena.h"
 #include "block_diagonal.h"

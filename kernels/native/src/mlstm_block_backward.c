@@ -1,7 +1,7 @@
 /* The mLSTM block over whole sequences, backward. The passes, R = B * T rows:
 
    1. dy = dout times down, all rows
-   2. the middle, sequence by sequence (mlstm_block_sequence.c), in GROUPS groups that share gradients
+   2. the middle, sequence by sequence (mlstm_block_sequence.c), in groups that share gradients
    3. all rows again: the gradients of down and up, through up, through the norm */
 #include "mlstm_block_backward.h"
 
@@ -149,7 +149,8 @@ int xl_mlstm_block_backward(const mlstm_block_arguments *a) {
   transpose(z.inner, z.ldg, f.s.fold_u, z.ldg, f.turned_u, z.inner);
 
   const matrix dout = {a->dout, D, 0};
-  shared_gemm(workers, R, I, D, dout, (matrix){w->down, I, 0}, f.dy, z.ldi, 0, 0, f.scratch, f.scratch_each);
+  shared_gemm(workers, R, I, D, dout, (matrix){w->down, I, 0}, f.dy, z.ldi, 0, 0, f.scratch,
+              f.scratch_each);
   xl_parallel_for((int)f.groups, run_group, &f);
   for (int64_t e = 1; e < f.groups; e++) add(f.grads[e].size, f.grads[0].all, f.grads[e].all);
   if (f.groups) write_small_grads(&f);
@@ -158,8 +159,8 @@ int xl_mlstm_block_backward(const mlstm_block_arguments *a) {
   add_rows(R, I, f.du + z.inner, z.ldu, d->up_bias ? d->up_bias + I : 0);
 
   if (d->down)
-    shared_gemm(workers, D, I, R, (matrix){a->dout, D, 1}, (matrix){f.y, z.ldi, 0}, d->down, I, 0, 0,
-                f.scratch, f.scratch_each);
+    shared_gemm(workers, D, I, R, (matrix){a->dout, D, 1}, (matrix){f.y, z.ldi, 0}, d->down, I, 0,
+                0, f.scratch, f.scratch_each);
   xl_parallel_for(GROUPS, renorm_rows, &f);
   for (int64_t half = 0; half < 2; half++) {
     const float *du = f.du + half * z.inner, *up = w->up + half * I * D;

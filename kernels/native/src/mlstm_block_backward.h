@@ -2,7 +2,8 @@
 #pragma once
 #include "mlstm_block.h"
 
-#define GROUPS 8 /* of sequences; each sums into gradients of its own, which are then added in order */
+/* Groups of sequences: each sums into gradients of its own, which are then added in order. */
+#define GROUPS 8
 
 /* Gradients of the small weights, as vectors run over them. */
 typedef struct {

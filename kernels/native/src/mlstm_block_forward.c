@@ -33,7 +33,8 @@ INLINE void convolve_rows(const forward_pass *f, int64_t n, int64_t W, const flo
                           float *c, float *gate) {
   for (int64_t j = 0; j < n; j++)
     for (int64_t i = 0; i < f->z.inner; i += VW) {
-      const vf p = convolve_at(i, VW, W, back + j * W, f->p.taps, f->z.inner, load(f->p.conv_bias + i));
+      const vf bias = load(f->p.conv_bias + i);
+      const vf p = convolve_at(i, VW, W, back + j * W, f->p.taps, f->z.inner, bias);
       const vf sigmoid = vsigmoid(p);
       store(gate + j * f->z.ldi + i, sigmoid);
       store(c + j * f->z.ldi + i, p * sigmoid);
@@ -77,7 +78,8 @@ INLINE void gate_rows(const forward_pass *f, int64_t r0, int64_t n, const float 
       row_moments(z.K, h, mean + head, inverse + head);
       FOR_VECTORS(i, z.K, more) {
         const int64_t left = whole ? VW : more;
-        const vf normed = (load_left(h + i, left) - broadcast(mean[head])) * broadcast(inverse[head]);
+        const vf centred = load_left(h + i, left) - broadcast(mean[head]);
+        const vf normed = centred * broadcast(inverse[head]);
         const vf skipped = load_left(f->p.skip + at + i, left) * load_left(c + at + i, left);
         const vf x = load_left(gate + i, left);
         const vf y = normed * load_left(f->p.head_norm + at + i, left) + skipped;

@@ -51,7 +51,8 @@ void make_qkv(const mlstm_block_arguments *a, mlstm_prepared p, int64_t n, const
   if (a->S == 4) {
     for (int64_t i = 0; i < z.inner; i += VW) {
       const float *lanes = p.lanes + i;
-      const four_lanes wq = load_lanes(lanes, z.inner), wk = load_lanes(lanes + 4 * z.inner, z.inner);
+      const four_lanes wq = load_lanes(lanes, z.inner);
+      const four_lanes wk = load_lanes(lanes + 4 * z.inner, z.inner);
       const vf bq = load(p.qkv_bias + i), bk = load(p.qkv_bias + z.inner + i);
       for (int64_t r = 0; r < n; r++) {
         const vf x = load(c + r * ldc + i);

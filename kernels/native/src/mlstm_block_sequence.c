@@ -1,5 +1,5 @@
-/* The middle of the block's backward: one sequence, chunk after chunk from its end. Per chunk: gate,
-   skip and head norm; the cell, head by head; gates; q, k, v; the convolution. */
+/* The middle of the block's backward: one sequence, chunk after chunk from its end. Per chunk:
+   gate, skip and head norm; the cell, head by head; gates; q, k, v; the convolution. */
 #include "mlstm_block_backward.h"
 
 INLINE void gate_rows_backward(const backward_pass *f, int64_t r0, int64_t n, const float *c,
@@ -33,7 +33,8 @@ INLINE void gate_rows_backward(const backward_pass *f, int64_t r0, int64_t n, co
         along += dn * normed;
         store_left(dy + i, dn, left);
       }
-      const vf a = broadcast(sum_lanes(sum) / (float)z.K), b = broadcast(sum_lanes(along) / (float)z.K);
+      const vf a = broadcast(sum_lanes(sum) / (float)z.K);
+      const vf b = broadcast(sum_lanes(along) / (float)z.K);
       FOR_VECTORS(i, z.K, more) {
         const int64_t left = whole ? VW : more;
         const vf normed = (load_left(h + i, left) - mean) * inverse;
@@ -63,8 +64,9 @@ static void heads_backward(const backward_pass *f, backward_scratch w, int64_t b
     float qdq[CHUNK], kdk[CHUNK];
     const int wanted = chunk > 0 || (a->dbefore.C && f->s.first[X].given);
     runs[head].live = chunk_backward(
-        n, size, size, in[0], in[1], in[2], f->s.records + X * z.N + chunk, kept_C(z, f->s, X, chunk),
-        kept_n(z, f->s, X, chunk), in[3], out[3], out[0], out[1], out[2], qdq, kdk,
+        n, size, size, in[0], in[1], in[2], f->s.records + X * z.N + chunk,
+        kept_C(z, f->s, X, chunk), kept_n(z, f->s, X, chunk), in[3], out[3], out[0], out[1], out[2],
+        qdq, kdk,
         w.dC + head * z.state, w.dn + head * z.pad, runs[head].live, wanted, w.forward.chunk);
     for (int64_t e = 0; odd && e < 3; e++)
       for (int64_t r = 0; r < n; r++)
@@ -92,7 +94,8 @@ static void qkv_backward(const backward_pass *f, int64_t r0, int64_t n, const fl
       float *lanes = g->lanes + i;
       four_lanes gq = load_lanes(lanes, z.inner), gk = load_lanes(lanes + 4 * z.inner, z.inner);
       for (int64_t r = 0; r < n; r++) {
-        const vf q = load(dq + r * z.ldi + i), k = load(dk + r * z.ldi + i), x = load(c + r * ldc + i);
+        const vf q = load(dq + r * z.ldi + i), k = load(dk + r * z.ldi + i);
+        const vf x = load(c + r * ldc + i);
         const vf x0 = FOURS(x, 0), x1 = FOURS(x, 1), x2 = FOURS(x, 2), x3 = FOURS(x, 3);
         gq.w0 += x0 * q, gq.w1 += x1 * q, gq.w2 += x2 * q, gq.w3 += x3 * q;
         gk.w0 += x0 * k, gk.w1 += x1 * k, gk.w2 += x2 * k, gk.w3 += x3 * k;
@@ -134,7 +137,7 @@ static void qkv_backward(const backward_pass *f, int64_t r0, int64_t n, const fl
     }
 }
 
-/* The rows of dc which saw the row t, as a row of zeros where they did not; t may lie in the state. */
+/* The rows of dc which saw the row t, a row of zeros where they did not; t may lie in the state. */
 INLINE void look_ahead(const backward_pass *f, backward_scratch w, int64_t t, int64_t t0, int64_t n,
                        const float **ahead) {
   const int64_t W = f->a->W, ldi = f->z.ldi;
@@ -190,7 +193,8 @@ static void conv_state_backward(const backward_pass *f, int64_t b, backward_scra
   }
 }
 
-void sequence_backward(const backward_pass *f, int64_t b, const small_grads *g, backward_scratch w) {
+void sequence_backward(const backward_pass *f, int64_t b, const small_grads *g,
+                       backward_scratch w) {
   const mlstm_block_arguments *a = f->a;
   const mlstm_sizes z = f->z;
   const int64_t H = a->H, K = z.K, W = a->W;
@@ -223,16 +227,16 @@ void sequence_backward(const backward_pass *f, int64_t b, const small_grads *g, 
     for (int64_t part = 0; part < 3; part++)
       clear_ends(n, a->I, z.inner, w.dqkv + part * CHUNK * z.ldi, z.ldi);
 
-    product(z.inner, G, n, (strided){c, 1, ldc}, WHOLE, w.dgates, z.ldg, g->fold_c, z.ldg, g->fold_c,
-            z.ldg, 1);
+    product(z.inner, G, n, (strided){c, 1, ldc}, WHOLE, w.dgates, z.ldg, g->fold_c, z.ldg,
+            g->fold_c, z.ldg, 1);
     product(z.inner, G, n, (strided){u, 1, z.ldu}, WHOLE, w.dgates, z.ldg, g->fold_u, z.ldg,
             g->fold_u, z.ldg, 1);
     for (int64_t r = 0; r < n; r++)
       for (int64_t e = 0; e < 2 * H; e++) g->gates[e] += w.dgates[r * z.ldg + e];
     product(n, z.inner, 2 * H, (strided){w.dgates, z.ldg, 1}, WHOLE, f->turned_c, z.inner, w.dc,
             z.ldi, w.dc, z.ldi, 1);
-    product(n, z.inner, 2 * H, (strided){w.dgates, z.ldg, 1}, WHOLE, f->turned_u, z.inner, du, z.ldu,
-            0, 0, 1);
+    product(n, z.inner, 2 * H, (strided){w.dgates, z.ldg, 1}, WHOLE, f->turned_u, z.inner, du,
+            z.ldu, 0, 0, 1);
     qkv_backward(f, r0, n, c, ldc, g, w);
     if (!W) continue;
     look_back(n, t0, W, reset, t0 ? w.reach[t0 - 1] : past ? W - 1 : -1,

@@ -15,7 +15,7 @@
 typedef struct {
   const mlstm_step_arguments *a;
   int64_t inner, each; /* I in whole vectors; bytes of scratch a worker */
-  float *lanes, *taps, *small; /* [3, 4, inner], [W, inner], [6, inner] padded weights if I needs it */
+  float *lanes, *taps; /* [3, 4, inner], [W, inner] */
   char *scratch;
 } step_pass;
 
@@ -49,7 +49,8 @@ static int64_t cut_step(step_pass *f, char *base) {
 }
 
 /* c of one row and the state of the convolution behind it */
-INLINE void convolve_step(const step_pass *f, int64_t b, int64_t W, int fresh, const float *u, float *c) {
+INLINE void convolve_step(const step_pass *f, int64_t b, int64_t W, int fresh, const float *u,
+                          float *c) {
   const mlstm_step_arguments *a = f->a;
   const int64_t I = a->I, at = b * (W - 1) * I;
   const float *before = a->before.conv ? a->before.conv + at : 0;
@@ -88,7 +89,8 @@ INLINE void qkv_step(const step_pass *f, const float *c, const float *u, float *
   }
 }
 
-INLINE void gate_step(const step_pass *f, const float *h, const float *c, const float *z, float *y) {
+INLINE void gate_step(const step_pass *f, const float *h, const float *c, const float *z,
+                      float *y) {
   const mlstm_step_arguments *a = f->a;
   const int64_t K = a->I / a->H;
   for (int64_t at = 0; at < a->I; at += K) {
@@ -142,12 +144,14 @@ static void step_rows(int index, int worker, void *context) {
       const int64_t first = r0 * H + head0, X = b0 * H + first;
       const float *C = a->before.C ? a->before.C + X * K * K : 0;
       const float *norm = a->before.C ? a->before.n + X * K : 0;
-      make_step_gates(count, H, K, K, i + first, g + first, a->before.C ? a->before.m + X : 0, C, norm,
-                      a->reset ? a->reset + b0 + r0 : 0, a->exponential != 0, a->after.m + X, &gates);
+      make_step_gates(count, H, K, K, i + first, g + first, C ? a->before.m + X : 0, C, norm,
+                      a->reset ? a->reset + b0 + r0 : 0, a->exponential != 0, a->after.m + X,
+                      &gates);
       for (int64_t e = 0; e < count; e++) {
         const float *q = s.qkv + (first + e) / H * 3 * I + (first + e) % H * K;
-        step_head(K, K, q, q + I, q + 2 * I, &gates, e, C ? C + e * K * K : 0, norm ? norm + e * K : 0,
-                  a->after.C + (X + e) * K * K, a->after.n + (X + e) * K, s.y + (first + e) * K,
+        step_head(K, K, q, q + I, q + 2 * I, &gates, e, C ? C + e * K * K : 0,
+                  norm ? norm + e * K : 0, a->after.C + (X + e) * K * K,
+                  a->after.n + (X + e) * K, s.y + (first + e) * K,
                   s.written);
       }
     }
@@ -157,7 +161,8 @@ static void step_rows(int index, int worker, void *context) {
   for (int64_t r = 0; r < n; r++)
     FOR_VECTORS(k, D, more) {
       const int64_t at = (b0 + r) * D + k;
-      store_left(a->out + at, load_left(a->x + at, more) + load_left(s.down + r * D + k, more), more);
+      const vf y = load_left(s.down + r * D + k, more);
+      store_left(a->out + at, load_left(a->x + at, more) + y, more);
     }
 }
 

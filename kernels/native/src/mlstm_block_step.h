@@ -1,4 +1,4 @@
-/* What Python hands over for one step of the mLSTM block, and the weights and states of all its calls. */
+/* What Python hands over for one step of the mLSTM block; its weights and states, for all calls. */
 #pragma once
 #include <stdint.h>
 

@@ -71,7 +71,8 @@ INLINE void chunk_forward(int64_t n, int64_t K, int64_t V, rows q, rows k, rows 
   for (int64_t i = 0; i < n; i++) {
     const float size = fabsf(r->sums[i]); /* where it is no number h is none */
     const vf inverse = broadcast(1.0f / (size <= r->floor[i] ? r->floor[i] : size));
-    for (int64_t e = 0; e < V; e += VW) store(h + i * ldh + e, load(numerator + i * V + e) * inverse);
+    for (int64_t e = 0; e < V; e += VW)
+      store(h + i * ldh + e, load(numerator + i * V + e) * inverse);
   }
   if (!C_1) return;
   const int keeps = r->decay != 0;

@@ -10,7 +10,7 @@
 #define NOTHING (-1e300)       /* m where nothing was written: -inf, but differences are numbers */
 #define LEAST_LOG_FORGET -1e5f /* a log forget gate below this forgets all, as a reset does */
 #define LEAST_LOG_WEIGHT -64.47f /* exp of it is 1e-28: no sum can feel less */
-#define FRESH_BOUND 60.9         /* what a fresh state weighs, for its gradient alone: e^60.9 at most */
+#define FRESH_BOUND 60.9         /* what a fresh state weighs, for its gradient: e^60.9 at most */
 
 typedef struct {
   float within[CHUNK * CHUNK]; /* of step j in row i, K^-1/2 included; 0 outside i's segment */
@@ -65,7 +65,7 @@ INLINE void chunk_gates(int64_t n, int64_t t0, const float *i, const float *f, i
     c[j] = input - b;
     if (c[j] > top) top = c[j], run->best = (int32_t)(t0 + j); /* on a tie the oldest keeps it */
     segment[j] = start;
-    /* far below 0 h is 0 whatever m is; a gradient of a fresh state, exp(b - m) / exp(-m), is not */
+    /* far below 0 h is 0 whatever m is; a gradient of a fresh state, exp(b - m) / exp(-m), not */
     u[j] = top < -FRESH_BOUND - b ? -FRESH_BOUND - b : top;
     m[j] = (float)(u[j] + b);
   }
@@ -101,7 +101,8 @@ INLINE void chunk_gates(int64_t n, int64_t t0, const float *i, const float *f, i
     const vi tiny = (vi)(carried < broadcast(LEAST_LOG_WEIGHT));
     store(to->carried + j, keep_where(~tiny, vexp(carried)) * scales);
     store(to->last + j, weight(load(to->last + j)));
-    store(to->floor + j, vexp(-vmin(broadcast(EXP_BOUND), vmax(broadcast(-EXP_BOUND), load(m + j)))));
+    const vf bounded = vmin(broadcast(EXP_BOUND), vmax(broadcast(-EXP_BOUND), load(m + j)));
+    store(to->floor + j, vexp(-bounded));
   }
   const vi numbers = LANE_NUMBERS;
   for (int64_t row = 0; row < n; row++) {
@@ -111,7 +112,8 @@ INLINE void chunk_gates(int64_t n, int64_t t0, const float *i, const float *f, i
       const vf log_weight = (load(high + j) - broadcast(row_high[row])) +
                             (load(low + j) - broadcast(row_low[row]));
       const vi at = numbers + broadcast_int((int32_t)j);
-      store(within + j, keep_where((vi)(at >= from) & (vi)(at <= till), weight(log_weight) * scales));
+      const vi seen = (vi)(at >= from) & (vi)(at <= till);
+      store(within + j, keep_where(seen, weight(log_weight) * scales));
     }
   }
 }

@@ -41,7 +41,7 @@ INLINE gate_run begin_gates(int64_t K, int64_t V, const float *C, const float *n
 
 /* What runs backward through the chunks of a head. */
 typedef struct {
-  double later;  /* the sum over later steps of the episode of q . dq - k . dk, and <C, dC> + <n, dn> */
+  double later;  /* sum over later steps of the episode of q . dq - k . dk, + <C, dC> + <n, dn> */
   float rest;    /* of the gradient of m, on its way to what the last m came from */
   int32_t best;  /* which is this step, or -1: the first m */
   int32_t live;  /* whether dC and dn hold anything */

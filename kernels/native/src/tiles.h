@@ -101,7 +101,7 @@ typedef struct {
 #define TRIANGLE_SIDE (VW > 8 ? VW : 8)
 
 /* C [M, N] = beta Cin + A B; N is a multiple of VW, M and K are any. */
-INLINE void product(int64_t M, int64_t N, int64_t K, strided A, int part, const float *B, int64_t ldb,
+LOCAL void product(int64_t M, int64_t N, int64_t K, strided A, int part, const float *B, int64_t ldb,
                     float *C, int64_t ldc, const float *Cin, int64_t ldi, float beta) {
   int64_t n = 0;
   for (; n + TILE_COLUMNS <= N; n += TILE_COLUMNS) {

@@ -2,6 +2,7 @@
 
 import copy
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -97,16 +98,20 @@ def test_the_block(seed):
     torch.manual_seed(seed)
     torch.set_num_threads(pick.randint(1, 3))
     B, T, H = pick.choice([0, 1, 2, 5, 9, 20]), pick.randint(1, 40), pick.randint(1, 4)
+    feedforward: dict[str, Any] = {"feedforward_proj_factor": pick.choice([0.0, 0.5, 4 / 3, 3.0])}
+    if feedforward["feedforward_proj_factor"]:
+        feedforward |= {
+            "feedforward_activation": pick.choice(list(ACTIVATIONS)),
+            "feedforward_bias": pick.random() < 0.5,
+            "round_to": pick.choice([1, 8, 64]),
+        }
     config = MemoryConfig(
         pattern="s",
         backend="native",
         num_heads=H,
         width=H * pick.choice([1, 3, 8, 10, 16, 20, 32]),
         conv1d_kernel_size=pick.choice([0, 2, 3, 4, 4, 7]),
-        feedforward_proj_factor=pick.choice([0.0, 0.5, 4 / 3, 3.0]),
-        feedforward_activation=pick.choice(list(ACTIVATIONS)),
-        feedforward_bias=pick.random() < 0.5,
-        round_to=pick.choice([1, 8, 64]),
+        **feedforward,
         forget_gate=pick.choice(["sigmoid", "exponential"]),
     )
     block = SLSTMBlock(config, 3, 1)
