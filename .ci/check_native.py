@@ -47,16 +47,11 @@ def main() -> None:
 def run_tests(target: str, tests: list[str], folder: str) -> int:
     """Run tests with the sanitized library of a target and return pytest's status."""
     print(f"sanitizers, {target}:", flush=True)
-    asan = subprocess.run(
-        [*find_compiler(), "-print-file-name=libasan.so"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
     environment = {
         "XLSTM_RL_NATIVE": target,
         "XLSTM_RL_NATIVE_FOLDER": folder,
-        "LD_PRELOAD": asan,  # before the interpreter, which was compiled without it
+        # before the interpreter, which was compiled without; it looks for C++'s exceptions at once
+        "LD_PRELOAD": " ".join(map(find_file, ("libasan.so", "libstdc++.so.6"))),
         # leaks are the interpreter's and torch's own; pytest would swallow what is printed
         "ASAN_OPTIONS": f"detect_leaks=0:log_path={folder}/report",
         "UBSAN_OPTIONS": f"print_stacktrace=1:log_path={folder}/report",
@@ -67,6 +62,12 @@ def run_tests(target: str, tests: list[str], folder: str) -> int:
         print(report.read_text())
         report.unlink()
     return status
+
+
+def find_file(name: str) -> str:
+    """Return the path of one of the compiler's libraries."""
+    command = [*find_compiler(), f"-print-file-name={name}"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def try_other_compilers() -> list[str]:

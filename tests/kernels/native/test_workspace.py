@@ -7,6 +7,11 @@ from xlstm_rl.kernels.native import workspace
 from xlstm_rl.kernels.native.workspace import lend_tensor, scratch
 
 
+@pytest.fixture
+def _buffers_of_nan() -> None:
+    """These tests are about the pool that the others go without."""
+
+
 @pytest.mark.parametrize("size", [1000, 5_000_000])
 def test_a_forked_child_has_buffers_of_its_own(size: int, in_child: Callable[..., str]) -> None:
     buffer = lend_tensor(size)
