@@ -2,7 +2,8 @@
 
 AddressSanitizer and UBSan are compiled into a library in a folder of its own, and the tests of
 `tests/kernels/native` (or those that are named) run with it: on the narrowest target of this CPU,
-or with --all on each. Where there are clang and a compiler for 64-bit ARM, they are tried too.
+or with --all on each. On x86-64 the tests run once more with vectors of four floats, which is what
+64-bit ARM has. Where there are clang and a compiler for 64-bit ARM, they are tried too.
 
 Usage: check_native.py [--all] [TEST...]
 """
@@ -14,6 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from xlstm_rl.kernels.native import compilation
 from xlstm_rl.kernels.native.compilation import SANITIZE, BuildError, build, find_compiler
 from xlstm_rl.kernels.native.library import cpu_targets
 
@@ -38,7 +40,7 @@ def main() -> None:
                 for target in targets
                 if run_tests(target, tests, folder)
             ]
-    failed += try_other_compilers()
+    failed += try_four_lanes(tests) + try_other_compilers()
     for failure in failed:
         print(f"error: {failure}")
     sys.exit(1 if failed else 0)
@@ -48,20 +50,41 @@ def run_tests(target: str, tests: list[str], folder: str) -> int:
     """Run tests with the sanitized library of a target and return pytest's status."""
     print(f"sanitizers, {target}:", flush=True)
     environment = {
-        "XLSTM_RL_NATIVE": target,
-        "XLSTM_RL_NATIVE_FOLDER": folder,
         # before the interpreter, which was compiled without; it looks for C++'s exceptions at once
         "LD_PRELOAD": " ".join(map(find_file, ("libasan.so", "libstdc++.so.6"))),
         # leaks are the interpreter's and torch's own; pytest would swallow what is printed
         "ASAN_OPTIONS": f"detect_leaks=0:log_path={folder}/report",
         "UBSAN_OPTIONS": f"print_stacktrace=1:log_path={folder}/report",
     }
-    command = [sys.executable, "-m", "pytest", "-q", "-x", *tests]
-    status = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}).returncode
+    status = run_pytest(target, tests, folder, **environment)
     for report in Path(folder).glob("report.*"):
         print(report.read_text())
         report.unlink()
     return status
+
+
+def try_four_lanes(tests: list[str]) -> list[str]:
+    """Run the tests with vectors of four floats, on x86-64; return what failed."""
+    if "avx2" not in cpu_targets():
+        return []
+    print("four lanes, as for ARM:", flush=True)
+    machines, flags = compilation.TARGETS["avx2"]
+    compilation.TARGETS["avx2"] = (machines, ("-msse4.1",))
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            build(Path(folder), targets=("avx2",))
+            return ["the tests with four lanes"] if run_pytest("avx2", tests, folder) else []
+    except BuildError as error:
+        return [str(error)]
+    finally:
+        compilation.TARGETS["avx2"] = (machines, flags)
+
+
+def run_pytest(target: str, tests: list[str], folder: str, **environment: str) -> int:
+    """Run tests with the library of a target in a folder and return pytest's status."""
+    where = {"XLSTM_RL_NATIVE": target, "XLSTM_RL_NATIVE_FOLDER": folder}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", *tests]
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, **where, **environment}).returncode
 
 
 def find_file(name: str) -> str:

@@ -22,6 +22,10 @@ _HUGE_PAGE = 2 << 20
 
 class _Pool:
     def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Start anew, in a forked child too: another thread may have held the lock meanwhile."""
         self._lock = threading.Lock()
         self._returned: deque[Tensor] = deque()  # appended to by finalizers, which may not wait
         self._idle: list[Tensor] = []
@@ -46,15 +50,8 @@ class _Pool:
 
 
 _pool = _Pool()
-
-
-def _begin_anew() -> None:
-    global _pool
-    _pool = _Pool()
-
-
-if hasattr(os, "register_at_fork"):  # another thread may hold the lock at that moment
-    os.register_at_fork(after_in_child=_begin_anew)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.clear)
 _own = threading.local()
 
 

@@ -15,9 +15,9 @@ INLINE int64_t chunk_work(int64_t K, int64_t V) { /* floats, of either direction
   return 3 * CHUNK * side + CHUNK * CHUNK + K * V + CHUNK;
 }
 
-/* [n, N] turned into [N, CHUNK]; the columns up to the next whole vector are zeros */
+/* [n, N] turned into [N, CHUNK]; the columns up to the end of the last square of a triangle are zeros */
 INLINE void turn_chunk(int64_t n, int64_t N, rows x, float *turned) {
-  const int64_t whole = ROUND_UP(n, VW);
+  const int64_t whole = ROUND_UP(n, TRIANGLE_SIDE);
   transpose(n, N, x.p, x.ld, turned, CHUNK);
   for (int64_t j = 0; n < whole && j < N; j++)
     memset(turned + j * CHUNK + n, 0, (size_t)(whole - n) * sizeof(float));
@@ -34,7 +34,7 @@ INLINE void scale_rows(int64_t n, int64_t N, rows x, const float *weights, float
 /* [n, n] = a [n, N] b^T, of which the triangle on and below the diagonal is made; b comes turned */
 INLINE void triangle(int64_t n, int64_t N, rows a, const float *turned, float *to) {
   for (int64_t j = 0; j < n; j += TILE_COLUMNS) {
-    const int64_t left = n - j < TILE_COLUMNS ? ROUND_UP(n - j, VW) : TILE_COLUMNS;
+    const int64_t left = n - j < TILE_COLUMNS ? ROUND_UP(n - j, TRIANGLE_SIDE) : TILE_COLUMNS;
     product(n - j, left, N, (strided){a.p + j * a.ld, a.ld, 1}, WHOLE, turned + j, CHUNK,
             to + j * CHUNK + j, CHUNK, 0, 0, 1);
   }
