@@ -1,10 +1,10 @@
 """Compile the native backend without a warning, and run its tests under gcc's sanitizers.
 
-AddressSanitizer and UBSan are compiled into libraries of every target that this CPU runs, in a
-folder of their own, and the tests of `tests/kernels/native` (or those that are named) run on each.
-Where there are clang and a compiler for 64-bit ARM, they are tried too.
+AddressSanitizer and UBSan are compiled into a library in a folder of its own, and the tests of
+`tests/kernels/native` (or those that are named) run with it: on the narrowest target of this CPU,
+or with --all on each. Where there are clang and a compiler for 64-bit ARM, they are tried too.
 
-Usage: check_native.py [TEST...]
+Usage: check_native.py [--all] [TEST...]
 """
 
 import os
@@ -24,17 +24,18 @@ OTHER_COMPILERS = {"clang": None, "aarch64-linux-gnu-gcc": "aarch64"}
 
 def main() -> None:
     """Run all checks; exit with status 1 if any fails."""
-    tests = sys.argv[1:] or ["tests/kernels/native"]
+    tests = [word for word in sys.argv[1:] if word != "--all"] or ["tests/kernels/native"]
+    targets = cpu_targets() if "--all" in sys.argv else cpu_targets()[-1:]
     failed: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         try:
-            build(Path(folder), ("-Werror", *SANITIZE))
+            build(Path(folder), ("-Werror", *SANITIZE), targets=targets)
         except BuildError as error:
             failed.append(str(error))
         else:
             failed += [
                 f"the tests under the sanitizers, {target}"
-                for target in cpu_targets()
+                for target in targets
                 if run_tests(target, tests, folder)
             ]
     failed += try_other_compilers()
@@ -46,16 +47,11 @@ def main() -> None:
 def run_tests(target: str, tests: list[str], folder: str) -> int:
     """Run tests with the sanitized library of a target and return pytest's status."""
     print(f"sanitizers, {target}:", flush=True)
-    asan = subprocess.run(
-        [*find_compiler(), "-print-file-name=libasan.so"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
     environment = {
         "XLSTM_RL_NATIVE": target,
         "XLSTM_RL_NATIVE_FOLDER": folder,
-        "LD_PRELOAD": asan,  # before the interpreter, which was compiled without it
+        # before the interpreter, which was compiled without; it looks for C++'s exceptions at once
+        "LD_PRELOAD": " ".join(map(find_file, ("libasan.so", "libstdc++.so.6"))),
         # leaks are the interpreter's and torch's own; pytest would swallow what is printed
         "ASAN_OPTIONS": f"detect_leaks=0:log_path={folder}/report",
         "UBSAN_OPTIONS": f"print_stacktrace=1:log_path={folder}/report",
@@ -66,6 +62,12 @@ def run_tests(target: str, tests: list[str], folder: str) -> int:
         print(report.read_text())
         report.unlink()
     return status
+
+
+def find_file(name: str) -> str:
+    """Return the path of one of the compiler's libraries."""
+    command = [*find_compiler(), f"-print-file-name={name}"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def try_other_compilers() -> list[str]:

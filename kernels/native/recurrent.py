@@ -1,6 +1,5 @@
 """A layer of an LSTM or a GRU in C: sequences with resets inside, and steps."""
 
-import ctypes
 import functools
 from typing import Any
 
@@ -9,9 +8,9 @@ from torch import Tensor
 
 from xlstm_rl.kernels.autograd import Grads, differentiable, keep, wants_gradient
 from xlstm_rl.kernels.inplace import note_overwritten
-from xlstm_rl.kernels.native.arguments import contiguous, pointer, struct
-from xlstm_rl.kernels.native.library import call, library, num_threads
-from xlstm_rl.kernels.native.workspace import lend_floats, scratch
+from xlstm_rl.kernels.native.arguments import bytes_for, contiguous, pointer, run, struct
+from xlstm_rl.kernels.native.library import num_threads
+from xlstm_rl.kernels.native.workspace import lend_tensor, scratch
 from xlstm_rl.kernels.recurrent.reference import State, Weights, sequence
 
 _NUM_TENSORS = 8  # x, reset, h, c (of an LSTM), the weights
@@ -79,7 +78,7 @@ def recurrent_step(
 def _forward(
     inputs: tuple[Any, ...], save: bool, into: State | None = None
 ) -> tuple[tuple[Tensor | None, ...], Tensor]:
-    """Outputs and the state behind them (of a GRU no c), in ``into`` if given; and what is saved."""
+    """Outputs, the state behind them (of a GRU no c), in ``into`` if given; what is saved."""
     x, reset, h, c, *weights = inputs
     if into is None:
         h, c = contiguous(h), contiguous(c)
@@ -88,11 +87,11 @@ def _forward(
     sizes = (B, T, D, H, int(c is None), num_threads(), h.stride(0) if B > 1 else H)
     y = x.new_empty(B, T, H)
     after = into or tuple(torch.empty_like(s) for s in (h, c) if s is not None)
-    saved = lend_floats(_size("saved_size", sizes)) if save else x.new_empty(0)
+    saved = lend_tensor(_bytes("saved_bytes", sizes)) if save else x.new_empty(0)
     states = (*after, None)[:2]
     given = (x, *weights, reset, h, c, y, *states, saved if save else None)
-    with scratch(4 * _size("work_size", sizes, save)) as work:
-        call(_library().xl_recurrent_forward, _Forward(*sizes, *map(pointer, given), work))
+    with scratch(_bytes("work_bytes", sizes, save)) as work:
+        run("xl_recurrent_forward", _Forward(*sizes, *map(pointer, given), work))
     return (y, *states), saved
 
 
@@ -106,24 +105,16 @@ def _backward(grads: Grads, y: Tensor, saved: Tensor, inputs: tuple[Any, ...]) -
     dx, dh, dc, *dweights = found
     forward = (x, *weights, reset, h, c, y.contiguous(), None, None, saved, None)
     pointers = (*forward, *(contiguous(g) for g in grads), dx, *dweights, dh, dc)
-    with scratch(4 * _size("backward_work_size", sizes)) as work:
+    with scratch(_bytes("backward_work_bytes", sizes)) as work:
         arguments = _Backward(*sizes, *map(pointer, pointers), work)
-        call(_library().xl_recurrent_backward, arguments)
+        run("xl_recurrent_backward", arguments)
     return dx, None, dh, dc, *dweights
 
 
 @functools.lru_cache(1024)
-def _size(name: str, sizes: tuple[int, ...], saving: bool = True) -> int:
-    """Floats that a call works in or saves."""
-    size = getattr(_library(), f"xl_recurrent_{name}")
-    size.restype = ctypes.c_int64
-    return int(size(ctypes.byref(_Forward(*sizes, saved=int(saving) or None))))
-
-
-def _library() -> Any:
-    loaded = library()
-    assert loaded is not None  # the caller has asked whether it may run
-    return loaded
+def _bytes(name: str, sizes: tuple[int, ...], saving: bool = True) -> int:
+    """What a call works in or saves."""
+    return bytes_for(f"xl_recurrent_{name}", _Forward(*sizes, saved=int(saving) or None))
 
 
 def _equations(*inputs: Any) -> tuple[Tensor | None, ...]:

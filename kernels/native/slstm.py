@@ -4,7 +4,6 @@ Eager code calls an ``autograd.Function``. While ``torch.compile`` is tracing, t
 are called as ``torch.library`` ops, which it can see.
 """
 
-import ctypes
 import functools
 from typing import Any
 
@@ -19,8 +18,7 @@ from xlstm_rl.kernels.autograd import (
     wants_gradient,
 )
 from xlstm_rl.kernels.inplace import note_overwritten
-from xlstm_rl.kernels.native.arguments import contiguous, pointer, struct
-from xlstm_rl.kernels.native.library import call, library
+from xlstm_rl.kernels.native.arguments import bytes_for, contiguous, pointer, run, struct
 from xlstm_rl.kernels.native.workspace import lend_floats, scratch
 from xlstm_rl.kernels.slstm.ops import NUM_TENSORS, equations
 from xlstm_rl.kernels.types import SLSTMState
@@ -42,15 +40,14 @@ _Backward = struct(
 
 
 @functools.cache
-def _functions() -> Any:
-    """The library, with what its functions return."""
-    loaded = library()
-    assert loaded is not None  # asked at the door
-    for name in ("lanes", "work_size", "backward_work_size"):
-        size = getattr(loaded, f"xl_slstm_{name}")
-        size.restype = ctypes.c_int64
-        size.argtypes = () if name == "lanes" else (ctypes.c_int64,) * 4
-    return loaded
+def _lanes() -> int:
+    """What head sizes are rounded up to."""
+    return bytes_for("xl_slstm_lanes", _Forward())
+
+
+@functools.lru_cache(1024)
+def _work_bytes(name: str, B: int, T: int, H: int, D: int) -> int:
+    return bytes_for(f"xl_slstm_{name}", _Forward(B, T, H, D))
 
 
 def slstm(
@@ -115,7 +112,6 @@ def _forward(
     into: SLSTMState | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """``h [B, T, H, D]``, the final h, c, n, m, in ``into`` if given, and what is saved."""
-    native = _functions()
     B, T, _, H, D = x.shape
     x, R, b = (t.contiguous() for t in (x, R, b))
     reset = contiguous(reset)
@@ -125,15 +121,15 @@ def _forward(
     saved = lend_floats(saved_size(B, T, H, D)) if save else x.new_empty(0)
     pointers = (x, None, None, None, R, b, reset, *first, y, *after, saved if save else None)
     sizes = (B, T, H, D, forget_gate == "exponential")
-    with scratch(4 * native.xl_slstm_work_size(B, T, H, D)) as work:
-        call(native.xl_slstm_forward, _Forward(*sizes, *map(pointer, pointers), work))
+    with scratch(_work_bytes("work_bytes", B, T, H, D)) as work:
+        run("xl_slstm_forward", _Forward(*sizes, *map(pointer, pointers), work))
     h, c, n, m = after
     return y, h, c, n, m, saved
 
 
 def saved_size(B: Any, T: Any, H: int, D: int) -> Any:
     """Floats that hold what the backward reads again, of sizes that may be symbols."""
-    lanes = _functions().xl_slstm_lanes()
+    lanes = _lanes()
     return H * B * (_GATES * T + _STATES * (T + 1)) * ((D + lanes - 1) // lanes * lanes)
 
 
@@ -151,7 +147,6 @@ def _backward(
     has_state: bool,
 ) -> list[Tensor]:
     """The gradients of x, R, b and, if there was a state, of h, c, n, m."""
-    native = _functions()
     B, T, H, D = sizes
     dx, dR, db = R.new_empty(B, T, 4, H, D), R.new_empty(R.shape), R.new_empty(4, H, D)
     first = [R.new_empty(B, H, D) for _ in range(4 * has_state)]
@@ -160,17 +155,17 @@ def _backward(
     given = (None, None, None, R.contiguous(), contiguous(reset), *grads, saved)
     pointers = (*given, dx, None, None, None, dR, db, *(first or none))
     arguments = (B, T, H, D, forget_gate == "exponential", has_state)
-    with scratch(4 * native.xl_slstm_backward_work_size(B, T, H, D)) as work:
-        call(native.xl_slstm_backward, _Backward(*arguments, *map(pointer, pointers), work))
+    with scratch(_work_bytes("backward_work_bytes", B, T, H, D)) as work:
+        run("xl_slstm_backward", _Backward(*arguments, *map(pointer, pointers), work))
     return [dx, dR, db, *first]
 
 
-def _recall(ctx: Any, inputs: Any, rest: Any, grads: Grads, run: Any) -> Grads:
+def _recall(ctx: Any, inputs: Any, rest: Any, grads: Grads, backward: Any) -> Grads:
     x, R, _, reset, *state = inputs
     (forget_gate, *_), has_state = ctx.options, state[0] is not None
     B, T, _, H, D = x.shape
     arguments = (R, reset, *rest, forget_gate, [B, T, H, D], has_state)
-    dx, dR, db, *dstate = run(*grads[:_NUM_OUTPUTS], *arguments)
+    dx, dR, db, *dstate = backward(*grads[:_NUM_OUTPUTS], *arguments)
     return dx, dR, db, None, *(dstate or [None] * 4), *(None,) * len(ctx.options)
 
 

@@ -1,6 +1,5 @@
 """The whole sLSTM block in one call of the library: norm to residual, forward and backward."""
 
-import ctypes
 import functools
 from typing import Any
 
@@ -15,8 +14,8 @@ from xlstm_rl.kernels.autograd import (
     wants_gradient,
 )
 from xlstm_rl.kernels.layers import ACTIVATIONS
-from xlstm_rl.kernels.native.arguments import contiguous, pointer, struct
-from xlstm_rl.kernels.native.library import call, library, num_threads
+from xlstm_rl.kernels.native.arguments import bytes_for, contiguous, pointer, run, struct
+from xlstm_rl.kernels.native.library import num_threads
 from xlstm_rl.kernels.native.slstm import saved_size as cell_saved_size
 from xlstm_rl.kernels.native.workspace import lend_floats, scratch
 from xlstm_rl.kernels.slstm.block import (
@@ -86,9 +85,18 @@ def covers(
 
     ``x [B, T, D]`` or ``[B, D]`` is float32 on the CPU.
     """
+    D = x.shape[-1]
+    if D % heads:
+        return False
+    size, vector = D // heads, (D,)
     taps = 0 if weights.conv is None else weights.conv.shape[-1]
     hidden = 0 if weights.down is None else weights.down.shape[-1]
-    shapes = _shapes(x.shape[0], x.shape[-1], heads, taps, hidden)
+    matrices = (4, heads, size, size)
+    shapes: tuple[tuple[int, ...], ...] = (
+        *(vector, (D, taps), vector, matrices, matrices, (4, heads, size), vector),
+        *(vector, (2 * hidden, D), (2 * hidden,), (D, hidden), vector),
+        *state_shapes(x, weights, heads),
+    )
     if reset is not None and not (
         reset.dtype is torch.bool and reset.is_cpu and reset.shape == x.shape[:-1]
     ):
@@ -98,19 +106,14 @@ def covers(
     for t, shape in zip((*weights, *(state or ())), shapes, strict=False):
         if t is not None and not (t.shape == shape and t.dtype is torch.float32 and t.is_cpu):
             return False
-    return x.shape[-1] % heads == 0
+    return True
 
 
-def _shapes(B: int, D: int, heads: int, taps: int, hidden: int) -> tuple[tuple[int, ...], ...]:
-    """Of the weights, then of the state."""
-    size = D // heads
-    matrices, vector = (4, heads, size, size), (D,)
-    return (
-        *(vector, (D, taps), vector, matrices, matrices, (4, heads, size), vector),
-        *(vector, (2 * hidden, D), (2 * hidden,), (D, hidden), vector),
-        *((B, taps - 1, D),) * (taps > 0),
-        *((B, heads, size),) * 4,
-    )
+def state_shapes(x: Tensor, weights: SLSTMBlockWeights, heads: int) -> tuple[tuple[int, ...], ...]:
+    """Return those of the window, if there is one, and of h, c, n, m."""
+    B, D = x.shape[0], x.shape[-1]
+    window = () if weights.conv is None else ((B, weights.conv.shape[1] - 1, D),)
+    return *window, *((B, heads, D // heads),) * 4
 
 
 def sizes_of(
@@ -127,20 +130,10 @@ _KINDS = {name: kind for kind, name in enumerate(ACTIVATIONS)}
 
 
 @functools.lru_cache(1024)
-def work_size(sizes: tuple[int, ...], saving: bool, backward: bool = False) -> int:
+def work_bytes(sizes: tuple[int, ...], saving: bool, backward: bool = False) -> int:
     """Bytes that a call works in; ``saving`` is for the backward."""
-    arguments = Forward(*sizes, saved=int(saving) or None)
-    name = "backward_work_size" if backward else "work_size"
-    size = getattr(loaded(), f"xl_slstm_block_{name}")
-    size.restype = ctypes.c_int64
-    return 4 * int(size(ctypes.byref(arguments)))
-
-
-def loaded() -> Any:
-    """Return the library."""
-    found = library()
-    assert found is not None  # the caller has asked whether it may run
-    return found
+    name = "backward_work_bytes" if backward else "work_bytes"
+    return bytes_for(f"xl_slstm_block_{name}", Forward(*sizes, saved=int(saving) or None))
 
 
 def saved_size(B: Any, T: Any, D: int, H: int, W: int, F: int) -> Any:
@@ -150,7 +143,7 @@ def saved_size(B: Any, T: Any, D: int, H: int, W: int, F: int) -> Any:
         per_row += 2 * D + 1
     if F:
         per_row += D + 2 + 2 * F
-    parts = 16 * 16  # each begins at a cache line
+    parts = 16 * 32  # each begins at a cache line, and under AddressSanitizer behind a fence
     return B * T * per_row + B + parts + cell_saved_size(B, T, H, D // H)
 
 
@@ -163,8 +156,8 @@ def _forward(inputs: tuple[Any, ...], save: bool, pooled: bool = True) -> tuple[
     size = saved_size(B, T, D, H, W, F) if save else 0
     saved = lend_floats(size) if save and pooled else x.new_zeros(size)  # no gaps in an op's output
     given = (*weights, *before, x, out, reset, *after, saved if save else None)
-    with scratch(work_size(sizes, save)) as work:
-        call(loaded().xl_slstm_block_forward, Forward(*sizes, *map(pointer, given), work))
+    with scratch(work_bytes(sizes, save)) as work:
+        run("xl_slstm_block_forward", Forward(*sizes, *map(pointer, given), work))
     return out, *after, saved
 
 
@@ -178,8 +171,8 @@ def _backward(grads: Grads, saved: Tensor, inputs: tuple[Any, ...]) -> list[Tens
     none = (None,) * len(STATE)
     forward = (*weights, *before, x, None, reset, *none, saved, None)
     pointers = map(pointer, (*forward, dout, *dafter, dx, *dweights, *dbefore))
-    with scratch(work_size(sizes, True, True)) as work:
-        call(loaded().xl_slstm_block_backward, _Backward(*sizes, *pointers, work))
+    with scratch(work_bytes(sizes, True, True)) as work:
+        run("xl_slstm_block_backward", _Backward(*sizes, *pointers, work))
     return [g for g in found if g is not None]
 
 
@@ -208,8 +201,8 @@ def _equations(*inputs: Any) -> tuple[Tensor, ...]:
     return out, *(after if conv else (x.new_empty(x.shape[0], 0, x.shape[2]), *after))
 
 
-def _recall(ctx: Any, inputs: Any, rest: Any, grads: Grads, run: Any) -> Grads:
-    each = iter(run(grads[:_NUM_OUTPUTS], *rest, (*inputs, *ctx.options[:3])))
+def _recall(ctx: Any, inputs: Any, rest: Any, grads: Grads, backward: Any) -> Grads:
+    each = iter(backward(grads[:_NUM_OUTPUTS], *rest, (*inputs, *ctx.options[:3])))
     found = (None if n == 1 or x is None else next(each) for n, x in enumerate(inputs))
     return *found, *(None,) * len(ctx.options)
 
@@ -289,11 +282,11 @@ def _setup_op(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> 
 
 @differentiable(_equations, _NUM_TENSORS)
 def _backward_of_op(ctx: Any, inputs: Grads, rest: Grads, *grads: Tensor | None) -> Grads:
-    def run(grads: Grads, saved: Tensor, inputs: Any) -> list[Tensor]:
+    def backward(grads: Grads, saved: Tensor, inputs: Any) -> list[Tensor]:
         found: list[Tensor] = _backward_op(*grads, saved, *inputs)
         return found
 
-    return _recall(ctx, inputs, rest, grads, run)
+    return _recall(ctx, inputs, rest, grads, backward)
 
 
 _op.register_autograd(_backward_of_op, setup_context=_setup_op)

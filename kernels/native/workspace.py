@@ -8,6 +8,7 @@ only then it comes back. A buffer is never shared with a living graph.
 
 import ctypes
 import mmap
+import os
 import threading
 import weakref
 from collections import deque
@@ -45,6 +46,8 @@ class _Pool:
 
 
 _pool = _Pool()
+if hasattr(os, "register_at_fork"):  # another thread may hold the lock at that moment
+    os.register_at_fork(after_in_child=_pool.__init__)
 _own = threading.local()
 
 
@@ -88,7 +91,9 @@ def _allocate(size: int) -> Tensor:
     """New bytes, in huge pages where the system has them: 7 % of a block's time (measured)."""
     if size < _HUGE_PAGE or not hasattr(mmap, "MADV_HUGEPAGE"):
         return torch.empty(size, dtype=torch.uint8)
-    pages = mmap.mmap(-1, -(-size // _HUGE_PAGE) * _HUGE_PAGE)
+    # private: a forked child gets a copy, as of all other memory
+    private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    pages = mmap.mmap(-1, -(-size // _HUGE_PAGE) * _HUGE_PAGE, private)
     pages.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(pages, dtype=torch.uint8)
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from xlstm_rl.kernels.native.choose import takes_native
 from xlstm_rl.kernels.native.slstm_block import run_slstm_block
-from xlstm_rl.kernels.native.slstm_block_step import run_slstm_block_step
+from xlstm_rl.kernels.native.slstm_block_step import SLSTMBlockStep
 from xlstm_rl.kernels.slstm.block import (
     SLSTMBlockOptions,
     SLSTMBlockWeights,
@@ -40,6 +40,7 @@ class SLSTMBlock(nn.Module):
             window = config.slstm_conv1d_kernel_size
         self.width, self.num_heads, self.conv_window = width, heads, window
         self.depth = block_index / (num_blocks - 1) if num_blocks > 1 else 0.0
+        self._native_step = SLSTMBlockStep()
         self._options = SLSTMBlockOptions(
             heads, config.feedforward_activation, config.forget_gate, config.backend
         )
@@ -106,7 +107,7 @@ class SLSTMBlock(nn.Module):
         """Run x [B, D] from the state `tensors`, with `inplace` into them, with reset [B]."""
         weights, options = self._weights(), self._options
         if takes_native(options.backend, x, whole_block=True):
-            found = run_slstm_block_step(x, reset, tensors, weights, options, inplace)
+            found = self._native_step(x, reset, tensors, weights, options, inplace)
             if found is not None:
                 return found
         return slstm_block_step(x, reset, tensors, weights, options, inplace)

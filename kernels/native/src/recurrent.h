@@ -37,9 +37,9 @@ typedef struct {
   float *work;
 } xl_recurrent_backward_args;
 
-XL_API int64_t xl_recurrent_saved_size(const xl_recurrent_args *a);
-XL_API int64_t xl_recurrent_work_size(const xl_recurrent_args *a);
-XL_API int64_t xl_recurrent_backward_work_size(const xl_recurrent_args *a);
+XL_API int64_t xl_recurrent_saved_bytes(const xl_recurrent_args *a);
+XL_API int64_t xl_recurrent_work_bytes(const xl_recurrent_args *a);
+XL_API int64_t xl_recurrent_backward_work_bytes(const xl_recurrent_args *a);
 XL_API int xl_recurrent_forward(const xl_recurrent_args *a);
 XL_API int xl_recurrent_backward(const xl_recurrent_backward_args *a);
 

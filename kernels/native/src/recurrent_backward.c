@@ -12,7 +12,7 @@ typedef struct {
   float *products;      /* of each slice */
 } passes;
 
-static passes cut(const xl_recurrent_backward_args *args, int64_t *floats) {
+static passes cut(const xl_recurrent_backward_args *args, int64_t *bytes) {
   const xl_recurrent_args *a = &args->forward;
   const int64_t R = a->B * a->T, H = a->H, G = gate_width(a);
   passes p = {.args = args};
@@ -24,15 +24,15 @@ static passes cut(const xl_recurrent_backward_args *args, int64_t *floats) {
   p.before = take(&work, R * H);
   p.groups = take(&work, recurrent_groups(a) * RECURRENT_ROWS * 2 * H);
   p.products = take(&work, a->threads * (gemm_work(a->I) + gemm_work(H)));
-  *floats = work.used / (int64_t)sizeof(float);
+  *bytes = work.used;
   return p;
 }
 
-int64_t xl_recurrent_backward_work_size(const xl_recurrent_args *a) {
-  int64_t floats;
+int64_t xl_recurrent_backward_work_bytes(const xl_recurrent_args *a) {
+  int64_t bytes;
   xl_recurrent_backward_args args = {.forward = *a};
-  cut(&args, &floats);
-  return floats;
+  cut(&args, &bytes);
+  return bytes;
 }
 
 /* dh of the step becomes what it leaves to the step before, without the product; dc likewise */
@@ -146,8 +146,8 @@ static void weights_slice(int slice, int worker, void *context) {
 
 int xl_recurrent_backward(const xl_recurrent_backward_args *args) {
   const xl_recurrent_args *a = &args->forward;
-  int64_t floats;
-  const passes p = cut(args, &floats);
+  int64_t bytes;
+  const passes p = cut(args, &bytes);
   const int64_t G = gate_width(a);
   pack_matrix(a->I, G, (matrix){a->w_ih, a->I, 0}, p.ih);
   pack_matrix(a->H, G, (matrix){a->w_hh, a->H, 0}, p.hh);

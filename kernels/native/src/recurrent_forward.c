@@ -15,7 +15,7 @@ static int64_t few_size(const xl_recurrent_args *a) {
   return few_rows_work(4 * a->H, a->I > a->H ? a->I : a->H);
 }
 
-static passes cut(const xl_recurrent_args *a, int64_t *floats) {
+static passes cut(const xl_recurrent_args *a, int64_t *bytes) {
   passes p = {.args = a};
   arena work = {(char *)a->work, 0}, kept = {(char *)a->saved, 0};
   p.saved = cut_recurrent(a->saved ? &kept : &work, a);
@@ -24,23 +24,23 @@ static passes cut(const xl_recurrent_args *a, int64_t *floats) {
   if (a->T >= 4) p.hh = take(&work, packed_size(gate_width(a), a->H));
   p.groups = take(&work, recurrent_groups(a) * group_size(a));
   p.few = take(&work, a->threads * few_size(a));
-  *floats = work.used / (int64_t)sizeof(float);
+  *bytes = work.used;
   return p;
 }
 
-int64_t xl_recurrent_saved_size(const xl_recurrent_args *a) {
+int64_t xl_recurrent_saved_bytes(const xl_recurrent_args *a) {
   arena from = {0};
   cut_recurrent(&from, a);
-  return from.used / (int64_t)sizeof(float);
+  return from.used;
 }
 
 /* `saved` is only asked whether it is null. */
-int64_t xl_recurrent_work_size(const xl_recurrent_args *a) {
-  int64_t floats;
+int64_t xl_recurrent_work_bytes(const xl_recurrent_args *a) {
+  int64_t bytes;
   xl_recurrent_args sized = *a;
   sized.work = 0;
-  cut(&sized, &floats);
-  return floats;
+  cut(&sized, &bytes);
+  return bytes;
 }
 
 static void input_piece(int piece, int worker, void *context) {
@@ -118,8 +118,8 @@ static void forward_group(int group, int worker, void *context) {
 }
 
 int xl_recurrent_forward(const xl_recurrent_args *a) {
-  int64_t floats;
-  const passes p = cut(a, &floats);
+  int64_t bytes;
+  const passes p = cut(a, &bytes);
   const int64_t G = gate_width(a);
   for (int64_t k = 0; k < G; k++)
     p.bias[k] = (a->b_ih ? a->b_ih[k] : 0) + (a->b_hh && !a->gru ? a->b_hh[k] : 0);

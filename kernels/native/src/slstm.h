@@ -27,8 +27,8 @@ typedef struct {
   const float *h0, *c0, *n0, *m0;  /* [B, H, D], or all null: fresh */
   float *y;                     /* [B, T, H, D] */
   float *hT, *cT, *nT, *mT;     /* [B, H, D]; may be the first state's own memory */
-  float *saved;                 /* xl_slstm_saved_size floats for the backward, or null */
-  float *work;                  /* xl_slstm_work_size floats */
+  float *saved;                 /* slstm_saved_size floats for the backward, or null */
+  float *work;                  /* slstm_work_size floats */
 } xl_slstm_forward_args;
 
 typedef struct {
@@ -44,16 +44,21 @@ typedef struct {
   float *dconvolved, *dnormed, *dweight;  /* the first two may be one */
   float *dR, *db;               /* db may be null */
   float *dh0, *dc0, *dn0, *dm0;    /* [B, H, D], or all null: not wanted */
-  float *work;                  /* xl_slstm_backward_work_size floats */
+  float *work;                  /* slstm_backward_work_size floats */
 } xl_slstm_backward_args;
 
 /* the width that head sizes are rounded up to */
-XL_API int64_t xl_slstm_lanes(void);
-XL_API int64_t xl_slstm_saved_size(int64_t B, int64_t T, int64_t H, int64_t D);
-XL_API int64_t xl_slstm_work_size(int64_t B, int64_t T, int64_t H, int64_t D);
-XL_API int64_t xl_slstm_backward_work_size(int64_t B, int64_t T, int64_t H, int64_t D);
+XL_API int64_t xl_slstm_lanes(const xl_slstm_forward_args *unused);
+/* of the forward's arguments the sizes alone are read */
+XL_API int64_t xl_slstm_work_bytes(const xl_slstm_forward_args *a);
+XL_API int64_t xl_slstm_backward_work_bytes(const xl_slstm_forward_args *a);
 XL_API int xl_slstm_forward(const xl_slstm_forward_args *a);
 XL_API int xl_slstm_backward(const xl_slstm_backward_args *a);
+
+/* floats */
+int64_t slstm_saved_size(int64_t B, int64_t T, int64_t H, int64_t D);
+int64_t slstm_work_size(int64_t B, int64_t T, int64_t H, int64_t D);
+int64_t slstm_backward_work_size(int64_t B, int64_t T, int64_t H, int64_t D);
 
 /* Of every step and row: these five, [SLSTM_GATES][Dp] in a row. */
 enum { SLSTM_WRITE, SLSTM_FORGET, SLSTM_TO_F, SLSTM_Z, SLSTM_O, SLSTM_GATES };

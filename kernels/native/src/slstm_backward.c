@@ -12,10 +12,14 @@ static int64_t item_work(int64_t D) {
   return item_sums(D) + (SLSTM_ROWS + SLSTM_CHUNK) * 4 * slstm_padded(D);
 }
 
-int64_t xl_slstm_backward_work_size(int64_t B, int64_t T, int64_t H, int64_t D) {
+int64_t slstm_backward_work_size(int64_t B, int64_t T, int64_t H, int64_t D) {
   (void)T;
   const int64_t Dp = slstm_padded(D);
   return H * (2 * 4 * Dp * Dp + slstm_parts(B) * item_work(D));
+}
+
+int64_t xl_slstm_backward_work_bytes(const xl_slstm_forward_args *a) {
+  return 4 * slstm_backward_work_size(a->B, a->T, a->H, a->D);
 }
 
 typedef struct {

@@ -54,9 +54,9 @@ typedef struct {
   float *work;
 } xl_slstm_block_backward_args;
 
-XL_API int64_t xl_slstm_block_saved_size(const xl_slstm_block_args *a);
-XL_API int64_t xl_slstm_block_work_size(const xl_slstm_block_args *a);
-XL_API int64_t xl_slstm_block_backward_work_size(const xl_slstm_block_args *a);
+XL_API int64_t xl_slstm_block_saved_bytes(const xl_slstm_block_args *a);
+XL_API int64_t xl_slstm_block_work_bytes(const xl_slstm_block_args *a);
+XL_API int64_t xl_slstm_block_backward_work_bytes(const xl_slstm_block_args *a);
 XL_API int xl_slstm_block_forward(const xl_slstm_block_args *a);
 XL_API int xl_slstm_block_backward(const xl_slstm_block_backward_args *a);
 
@@ -94,6 +94,6 @@ static inline block_saved cut_saved(arena *from, const xl_slstm_block_args *a, i
     s.x2 = take(from, R * a->D), s.mean2 = take(from, R), s.inverse2 = take(from, R);
     if (with_cell) s.ff = take(from, R * 2 * a->F);
   }
-  if (with_cell) s.cell = take(from, xl_slstm_saved_size(a->B, a->T, a->H, a->D / a->H));
+  if (with_cell) s.cell = take(from, slstm_saved_size(a->B, a->T, a->H, a->D / a->H));
   return s;
 }

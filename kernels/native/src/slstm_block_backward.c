@@ -31,7 +31,7 @@ static row_sums sums_of(const passes *p, int64_t part) {
   return s;
 }
 
-static passes cut(const xl_slstm_block_backward_args *args, int64_t *floats) {
+static passes cut(const xl_slstm_block_backward_args *args, int64_t *bytes) {
   const xl_slstm_block_args *a = &args->forward;
   const int64_t R = block_rows(a), D = a->D, F = a->F;
   passes p = {.args = args};
@@ -47,16 +47,16 @@ static passes cut(const xl_slstm_block_backward_args *args, int64_t *floats) {
     p.pieces = take(&work, a->threads * BLOCK_ROWS * (D + F));
     p.products = take(&work, a->threads * (gemm_work(F) + gemm_work(D)));
   }
-  p.scan = take(&work, xl_slstm_backward_work_size(a->B, a->T, a->H, D / a->H));
-  *floats = work.used / (int64_t)sizeof(float);
+  p.scan = take(&work, slstm_backward_work_size(a->B, a->T, a->H, D / a->H));
+  *bytes = work.used;
   return p;
 }
 
-int64_t xl_slstm_block_backward_work_size(const xl_slstm_block_args *a) {
-  int64_t floats;
+int64_t xl_slstm_block_backward_work_bytes(const xl_slstm_block_args *a) {
+  int64_t bytes;
   xl_slstm_block_backward_args args = {.forward = *a};
-  cut(&args, &floats);
-  return floats;
+  cut(&args, &bytes);
+  return bytes;
 }
 
 /* the share of `count` things that falls to one of so many parts, in a row */
@@ -188,8 +188,8 @@ static void hand_out_sums(const passes *p) {
 
 int xl_slstm_block_backward(const xl_slstm_block_backward_args *args) {
   const xl_slstm_block_args *a = &args->forward;
-  int64_t floats;
-  const passes p = cut(args, &floats);
+  int64_t bytes;
+  const passes p = cut(args, &bytes);
   const int64_t D = a->D, W = a->W, F = a->F;
   for (int64_t k = 0; k < W; k++)
     for (int64_t i = 0; i < D; i++) p.taps[k * D + i] = a->weights.taps[i * W + W - 1 - k];

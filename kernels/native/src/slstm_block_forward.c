@@ -12,7 +12,7 @@ typedef struct {
 
 static int few_rows(const xl_slstm_block_args *a) { return block_rows(a) < FEW_ROWS; }
 
-static passes cut(const xl_slstm_block_args *a, int64_t *floats) {
+static passes cut(const xl_slstm_block_args *a, int64_t *bytes) {
   passes p = {.args = a};
   arena work = {(char *)a->work, 0}, kept = {(char *)a->saved, 0};
   p.saved = a->saved ? cut_saved(&kept, a, 1) : cut_saved(&work, a, 0);
@@ -23,24 +23,24 @@ static passes cut(const xl_slstm_block_args *a, int64_t *floats) {
   }
   const int64_t few = few_rows_work(2 * a->F > a->D ? 2 * a->F : a->D, a->D > a->F ? a->D : a->F);
   if (a->F) p.pieces = take(&work, a->threads * (piece_size(a) + few));
-  p.scan = take(&work, xl_slstm_work_size(a->B, a->T, a->H, a->D / a->H));
-  *floats = work.used / (int64_t)sizeof(float);
+  p.scan = take(&work, slstm_work_size(a->B, a->T, a->H, a->D / a->H));
+  *bytes = work.used;
   return p;
 }
 
-int64_t xl_slstm_block_saved_size(const xl_slstm_block_args *a) {
+int64_t xl_slstm_block_saved_bytes(const xl_slstm_block_args *a) {
   arena from = {0};
   cut_saved(&from, a, 1);
-  return from.used / (int64_t)sizeof(float);
+  return from.used;
 }
 
 /* `saved` and `work` are only asked whether they are null. */
-int64_t xl_slstm_block_work_size(const xl_slstm_block_args *a) {
-  int64_t floats;
+int64_t xl_slstm_block_work_bytes(const xl_slstm_block_args *a) {
+  int64_t bytes;
   xl_slstm_block_args sized = *a;
   sized.work = 0;
-  cut(&sized, &floats);
-  return floats;
+  cut(&sized, &bytes);
+  return bytes;
 }
 
 /* u and c of one environment, and its inputs that the next call's window sees */
@@ -117,8 +117,8 @@ static void feed_forward_piece(int piece, int worker, void *context) {
 }
 
 int xl_slstm_block_forward(const xl_slstm_block_args *a) {
-  int64_t floats;
-  const passes p = cut(a, &floats);
+  int64_t bytes;
+  const passes p = cut(a, &bytes);
   const int64_t D = a->D, W = a->W, F = a->F;
   const slstm_block_weights *w = &a->weights;
   for (int64_t k = 0; k < W; k++)

@@ -9,15 +9,22 @@ static int64_t item_work(int64_t D) { return (SLSTM_CHUNK * 4 + SLSTM_ROWS * 4) 
 /* Of a head: R or weight as rows of whole vectors, where they are not such rows by themselves. */
 static int64_t packed(int64_t D) { return D % VW ? 4 * D * slstm_padded(D) : 0; }
 
-int64_t xl_slstm_lanes(void) { return VW; }
+int64_t xl_slstm_lanes(const xl_slstm_forward_args *unused) {
+  (void)unused;
+  return VW;
+}
 
-int64_t xl_slstm_saved_size(int64_t B, int64_t T, int64_t H, int64_t D) {
+int64_t slstm_saved_size(int64_t B, int64_t T, int64_t H, int64_t D) {
   return H * B * (T * SLSTM_GATES + (T + 1) * 3) * slstm_padded(D);
 }
 
-int64_t xl_slstm_work_size(int64_t B, int64_t T, int64_t H, int64_t D) {
+int64_t slstm_work_size(int64_t B, int64_t T, int64_t H, int64_t D) {
   (void)T;
   return H * (2 * packed(D) + 4 * slstm_padded(D) + slstm_parts(B) * item_work(D));
+}
+
+int64_t xl_slstm_work_bytes(const xl_slstm_forward_args *a) {
+  return 4 * slstm_work_size(a->B, a->T, a->H, a->D);
 }
 
 /* A step of `VW` elements: the gates of what is saved, and the state behind it. */

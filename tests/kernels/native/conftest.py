@@ -1,4 +1,6 @@
 import os
+import threading
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -7,15 +9,41 @@ from xlstm_rl.kernels.native import workspace
 
 
 @pytest.fixture(autouse=True)
-def _exact_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under AddressSanitizer no buffer is used again, or larger than it need be."""
-    if "asan" not in os.environ.get("LD_PRELOAD", ""):
-        return
+def _buffers_of_nan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each buffer is new and full of NaN, which what was not written would bring into a result.
+
+    Under AddressSanitizer it is not larger than it need be.
+    """
+    slack = workspace.ALIGNMENT if "asan" in os.environ.get("LD_PRELOAD", "") else 0
 
     def take(size: int) -> torch.Tensor:
-        exact = torch.empty(size - workspace.ALIGNMENT, dtype=torch.uint8)
-        assert exact.data_ptr() % workspace.ALIGNMENT == 0
-        return exact
+        buffer = torch.full((size - slack,), 255, dtype=torch.uint8)
+        assert not slack or buffer.data_ptr() % slack == 0
+        return buffer
 
     monkeypatch.setattr(workspace._pool, "take", take)
     monkeypatch.setattr(workspace._pool, "give_back", lambda buffer: None)
+
+
+@pytest.fixture
+def in_child() -> Callable[[Callable[[], object]], str]:
+    """What a function returns in a child made by `os.fork`; the child must end within a minute."""
+
+    def run(function: Callable[[], object]) -> str:
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                os.write(write, str(function()).encode())
+            finally:
+                os._exit(0)
+        os.close(write)
+        killer = threading.Timer(60, os.kill, (child, 9))
+        killer.start()
+        with open(read) as answer:
+            text = answer.read()
+        killer.cancel()
+        os.waitpid(child, 0)
+        return text
+
+    return run

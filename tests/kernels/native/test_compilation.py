@@ -13,10 +13,10 @@ from xlstm_rl.kernels.native.compilation import BuildError, build
 
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of sources that compile in no time: library.c alone."""
+    """A folder of sources that compile in no time: little but library.c."""
     sources = tmp_path / "src"
     sources.mkdir()
-    for name in ("library.c", "export.h"):
+    for name in ("library.c", "parallel.c", "parallel.h", "export.h"):
         shutil.copy(compilation.SOURCES / name, sources)
     monkeypatch.setattr(compilation, "SOURCES", sources)
     return sources

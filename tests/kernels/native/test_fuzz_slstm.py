@@ -9,6 +9,7 @@ import torch
 from xlstm_rl import kernels
 from xlstm_rl.kernels.layers import ACTIVATIONS
 from xlstm_rl.kernels.native import slstm_block as native
+from xlstm_rl.kernels.native.arguments import bytes_for
 from xlstm_rl.memory import MemoryConfig
 from xlstm_rl.memory.slstm_block import SLSTMBlock
 
@@ -141,6 +142,5 @@ def test_what_is_lent_holds_what_c_saves():
         (5, 33, (64, 64), 9, 0),
     ]:
         sizes = native.Forward(B, T, D, H, W, F, 0, 0, 1, saved=1)
-        size = native.loaded().xl_slstm_block_saved_size
-        size.restype = native.ctypes.c_int64
-        assert size(native.ctypes.byref(sizes)) <= native.saved_size(B, T, D, H, W, F)
+        needed = bytes_for("xl_slstm_block_saved_bytes", sizes)
+        assert needed <= 4 * native.saved_size(B, T, D, H, W, F)

@@ -2,6 +2,7 @@ import ctypes
 import os
 import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -104,34 +105,17 @@ def test_workers_treat_denormals_as_their_caller_does(pool: ctypes.CDLL) -> None
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_starts_workers_of_its_own(pool: ctypes.CDLL) -> None:
+def test_a_forked_child_starts_workers_of_its_own(
+    pool: ctypes.CDLL, in_child: Callable[..., str]
+) -> None:
     run(pool, 64, 4)
     stop = threading.Event()
     busy = threading.Thread(target=lambda: [run(pool, 64, 4, 50) for _ in iter(stop.is_set, True)])
     busy.start()
     try:
         for _ in range(5):
-            assert _in_child(lambda: run(pool, 64, 4, 10)[0].unique().tolist()) == "[0, 1, 2, 3]"
+            assert in_child(lambda: run(pool, 64, 4, 10)[0].unique().tolist()) == "[0, 1, 2, 3]"
     finally:
         stop.set()
         busy.join()
     assert run(pool, 64, 4, 10)[0].unique().tolist() == [0, 1, 2, 3]
-
-
-def _in_child(function: object) -> str:
-    """What a function returns in a child made by `os.fork`; the child must end within a minute."""
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.write(write, str(function()).encode())  # type: ignore[operator]
-        finally:
-            os._exit(0)
-    os.close(write)
-    with open(read) as answer:
-        killer = threading.Timer(60, os.kill, (child, 9))
-        killer.start()
-        text = answer.read()
-        killer.cancel()
-    os.waitpid(child, 0)
-    return text

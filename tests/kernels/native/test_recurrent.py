@@ -113,7 +113,7 @@ def test_the_memory_runs_natively_and_its_steps_equal_the_sequence(kind, layers,
     memory = make_memory(MemoryConfig(kind=kind, width=24, num_blocks=layers))
     x, reset = torch.randn(5, 11, 24), torch.rand(5, 11) < 0.2
     state = tuple(torch.randn_like(s) for s in memory.initial_tensors(5))
-    with torch.no_grad(), mock.patch.object(native, "call", wraps=native.call) as called:
+    with torch.no_grad(), mock.patch.object(native, "run", wraps=native.run) as called:
         y, final = memory.forward_tensors(x, state, reset)
         assert called.call_count == layers
         given = tuple(s.clone() for s in state)

@@ -149,7 +149,7 @@ def test_any_strides():
 @pytest.mark.parametrize("inplace", [False, True])
 def test_steps_equal_the_sequence(options, B, inplace):
     block, x, reset, state = make(options, B, 13)
-    with torch.no_grad(), mock.patch.object(native_step, "call", wraps=native_step.call) as called:
+    with torch.no_grad(), mock.patch.object(native_step, "run", wraps=native_step.run) as called:
         y, final = block(x, state, reset)
         state = tuple(s.clone() for s in state)
         for t in range(13):
@@ -365,6 +365,6 @@ def test_what_is_not_finite_stays_in_its_row_behind_its_step_inside_its_episode(
 )
 def test_what_does_not_fit_never_reaches_c(spoil):
     block, x, reset, state = spoil(*make({}, 3, 4))
-    with mock.patch.object(native, "call") as called, pytest.raises((RuntimeError, ValueError)):
+    with mock.patch.object(native, "run") as called, pytest.raises((RuntimeError, ValueError)):
         block(x, state, reset)
     assert not called.called
