@@ -10,11 +10,12 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from unittest import mock
 
 import torch
 
-from xlstm_rl.kernels import backends
-from xlstm_rl.memory import Memory, MemoryConfig, make_memory
+from xlstm_rl.kernels import backends, slstm
+from xlstm_rl.memory import Memory, MemoryConfig, baselines, make_memory
 
 SHAPES = ((4, 128), (16, 16), (16, 128), (64, 128), (8, 1024), (1, 8192))
 """Sequences by steps."""
@@ -63,6 +64,30 @@ def acting(memory: Memory, B: int) -> Run:
     return run
 
 
+def scanning(backend: str, B: int, T: int, H: int, D: int) -> Run:
+    """A forward and a backward of the sLSTM cell alone, with resets now and then."""
+    torch.manual_seed(0)
+    x, b = torch.randn(B, T, 4, H, D, requires_grad=True), torch.randn(4, H, D, requires_grad=True)
+    R = (torch.randn(4, H, D, D) * D**-0.5).requires_grad_()
+    reset, dy = torch.rand(B, T) < 0.02, torch.randn(B, T, H, D)
+
+    def run() -> None:
+        y, _ = slstm(x, R, b, reset, backend=backend)
+        torch.autograd.grad(y, (x, R, b), dy)
+
+    return run
+
+
+def on_torch(run: Run) -> Run:
+    """An LSTM or a GRU, which has no option of a backend, without native code."""
+
+    def without() -> None:
+        with mock.patch.object(baselines, "takes_native", lambda *_, **__: False):
+            run()
+
+    return without
+
+
 def compare(first: Run, second: Run, rounds: int) -> tuple[float, float, float]:
     """Median times of both, in seconds, and the median ratio of the second to the first."""
     times: list[tuple[float, float]] = []
@@ -107,6 +132,20 @@ def main() -> None:
         for B, width in ((16, 128), (1, 128), (1, 64)):
             pair = (acting(m, B) for m in memories(pattern, width))
             report(f"acting, {B} environments, width {width}, us", *pair, options.rounds, 1e5)
+    print(f"\n{'sLSTM cell':44s} {'native':>9s} {'torch':>9s}   ratio")
+    for B, T, H, D in ((4, 128, 4, 32), (4, 128, 4, 16), (16, 128, 4, 32), (4, 128, 2, 64)):
+        pair = scanning("native", B, T, H, D), scanning("torch", B, T, H, D)
+        report(f"training [{B}, {T}, 4, {H}, {D}], ms", *pair, options.rounds)
+    for kind in ("lstm", "gru"):
+        memory = make_memory(MemoryConfig(kind=kind, width=128))
+        print(f"\n{kind.upper() + ', width 128':44s} {'native':>9s} {'torch':>9s}   ratio")
+        for B, T, episode in ((4, 128, 0), (4, 128, 20), (16, 128, 20)):
+            run = training(memory, B, T, episode)
+            name = f"training [{B}, {T}], episodes of {episode or T} steps, ms"
+            report(name, run, on_torch(run), options.rounds)
+        for B in (16, 1):
+            run = acting(memory, B)
+            report(f"acting, {B} environments, us", run, on_torch(run), options.rounds, 1e5)
 
 
 if __name__ == "__main__":

@@ -65,13 +65,15 @@ def recurrent_step(
     reset = None if reset is None else reset[:, None]
     strides = {s.stride() for s in state}
     into = state if inplace and len(strides) == 1 and next(iter(strides))[1] == 1 else None
-    (y, *after), _ = _forward((x[:, None], reset, h, c, *weights), False, into)
+    outputs, _ = _forward((x[:, None], reset, h, c, *weights), False, into)
+    y, *after = outputs
+    assert y is not None
     if into is not None:
         note_overwritten(into)
         return y[:, 0], into
-    new = tuple(s for s in after if s is not None)
+    new = tuple([s for s in after if s is not None])
     if inplace:
-        new = tuple(s.copy_(a) for s, a in zip(state, new, strict=True))
+        new = tuple([s.copy_(a) for s, a in zip(state, new, strict=True)])
     return y[:, 0], new
 
 
@@ -79,10 +81,9 @@ def _forward(
     inputs: tuple[Any, ...], save: bool, into: State | None = None
 ) -> tuple[tuple[Tensor | None, ...], Tensor]:
     """Outputs, the state behind them (of a GRU no c), in ``into`` if given; what is saved."""
-    x, reset, h, c, *weights = inputs
-    if into is None:
-        h, c = contiguous(h), contiguous(c)
-    x, reset, weights = contiguous(x), contiguous(reset), [contiguous(w) for w in weights]
+    x, reset, *weights = (contiguous(t) for t in (*inputs[:2], *inputs[4:]))
+    h, c = inputs[2:4] if into is not None else (contiguous(s) for s in inputs[2:4])
+    assert x is not None and h is not None
     (B, T, D), H = x.shape, h.shape[1]
     sizes = (B, T, D, H, int(c is None), num_threads(), h.stride(0) if B > 1 else H)
     y = x.new_empty(B, T, H)
@@ -97,7 +98,8 @@ def _forward(
 
 def _backward(grads: Grads, y: Tensor, saved: Tensor, inputs: tuple[Any, ...]) -> Grads:
     """The gradients of all inputs."""
-    x, reset, h, c, *weights = (contiguous(t) for t in inputs)
+    held: list[Any] = [contiguous(t) for t in inputs]
+    x, reset, h, c, *weights = held
     B, T, D = x.shape
     H = h.shape[1]
     sizes = (B, T, D, H, int(c is None), num_threads(), H)
@@ -118,8 +120,8 @@ def _bytes(name: str, sizes: tuple[int, ...], saving: bool = True) -> int:
 
 
 def _equations(*inputs: Any) -> tuple[Tensor | None, ...]:
-    x, reset, h, c, *weights = inputs
-    y, after = sequence(x, reset, (h,) if c is None else (h, c), tuple(weights))  # type: ignore[arg-type]
+    x, reset, h, c, w_ih, w_hh, b_ih, b_hh = inputs
+    y, after = sequence(x, reset, (h,) if c is None else (h, c), (w_ih, w_hh, b_ih, b_hh))
     return y, *(*after, None)[:2]
 
 
@@ -133,4 +135,5 @@ class _Layer(torch.autograd.Function):
     @staticmethod
     @differentiable(_equations, _NUM_TENSORS)  # type: ignore[arg-type]
     def backward(ctx: Any, inputs: Grads, rest: Any, *grads: Tensor | None) -> Grads:
-        return _backward(grads, *rest, inputs)
+        y, saved = rest
+        return _backward(grads, y, saved, inputs)

@@ -196,7 +196,8 @@ def _equations(*inputs: Any) -> tuple[Tensor, ...]:
     state, weights = rest[:4], SLSTMBlockWeights(*rest[4:])
     conv = weights.conv is not None
     before = None if state[0] is None else (window, *state) if conv else tuple(state)
-    options = SLSTMBlockOptions(*inputs[_NUM_TENSORS:_NUM_INPUTS], "torch")
+    heads, activation, forget_gate = inputs[_NUM_TENSORS:_NUM_INPUTS]
+    options = SLSTMBlockOptions(heads, activation, forget_gate, "torch")
     out, after = slstm_block(x, reset, before, weights, options)
     return out, *(after if conv else (x.new_empty(x.shape[0], 0, x.shape[2]), *after))
 

@@ -31,7 +31,8 @@ class SLSTMBlockStep:
     def __init__(self) -> None:
         self._weights: tuple[Tensor | None, ...] = ()
         self._pointers: list[int | None] = []
-        self._batch, self._shapes = -1, ((0,),)
+        self._batch = -1
+        self._shapes: tuple[tuple[int, ...], ...] = ()
 
     def __reduce__(self) -> Any:
         return SLSTMBlockStep, ()

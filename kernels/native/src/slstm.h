@@ -12,7 +12,7 @@
 enum {
   SLSTM_ROWS = 8,        /* environments of a group, at most */
   SLSTM_PARTS = 8,       /* items of a head, at most; each takes every so-manieth group */
-  SLSTM_CHUNK = 128,     /* rows times steps that are filled, and differentiated, together */
+  SLSTM_CHUNK = 256,     /* rows times steps that are filled, and differentiated, together */
 };
 
 typedef struct {
