@@ -2,14 +2,10 @@
 
 from dataclasses import dataclass
 
-import pytest
 import torch
 
 from xlstm_rl.kernels.mlstm.block import MLSTMBlockOptions, MLSTMBlockWeights, mlstm_block
-from xlstm_rl.kernels.native.library import why_not_native
 from xlstm_rl.kernels.native.mlstm_block import run_mlstm_block
-
-NEEDS_LIBRARY = pytest.mark.skipif(why_not_native() is not None, reason=str(why_not_native()))
 
 
 @dataclass

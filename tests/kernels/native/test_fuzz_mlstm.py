@@ -4,9 +4,7 @@ import random
 
 import pytest
 
-from .mlstm_cases import NEEDS_LIBRARY, Case, hold
-
-pytestmark = NEEDS_LIBRARY
+from .mlstm_cases import Case, hold
 
 
 def draw(seed):

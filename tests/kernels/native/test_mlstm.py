@@ -5,9 +5,7 @@ import torch
 
 from xlstm_rl import kernels
 
-from .mlstm_cases import NEEDS_LIBRARY, error
-
-pytestmark = NEEDS_LIBRARY
+from .mlstm_cases import error
 
 SHAPES = [  # B, T, H, K, V
     (2, 64, 4, 64, 64),
