@@ -102,6 +102,7 @@ def test_training_says_why_the_memory_is_not_native(
     monkeypatch: pytest.MonkeyPatch,
     refused: Callable[..., str],
 ) -> None:
+    monkeypatch.setattr(choose, "LOADED", False)
     monkeypatch.setattr(choose, "why_not_native", lambda: "it was not built")
     fake(lambda on_update: on_update(128, {}))
     assert main(["train", "--device", "cpu"]) == 0

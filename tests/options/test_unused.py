@@ -145,7 +145,8 @@ STACKS: list[dict[str, Any]] = [
 
 WITHOUT_EFFECT = {  # read, and then replaced, or used to round 0
     "{'pattern': 's', 'slstm_conv1d_kernel_size': 3}": {"conv1d_kernel_size"},
-    "{'pattern': 's', 'feedforward_proj_factor': 0.0}": {"round_to"},
+    "{'pattern': 's', 'feedforward_proj_factor': 0.0}": {"round_to", "feedforward_activation"},
+    "{'pattern': 'ms', 'feedforward_proj_factor': 0.0}": {"feedforward_activation"},
 }
 
 
