@@ -8,7 +8,7 @@ from torch.optim import Adam, Optimizer
 from xlstm_rl.agents.base import RecurrentAgent
 from xlstm_rl.agents.config import A2CConfig
 from xlstm_rl.agents.losses import explained_variance, normalized, valid_mean
-from xlstm_rl.agents.optimization import RMSprop, gradient_step, linear, set_learning_rate
+from xlstm_rl.agents.optimization import RMSprop, linear, set_learning_rate
 from xlstm_rl.collection.collector import Rollout
 from xlstm_rl.returns import generalized_advantage, vtrace
 
@@ -49,18 +49,18 @@ class RecurrentA2C(RecurrentAgent):
         learning_rate = config.learning_rate * linear(config.learning_rate_end, progress)
         set_learning_rate(self.optimizer, learning_rate)
         valid = None if rollout.all_valid() else data["valid"]
-        fixed = None if config.advantages == "vtrace" else on_policy_targets(data, config)
+        with self._profile.part("advantages"):
+            fixed = None if config.advantages == "vtrace" else on_policy_targets(data, config)
         logs: list[dict[str, Tensor]] = []
         for _ in range(config.epochs):
-            log_prob, entropy, value = self._evaluate(rollout)
-            log_ratio = log_prob.detach() - data["log_prob"]
-            targets = fixed or vtrace_targets(data, log_ratio, value.detach(), config)
-            loss, log = a2c_loss(log_prob, entropy, value, *targets, valid, config)
-            # The estimator "k3": unbiased, never negative (Schulman 2020, "Approximating KL").
-            log["approx_kl"] = valid_mean(log_ratio.exp() - 1.0 - log_ratio, valid)
-            gradient_step(
-                self.optimizer, self.parameters, loss, log, config.max_grad_norm, self.steps_done
-            )
+            with self._profile.part("forward"):
+                log_prob, entropy, value = self._evaluate(rollout)
+                log_ratio = log_prob.detach() - data["log_prob"]
+                targets = fixed or vtrace_targets(data, log_ratio, value.detach(), config)
+                loss, log = a2c_loss(log_prob, entropy, value, *targets, valid, config)
+                # The estimator "k3": unbiased, never negative (Schulman 2020, "Approximating KL").
+                log["approx_kl"] = valid_mean(log_ratio.exp() - 1.0 - log_ratio, valid)
+            self._descend(loss, log)
             logs.append(log)
         means = {f"loss/{key}": torch.stack([log[key] for log in logs]).mean() for key in logs[0]}
         return {

@@ -6,8 +6,9 @@ from typing import Any, TypeAlias
 from gymnasium.vector import VectorEnv
 
 from xlstm_rl.agents.config import TrainConfig
-from xlstm_rl.config import config_from_dict, config_to_dict
-from xlstm_rl.envs.config import CUSTOM_ENV
+from xlstm_rl.config import ConfigError, config_from_dict, config_to_dict
+from xlstm_rl.envs.config import CUSTOM_ENV, EnvConfig
+from xlstm_rl.options.fields import own_fields
 
 Section: TypeAlias = Mapping[str, Any] | object | None
 Environment: TypeAlias = str | Callable[[], Any] | VectorEnv[Any, Any, Any] | None
@@ -42,7 +43,18 @@ def _env_section(environment: Environment, section: Any) -> Any:
         values = config_to_dict(section)
     if environment is None:
         return values
-    values["id"] = environment if isinstance(environment, str) else CUSTOM_ENV
+    own: dict[str, Any] = {"id": environment if isinstance(environment, str) else CUSTOM_ENV}
+    _refuse_two(values, own, "an environment is given as well; leave one of the two out")
     if isinstance(environment, VectorEnv):
-        values["num_envs"] = environment.num_envs
-    return values
+        count = {"num_envs": environment.num_envs}
+        _refuse_two(values, count, f"the vector environment that is given has {count['num_envs']}")
+        own |= count
+    return values | own
+
+
+def _refuse_two(values: Mapping[str, Any], own: Mapping[str, Any], why: str) -> None:
+    """Refuse an option of the section that says something else than the first argument."""
+    for name, mine in own.items():
+        value = values.get(name, mine)
+        if value not in (mine, own_fields(EnvConfig)[name][0].default):
+            raise ConfigError(f"env.{name}={value!r}: {why}")

@@ -4,15 +4,20 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
+from torch import Tensor
 from typing_extensions import Self
 
+from xlstm_rl.agents.config import CheckpointConfig
 from xlstm_rl.agents.device import torch_threads
+from xlstm_rl.agents.optimization import gradient_step
 from xlstm_rl.agents.setup import AgentSetup
+from xlstm_rl.closing import Closing
 from xlstm_rl.collection.collector import Rollout
+from xlstm_rl.config import ConfigError
 from xlstm_rl.envs.faults.processes import close
+from xlstm_rl.profiling import NO_PROFILE, Profile
 
 _CLOCK_TICK = 1e-9
 """Seconds; on a coarse clock a rollout and its update may seem to take no time."""
@@ -20,11 +25,13 @@ _CLOCK_TICK = 1e-9
 OnUpdate = Callable[[int, dict[str, float]], bool | None]
 
 
-class RecurrentAgent(AgentSetup):
+class RecurrentAgent(AgentSetup, Closing):
     """An on-policy agent with a recurrent policy; `AgentSetup` explains the arguments.
 
     A context manager, which calls `close`.
     """
+
+    _profile: Profile = NO_PROFILE
 
     @abstractmethod
     def update(self, rollout: Rollout, progress: float) -> dict[str, float]:
@@ -36,6 +43,7 @@ class RecurrentAgent(AgentSetup):
         on_update: OnUpdate | None = None,
         *,
         horizon: int | None = None,
+        profile: Profile | None = None,
     ) -> Self:
         """Train for `total_steps` more environment steps, in whole rollouts.
 
@@ -52,20 +60,25 @@ class RecurrentAgent(AgentSetup):
             on_update: called after each update with the steps done and the metrics; if it returns
                 False, training is saved and stops.
             horizon: the number of steps done at which schedules reach their end, for this call.
+            profile: measures where the time goes; None: nothing is measured.
 
         Raises:
-            ConfigError: a number of steps is not an integer >= 1.
+            ConfigError: a number of steps is not an integer >= 1, or checkpoints are asked for
+                and there is no run folder.
             TrainingError: a loss, an observation or a reward is not finite.
         """
         steps = self.config.total_steps if total_steps is None else total_steps
         rollouts = self._budget.start(self.steps_done, steps, horizon)
+        self._profile = NO_PROFILE if profile is None else profile
         with torch_threads(self.config.threads):
             self._run.open_logger()
+            if self.run_dir is None:
+                self._refuse_checkpoints()
             if self._collector is None:
                 self._collector = self._make_collector()
             for _ in range(rollouts):
                 began = time.perf_counter()
-                rollout = self._collector.collect()
+                rollout = self._collector.collect(self._profile)
                 self._prepare(rollout)
                 metrics = self.update(rollout, self._budget.progress(self.steps_done))
                 self.steps_done += self._budget.rollout
@@ -73,13 +86,31 @@ class RecurrentAgent(AgentSetup):
                 metrics = {**self._episodes.metrics(), **metrics}
                 elapsed = max(time.perf_counter() - began, _CLOCK_TICK)
                 metrics["time/sps"] = self._budget.rollout / elapsed
-                self._run.log(self.steps_done, metrics)
-                if self._checkpoint_is_due():
-                    self._checkpoint()
+                metrics |= self._profile.rollout(self._budget.rollout, elapsed)
+                with self._profile.part("logging"):
+                    self._run.log(self.steps_done, metrics)
+                    if self._checkpoint_is_due():
+                        self._checkpoint()
                 if on_update is not None and _is_false(on_update(self.steps_done, metrics)):
                     break
             self._checkpoint()
         return self
+
+    def _descend(self, loss: Tensor, log: dict[str, Tensor]) -> None:
+        """Take one gradient step; `log` holds the loss's parts and gets the gradient's norm."""
+        limit = self.algorithm.max_grad_norm
+        gradient_step(
+            self.optimizer, self.parameters, loss, log, limit, self.steps_done, self._profile
+        )
+
+    def _refuse_checkpoints(self) -> None:
+        """Refuse to train without the folder that checkpoints were asked for in."""
+        every = self.config.checkpoint.every_steps
+        if every not in (0, CheckpointConfig().every_steps):
+            raise ConfigError(
+                f"checkpoint.every_steps={every}: without a run folder no checkpoint is written; "
+                "give run_dir, or a logger, which has one"
+            )
 
     def _checkpoint_is_due(self) -> bool:
         """Return whether the last rollout crossed a multiple of `checkpoint.every_steps`."""
@@ -134,17 +165,6 @@ class RecurrentAgent(AgentSetup):
             self._run.close()
         finally:
             close(self.env)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _is_false(answer: object) -> bool:

@@ -154,7 +154,7 @@ class A2CConfig(AlgorithmConfig):
 
     advantages: Literal["gae", "n_step", "vtrace"] = "gae"
     """gae: generalised advantage estimation. n_step: returns to the rollout's end, as in the
-    paper; `gae_lambda` is then not used. vtrace: weighted by importance (Espeholt et al. 2018,
+    paper, where `gae_lambda` has no meaning. vtrace: weighted by importance (Espeholt et al. 2018,
     arXiv:1802.01561), with `gae_lambda` as its lambda; equal to gae while the policy that acted
     is the policy that learns."""
 
@@ -178,6 +178,9 @@ class A2CConfig(AlgorithmConfig):
         if self.advantages != "vtrace":
             owner = f"agent.advantages=vtrace, but agent.advantages is {self.advantages}"
             refuse_unused(self, ("rho_bar", "c_bar"), owner)
+        if self.advantages == "n_step":
+            owner = "agent.advantages=gae or vtrace, but agent.advantages is n_step"
+            refuse_unused(self, ("gae_lambda",), owner)
         if self.optimizer != "rmsprop":
             owner = f"agent.optimizer=rmsprop, but agent.optimizer is {self.optimizer}"
             refuse_unused(self, ("rmsprop_alpha",), owner)

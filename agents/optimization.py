@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from xlstm_rl.errors import NonFiniteLossError
+from xlstm_rl.profiling import NO_PROFILE, Profile
 
 
 class RMSprop(Optimizer):
@@ -59,6 +60,7 @@ def gradient_step(
     log: dict[str, Tensor],
     max_grad_norm: float,
     step: int,
+    profile: Profile = NO_PROFILE,
 ) -> None:
     """Take one step down a loss, and add the norm of its gradient to the log as `grad_norm`.
 
@@ -69,13 +71,21 @@ def gradient_step(
         log: the loss's parts, named in the error.
         max_grad_norm: the largest global norm.
         step: environment steps done, for the error.
+        profile: where the time is counted.
 
     Raises:
         NonFiniteLossError: the loss or its gradient is not finite; the weights are as before.
     """
-    optimizer.zero_grad(set_to_none=True)
-    torch.autograd.backward(loss)
-    log["grad_norm"] = nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+    with profile.part("backward"):
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+    with profile.part("optimizer"):
+        log["grad_norm"] = nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+        _refuse_non_finite(loss, log, step)
+        optimizer.step()
+
+
+def _refuse_non_finite(loss: Tensor, log: dict[str, Tensor], step: int) -> None:
     if not bool(torch.isfinite(loss.detach() + log["grad_norm"])):
         parts = {name: x.item() for name, x in log.items() if not torch.isfinite(x)}
         raise NonFiniteLossError(
@@ -84,4 +94,3 @@ def gradient_step(
             + "; the weights were left as they were. A smaller agent.learning_rate or "
             "agent.max_grad_norm, or reward normalisation, usually helps"
         )
-    optimizer.step()

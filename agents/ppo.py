@@ -9,7 +9,7 @@ from torch.optim import Adam, Optimizer
 from xlstm_rl.agents.base import RecurrentAgent
 from xlstm_rl.agents.config import PPOConfig
 from xlstm_rl.agents.losses import explained_variance, normalized, valid_mean
-from xlstm_rl.agents.optimization import gradient_step, linear, set_learning_rate
+from xlstm_rl.agents.optimization import linear, set_learning_rate
 from xlstm_rl.collection.collector import Rollout
 from xlstm_rl.memory import StateTensors
 from xlstm_rl.returns import generalized_advantage
@@ -75,7 +75,8 @@ class RecurrentPPO(RecurrentAgent):
         learning_rate = config.learning_rate * linear(config.learning_rate_end, progress)
         clip = config.clip * linear(config.clip_end, progress)
         set_learning_rate(self.optimizer, learning_rate)
-        sequences = self._sequences(rollout)
+        with self._profile.part("advantages"):
+            sequences = self._sequences(rollout)
         count = sequences.reset.shape[0]
         logs: list[dict[str, Tensor]] = []
         for _ in range(config.epochs):
@@ -131,13 +132,12 @@ class RecurrentPPO(RecurrentAgent):
     def _minibatch(self, batch: Sequences, clip: float) -> dict[str, Tensor]:
         """Take one gradient step on sequences `[N, T]`."""
         config, network = self.algorithm, self.policy.network
-        reset = batch.reset if bool(batch.reset.any()) else None
-        params, value, _ = network(batch.observation, batch.state, reset)
-        log_prob, entropy = network.distribution.log_prob_and_entropy(params, batch.action)
-        loss, log = ppo_loss(batch, log_prob, entropy, value, clip, config)
-        gradient_step(
-            self.optimizer, self.parameters, loss, log, config.max_grad_norm, self.steps_done
-        )
+        with self._profile.part("forward"):
+            reset = batch.reset if bool(batch.reset.any()) else None
+            params, value, _ = network(batch.observation, batch.state, reset)
+            log_prob, entropy = network.distribution.log_prob_and_entropy(params, batch.action)
+            loss, log = ppo_loss(batch, log_prob, entropy, value, clip, config)
+        self._descend(loss, log)
         return log
 
 

@@ -1,6 +1,7 @@
 """What an agent is made of: configuration, environments, policy, optimiser, random streams."""
 
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -12,10 +13,12 @@ from xlstm_rl.agents.config import AlgorithmConfig, TrainConfig
 from xlstm_rl.agents.device import resolve_device, torch_threads
 from xlstm_rl.agents.episode_metrics import RecentEpisodes
 from xlstm_rl.agents.step_budget import StepBudget
+from xlstm_rl.closing import closed_on_error
 from xlstm_rl.collection.collector import Collector
 from xlstm_rl.collection.masks import mask_check
 from xlstm_rl.config import ConfigError, config_to_dict
 from xlstm_rl.envs import make_vector_env
+from xlstm_rl.envs.faults.processes import close
 from xlstm_rl.normalization import RewardNormalizer
 from xlstm_rl.policy.policy import Policy
 from xlstm_rl.policy.trained_on import TrainedOn
@@ -105,6 +108,11 @@ class AgentSetup(ABC):
         self.device = resolve_device(config.device)
         custom = None if isinstance(environment, str) else environment
         self.env = make_vector_env(config.env, custom, self.device, mask_check(config.policy))
+        with nullcontext() if self.env is custom else closed_on_error(lambda: close(self.env)):
+            self._make_parts(config, TrainedOn(custom))
+
+    def _make_parts(self, config: TrainConfig, trained_on: TrainedOn) -> None:
+        """Make what an agent is, beside its environments."""
         with torch.random.fork_rng(devices=[]), torch_threads(config.threads):
             # the generator that is forked here; torch.manual_seed would seed those of the GPUs too
             torch.default_generator.manual_seed(spawn_seed(config.seed, "weights"))
@@ -116,7 +124,7 @@ class AgentSetup(ABC):
                 config.normalization,
                 config.env,
             ).to(self.device)
-        self.policy.trained_on = TrainedOn(custom)
+        self.policy.trained_on = trained_on
         self.parameters = list(self.policy.network.parameters())
         self.optimizer = self.make_optimizer()
         self.sample_generator = torch.Generator(self.device)

@@ -13,6 +13,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import TimeLimit
 
+from xlstm_rl.closing import closed_on_error
 from xlstm_rl.envs.config import EnvConfig
 from xlstm_rl.envs.envpool import make_pool_env
 from xlstm_rl.envs.extras import missing_package
@@ -65,8 +66,9 @@ class CallableMaker:
                 f"the callable {self.call!r} returned {type(env).__name__}, expected a "
                 "gymnasium.Env; a ready vector environment is given as it is, without a callable"
             )
-        check_render_mode(env, self.render_mode)
-        return env if self.max_episode_steps is None else TimeLimit(env, self.max_episode_steps)
+        with closed_on_error(env.close):
+            check_render_mode(env, self.render_mode)
+            return env if self.max_episode_steps is None else TimeLimit(env, self.max_episode_steps)
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,9 @@ class WrappedMaker:
 
     def __call__(self) -> AnyEnv:
         """Make it."""
-        return wrap(self.maker(), self.wrappers)
+        env = self.maker()
+        with closed_on_error(env.close):
+            return wrap(env, self.wrappers)
 
 
 Maker = SpecMaker | CallableMaker | WrappedMaker
@@ -150,20 +154,26 @@ def make_env(
     return single_maker(config, env, render_mode)()
 
 
-def refuse_settings(config: EnvConfig) -> None:
-    """Refuse what could not be done to an environment that was made elsewhere."""
-    for name in ("kwargs", "max_episode_steps"):
-        value = getattr(config, name)
-        if value:
-            raise ValueError(
-                f"env.{name}={value!r} comes too late for an environment that is given ready made: "
-                "give an id or a callable that makes one"
-            )
+def refuse_settings(config: EnvConfig, *others: str) -> None:
+    """Refuse what could not be done to an environment that was made elsewhere.
+
+    Args:
+        config: What is asked for.
+        others: Further options that come too late for such an environment.
+    """
     if config.wrappers:
         raise ValueError(
             f"env.wrappers: {', '.join(config.wrappers)} cannot be put around an environment that "
             "is given ready made: give an id or a callable that makes one"
         )
+    usual = EnvConfig()
+    for name in ("kwargs", "max_episode_steps", *others):
+        value = getattr(config, name)
+        if value != getattr(usual, name):
+            raise ValueError(
+                f"env.{name}={value!r} comes too late for an environment that is given ready made: "
+                "give an id or a callable that makes one"
+            )
 
 
 def parameters_of(call: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import gymnasium as gym
@@ -12,6 +12,7 @@ from gymnasium import vector as gym_vector
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from xlstm_rl.closing import closed_on_error
 from xlstm_rl.envs.config import EnvConfig
 from xlstm_rl.envs.envpool import make_pool_vector_env
 from xlstm_rl.envs.faults.error_context import checked
@@ -68,7 +69,7 @@ def make_vector_env(
         ValueError: The environment cannot be made so; the message says why and what to do.
     """
     if isinstance(env, VectorEnv):
-        refuse_settings(config)
+        refuse_settings(config, "vectorization", "autoreset", "on_error")
         autoreset_mode(env)
         return env
     if config.vectorization == "envpool":
@@ -100,7 +101,7 @@ def make_vector_env(
         with _one_space_for_all([]):
             return vector_class(makers, autoreset_mode=mode)
     made: list[AnyEnv] = []
-    with _one_space_for_all(made):
+    with closed_on_error(lambda: _close_all(made)), _one_space_for_all(made):
         vector_env = SyncVectorEnv([_recording(make, made) for make in makers], autoreset_mode=mode)
     if len({id(single.unwrapped) for single in vector_env.envs}) < config.num_envs:
         vector_env.close()
@@ -152,10 +153,17 @@ def _native_form(
         native = gym.make_vec(
             maker.spec, num_envs, vectorization_mode="vector_entry_point", **kwargs
         )
-    if wanted in (None, autoreset_mode(native)):
-        return native
+    with closed_on_error(native.close):
+        if wanted in (None, autoreset_mode(native)):
+            return native
     native.close()
     return None
+
+
+def _close_all(made: list[AnyEnv]) -> None:
+    with ExitStack() as stack:
+        for env in made:
+            stack.callback(env.close)
 
 
 def _recording(make: Callable[[], AnyEnv], made: list[AnyEnv]) -> Callable[[], AnyEnv]:

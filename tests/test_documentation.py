@@ -25,6 +25,7 @@ from xlstm_rl.cli import main
 from xlstm_rl.cli.eval import EvalOptions
 from xlstm_rl.cli.list import ListOptions
 from xlstm_rl.cli.plot import PlotOptions
+from xlstm_rl.cli.train import TrainOptions
 from xlstm_rl.config import ConfigError, find_config, parse_config
 
 ROOT = Path(__file__).parents[1]
@@ -223,9 +224,9 @@ def _run_ours(args: list[str], for_real: bool) -> None:
 
 def _train_config(words: list[str]) -> TrainConfig:
     if "--config" not in words:
-        return parse_config(TrainConfig, words)
+        return parse_config(TrainOptions, words)
     at = words.index("--config")
-    return parse_config(TrainConfig, words[:at] + words[at + 2 :], find_config(words[at + 1]))
+    return parse_config(TrainOptions, words[:at] + words[at + 2 :], find_config(words[at + 1]))
 
 
 def _check_extras(args: list[str]) -> None:
@@ -267,7 +268,7 @@ def _ask_script(program: str, args: list[str], monkeypatch: pytest.MonkeyPatch) 
 def test_an_option_inside_the_text_is_known(snippet: Snippet) -> None:
     (words,) = commands(snippet.text)
     flag = words[0].partition("=")[0]
-    tried = [(TrainConfig, [*kind, *words]) for kind in KINDS]
+    tried = [(TrainOptions, [*kind, *words]) for kind in KINDS]
     tried += [(EvalOptions, ["runs/demo", *words]), (PlotOptions, ["runs/a", *words])]
     refusals = []
     for options, given in tried:

@@ -19,7 +19,9 @@ from xlstm_rl.envs.spaces.leaves import (
     observation_kind,
     space_leaves,
 )
+from xlstm_rl.envs.spaces.support import describe_space
 from xlstm_rl.normalization_config import NormalizationConfig as NormalizationConfig
+from xlstm_rl.options.section import refuse_unused
 from xlstm_rl.precision import KeepsPrecision
 
 _EPSILON = 1e-8
@@ -212,7 +214,14 @@ class NestedNormalizer(nn.Module):
 def make_normalizer(
     space: gymnasium.Space[Any], config: NormalizationConfig, without: str | None = None
 ) -> ObservationNormalizer | NestedNormalizer:
-    """Return the normaliser of a space, nested or not; `without` as for `NestedNormalizer`."""
+    """Return the normaliser of a space, nested or not; `without` as for `NestedNormalizer`.
+
+    Raises:
+        ValueError: A range is set for normalised numbers, and the space has no numbers.
+    """
+    if not any(observation_kind(leaf.space) == "vector" for leaf in space_leaves(space, without)):
+        owner = f"observations of numbers, but the observation has none: {describe_space(space)}"
+        refuse_unused(config, ("clip_observation",), owner)
     if is_nested(space):
         return NestedNormalizer(space, config, without)
     return ObservationNormalizer(space, config)

@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from xlstm_rl.closing import closed_on_error
 from xlstm_rl.envs.faults.infos import RESERVED
 from xlstm_rl.envs.spaces.leaves import (
     Leaf,
@@ -190,7 +191,9 @@ def checked(make: Callable[[], gym.Env[Any, Any]], index: int) -> Callable[[], E
     """Return a maker of a `ErrorContextEnv` that is called `environment <index>`."""
 
     def maker() -> ErrorContextEnv:
-        return ErrorContextEnv(make(), f"environment {index}")
+        env = make()
+        with closed_on_error(env.close):
+            return ErrorContextEnv(env, f"environment {index}")
 
     return maker
 

@@ -17,6 +17,7 @@ from gymnasium import vector as gym_vector
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.async_vector_env import AsyncState
 
+from xlstm_rl.closing import closed_on_error
 from xlstm_rl.envs.faults.error_context import EnvStepError
 from xlstm_rl.envs.faults.infos import AnyInfo
 from xlstm_rl.envs.faults.restarting import seed_after
@@ -51,7 +52,9 @@ class AsyncVectorEnv(AnyInfo, gym_vector.AsyncVectorEnv):
         self._start()
 
     def _start(self) -> None:
-        super().__init__(self._makers, autoreset_mode=self._mode)
+        self.processes: list[Any] = []
+        with closed_on_error(self.abandon):
+            super().__init__(self._makers, autoreset_mode=self._mode)
 
     def reset_async(
         self,

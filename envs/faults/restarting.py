@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from xlstm_rl.closing import closed_on_error
 from xlstm_rl.envs.faults.error_context import EnvStepError, copy_of
 from xlstm_rl.envs.faults.validating import AnswerCheck, ValidatingEnv
 from xlstm_rl.envs.spaces.support import same_spaces
@@ -40,7 +41,7 @@ class RestartingEnv(gym.Env[Any, Any]):
         self, make: Callable[[], gym.Env[Any, Any]], index: int, check: AnswerCheck | None = None
     ) -> None:
         self._make, self._name, self._check = make, f"environment {index}", check
-        self._env = ValidatingEnv(make(), self._name, check)
+        self._env = self._validated()
         self.observation_space = self._env.observation_space
         self.action_space = self._env.action_space
         self.metadata, self.render_mode = self._env.metadata, self._env.render_mode
@@ -89,17 +90,24 @@ class RestartingEnv(gym.Env[Any, Any]):
             )
         while True:
             try:
-                self._env = ValidatingEnv(self._make(), self._name, self._check)
-                self._refuse_other_spaces()
+                env = self._validated()
+                with closed_on_error(env.close):
+                    self._refuse_other_spaces(env)
+                self._env = env
             except Exception as failure:
                 self._count(EnvStepError(f"{self._name} could not be made anew: {failure!r}"))
             else:
                 self._is_new = True
                 return
 
-    def _refuse_other_spaces(self) -> None:
+    def _validated(self) -> ValidatingEnv:
+        env = self._make()
+        with closed_on_error(env.close):
+            return ValidatingEnv(env, self._name, self._check)
+
+    def _refuse_other_spaces(self, env: ValidatingEnv) -> None:
         for kind in ("observation_space", "action_space"):
-            difference = same_spaces(getattr(self, kind), getattr(self._env, kind))
+            difference = same_spaces(getattr(self, kind), getattr(env, kind))
             if difference is not None:
                 raise ValueError(f"its {kind} changed: {difference}")
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode
+from typing_extensions import Unpack
 
 from xlstm_rl.envs.arguments import check_whole
 from xlstm_rl.envs.tasks.drawing import AGENT, GREEN, Image, dim, grid
-from xlstm_rl.envs.tasks.task import SingleTask, TaskVectorEnv
+from xlstm_rl.envs.tasks.task import SingleTask, TaskOptions, TaskVectorEnv
 from xlstm_rl.envs.tasks.values import Values
 
 
@@ -29,47 +28,31 @@ class AssociativeRecallVectorEnv(TaskVectorEnv):
 
     Args:
         num_envs: Number of environments, `B`.
-        max_episode_steps: Truncate after so many steps; None: never.
-        autoreset_mode: When a finished episode restarts.
         pairs: Number of pairs and of keys.
         values: Number of different values.
-        render_mode: None or "rgb_array".
-        device: Where the states are.
-        tensors: Take and return tensors instead of NumPy arrays.
+        options: Those of every task: `TaskOptions`.
 
     Raises:
         ValueError: `pairs` is not an integer >= 1, or `values` not one >= 2.
     """
 
     def __init__(
-        self,
-        num_envs: int = 1,
-        max_episode_steps: int | None = None,
-        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
-        pairs: int = 4,
-        values: int = 4,
-        render_mode: str | None = None,
-        device: torch.device | str = "cpu",
-        tensors: bool = False,
+        self, num_envs: int = 1, *, pairs: int = 4, values: int = 4, **options: Unpack[TaskOptions]
     ) -> None:
-        num_envs, pairs = check_whole("AssociativeRecall", num_envs=num_envs, pairs=pairs)
+        (pairs,) = check_whole("AssociativeRecall", pairs=pairs)
         (values,) = check_whole("AssociativeRecall", minimum=2, values=values)
         super().__init__(
             num_envs,
             spaces.Box(0.0, 1.0, (pairs + values,), np.float32),
             spaces.Discrete(values),
-            max_episode_steps,
-            autoreset_mode,
-            render_mode,
-            device,
-            tensors,
+            **options,
         )
         self.pairs = pairs
         self.values = values
         self.episode_steps = 2 * pairs
-        self.keys = self.zeros(num_envs, 2 * pairs + 1)
+        self.keys = self.zeros(self.num_envs, 2 * pairs + 1)
         """The keys in sight at times 0 to `2 pairs`, `[B, 2 pairs + 1]`."""
-        self.value_of = self.zeros(num_envs, pairs)
+        self.value_of = self.zeros(self.num_envs, pairs)
         """The value of each key, `[B, pairs]`."""
 
     @property

@@ -9,13 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode
+from typing_extensions import Unpack
 
 from xlstm_rl.envs.arguments import check_whole
 from xlstm_rl.envs.tasks.drawing import AGENT, GREEN, RED, Image, cells_of, dim
-from xlstm_rl.envs.tasks.task import SingleTask, TaskVectorEnv
+from xlstm_rl.envs.tasks.task import SingleTask, TaskOptions, TaskVectorEnv
 from xlstm_rl.envs.tasks.values import Values
 
 
@@ -36,52 +35,31 @@ class MemoryChainVectorEnv(TaskVectorEnv):
 
     Args:
         num_envs: Number of environments, `B`.
-        max_episode_steps: Truncate after so many steps; None: never.
-        autoreset_mode: When a finished episode restarts.
         length: Time from the start to the end of the question.
         bits: Size of the context.
-        render_mode: None or "rgb_array".
-        device: Where the states are.
-        tensors: Take and return tensors instead of NumPy arrays.
+        options: Those of every task: `TaskOptions`.
 
     Raises:
         ValueError: `length` or `bits` is not an integer >= 1.
     """
 
     def __init__(
-        self,
-        num_envs: int = 1,
-        max_episode_steps: int | None = None,
-        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
-        length: int = 10,
-        bits: int = 1,
-        render_mode: str | None = None,
-        device: torch.device | str = "cpu",
-        tensors: bool = False,
+        self, num_envs: int = 1, *, length: int = 10, bits: int = 1, **options: Unpack[TaskOptions]
     ) -> None:
-        num_envs, length, bits = check_whole(
-            "MemoryChain", num_envs=num_envs, length=length, bits=bits
-        )
+        length, bits = check_whole("MemoryChain", length=length, bits=bits)
         low = np.array([0.0, 0.0] + [-1.0] * bits, dtype=np.float32)
         # One bit is asked for by index 0; the bound is 1 even so: Gymnasium warns of empty
         # intervals.
         high = np.array([1.0, max(bits - 1, 1)] + [1.0] * bits, dtype=np.float32)
         super().__init__(
-            num_envs,
-            spaces.Box(low, high, dtype=np.float32),
-            spaces.Discrete(2),
-            max_episode_steps,
-            autoreset_mode,
-            render_mode,
-            device,
-            tensors,
+            num_envs, spaces.Box(low, high, dtype=np.float32), spaces.Discrete(2), **options
         )
         self.length = length
         self.bits = bits
         self.episode_steps = length + 1
-        self.context = self.zeros(num_envs, bits)
+        self.context = self.zeros(self.num_envs, bits)
         """The bits, 0 or 1, `[B, bits]`."""
-        self.query = self.zeros(num_envs)
+        self.query = self.zeros(self.num_envs)
         """Which of them is asked for, `[B]`."""
 
     @property

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode
+from typing_extensions import Unpack
 
 from xlstm_rl.envs.arguments import check_whole
 from xlstm_rl.envs.tasks.drawing import AGENT, GREEN, Image, dim, grid
-from xlstm_rl.envs.tasks.task import SingleTask, TaskVectorEnv
+from xlstm_rl.envs.tasks.task import SingleTask, TaskOptions, TaskVectorEnv
 from xlstm_rl.envs.tasks.values import Values
 
 
@@ -34,47 +33,26 @@ class NavigateAndReturnVectorEnv(TaskVectorEnv):
 
     Args:
         num_envs: Number of environments, `B`.
-        max_episode_steps: Truncate after so many steps; None: never.
-        autoreset_mode: When a finished episode restarts.
         size: Cells along a side.
         returns: Legs in which the goal is not in sight.
-        render_mode: None or "rgb_array".
-        device: Where the states are.
-        tensors: Take and return tensors instead of NumPy arrays.
+        options: Those of every task: `TaskOptions`.
 
     Raises:
         ValueError: `size` is not an integer >= 2, or `returns` not one >= 1.
     """
 
     def __init__(
-        self,
-        num_envs: int = 1,
-        max_episode_steps: int | None = None,
-        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
-        size: int = 5,
-        returns: int = 3,
-        render_mode: str | None = None,
-        device: torch.device | str = "cpu",
-        tensors: bool = False,
+        self, num_envs: int = 1, *, size: int = 5, returns: int = 3, **options: Unpack[TaskOptions]
     ) -> None:
-        num_envs, returns = check_whole("NavigateAndReturn", num_envs=num_envs, returns=returns)
+        (returns,) = check_whole("NavigateAndReturn", returns=returns)
         (size,) = check_whole("NavigateAndReturn", minimum=2, size=size)
         low, high = np.array([-1, -1, -1, -1, 0], np.float32), np.ones(5, np.float32)
-        super().__init__(
-            num_envs,
-            spaces.Box(low, high),
-            spaces.Discrete(5),
-            max_episode_steps,
-            autoreset_mode,
-            render_mode,
-            device,
-            tensors,
-        )
+        super().__init__(num_envs, spaces.Box(low, high), spaces.Discrete(5), **options)
         self.size = size
         self.returns = returns
-        self.position = self.zeros(num_envs, 2)
+        self.position = self.zeros(self.num_envs, 2)
         """The cell of each agent, `[B, 2]`."""
-        self.goal = self.zeros(num_envs, 2)
+        self.goal = self.zeros(self.num_envs, 2)
         """The cell of each goal, `[B, 2]`."""
         self._leg_steps = 2 * (size - 1)
         self.episode_steps = self._leg_steps * (returns + 1)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode
+from typing_extensions import Unpack
 
 from xlstm_rl.envs.arguments import check_whole
 from xlstm_rl.envs.tasks.drawing import AGENT, BACKGROUND, GREEN, RED, Image, dim, grid
-from xlstm_rl.envs.tasks.task import SingleTask, TaskVectorEnv
+from xlstm_rl.envs.tasks.task import SingleTask, TaskOptions, TaskVectorEnv
 from xlstm_rl.envs.tasks.values import Values
 
 
@@ -30,43 +29,23 @@ class ParityVectorEnv(TaskVectorEnv):
 
     Args:
         num_envs: Number of environments, `B`.
-        max_episode_steps: Truncate after so many steps; None: never.
-        autoreset_mode: When a finished episode restarts.
         length: Number of bits.
-        render_mode: None or "rgb_array".
-        device: Where the states are.
-        tensors: Take and return tensors instead of NumPy arrays.
+        options: Those of every task: `TaskOptions`.
 
     Raises:
         ValueError: `length` is not an integer >= 1.
     """
 
     def __init__(
-        self,
-        num_envs: int = 1,
-        max_episode_steps: int | None = None,
-        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
-        length: int = 16,
-        render_mode: str | None = None,
-        device: torch.device | str = "cpu",
-        tensors: bool = False,
+        self, num_envs: int = 1, *, length: int = 16, **options: Unpack[TaskOptions]
     ) -> None:
-        num_envs, length = check_whole("Parity", num_envs=num_envs, length=length)
-        super().__init__(
-            num_envs,
-            spaces.Discrete(2),
-            spaces.Discrete(2),
-            max_episode_steps,
-            autoreset_mode,
-            render_mode,
-            device,
-            tensors,
-        )
+        (length,) = check_whole("Parity", length=length)
+        super().__init__(num_envs, spaces.Discrete(2), spaces.Discrete(2), **options)
         self.length = length
         self.episode_steps = length
-        self.bit = self.zeros(num_envs)
+        self.bit = self.zeros(self.num_envs)
         """The bit in sight, `[B]`."""
-        self.parity = self.zeros(num_envs)
+        self.parity = self.zeros(self.num_envs)
         """The parity of the bits so far, `[B]`."""
 
     @property

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode
+from typing_extensions import Unpack
 
 from xlstm_rl.envs.arguments import check_whole
 from xlstm_rl.envs.tasks.drawing import COLOURS, Image, cells_of, dim
-from xlstm_rl.envs.tasks.task import SingleTask, TaskVectorEnv
+from xlstm_rl.envs.tasks.task import SingleTask, TaskOptions, TaskVectorEnv
 from xlstm_rl.envs.tasks.values import Values
 
 _SUITS = 4
@@ -38,49 +37,28 @@ class RepeatPreviousVectorEnv(TaskVectorEnv):
 
     Args:
         num_envs: Number of environments, `B`.
-        max_episode_steps: Truncate after so many steps; None: never.
-        autoreset_mode: When a finished episode restarts.
         k: Steps back.
         decks: Number of decks, shuffled as one.
-        render_mode: None or "rgb_array".
-        device: Where the states are.
-        tensors: Take and return tensors instead of NumPy arrays.
+        options: Those of every task: `TaskOptions`.
 
     Raises:
         ValueError: `k` or `decks` is not an integer >= 1, or there are too few cards.
     """
 
     def __init__(
-        self,
-        num_envs: int = 1,
-        max_episode_steps: int | None = None,
-        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
-        k: int = 3,
-        decks: int = 1,
-        render_mode: str | None = None,
-        device: torch.device | str = "cpu",
-        tensors: bool = False,
+        self, num_envs: int = 1, *, k: int = 3, decks: int = 1, **options: Unpack[TaskOptions]
     ) -> None:
-        num_envs, k, decks = check_whole("RepeatPrevious", num_envs=num_envs, k=k, decks=decks)
+        k, decks = check_whole("RepeatPrevious", k=k, decks=decks)
         self.num_cards = _CARDS * decks
         if k > self.num_cards - 2:
             raise ValueError(
                 f"k of RepeatPrevious is {k}, expected at most {self.num_cards - 2} with "
                 f"decks={decks}, so that there is something to repeat"
             )
-        super().__init__(
-            num_envs,
-            spaces.Discrete(_SUITS),
-            spaces.Discrete(_SUITS),
-            max_episode_steps,
-            autoreset_mode,
-            render_mode,
-            device,
-            tensors,
-        )
+        super().__init__(num_envs, spaces.Discrete(_SUITS), spaces.Discrete(_SUITS), **options)
         self.k = k
         self.episode_steps = self.num_cards - 1
-        self.suits = self.zeros(num_envs, self.num_cards)
+        self.suits = self.zeros(self.num_envs, self.num_cards)
         """The suits in the order in which they are dealt, `[B, 52 decks]`."""
         self._reward = 1.0 / (self.num_cards - 1 - k)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
+from typing_extensions import Unpack
 
 from xlstm_rl.envs.tasks.batched import BatchedVectorEnv
 from xlstm_rl.envs.tasks.drawing import Image, picture
@@ -18,38 +20,63 @@ from xlstm_rl.options.arguments import check_whole
 _METADATA: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 4}
 
 
+class TaskOptions(TypedDict, total=False):
+    """What every task's vector form takes beside its own arguments."""
+
+    max_episode_steps: int | None
+    """Truncate after so many steps; None: never."""
+
+    autoreset_mode: AutoresetMode | str
+    """When a finished episode restarts; SAME_STEP by default."""
+
+    render_mode: str | None
+    """None or "rgb_array"."""
+
+    device: torch.device | str
+    """Where the states are."""
+
+    tensors: bool
+    """Take and return tensors instead of NumPy arrays."""
+
+
 class TaskVectorEnv(BatchedVectorEnv):
     """A vector environment with a choice of actions and known returns of the best policies.
 
     In pictures, dim colours are what the agent does not see at that step.
+
+    Args:
+        num_envs: Number of environments, `B`.
+        observation_space: Of one environment.
+        action_space: Of one environment.
+        options: Passed on from whoever makes the task.
     """
 
     metadata = _METADATA
     single_action_space: spaces.Discrete[Any]
+
+    def __init_subclass__(cls) -> None:
+        """Say in the signature what a task's `**options` are, which only types would tell."""
+        super().__init_subclass__()
+        _, *parameters = inspect.signature(cls.__init__).parameters.values()
+        if parameters[-1].name == "options":
+            usual = inspect.signature(BatchedVectorEnv).parameters
+            options = [usual[name] for name in TaskOptions.__annotations__]
+            parameters[-1:] = [one.replace(kind=one.KEYWORD_ONLY) for one in options]
+        cls.__signature__ = inspect.Signature(parameters)
+
+    __signature__: ClassVar[inspect.Signature]
 
     def __init__(
         self,
         num_envs: int,
         observation_space: spaces.Space[Any],
         action_space: spaces.Discrete[Any],
-        max_episode_steps: int | None,
-        autoreset_mode: AutoresetMode | str,
-        render_mode: str | None,
-        device: torch.device | str,
-        tensors: bool,
+        **options: Unpack[TaskOptions],
     ) -> None:
+        render_mode = options.get("render_mode")
         if render_mode not in (None, *_METADATA["render_modes"]):
             raise ValueError(f"render_mode={render_mode!r}: expected None or 'rgb_array'")
-        super().__init__(
-            num_envs,
-            observation_space,
-            action_space,
-            max_episode_steps,
-            autoreset_mode,
-            render_mode,
-            device,
-            tensors,
-        )
+        super().__init__(num_envs, observation_space, action_space, **options)
 
     @property
     @abstractmethod

@@ -10,13 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode
+from typing_extensions import Unpack
 
 from xlstm_rl.envs.arguments import check_whole
 from xlstm_rl.envs.tasks.drawing import AGENT, BACKGROUND, GREEN, RED, Image, dim, grid
-from xlstm_rl.envs.tasks.task import SingleTask, TaskVectorEnv
+from xlstm_rl.envs.tasks.task import SingleTask, TaskOptions, TaskVectorEnv
 from xlstm_rl.envs.tasks.values import Values
 
 _VIEW = 32
@@ -44,13 +43,9 @@ class TMazeVectorEnv(TaskVectorEnv):
 
     Args:
         num_envs: Number of environments, `B`.
-        max_episode_steps: Truncate after so many steps; None: never.
-        autoreset_mode: When a finished episode restarts.
         length: Steps from the start to the junction; learning was not tried beyond 10,000.
         active: Whether the sign is away from the way.
-        render_mode: None or "rgb_array".
-        device: Where the states are.
-        tensors: Take and return tensors instead of NumPy arrays.
+        options: Those of every task: `TaskOptions`.
 
     Raises:
         ValueError: `length` is not an integer >= 1.
@@ -59,31 +54,19 @@ class TMazeVectorEnv(TaskVectorEnv):
     def __init__(
         self,
         num_envs: int = 1,
-        max_episode_steps: int | None = None,
-        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+        *,
         length: int = 10,
         active: bool = False,
-        render_mode: str | None = None,
-        device: torch.device | str = "cpu",
-        tensors: bool = False,
+        **options: Unpack[TaskOptions],
     ) -> None:
-        num_envs, length = check_whole("TMaze", num_envs=num_envs, length=length)
+        (length,) = check_whole("TMaze", length=length)
         low, high = np.array([-1, 0, 0], np.float32), np.ones(3, np.float32)
-        super().__init__(
-            num_envs,
-            spaces.Box(low, high),
-            spaces.Discrete(4),
-            max_episode_steps,
-            autoreset_mode,
-            render_mode,
-            device,
-            tensors,
-        )
+        super().__init__(num_envs, spaces.Box(low, high), spaces.Discrete(4), **options)
         self.length = length
         self.active = active
-        self.position = self.zeros(num_envs)
+        self.position = self.zeros(self.num_envs)
         """The cell of each agent, `[B]`."""
-        self.side = self.zeros(num_envs)
+        self.side = self.zeros(self.num_envs)
         """The right side, `[B]`: 1 up, -1 down."""
         self._first_cell = -1 if active else 0
         self._spare_steps = 2 if active else 0

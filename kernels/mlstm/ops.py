@@ -20,7 +20,15 @@ from xlstm_rl.kernels.autograd import (
 from xlstm_rl.kernels.mlstm import reference
 from xlstm_rl.kernels.mlstm.chunkwise import Saved, chunkwise_backward, chunkwise_forward
 from xlstm_rl.kernels.mlstm.gates import choose_layout
+from xlstm_rl.kernels.schemas import schema
 from xlstm_rl.kernels.types import MLSTMState, any_reset, compute_dtype
+
+INPUTS = (
+    "Tensor q, Tensor k, Tensor v, Tensor i, Tensor f, Tensor? reset, "
+    "Tensor? C_0, Tensor? n_0, Tensor? m_0"
+)
+GRADS = "Tensor? dh, Tensor? dC, Tensor? dn, Tensor? dm"
+OPTIONS = "SymInt chunk_size, str forget_gate"
 
 _NUM_OUTPUTS = 4
 NUM_TENSORS = 9
@@ -52,22 +60,11 @@ def mlstm(
     return h, (C, n, m)
 
 
-def equations(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    i: Tensor,
-    f: Tensor,
-    reset: Tensor | None,
-    C: Tensor | None,
-    n: Tensor | None,
-    m: Tensor | None,
-    chunk_size: int,
-    forget_gate: str,
-) -> tuple[Tensor, ...]:
+def equations(*inputs: Any) -> tuple[Tensor, ...]:
     """``h`` and the final C, n, m as the reference has them."""
-    state = None if C is None or n is None or m is None else (C, n, m)
-    h, after = reference.mlstm(q, k, v, i, f, reset, state, forget_gate)
+    *tensors, C, n, m, _, forget_gate = inputs
+    arguments = (*tensors, None if C is None else (C, n, m), forget_gate)
+    h, after = reference.mlstm(*arguments)
     return h, *after
 
 
@@ -84,42 +81,14 @@ class _Chunkwise(torch.autograd.Function):
         return _recall(ctx, inputs, rest, grads, chunkwise_backward_tensors)
 
 
-@torch.library.custom_op("xlstm_rl::mlstm_chunkwise", mutates_args=())
+@torch.library.custom_op(
+    "xlstm_rl::mlstm_chunkwise", mutates_args=(), schema=schema(INPUTS, OPTIONS, outputs=15)
+)
 @refuse_forward_mode
-def chunkwise_op(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    i: Tensor,
-    f: Tensor,
-    reset: Tensor | None,
-    C_0: Tensor | None,
-    n_0: Tensor | None,
-    m_0: Tensor | None,
-    chunk_size: int,
-    forget_gate: str,
-) -> tuple[
-    Tensor,
-    Tensor,
-    Tensor,
-    Tensor,
-    Tensor,
-    Tensor,
-    Tensor,
-    Tensor,
-    Tensor,
-    Tensor,
-    Tensor,
-    Tensor,
-    Tensor,
-    Tensor,
-    Tensor,
-]:
+def chunkwise_op(*inputs: Any) -> tuple[Tensor, ...]:
     """``h``, the final C, n, m and the eleven tensors of :class:`Saved`."""
-    h, C, n, m, saved = chunkwise_forward(
-        q, k, v, i, f, reset, C_0, n_0, m_0, chunk_size, forget_gate
-    )
-    return h, C, n, m, *saved
+    *outputs, saved = chunkwise_forward(*inputs)
+    return *outputs, *saved
 
 
 @chunkwise_op.register_fake
@@ -147,22 +116,17 @@ def _(*inputs: Any) -> tuple[Tensor, ...]:
     return v.new_empty(v.shape), *(q.new_empty(shape, dtype=dtype) for shape in shapes)
 
 
-@torch.library.custom_op("xlstm_rl::mlstm_chunkwise_backward", mutates_args=())
-def chunkwise_backward_op(
-    dh: Tensor | None,
-    dC: Tensor | None,
-    dn: Tensor | None,
-    dm: Tensor | None,
-    h: Tensor,
-    i: Tensor,
-    f: Tensor,
-    reset: Tensor | None,
-    m_0: Tensor | None,
-    saved: list[Tensor],
-    forget_gate: str,
-) -> list[Tensor]:
+@torch.library.custom_op(
+    "xlstm_rl::mlstm_chunkwise_backward",
+    mutates_args=(),
+    schema=schema(
+        GRADS,
+        "Tensor h, Tensor i, Tensor f, Tensor? reset, Tensor? m_0, Tensor[] saved, str forget_gate",
+    ),
+)
+def chunkwise_backward_op(*inputs: Any) -> list[Tensor]:
     """The gradients of q, k, v, i, f and, if there was a state, of C, n, m."""
-    return chunkwise_backward_tensors(dh, dC, dn, dm, h, i, f, reset, m_0, saved, forget_gate)
+    return chunkwise_backward_tensors(*inputs)
 
 
 @chunkwise_backward_op.register_fake

@@ -28,9 +28,17 @@ def mlstm_step(
     state: MLSTMState | None,
     forget_gate: str,
 ) -> tuple[Tensor, MLSTMState]:
-    """One step; with gradients it is the reference's, differentiated by autograd."""
+    """One step; with gradients it is the reference's, differentiated by autograd.
+
+    A graph that is exported may be run with gradients later, so it is the reference's too.
+    """
     dtype = compute_dtype(v.dtype)
-    if torch.is_grad_enabled() or state is None or dtype is not v.dtype or dtype is not i.dtype:
+    if (
+        torch.is_grad_enabled()
+        or torch.compiler.is_exporting()
+        or state is None
+        or not (dtype is v.dtype is i.dtype)
+    ):
         return reference.mlstm_step(q, k, v, i, f, reset, state, forget_gate)
     C, n, m = state
     if reset is not None and any_reset(reset):

@@ -15,7 +15,7 @@ from xlstm_rl.kernels.native.library import num_threads
 from xlstm_rl.kernels.native.mlstm_block import STATE, covers
 from xlstm_rl.kernels.native.workspace import own_scratch
 
-_Arguments = struct(
+Arguments = struct(
     "mlstm_step_arguments",
     "B D I H W S exponential workers",
     " ".join(
@@ -83,7 +83,7 @@ class MLSTMBlockStep:
         states = [None if t is None else t.data_ptr() for t in (*before, out, *none, *after)]
         first = (x.data_ptr(), None if reset is None else reset.data_ptr())
         work = own_scratch(_work(sizes))
-        run("xl_mlstm_block_step", _Arguments(*sizes, *first, *pointers, *states, work))
+        run("xl_mlstm_block_step", Arguments(*sizes, *first, *pointers, *states, work))
         if inplace:
             note_overwritten(after)
         return out, after
@@ -118,4 +118,4 @@ def _fit(x: Tensor, reset: Tensor | None, state: State | None, shapes: Any) -> b
 
 @functools.lru_cache(1024)
 def _work(sizes: tuple[int, ...]) -> int:
-    return bytes_for("xl_mlstm_block_step_bytes", _Arguments(*sizes))
+    return bytes_for("xl_mlstm_block_step_bytes", Arguments(*sizes))

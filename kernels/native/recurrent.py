@@ -133,7 +133,7 @@ class _Layer(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    @differentiable(_equations, _NUM_TENSORS)  # type: ignore[arg-type]
+    @differentiable(_equations, _NUM_TENSORS)
     def backward(ctx: Any, inputs: Grads, rest: Any, *grads: Tensor | None) -> Grads:
         y, saved = rest
         return _backward(grads, y, saved, inputs)

@@ -16,9 +16,17 @@ from xlstm_rl.kernels.autograd import (
     refuse_forward_mode,
     wants_gradient,
 )
+from xlstm_rl.kernels.schemas import schema
 from xlstm_rl.kernels.slstm import reference
 from xlstm_rl.kernels.slstm.scan import Saved, scan_backward, scan_forward
 from xlstm_rl.kernels.types import SLSTMState, any_reset, compute_dtype
+
+INPUTS = (
+    "Tensor x, Tensor R, Tensor b, Tensor? reset, "
+    "Tensor? h_0, Tensor? c_0, Tensor? n_0, Tensor? m_0"
+)
+GRADS = "Tensor? dy, Tensor? dh, Tensor? dc, Tensor? dn, Tensor? dm"
+OPTION = "str forget_gate"
 
 _NUM_OUTPUTS = 5
 NUM_TENSORS = 8
@@ -45,31 +53,22 @@ def slstm(
     return y, (h, c, n, m)
 
 
-def equations(
-    x: Tensor,
-    R: Tensor,
-    b: Tensor,
-    reset: Tensor | None,
-    h: Tensor | None,
-    c: Tensor | None,
-    n: Tensor | None,
-    m: Tensor | None,
-    forget_gate: str,
-) -> tuple[Tensor, ...]:
+def equations(*inputs: Any) -> tuple[Tensor, ...]:
     """``h [B, T, H, D]`` and the final h, c, n, m as the reference has them."""
-    state = None
-    if h is not None and c is not None and n is not None and m is not None:
-        state = (h, c, n, m)
-    y, after = reference.slstm(x, R, b, reset, state, forget_gate)
+    y, after = reference.slstm(*with_state(*inputs))
     return y, *after
+
+
+def with_state(*inputs: Any) -> tuple[Any, ...]:
+    """The inputs of an op with h, c, n, m as one state, or None where there is none."""
+    x, R, b, reset, *state = inputs[:NUM_TENSORS]
+    return x, R, b, reset, None if state[0] is None else tuple(state), *inputs[NUM_TENSORS:]
 
 
 class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
-        x, R, b, reset, *state, forget_gate = inputs
-        given = None if state[0] is None else tuple(state)
-        *outputs, saved = scan_forward(x, R, b, reset, given, forget_gate)
+        *outputs, saved = scan_forward(*with_state(*inputs))
         keep(ctx, inputs, NUM_TENSORS, *saved)
         return tuple(outputs)
 
@@ -79,37 +78,14 @@ class _Scan(torch.autograd.Function):
         return _recall(ctx, inputs, saved, grads, scan_backward_tensors)
 
 
-@torch.library.custom_op("xlstm_rl::slstm_scan", mutates_args=())
+@torch.library.custom_op(
+    "xlstm_rl::slstm_scan", mutates_args=(), schema=schema(INPUTS, OPTION, outputs=11)
+)
 @refuse_forward_mode
-def scan_op(
-    x: Tensor,
-    R: Tensor,
-    b: Tensor,
-    reset: Tensor | None,
-    h_0: Tensor | None,
-    c_0: Tensor | None,
-    n_0: Tensor | None,
-    m_0: Tensor | None,
-    forget_gate: str,
-) -> tuple[
-    Tensor,
-    Tensor,
-    Tensor,
-    Tensor,
-    Tensor,
-    Tensor,
-    Tensor,
-    Tensor,
-    Tensor,
-    Tensor,
-    Tensor,
-]:
+def scan_op(*inputs: Any) -> tuple[Tensor, ...]:
     """``h``, the final h, c, n, m and the six tensors of :class:`Saved`."""
-    state = None
-    if h_0 is not None and c_0 is not None and n_0 is not None and m_0 is not None:
-        state = (h_0, c_0, n_0, m_0)
-    y, h, c, n, m, saved = scan_forward(x, R, b, reset, state, forget_gate)
-    return y, h, c, n, m, *saved
+    *outputs, saved = scan_forward(*with_state(*inputs))
+    return *outputs, *saved
 
 
 @scan_op.register_fake
@@ -125,25 +101,19 @@ def _(x: Tensor, *others: Any) -> tuple[Tensor, ...]:
     return x.new_empty((B, T, H, D)), *(x.new_empty(shape, dtype=dtype) for shape in shapes)
 
 
-@torch.library.custom_op("xlstm_rl::slstm_scan_backward", mutates_args=())
-def scan_backward_op(
-    dy: Tensor | None,
-    dh: Tensor | None,
-    dc: Tensor | None,
-    dn: Tensor | None,
-    dm: Tensor | None,
-    R: Tensor,
-    b: Tensor,
-    reset: Tensor | None,
-    saved: list[Tensor],
-    forget_gate: str,
-    dtype: torch.dtype,
-    has_state: bool,
-) -> list[Tensor]:
+@torch.library.custom_op(
+    "xlstm_rl::slstm_scan_backward",
+    mutates_args=(),
+    schema=schema(
+        GRADS,
+        "Tensor R, Tensor b, Tensor? reset, Tensor[] saved",
+        OPTION,
+        "ScalarType dtype, bool has_state",
+    ),
+)
+def scan_backward_op(*inputs: Any) -> list[Tensor]:
     """The gradients of x, R, b and, if there was a state, of h, c, n, m."""
-    return scan_backward_tensors(
-        dy, dh, dc, dn, dm, R, b, reset, saved, forget_gate, dtype, has_state
-    )
+    return scan_backward_tensors(*inputs)
 
 
 @scan_backward_op.register_fake

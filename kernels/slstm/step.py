@@ -16,10 +16,14 @@ def slstm_step(
     state: SLSTMState | None,
     forget_gate: str,
 ) -> tuple[Tensor, SLSTMState]:
-    """One step; with gradients it is the reference's, differentiated by autograd."""
+    """One step; with gradients it is the reference's, differentiated by autograd.
+
+    A graph that is exported may be run with gradients later, so it is the reference's too.
+    """
     dtype = compute_dtype(x.dtype)
     if (
         torch.is_grad_enabled()
+        or torch.compiler.is_exporting()
         or state is None
         or not (dtype is x.dtype is R.dtype is b.dtype is state[0].dtype)
     ):

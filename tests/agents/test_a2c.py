@@ -119,8 +119,8 @@ def test_an_update_is_one_step_down_the_gradient_of_steps_taken_one_by_one(
             "max_grad_norm": 1e9,
             "normalize_advantage": False,
             "entropy_coef": 0.02,
-            "gae_lambda": 0.9,
             "advantages": advantages,
+            **({} if advantages == "n_step" else {"gae_lambda": 0.9}),
         }
     )
     rollout = _rollout(_with_opinions(agent))

@@ -97,7 +97,7 @@ class Agent:
     def open_run(self) -> Path:
         return Path("run")
 
-    def learn(self, on_update: Any) -> None:
+    def learn(self, on_update: Any, profile: Any = None) -> None:
         self._learn()
 
     def save(self, folder: Path) -> None:

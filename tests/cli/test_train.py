@@ -29,7 +29,9 @@ class FakeAgent:
     def open_run(self) -> Path:
         return self.run_dir
 
-    def learn(self, on_update: Callable[[int, dict[str, float]], None]) -> None:
+    def learn(
+        self, on_update: Callable[[int, dict[str, float]], None], profile: object = None
+    ) -> None:
         self._learn(on_update)
 
     def save(self, run_dir: Path) -> None:
@@ -100,6 +102,7 @@ def test_training_says_why_the_memory_is_not_native(
     monkeypatch: pytest.MonkeyPatch,
     refused: Callable[..., str],
 ) -> None:
+    monkeypatch.setattr(choose, "LOADED", False)
     monkeypatch.setattr(choose, "why_not_native", lambda: "it was not built")
     fake(lambda on_update: on_update(128, {}))
     assert main(["train", "--device", "cpu"]) == 0
@@ -244,3 +247,17 @@ def test_a_run_without_a_logger_still_keeps_its_policy(
     (run,) = (tmp_path / "runs").iterdir()
     assert load_policy(run).memory_config.width == 8
     assert not (run / "metrics.csv").exists()
+
+
+def test_profile_prints_where_the_time_went_and_logs_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert main(["train", *TINY, "--run-dir", str(run), "--profile"]) == 0
+    rows = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if line}
+    assert {"environment", "acting", "forward", "backward", "optimizer", "other"} < set(rows)
+    assert float(rows["backward"][-2]) >= 0  # seconds of the floor
+    header, first, *_ = (run / "metrics.csv").read_text().splitlines()
+    row = dict(zip(header.split(","), first.split(","), strict=True))
+    assert float(row["profile/acting"]) > 0 and float(row["profile/backward"]) > 0
+    assert "profile" not in load_yaml(run / "config.yaml")

@@ -82,13 +82,18 @@ def test_what_acted_on_discrete_observations_is_what_trains(mode: AutoresetMode)
     assert set(rollout.data["observation"].unique().tolist()) == {0, 1}
 
 
+@pytest.mark.parametrize("segment_steps", [30, 5, 3])
+@pytest.mark.parametrize("critic", ["shared", "separate"])
 @pytest.mark.parametrize("mode", MODES)
 def test_a_truncated_step_bootstraps_from_its_own_episode(
-    countdown_vector: Callable[[AutoresetMode], SyncVectorEnv], mode: AutoresetMode
+    countdown_vector: Callable[[AutoresetMode], SyncVectorEnv],
+    mode: AutoresetMode,
+    critic: str,
+    segment_steps: int,
 ) -> None:
     env = countdown_vector(mode)
-    policy = _policy(env, MEMORIES[0])
-    data = _collector(env, policy, steps=30).collect().data
+    policy = _policy(env, MEMORIES[0], critic)
+    data = _collector(env, policy, 30, segment_steps).collect().data
     checked = 0
     for row, t in data["truncated"].nonzero().tolist():
         start = int(data["reset"][row, : t + 1].nonzero()[-1])
@@ -132,11 +137,12 @@ def test_dead_steps_never_reach_a_live_step(
         assert torch.equal(a[valid], b[valid])
 
 
+@pytest.mark.parametrize("critic", ["shared", "separate"])
 def test_segments_start_from_the_state_that_acting_had_there(
-    countdown_vector: Callable[[AutoresetMode], SyncVectorEnv],
+    countdown_vector: Callable[[AutoresetMode], SyncVectorEnv], critic: str
 ) -> None:
     env = countdown_vector(AutoresetMode.SAME_STEP)
-    policy = _policy(env, MEMORIES[0])
+    policy = _policy(env, MEMORIES[0], critic)
     collector = _collector(env, policy, steps=12, segment_steps=4)
     collector.collect()
     rollout = collector.collect()

@@ -1,4 +1,4 @@
-"""Our environments in other people's hands: TorchRL, and processes that start afresh."""
+"""Our environments in other people's hands: TorchRL, stable-baselines3, and new processes."""
 
 import multiprocessing
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from stable_baselines3.common.env_checker import check_env
 from torchrl.envs import GymEnv, check_env_specs
 
 from xlstm_rl.envs import EnvConfig, make_vector_env
@@ -25,6 +26,15 @@ def test_torchrl_finds_the_specs_of_every_id_kept(env_id: str) -> None:
     check_env_specs(env, seed=0)
     rollout = env.rollout(20, break_when_any_done=False)
     assert rollout.batch_size == torch.Size([20])
+    env.close()
+
+
+# Pendulum's torque of +-2 is its own.
+@pytest.mark.filterwarnings("ignore:.*symmetric and normalized Box action space:UserWarning")
+@pytest.mark.parametrize("env_id", IDS)
+def test_stable_baselines3_finds_nothing_wrong(env_id: str) -> None:
+    env = gym.make(env_id, render_mode="rgb_array")
+    check_env(env)
     env.close()
 
 

@@ -62,7 +62,9 @@ def perturb() -> Callable[[nn.Module], None]:
 
 @pytest.fixture(params=VARIANTS.values(), ids=VARIANTS.keys())
 def options(request: pytest.FixtureRequest) -> dict[str, object]:
-    blocks = {} if "kind" in request.param else {"num_heads": 2, "chunk_size": 8}
+    blocks = {} if "kind" in request.param else {"num_heads": 2}
+    if request.param.get("pattern", "s") != "s":
+        blocks["chunk_size"] = 8
     return {"width": 32, **blocks, **request.param}
 
 

@@ -24,7 +24,7 @@ STEP_SIZE = 1e-6
 
 VARIANTS: dict[str, dict[str, Any]] = {  # each part of a block among them
     "m": {"pattern": "m"},
-    "s": {"pattern": "s", "conv1d_kernel_size": 0, "bias": True},
+    "s": {"pattern": "s", "conv1d_kernel_size": 0, "feedforward_bias": True},
     "ms": {"pattern": "ms", "forget_gate": "exponential", "slstm_num_heads": 1},
 }
 for _kind, _options in MEMORIES.classes.items():
@@ -36,7 +36,9 @@ for _kind, _options in MEMORIES.classes.items():
 @pytest.fixture(params=VARIANTS.values(), ids=VARIANTS.keys())
 def options(request: pytest.FixtureRequest) -> dict[str, object]:
     """Small ones."""
-    blocks = {} if "kind" in request.param else {"num_heads": 2, "chunk_size": 2}
+    blocks = {} if "kind" in request.param else {"num_heads": 2}
+    if request.param.get("pattern", "s") != "s":
+        blocks["chunk_size"] = 2
     return {"width": 8, **blocks, **request.param}
 
 

@@ -31,7 +31,7 @@ class Step(nn.Module):
 @pytest.mark.parametrize("action", [spaces.Discrete(3, start=1), TORQUE], ids=str)
 def test_an_exported_step_acts_as_the_policy(make_policy: Make, kind: str, action: Any) -> None:
     policy = make_policy(action=action, kind=kind, config={"previous_action": True})
-    step, rng = Step(policy).eval().requires_grad_(False), np.random.default_rng(0)
+    step, rng = Step(policy).eval(), np.random.default_rng(0)
     tensors = policy.initial_tensors(2, policy.device, critic=False)
     reset = torch.tensor([False, True])
     with torch.no_grad():

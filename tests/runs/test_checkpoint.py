@@ -6,30 +6,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
 
 from xlstm_rl import RecurrentPPO, load_policy
 from xlstm_rl.config import ConfigError
 from xlstm_rl.errors import CheckpointError
 from xlstm_rl.runs.plotting import plot_runs
-from xlstm_rl.runs.weights import plain_weights, todays_weights
-
-SECTIONS: dict[str, Any] = {
-    "env": {"num_envs": 2},
-    "memory": {"pattern": "ms", "width": 16, "num_heads": 2},
-    "agent": {"rollout_steps": 16, "epochs": 4, "minibatches": 1},
-    "logger": {"kind": "none"},
-}
-
-
-@pytest.fixture(scope="module")
-def trained() -> RecurrentPPO:
-    return RecurrentPPO("xlstm_rl/CartPoleNoVel-v1", **SECTIONS).learn(64)
-
-
-@pytest.fixture
-def run(trained: RecurrentPPO, tmp_path: Path) -> Path:
-    return trained.save(tmp_path / "run")
 
 
 def test_a_loaded_policy_acts_as_the_saved_one(trained: RecurrentPPO, run: Path) -> None:
@@ -80,9 +61,11 @@ def test_a_damaged_weight_file_is_one_clear_line(run: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_weights_of_another_network_are_refused(run: Path, tmp_path: Path) -> None:
+def test_weights_of_another_network_are_refused(
+    sections: dict[str, Any], run: Path, tmp_path: Path
+) -> None:
     other = RecurrentPPO(
-        "xlstm_rl/CartPoleNoVel-v1", **{**SECTIONS, "memory": {"pattern": "m", "width": 32}}
+        "xlstm_rl/CartPoleNoVel-v1", **{**sections, "memory": {"pattern": "m", "width": 32}}
     ).save(tmp_path / "other")
     target = run / "checkpoints" / "64" / "policy.safetensors"
     target.write_bytes((other / "checkpoints" / "0" / "policy.safetensors").read_bytes())
@@ -131,20 +114,24 @@ def test_saving_over_something_else_is_refused(trained: RecurrentPPO, tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
 
 
-def test_an_agent_may_save_into_its_own_folder_again(tmp_path: Path) -> None:
-    agent = RecurrentPPO("xlstm_rl/CartPoleNoVel-v1", **SECTIONS).learn(64)
+def test_an_agent_may_save_into_its_own_folder_again(
+    sections: dict[str, Any], tmp_path: Path
+) -> None:
+    agent = RecurrentPPO("xlstm_rl/CartPoleNoVel-v1", **sections).learn(64)
     folder = agent.save(tmp_path / "mine")
     agent.learn(32)
     assert agent.save(tmp_path / "mine") == folder
     assert (folder / "latest").read_text().strip() == "96"
 
 
-def test_a_step_that_nothing_changed_at_is_not_written_again(tmp_path: Path) -> None:
+def test_a_step_that_nothing_changed_at_is_not_written_again(
+    sections: dict[str, Any], tmp_path: Path
+) -> None:
     agent = RecurrentPPO(
         "xlstm_rl/CartPoleNoVel-v1",
         run_dir=str(tmp_path / "run"),
         checkpoint={"every_steps": 32},
-        **SECTIONS,
+        **sections,
     )
     checkpoint = tmp_path / "run" / "checkpoints" / "64"
     seen: list[int] = []
@@ -164,13 +151,15 @@ def test_a_step_that_nothing_changed_at_is_not_written_again(tmp_path: Path) -> 
     assert torch.equal(next(saved), agent.parameters[0])
 
 
-def test_a_tilde_is_the_users_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tilde_is_the_users_home(
+    sections: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     agent = RecurrentPPO(
         "xlstm_rl/CartPoleNoVel-v1",
         run_dir="~/runs/a",
-        **{**SECTIONS, "logger": {"kind": "csv"}},
+        **{**sections, "logger": {"kind": "csv"}},
     )
     with agent:
         agent.learn(480)
@@ -182,148 +171,16 @@ def test_a_tilde_is_the_users_home(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not Path("~").exists()
 
 
-def test_old_checkpoints_are_pruned_and_the_latest_stays(tmp_path: Path) -> None:
+def test_old_checkpoints_are_pruned_and_the_latest_stays(
+    sections: dict[str, Any], tmp_path: Path
+) -> None:
     agent = RecurrentPPO(
         "xlstm_rl/CartPoleNoVel-v1",
         run_dir=str(tmp_path / "run"),
         checkpoint={"every_steps": 32, "keep": 2},
-        **{**SECTIONS, "logger": {"kind": "csv"}},
+        **{**sections, "logger": {"kind": "csv"}},
     ).learn(160)
     assert agent.run_dir is not None
     kept = sorted(int(path.name) for path in (agent.run_dir / "checkpoints").iterdir())
     assert kept == [128, 160]
     assert (agent.run_dir / "latest").read_text().strip() == "160"
-
-
-def _compile(module: torch.nn.Module) -> Any:
-    return torch.compile(module, backend="eager")
-
-
-class _Wrapper(torch.nn.Module):
-    """Holds a network as DataParallel does, and lets everything through."""
-
-    def __init__(self, module: torch.nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("module"), name)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self.module(*args, **kwargs)
-
-
-def _network(policy: Any) -> Any:
-    policy.network = _compile(policy.network)
-    return policy
-
-
-def _parts(policy: Any) -> Any:
-    policy.network.trunk.encoder = _compile(policy.network.trunk.encoder)
-    policy.network.trunk.memory = _compile(policy.network.trunk.memory)
-    policy.network.action_head = _compile(policy.network.action_head)
-    policy.normalizer = _compile(policy.normalizer)
-    return policy
-
-
-def _inside_each_other(policy: Any) -> Any:
-    policy.network.action_head = _compile(policy.network.action_head)
-    policy.network.value_head.hidden = _Wrapper(_compile(policy.network.value_head.hidden))
-    return _network(policy)
-
-
-def _in_place(policy: Any) -> Any:
-    policy.network.compile(backend="eager")
-    policy.network.trunk.memory.compile(backend="eager")
-    return policy
-
-
-def _beside(policy: Any) -> Any:
-    policy.fast = _compile(policy.network)
-    return policy
-
-
-def _wrapped(policy: Any) -> Any:
-    policy.network = _Wrapper(policy.network)
-    return policy
-
-
-WRAPPED = {
-    "the network": _network,
-    "parts of it": _parts,
-    "a wrapped part and the network": _inside_each_other,
-    "in place": _in_place,
-    "the whole policy": _compile,
-    "a twin beside it": _beside,
-    "a wrapper": _wrapped,
-}
-
-
-@pytest.mark.parametrize("name", WRAPPED)
-@pytest.mark.filterwarnings("ignore:.*isinstance.*treespec:FutureWarning")
-def test_a_compiled_policy_is_saved_by_the_plain_names(
-    trained: RecurrentPPO, run: Path, tmp_path: Path, name: str
-) -> None:
-    plain = load_file(run / "checkpoints" / "64" / "policy.safetensors")
-    agent = RecurrentPPO("xlstm_rl/CartPoleNoVel-v1", seed=5, **SECTIONS)
-    agent.policy.load_state_dict(trained.policy.state_dict())
-    agent.policy = WRAPPED[name](agent.policy)
-    obs, steps = np.ones((3, 2), np.float32), agent.steps_done
-    expected, _ = agent.policy.act(obs)
-    folder = agent.save(tmp_path / "compiled")
-    saved = load_file(folder / "checkpoints" / str(steps) / "policy.safetensors")
-    assert saved.keys() == plain.keys()
-    assert all(torch.equal(saved[key], plain[key]) for key in plain)
-    np.testing.assert_array_equal(load_policy(folder).act(obs)[0], expected)
-
-
-@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod."])
-@pytest.mark.parametrize("inside", ["", "network.", "network.trunk.memory."])
-def test_a_file_with_the_names_of_a_wrapper_is_loaded(run: Path, inside: str, prefix: str) -> None:
-    expected = load_policy(run).state_dict()
-    path = run / "checkpoints" / "64" / "policy.safetensors"
-    weights = load_file(path)
-    save_file(
-        {
-            inside + prefix + key[len(inside) :] if key.startswith(inside) else key: value
-            for key, value in weights.items()
-        },
-        path,
-    )
-    found = load_policy(run).state_dict()
-    assert all(torch.equal(found[key], expected[key]) for key in expected)
-
-
-def test_a_compiled_network_trains_and_its_optimizer_goes_on(tmp_path: Path) -> None:
-    agents = []
-    for wrap in (lambda policy: policy, _network):
-        agent = RecurrentPPO("xlstm_rl/CartPoleNoVel-v1", **SECTIONS)
-        wrap(agent.policy)
-        agents.append(agent.learn(64))
-    states = [agent.trainer_state()["optimizer"]["state"] for agent in agents]
-    assert states[0].keys() == states[1].keys()
-    for key in states[0]:
-        torch.testing.assert_close(states[0][key]["exp_avg"], states[1][key]["exp_avg"])
-
-
-class TiedMemory(torch.nn.Module):
-    """Weights that are one under two names, and an attribute that wrappers have as well."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.module = torch.nn.Linear(2, 2)
-        self.weight = self.module.weight
-        self.other = torch.nn.ModuleDict({"module": self.module})
-
-
-def test_weights_that_are_tied_are_written_under_each_name() -> None:
-    policy = torch.nn.Module()
-    policy.network = TiedMemory()
-    found = plain_weights(policy)
-    assert len(found) == len(policy.state_dict()) == 5
-    again = todays_weights(found, policy.state_dict())
-    assert again.keys() == policy.state_dict().keys()
-    assert len({value.data_ptr() for value in found.values()}) == 5

@@ -11,6 +11,7 @@ from pathlib import Path
 from xlstm_rl.agents import TrainConfig, make_agent
 from xlstm_rl.cli.options import read_options, refusing_bad_input
 from xlstm_rl.cli.pipes import PIPE_CLOSED, say
+from xlstm_rl.closing import closed_on_error
 from xlstm_rl.config import FLAG_ONLY, ConfigError, find_config
 from xlstm_rl.runs.signals import Stopped, stopped_once
 
@@ -31,6 +32,9 @@ class TrainOptions(TrainConfig):
     config: str | None = field(default=None, metadata=FLAG_ONLY)
     """A configuration's name (`xlstm-rl list configs`) or a YAML file."""
 
+    profile: bool = field(default=False, metadata=FLAG_ONLY)
+    """Measure where the time goes: a table at the end, and `profile/...` in the metrics."""
+
 
 def run(args: Sequence[str]) -> int:
     """Train, and say where the run is and how to evaluate it."""
@@ -41,15 +45,18 @@ def run(args: Sequence[str]) -> int:
         backend = _memory_backend(config)
         agent = make_agent(config)
         # Whoever trains from the command line wants the policy afterwards, logger or not.
-        folder = agent.open_run()
+        with closed_on_error(agent.close):
+            folder = agent.open_run()
+    from xlstm_rl.profiling import Profile
     from xlstm_rl.runs.progress import TrainingProgress
 
     status = 0
+    profile = Profile(agent.device) if options.profile else None
     try:
         with stopped_once():
             try:
                 with TrainingProgress(config.total_steps, headline=backend) as progress:
-                    agent.learn(on_update=progress.update)
+                    agent.learn(on_update=progress.update, profile=profile)
                 if progress.is_unread:
                     status = PIPE_CLOSED
             except KeyboardInterrupt as stop:
@@ -59,6 +66,11 @@ def run(args: Sequence[str]) -> int:
         # The signal may have reached the environments' processes too.
         with suppress(Exception) if status else nullcontext():
             agent.close()
+    if profile is not None:
+        from xlstm_rl.agents.floors import product_floors
+
+        profile.set_floors(product_floors(agent))
+        say(profile.table())
     if status:
         say(f"{_STOPPED.get(status, '')}{_where(folder)}")
     else:

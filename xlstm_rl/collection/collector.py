@@ -1,6 +1,5 @@
 """Collects rollouts `[B, T]` from a vector environment with a recurrent policy."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,18 +8,19 @@ from gymnasium.vector import VectorEnv
 from tensordict import TensorDict
 from torch import Tensor
 
-from xlstm_rl.collection.env_adapter import RawObservation
+from xlstm_rl.collection.env_adapter import RawObservation, Transition
 from xlstm_rl.collection.episodes import EpisodeCounter
+from xlstm_rl.collection.finite import FinalNumbers, FiniteCheck
+from xlstm_rl.collection.insertion import FinalInput
 from xlstm_rl.collection.masks import read_masks, tell_of_unread_masks
 from xlstm_rl.collection.rollout_buffer import RolloutBuffer, batch_first
 from xlstm_rl.collection.tensor_adapter import make_env_adapter
-from xlstm_rl.errors import EnvError, TrainingError
+from xlstm_rl.collection.values import Collected, make_critic
+from xlstm_rl.errors import EnvError
 from xlstm_rl.memory import StateTensors
 from xlstm_rl.normalization import Observation
 from xlstm_rl.policy.policy import Policy
-
-_Final = tuple[int, Tensor | slice, Observation]
-"""The step after that of final observations, their environments, and what may not be finite."""
+from xlstm_rl.profiling import NO_PROFILE, Profile
 
 
 @dataclass
@@ -57,7 +57,8 @@ class Collector:
     """Steps a policy through a vector environment, carrying its memory from rollout to rollout.
 
     Each stored step is evaluated with the statistics, weights and memory state it was acted with,
-    so the stored log-probabilities are those of the policy that acted.
+    so the stored log-probabilities are those of the policy that acted. Values are computed when
+    the rollout is there, with the same weights and statistics.
 
     A rollout that was cut off by an interrupt or an error is lost. The next one begins new
     episodes, with a fresh memory; the environments' random numbers go on.
@@ -87,6 +88,7 @@ class Collector:
         self._num_envs = env.num_envs
         # held, because a module looks its parts up in a dict at every access
         self._auxiliary, self._normalizer = policy.auxiliary, policy.normalizer
+        self._critic = make_critic(policy.network)
         self._looks_for_masks = not policy.auxiliary.reads_mask
         self._begin(seed)
 
@@ -95,7 +97,8 @@ class Collector:
         policy, adapter, rows = self.policy, self._adapter, self._num_envs
         self._is_cut_off = True  # until a whole rollout is there
         self._episodes = EpisodeCounter(rows)
-        self._tensors = policy.network.initial_tensors(rows, policy.device)
+        self._tensors = policy.network.initial_tensors(rows, policy.device, critic=False)
+        self._critic.begin(rows, policy.device)
         self._auxiliary_tensors = policy.auxiliary.initial_tensors(rows, policy.device)
         adapter.steps = self.steps_done
         self._observation = adapter.reset(seed)
@@ -105,8 +108,11 @@ class Collector:
         self._is_cut_off = False
 
     @torch.no_grad()
-    def collect(self) -> Rollout:
+    def collect(self, profile: Profile = NO_PROFILE) -> Rollout:
         """Collect `rollout_steps` steps of every environment.
+
+        Args:
+            profile: where the time is counted.
 
         Raises:
             TrainingError: an observation or a reward is not finite, or a mask allows no action.
@@ -114,56 +120,85 @@ class Collector:
         if self._is_cut_off:
             self._begin(None)
         self._is_cut_off = True
-        network, adapter = self.policy.network, self._adapter
-        buffer = RolloutBuffer(self.policy, adapter, self.rollout_steps, self._num_envs)
+        buffer = RolloutBuffer(self.policy, self._adapter, self.rollout_steps, self._num_envs)
         segment_states: list[StateTensors] = []
-        finals: list[_Final] = []
+        finals: list[FinalNumbers] = []
         self._without_final: list[int] = []
+        self._critic.begin_rollout(self.rollout_steps)
         for t in range(self.rollout_steps):
             if t % self.segment_steps == 0:
                 # copied, because no gradient may flow through what inference mode has made
                 segment_states.append(tuple(tensor.clone() for tensor in self._tensors))
-            self._step(t, buffer, finals)
+            self._step(t, buffer, finals, profile)
+        with profile.part("values"):
+            rollout = self._finish(buffer, finals, segment_states)
+        self.steps_done += self.rollout_steps * self._num_envs
+        self._is_cut_off = False
+        return rollout
+
+    def _finish(
+        self, buffer: RolloutBuffer, finals: list[FinalNumbers], segment_states: list[StateTensors]
+    ) -> Rollout:
+        """Check what was collected, and value it."""
+        network, adapter = self.policy.network, self._adapter
         reward, flags = adapter.on_host(buffer.reward), buffer.flags
-        ended = adapter.on_host(flags["terminated"] | flags["truncated"])
+        truncated = adapter.on_host(flags["truncated"])
+        ended = adapter.on_host(flags["terminated"]) | truncated
         success = None if buffer.success is None else adapter.on_host(buffer.success)
         episodes = self._episodes.count(reward, ended, adapter.on_host(flags["invalid"]), success)
         adapter.check()
         self._refuse_missing_finals(flags["truncated"])
         buffer.to_device()
-        self._check_finite(buffer, finals)
+        check = FiniteCheck(self.steps_done, self._num_envs)
+        check.rewards(buffer.reward)
+        check.observations(buffer.raw, 0)
+        check.finals(finals)
         numbers, x, reset = self._network_input(self.rollout_steps)
-        self._refuse_non_finite(numbers, self.rollout_steps)
-        _, last_value, _ = network.step(x, self._tensors, reset)
-        rollout = Rollout(
-            buffer.to_tensordict(network.distribution, last_value),
-            segment_states,
+        check.observations(numbers, self.rollout_steps)
+        collected = Collected(buffer.observation, buffer.flags["reset"], truncated, x, reset)
+        values = self._critic.evaluate(collected, self._tensors, self.segment_steps)
+        states = zip(segment_states, values.segment_states, strict=True)
+        return Rollout(
+            buffer.to_tensordict(network.distribution, values),
+            [actor + critic for actor, critic in states],
             batch_first(buffer.raw, self._num_envs, self.rollout_steps),
             *episodes,
         )
-        self.steps_done += self.rollout_steps * self._num_envs
-        self._is_cut_off = False
-        return rollout
 
-    def _step(self, t: int, buffer: RolloutBuffer, finals: list[_Final]) -> None:
+    def _step(
+        self, t: int, buffer: RolloutBuffer, finals: list[FinalNumbers], profile: Profile
+    ) -> None:
         """Act once, and write down what was seen, done and answered."""
         network, auxiliary, adapter = self.policy.network, self._auxiliary, self._adapter
         distribution = network.distribution
-        with torch.inference_mode():  # a tenth of a step's time: nothing is tracked
-            raw, x, reset = self._network_input(t)
-            params, value, self._tensors = network.step(x, self._tensors, reset)
-            action = distribution.sample(params, self.generator)
-            if self._auxiliary_tensors:
-                self._auxiliary_tensors = auxiliary.after(self._auxiliary_tensors, action)
-        buffer.write_action(t, raw, x, params, value, action, self._reset, self._autoreset)
-        transition = adapter.step(adapter.actions(distribution.to_env(action)))
+        with profile.part("acting"):
+            with torch.inference_mode():  # a tenth of a step's time: nothing is tracked
+                raw, x, reset = self._network_input(t)
+                params, features, self._tensors = network.actor_step(x, self._tensors, reset)
+                action = distribution.sample(params, self.generator)
+                if self._auxiliary_tensors:
+                    self._auxiliary_tensors = auxiliary.after(self._auxiliary_tensors, action)
+            chosen = adapter.actions(distribution.to_env(action))
+        with profile.part("storage"):
+            self._critic.see(t, features)
+            buffer.write_action(t, raw, x, params, action, self._reset, self._autoreset)
+        with profile.part("environment"):
+            transition = adapter.step(chosen)
+        with profile.part("storage"):
+            self._take(t, buffer, transition, finals)
+
+    def _take(
+        self, t: int, buffer: RolloutBuffer, transition: Transition, finals: list[FinalNumbers]
+    ) -> None:
+        """Write down what the environments answered, and what the next step begins with."""
+        auxiliary, adapter = self._auxiliary, self._adapter
         buffer.write_outcome(t, transition)
         if auxiliary.reads_reward:
             self._reward = adapter.tensor(transition.reward).float()
         if transition.final_observation is not None:
             rows = transition.final_rows
-            numbers, value = self._final_value(rows, transition.final_observation)
-            buffer.write_final(t, rows, value)
+            numbers, x = self._final_input(rows, transition.final_observation)
+            self._critic.see_final(FinalInput(t, rows, x), self._tensors)
             finals.append((t + 1, rows, numbers))
         if transition.lacks_final:
             self._without_final.append(t)
@@ -204,19 +239,17 @@ class Collector:
         )
         return self._adapter.tensor(flags)
 
-    def _final_value(
+    def _final_input(
         self, rows: Tensor | slice, observation: RawObservation
-    ) -> tuple[Observation, Tensor]:
-        """Value final observations with the memory of the episodes that they belong to."""
-        tensors = tuple(tensor[rows] for tensor in self._tensors)
+    ) -> tuple[Observation, Observation]:
+        """Return the numbers of final observations, and what the critic reads of them."""
         numbers, x = self._normalized(observation)
         auxiliary = self._auxiliary
         if auxiliary.is_active:  # no mask: no value depends on what could be done
             own = tuple(tensor[rows] for tensor in self._auxiliary_tensors)
             reward = None if self._reward is None else self._reward[rows]
             x = auxiliary.join(x, own, None, reward, None)
-        _, value, _ = self.policy.network.step(x, tensors, None)
-        return numbers, value
+        return numbers, x
 
     def _refuse_missing_finals(self, truncated: Any) -> None:
         """Refuse truncated episodes without a final observation, where no step asked for it."""
@@ -231,47 +264,3 @@ class Collector:
                 f"observation of the truncated environment {row}: where autoreset_mode is "
                 "SAME_STEP, put it there, or set may_truncate = False"
             )
-
-    def _check_finite(self, buffer: RolloutBuffer, finals: list[_Final]) -> None:
-        """Refuse NaN and infinities before they reach the statistics or the weights."""
-        bad = ~_fits(buffer.reward)
-        if bad.any():
-            t, row = (int(i) for i in bad.nonzero()[0])
-            raise self._non_finite("reward", row, t)
-        self._refuse_non_finite(buffer.raw, 0)
-        fine = [_fits(one).all() for *_, numbers in finals for one in _parts(numbers)]
-        if fine and not bool(torch.stack(fine).all()):  # one look for all of them
-            for t, rows, numbers in finals:
-                self._refuse_non_finite(numbers, t, rows)
-
-    def _refuse_non_finite(
-        self, numbers: Observation, first: int, rows: Tensor | slice = slice(None)
-    ) -> None:
-        """Look at numbers `[T, B, n]` from step `first` on, or `[B, n]` of one step."""
-        parts = {"": numbers} if isinstance(numbers, Tensor) else numbers
-        for name, values in parts.items():
-            bad = ~_fits(values).all(-1)
-            if bad.any():
-                *step, row = (int(i) for i in bad.nonzero()[0])
-                number = int(rows[row]) if isinstance(rows, Tensor) else row
-                what = f"observation {name!r}" if name else "observation"
-                raise self._non_finite(what, number, first + sum(step))
-
-    def _non_finite(self, what: str, row: int, t: int) -> TrainingError:
-        return TrainingError(
-            f"the environment returned a non-finite {what} in environment {row} at step "
-            f"{self.steps_done + t * self._num_envs}: NaN, infinite values and numbers beyond "
-            "float32 cannot be trained on; check the environment's rewards and observations"
-        )
-
-
-_LARGEST = float(torch.finfo(torch.float32).max)
-
-
-def _fits(numbers: Tensor) -> Tensor:
-    """Return where numbers are finite as float32: those of a float64 space may be too large."""
-    return numbers.abs() <= _LARGEST  # which NaN is not either
-
-
-def _parts(numbers: Observation) -> Iterable[Tensor]:
-    return (numbers,) if isinstance(numbers, Tensor) else numbers.values()

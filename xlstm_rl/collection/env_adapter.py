@@ -37,11 +37,11 @@ from xlstm_rl.envs.spaces.leaves import Leaf, is_nested, space_leaves, take
 from xlstm_rl.errors import EnvError
 from xlstm_rl.policy.arrays import as_tensor, to_numpy
 
-Values = Any
+Answers = Any
 """What an environment answers: NumPy arrays, or tensors if it is stepped by a
 `TensorVectorEnvAdapter`."""
 
-RawObservation = Values | dict[str, Values]
+RawObservation = Answers | dict[str, Answers]
 """Observations of a space without parts, or those of a Dict or Tuple space by the leaf's name."""
 
 
@@ -49,24 +49,24 @@ RawObservation = Values | dict[str, Values]
 class Transition:
     """What followed an action in each of B environments, and what the next step begins with."""
 
-    reward: Values
+    reward: Answers
     """`[B]`, zero at an autoreset step, whatever the environment says there."""
 
-    terminated: Values
+    terminated: Answers
     """`[B]`, the episode ended by the task's own rules: no bootstrap. False at an autoreset
     step."""
 
-    truncated: Values
+    truncated: Answers
     """`[B]`, the episode was cut: bootstrap from the final observation. Never with `terminated`,
     and false at an autoreset step."""
 
     observation: RawObservation
     """`[B, ...]`, what the next action is chosen from."""
 
-    reset: Values
+    reset: Answers
     """`[B]`, true where `observation` is the first of an episode."""
 
-    autoreset: Values
+    autoreset: Answers
     """`[B]`, true where the next action is ignored because the environment only resets."""
 
     final_rows: Tensor | slice
@@ -83,7 +83,7 @@ class Transition:
     infos: list[Info]
     """What the environments said beside `observation`: of the step, then of the resets, if any."""
 
-    success: Values | None
+    success: Answers | None
     """`[B]`, 1 or 0 where an episode ended and said whether it succeeded, NaN elsewhere; None:
     nowhere."""
 
@@ -106,7 +106,7 @@ class VectorEnvAdapter:
         self.env = env
         self.device = torch.device(device)
         self.mode = autoreset_mode(env)
-        self._ended: Values = np.zeros(env.num_envs, dtype=bool)
+        self._ended: Answers = np.zeros(env.num_envs, dtype=bool)
         space = env.single_observation_space
         self._leaves, self._is_nested = space_leaves(space), is_nested(space)
         self._merges_infos = isinstance(env.unwrapped, SyncVectorEnv | AsyncVectorEnv)
@@ -244,7 +244,7 @@ class VectorEnvAdapter:
             return parts[0]
         return {leaf.name: part for leaf, part in zip(self._leaves, parts, strict=True)}
 
-    def _checked(self, leaf: Leaf, values: Any) -> Values:
+    def _checked(self, leaf: Leaf, values: Any) -> Answers:
         values = as_array(values, f"observation {leaf.name!r}" if leaf.path else "observation")
         wrong = wrong_observation(leaf, values, self.env.num_envs)
         if wrong is not None:

@@ -8,7 +8,8 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from xlstm_rl.collection.answers import Array
-from xlstm_rl.collection.env_adapter import Transition, Values, VectorEnvAdapter
+from xlstm_rl.collection.env_adapter import Answers, Transition, VectorEnvAdapter
+from xlstm_rl.collection.values import Values
 from xlstm_rl.normalization import Observation
 from xlstm_rl.policy.encoders.observations import map_observation
 from xlstm_rl.policy.policy import Policy
@@ -31,16 +32,15 @@ class RolloutBuffer:
         lead, device = (steps, num_envs), policy.device
         self.raw: Observation = torch.empty(0)
         self.observation: Observation = torch.empty(0)
-        self.params = self.value = self.action = torch.empty(0)
+        self.params = self.action = torch.empty(0)
         self._lead, self._device, self._adapter = lead, device, adapter
-        self.reward: Values = adapter.allocate(lead, float)
-        self.flags: dict[str, Values] = {
+        self.reward: Answers = adapter.allocate(lead, float)
+        self.flags: dict[str, Answers] = {
             name: adapter.allocate(lead, bool)
             for name in ("terminated", "truncated", "reset", "invalid")
         }
-        self.success: Values | None = None
+        self.success: Answers | None = None
         """`[T, B]`, as in `Transition`, NaN where an episode goes on; None: no episode said it."""
-        self._final_value: Tensor | None = None
 
     def write_action(
         self,
@@ -48,19 +48,17 @@ class RolloutBuffer:
         raw: Observation,
         x: Observation,
         params: Tensor,
-        value: Tensor,
         action: Tensor,
-        reset: Values,
-        autoreset: Values,
+        reset: Answers,
+        autoreset: Answers,
     ) -> None:
         """Write what was seen and chosen at step t; the first row says what else will come."""
         if t == 0:
             self.raw, self.observation = self._like(raw), self._like(x)
-            self.params, self.value, self.action = map(self._room, (params, value, action))
+            self.params, self.action = self._room(params), self._room(action)
         _write(self.raw, t, raw)
         _write(self.observation, t, x)
         self.params[t] = params
-        self.value[t] = value
         self.action[t] = action
         self.flags["reset"][t] = reset
         self.flags["invalid"][t] = autoreset
@@ -83,15 +81,9 @@ class RolloutBuffer:
                 self.success[:] = torch.nan
             self.success[t] = transition.success
 
-    def write_final(self, t: int, rows: Tensor | slice, value: Tensor) -> None:
-        """Write the values of final observations that step t had beside its observations."""
-        if self._final_value is None:
-            self._final_value = torch.zeros_like(self.value)
-        self._final_value[t, rows] = value
-
     def to_device(self) -> None:
         """Move the environments' answers to the policy's device."""
-        self.reward = self._adapter.tensor(self.reward).to(self.value.dtype)
+        self.reward = self._adapter.tensor(self.reward).to(self.params.dtype)
         self.flags = {name: self._adapter.tensor(flag) for name, flag in self.flags.items()}
 
     def drop_episodes(self, t: int, rows: Array) -> None:
@@ -104,23 +96,23 @@ class RolloutBuffer:
             first = int(starts[-1]) if len(starts) else 0
             self.flags["invalid"][first : t + 1, row] = True
 
-    def to_tensordict(self, distribution: Any, last_value: Tensor) -> TensorDict:
+    def to_tensordict(self, distribution: Any, values: Values) -> TensorDict:
         """Return the columns of `Rollout.data`, after `to_device`.
 
         Args:
             distribution: of the actions.
-            last_value: `[B]`, of the observation after the last step.
+            values: what the critic says of the rollout.
         """
         # One pass over the whole rollout costs less than a log-probability at every step.
         log_prob, _ = distribution.log_prob_and_entropy(self.params, self.action)
-        next_value = torch.cat((self.value[1:], last_value.unsqueeze(0)))
+        next_value = torch.cat((values.value[1:], values.last_value.unsqueeze(0)))
         flags = self.flags
-        if self._final_value is not None:
-            next_value = torch.where(flags["truncated"], self._final_value, next_value)
+        if values.final_value is not None:
+            next_value = torch.where(flags["truncated"], values.final_value, next_value)
         columns = {
             "action": self.action,
             "log_prob": log_prob,
-            "value": self.value,
+            "value": values.value,
             "next_value": next_value,
             "reward": self.reward,
             "terminated": flags["terminated"],

@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium
 from gymnasium.vector import VectorEnv
 
+from xlstm_rl.closing import closed_on_error
 from xlstm_rl.config import ConfigError
 from xlstm_rl.envs import make_env
 from xlstm_rl.envs.config import CUSTOM_ENV, EnvConfig
@@ -148,10 +149,11 @@ def _make(source: EnvSource, video_dir: str | Path | None) -> AnyEnv:
     if video_dir is None:
         return env
     folder = str(user_path(video_dir))
-    try:
-        video = gymnasium.wrappers.RecordVideo(env, folder, episode_trigger=lambda _: True)
-    except gymnasium.error.DependencyNotInstalled as error:
-        raise _no_video(error) from error
+    with closed_on_error(env.close):
+        try:
+            video = gymnasium.wrappers.RecordVideo(env, folder, episode_trigger=lambda _: True)
+        except gymnasium.error.DependencyNotInstalled as error:
+            raise _no_video(error) from error
     return _Drawn(video)
 
 

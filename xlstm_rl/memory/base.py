@@ -1,6 +1,7 @@
 """The three calls behind which every memory stands, and its state as a TensorDict or bare."""
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -144,8 +145,9 @@ class Memory(nn.Module, ABC):
         self, x: Tensor, before: StateTensors | None, after: StateTensors
     ) -> StateTensors:
         """Return a state in the dtypes that it came in, whatever autocast computed with."""
-        kind = x.device.type  # of "meta" torch refuses to say
-        if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
+        kind = x.device.type
+        known = kind in ("cpu", "cuda") or torch.amp.is_autocast_available(kind)
+        if not (known and torch.is_autocast_enabled(kind)):  # refuses to say of "meta"
             return after
         if before is None:
             before = self.initial_tensors(x.shape[0], x.device)
@@ -226,13 +228,18 @@ class Memory(nn.Module, ABC):
                 f"the state has batch size {list(state.batch_size)}, expected [B]; "
                 "index or reshape it so that the environments are its only batch dimension"
             )
-        keys = set(state.keys(include_nested=True, leaves_only=True))
-        if keys != set(self.state_keys):
+        found: dict[StateKey, Any] = {}
+        for key, entry in state.items():
+            if isinstance(entry, TensorDictBase):
+                found.update({(key, name): tensor for name, tensor in entry.items()})
+            else:
+                found[key] = entry
+        if found.keys() != set(self.state_keys):
             raise ValueError(
-                f"the state has the keys {sorted(map(str, keys))}, expected "
+                f"the state has the keys {sorted(map(str, found))}, expected "
                 f"{sorted(map(str, self.state_keys))}; was it made by another memory?"
             )
-        return tuple(state.get(key) for key in self.state_keys)
+        return tuple(found[key] for key in self.state_keys)
 
     def _check_state_and_reset(
         self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None

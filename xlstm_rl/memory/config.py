@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from xlstm_rl.options.fields import Count, Range, own_fields
 from xlstm_rl.options.kinds import Registry
-from xlstm_rl.options.section import Section
+from xlstm_rl.options.section import Section, refuse_unused
 
 Activation = Literal["gelu", "relu", "relu^2", "sigmoid", "swish", "selu"]
 ForgetGate = Literal["sigmoid", "exponential"]
@@ -144,7 +144,8 @@ class XLSTMConfig(MemoryConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        blocks = _parse_pattern(self.pattern)
+        self._refuse_unread()
+        blocks = self.block_types
         if "m" in blocks:
             inner = f"the inner width {self.inner_width} of memory.width={self.width}"
             if self.inner_width == self.width:
@@ -154,6 +155,27 @@ class XLSTMConfig(MemoryConfig):
         if "s" in blocks:
             name = "num_heads" if self.slstm_num_heads is None else "slstm_num_heads"
             _check_divides(name, getattr(self, name), self.width, f"memory.width={self.width}")
+
+    def _refuse_unread(self) -> None:
+        """Refuse options that no block of this stack reads."""
+        blocks, has = self.block_types, f"memory.pattern={self.pattern}"
+        if set(blocks) != set(_parse_pattern(self.pattern)):
+            has += f" cut to memory.num_blocks={self.num_blocks}"
+        narrow = "memory.feedforward_proj_factor is 0"
+        if "s" not in blocks:
+            refuse_unused(self, _OF_SLSTM_BLOCKS, f"sLSTM blocks, but {has} has none")
+        elif self.feedforward_proj_factor == 0:
+            names = ("feedforward_activation", "feedforward_bias")
+            refuse_unused(self, names, f"the feed-forward, but {narrow}")
+        if "m" in blocks:
+            return
+        owner = f"mLSTM blocks, but {has} has none"
+        refuse_unused(self, _OF_MLSTM_BLOCKS, owner)
+        for name in ("num_heads", "conv1d_kernel_size"):
+            if getattr(self, f"slstm_{name}") is not None:
+                refuse_unused(self, (name,), f"{owner} and memory.slstm_{name} is set")
+        if self.feedforward_proj_factor == 0:
+            refuse_unused(self, ("round_to",), f"{owner} and {narrow}")
 
     @property
     def block_types(self) -> str:
@@ -232,6 +254,12 @@ _OPTIONS_OF_0_1 = {
     *("forget_gate", "final_norm", "bias", "feed_forward_bias", "slstm_num_heads"),
     *("slstm_conv_window", "chunk_size", "backend"),
 }
+
+_OF_MLSTM_BLOCKS = ("proj_factor", "qkv_block_size", "bias", "chunk_size")
+_OF_SLSTM_BLOCKS = (
+    *("feedforward_proj_factor", "feedforward_activation", "feedforward_bias"),
+    *("slstm_num_heads", "slstm_conv1d_kernel_size"),
+)
 
 
 def _parse_pattern(pattern: str) -> str:

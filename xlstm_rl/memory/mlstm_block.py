@@ -101,6 +101,10 @@ class MLSTMBlock(nn.Module):
                 return found
         return mlstm_block_step(x, reset, tensors, weights, options, inplace)
 
+    def as_function(self) -> tuple[MLSTMBlockWeights, MLSTMBlockOptions]:
+        """Return what the functions of this block in the kernels take beside input and state."""
+        return self._weights(), self._options
+
     def _weights(self) -> MLSTMBlockWeights:
         conv = self.conv_window > 0
         own, inner = self._parameters, self._modules

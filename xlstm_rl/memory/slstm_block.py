@@ -112,6 +112,10 @@ class SLSTMBlock(nn.Module):
                 return found
         return slstm_block_step(x, reset, tensors, weights, options, inplace)
 
+    def as_function(self) -> tuple[SLSTMBlockWeights, SLSTMBlockOptions]:
+        """Return what the functions of this block in the kernels take beside input and state."""
+        return self._weights(), self._options
+
     def _weights(self) -> SLSTMBlockWeights:
         of, conv = self._modules, self.conv_window > 0
         ff_norm, ff = of.get("feed_forward_norm"), of.get("feed_forward")

@@ -8,12 +8,16 @@ rate: Fraction | None = None
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from xlstm_rl.options.arguments import did_you_mean
 from xlstm_rl.options.fields import check_range, convert, own_fields
 from xlstm_rl.options.kinds import Kinds
+
+_unused_is_refused: ContextVar[bool] = ContextVar("unused_is_refused", default=True)
 
 
 class _SectionType(type):
@@ -100,10 +104,22 @@ def refuse_unused(section: Section, names: Iterable[str], owner: str) -> None:
     Raises:
         ValueError: One of them is not what it is by default.
     """
+    if not _unused_is_refused.get():
+        return
     for name in names:
         value = getattr(section, name)
         if value != own_fields(type(section))[name][0].default:
             raise ValueError(f"{type(section).path(name)}={value!r}: an option of {owner}")
+
+
+@contextmanager
+def accepting_unused() -> Iterator[None]:
+    """Let options pass that nothing reads: what was saved with them before is read all the same."""
+    token = _unused_is_refused.set(False)
+    try:
+        yield
+    finally:
+        _unused_is_refused.reset(token)
 
 
 def modernize(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from xlstm_rl.options.arguments import check_whole
 from xlstm_rl.policy.arrays import to_numpy
 from xlstm_rl.policy.auxiliary.reader import AuxiliaryValues, is_set
 from xlstm_rl.policy.encoders.observations import map_observation
+from xlstm_rl.policy.native_step import overwriting_pays
 from xlstm_rl.policy.policy_module import PolicyModule
 
 
@@ -98,12 +99,12 @@ class Actor:
         self._placed = self._place()
 
     def _place(self) -> tuple[torch.device, torch.dtype]:
-        weight = next(self.policy.network.parameters())
+        weight = self.policy.any_weight
         return weight.device, weight.dtype
 
     def _step(self, obs: Observation, reset: Tensor | None, auxiliary: AuxiliaryValues) -> Any:
         """Return the actions `[B, ...]` for observations `[B, ...]` from anywhere."""
-        device, _ = placed = self._place()
+        device, dtype = placed = self._place()
         if placed != self._placed:  # the policy was moved or cast
             self._tensors, self._placed = self.policy.place_tensors(self._tensors), placed
         action, self._tensors = self.policy.step(
@@ -111,8 +112,7 @@ class Actor:
             self._tensors,
             None if reset is None else reset.to(device),
             self.deterministic,
-            # there a kernel writes where it read; on a CPU it would be a copy more
-            inplace=device.type == "cuda",
+            inplace=overwriting_pays(self.policy.network.trunk.memory, device, dtype),
             auxiliary=auxiliary,
         )
         return action

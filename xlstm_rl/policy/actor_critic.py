@@ -14,23 +14,21 @@ from xlstm_rl.policy.actions.distributions import make_distribution
 from xlstm_rl.policy.auxiliary.inputs import ACTION_MASK, auxiliary_sizes
 from xlstm_rl.policy.config import PolicyConfig
 from xlstm_rl.policy.encoders.encoder import make_encoder, make_mlp, orthogonal
+from xlstm_rl.policy.native_step import NativeStep
 
 MEMORY, CRITIC_MEMORY = "memory", "critic_memory"
 """Keys of the memories in a policy's state; the second where the critic has a memory of its own."""
 
 
 class Trunk(nn.Module):
-    """Encoder and memory: observations in, features `[..., D]` out."""
+    """Encoder and memory: observations in, features `[..., D]` out.
 
-    def __init__(
-        self,
-        space: gymnasium.Space[Any],
-        memory: MemoryConfig,
-        policy: PolicyConfig,
-        auxiliary: dict[str, int] | None,
-    ) -> None:
+    The encoder is None where another trunk's is read.
+    """
+
+    def __init__(self, encoder: nn.Module | None, memory: MemoryConfig) -> None:
         super().__init__()
-        self.encoder = make_encoder(space, memory.width, policy, auxiliary)
+        self.encoder: Any = encoder
         self.memory: Memory = make_memory(memory)
 
 
@@ -91,15 +89,20 @@ class ActorCritic(nn.Module):
         self.distribution = make_distribution(action_space, policy)
         auxiliary = auxiliary_sizes(self.distribution, policy)
         bare = not auxiliary and policy.action_mask == "none"
-        trunk = partial(Trunk, observation_space, memory, policy, None if bare else auxiliary)
-        self.trunk = trunk()
-        self.critic_trunk = trunk() if policy.critic == "separate" else None
+        encoder = partial(
+            make_encoder, observation_space, memory.width, policy, None if bare else auxiliary
+        )
+        self.trunk = Trunk(encoder(), memory)
+        self.critic_trunk: Trunk | None = None
+        if policy.critic == "separate":
+            self.critic_trunk = Trunk(None if policy.share_encoder else encoder(), memory)
         num_outputs, num_free = self.distribution.num_outputs, self.distribution.num_free
         self.log_std: nn.Parameter | None = None
         if num_free:
             self.log_std = nn.Parameter(self.distribution.initial_free())
         self.action_head = Head(memory.width, num_outputs, policy, gain=0.01)
         self.value_head = Head(memory.width, 1, policy, gain=1.0)
+        self._native_step = NativeStep()
 
     def memories(self, critic: bool = True) -> dict[str, Memory]:
         """Return the memories by name, in the order of their tensors in the state.
@@ -167,29 +170,95 @@ class ActorCritic(nn.Module):
         run = _run_step_in_place if inplace else _run_step
         params, _, after, critic_tensors = self._act(run, observation, tensors, reset)
         if critic_tensors and self.critic_trunk is not None:
-            x = self.critic_trunk.encoder(observation)
+            x = self._critic_input(observation)
             after += run(self.critic_trunk.memory, x, critic_tensors, reset)[1]
         return params, after
+
+    def actor_step(
+        self, observation: Observation, tensors: StateTensors, reset: Tensor | None
+    ) -> tuple[Tensor, Tensor, StateTensors]:
+        """Run one step of the actor: distribution parameters, features `[B, D]`, its state."""
+        params, features, after, _ = self._act(_run_step, observation, tensors, reset)
+        return params, features, after
+
+    def value(self, features: Tensor) -> Tensor:
+        """Return values `[...]` of what the critic's memory made, `[..., D]`."""
+        return _at_least_float32(self.value_head(features)).squeeze(-1)
+
+    def critic_initial_tensors(
+        self, batch_size: int, device: torch.device | None = None
+    ) -> StateTensors:
+        """Return the fresh state of a separate critic's memory, all zeros."""
+        return self._critic_trunk().memory.initial_tensors(batch_size, device)
+
+    def critic_step(
+        self, observation: Observation, tensors: StateTensors, reset: Tensor | None
+    ) -> tuple[Tensor, StateTensors]:
+        """Run one step of a separate critic alone: values `[B]` and its state."""
+        return self._criticize(_run_step, self._critic_input(observation), tensors, reset)
+
+    def critic_sequence(
+        self, observation: Observation, tensors: StateTensors, reset: Tensor | None
+    ) -> tuple[Tensor, StateTensors]:
+        """Run a separate critic alone over sequences: values `[B, T]` and its state."""
+        x = self._critic_input(observation)
+        return self._criticize(_run_sequence, x, tensors, reset)
+
+    def _critic_trunk(self) -> Trunk:
+        if self.critic_trunk is None:
+            raise RuntimeError('policy.critic is "shared": the critic has no memory of its own')
+        return self.critic_trunk
+
+    def _critic_input(self, observation: Observation) -> Tensor:
+        """Return what a separate critic's memory reads."""
+        encoder = self._critic_trunk().encoder
+        x: Tensor = (self.trunk.encoder if encoder is None else encoder)(observation)
+        return x
+
+    def _criticize(
+        self, run: _Run, x: Tensor, tensors: StateTensors, reset: Tensor | None
+    ) -> tuple[Tensor, StateTensors]:
+        features, after = run(self._critic_trunk().memory, x, tensors, reset)
+        return self.value(features), after
 
     def _evaluate(
         self, run: _Run, observation: Observation, tensors: StateTensors, reset: Tensor | None
     ) -> tuple[Tensor, Tensor, StateTensors]:
-        params, features, after, critic_tensors = self._act(run, observation, tensors, reset)
-        if self.critic_trunk is not None:
-            x = self.critic_trunk.encoder(observation)
-            features, critic_after = run(self.critic_trunk.memory, x, critic_tensors, reset)
-            after += critic_after
-        return params, _at_least_float32(self.value_head(features)).squeeze(-1), after
+        critic, x = self.critic_trunk, None
+        if critic is not None and critic.encoder is None:
+            x = self.trunk.encoder(observation)  # once for both
+        params, features, after, critic_tensors = self._act(run, observation, tensors, reset, x)
+        if critic is None:
+            return params, self.value(features), after
+        x = self._critic_input(observation) if x is None else x
+        value, critic_after = self._criticize(run, x, critic_tensors, reset)
+        return params, value, after + critic_after
 
     def _act(
-        self, run: _Run, observation: Observation, tensors: StateTensors, reset: Tensor | None
+        self,
+        run: _Run,
+        observation: Observation,
+        tensors: StateTensors,
+        reset: Tensor | None,
+        x: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, StateTensors, StateTensors]:
-        """Run the actor's branch: distribution parameters, its features, its state, the rest."""
+        """Run the actor's branch: distribution parameters, its features, its state, the rest.
+
+        `x` is what the encoder made of the observation, where that is known.
+        """
         split = len(self.trunk.memory.state_keys)
-        features, after = run(
-            self.trunk.memory, self.trunk.encoder(observation), tensors[:split], reset
-        )
-        params = _at_least_float32(self.action_head(features))
+        found = None
+        if run is not _run_sequence and x is None:
+            found = self._native_step(
+                *(self.trunk, self.action_head, observation, tensors[:split], reset),
+                inplace=run is _run_step_in_place,
+            )
+        if found is None:
+            x = self.trunk.encoder(observation) if x is None else x
+            features, after = run(self.trunk.memory, x, tensors[:split], reset)
+            params = _at_least_float32(self.action_head(features))
+        else:
+            params, features, after = found
         mask = None if isinstance(observation, Tensor) else observation.get(ACTION_MASK)
         if mask is not None:
             params = params.clamp(min=LEAST_LOGIT).masked_fill(~mask, MASKED_LOGIT)

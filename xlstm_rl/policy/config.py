@@ -111,6 +111,10 @@ class PolicyConfig(Section):
     critic: Literal["shared", "separate"] = "separate"
     """`shared`: one encoder and memory feed both heads. `separate`: the critic has its own."""
 
+    share_encoder: bool = False
+    """Let a separate critic read the actor's encoder, and have a memory alone of its own. Worth it
+    for images, whose encoder is most of the cost; both losses then train it."""
+
     action_distribution: DistributionConfig = field(default_factory=DistributionConfig)
     """How actions are distributed."""
 
@@ -142,6 +146,14 @@ class PolicyConfig(Section):
         if self.action_mask == "none":
             owner = "policy.action_mask=info or observation, but policy.action_mask is none"
             refuse_unused(self, ("action_mask_key",), owner)
+        if self.critic == "shared":
+            owner = "policy.critic=separate, but policy.critic is shared"
+            refuse_unused(self, ("share_encoder",), owner)
+        if self.head_layers == 0:
+            refuse_unused(self, ("head_width",), "hidden layers, but policy.head_layers is 0")
+            if self.encoder_layers == 0:
+                owner = "layers, but policy.encoder_layers and policy.head_layers are 0"
+                refuse_unused(self, ("activation",), owner)
 
     @property
     def mask_in_observation(self) -> str | None:

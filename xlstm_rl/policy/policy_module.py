@@ -72,7 +72,7 @@ class PolicyModule(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.network.parameters()).device
+        return self.any_weight.device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -81,7 +81,12 @@ class PolicyModule(nn.Module):
         It is torch's default one when the policy is made; `policy.double()` and its like change it.
         Statistics and the bounds of spaces keep their own precision.
         """
-        return next(self.network.parameters()).dtype
+        return self.any_weight.dtype
+
+    @property
+    def any_weight(self) -> Tensor:
+        """Stands for all: every step asks where and what they are, and `parameters()` is slow."""
+        return self.network.action_head.output.weight
 
     def initial_state(self, batch_size: int, critic: bool = True) -> TensorDict:
         """Return the memory state of `batch_size` fresh episodes: all zeros.
@@ -212,7 +217,7 @@ class PolicyModule(nn.Module):
 
         Float32 stays where the weights are halves: memories may keep their state in it.
         """
-        weight = next(self.network.parameters())
+        weight = self.any_weight
         device, dtype = weight.device, weight.dtype
         if dtype in (torch.float16, torch.bfloat16):
             return tuple(x.to(device, dtype if x.dtype == torch.float64 else None) for x in tensors)

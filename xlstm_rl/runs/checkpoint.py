@@ -18,6 +18,7 @@ from xlstm_rl.envs.spaces.serialization import space_from_dict, space_to_dict
 from xlstm_rl.errors import CheckpointError
 from xlstm_rl.memory import MemoryConfig
 from xlstm_rl.normalization import NormalizationConfig
+from xlstm_rl.options.section import accepting_unused
 from xlstm_rl.policy.config import PolicyConfig
 from xlstm_rl.policy.policy import Policy
 from xlstm_rl.runs.folder import latest_checkpoint
@@ -99,7 +100,7 @@ def _build(folder: Path) -> Policy:
         )
     try:
         # Initial weights are drawn only to be overwritten; the user's random state is kept.
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), accepting_unused():
             return Policy(
                 space_from_dict(found["observation_space"]),
                 space_from_dict(found["action_space"]),

@@ -13,17 +13,20 @@ from xlstm_rl.kernels.autograd import (
     wants_gradient,
 )
 from xlstm_rl.kernels.mlstm import reference
-from xlstm_rl.kernels.mlstm.ops import NUM_TENSORS, equations
+from xlstm_rl.kernels.mlstm.ops import GRADS, INPUTS, NUM_TENSORS, OPTIONS, equations
 from xlstm_rl.kernels.mlstm.triton.chunkwise import (
     Saved,
     choose_layout,
     chunkwise_backward,
     chunkwise_forward,
 )
-from xlstm_rl.kernels.mlstm.triton.step import step_backward, step_forward
+from xlstm_rl.kernels.mlstm.triton.step import step_forward
+from xlstm_rl.kernels.mlstm.triton.step_backward import step_backward
+from xlstm_rl.kernels.schemas import schema
 from xlstm_rl.kernels.types import MLSTMState
 
 _NUM_OUTPUTS = 4
+_STEP_INPUTS, _STEP_OPTION = INPUTS.replace("_0", ""), "str forget_gate"
 
 
 def mlstm(
@@ -104,26 +107,14 @@ class _Step(torch.autograd.Function):
         return _run_step(ctx, inputs, grads, step_backward_tensors)
 
 
-@torch.library.custom_op("xlstm_rl::mlstm_triton", mutates_args=())
+@torch.library.custom_op(
+    "xlstm_rl::mlstm_triton", mutates_args=(), schema=schema(INPUTS, OPTIONS, outputs=7)
+)
 @refuse_forward_mode
-def chunkwise_op(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    i: Tensor,
-    f: Tensor,
-    reset: Tensor | None,
-    C_0: Tensor | None,
-    n_0: Tensor | None,
-    m_0: Tensor | None,
-    chunk_size: int,
-    forget_gate: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def chunkwise_op(*inputs: Any) -> tuple[Tensor, ...]:
     """``h``, the final C, n, m and the three tensors of :class:`Saved`."""
-    *outputs, saved = chunkwise_forward(
-        q, k, v, i, f, reset, C_0, n_0, m_0, chunk_size, forget_gate
-    )
-    return (*outputs, *saved)  # type: ignore[return-value]
+    *outputs, saved = chunkwise_forward(*inputs)
+    return *outputs, *saved
 
 
 @chunkwise_op.register_fake
@@ -136,28 +127,14 @@ def _(*inputs: Any) -> tuple[Tensor, ...]:
     return v.new_empty((B, T, H, V)), *new
 
 
-@torch.library.custom_op("xlstm_rl::mlstm_triton_backward", mutates_args=())
-def chunkwise_backward_op(
-    dh: Tensor | None,
-    dC: Tensor | None,
-    dn: Tensor | None,
-    dm: Tensor | None,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    i: Tensor,
-    f: Tensor,
-    reset: Tensor | None,
-    C_0: Tensor | None,
-    n_0: Tensor | None,
-    m_0: Tensor | None,
-    saved: list[Tensor],
-    chunk_size: int,
-    forget_gate: str,
-) -> list[Tensor]:
+@torch.library.custom_op(
+    "xlstm_rl::mlstm_triton_backward",
+    mutates_args=(),
+    schema=schema(GRADS, INPUTS, "Tensor[] saved", OPTIONS),
+)
+def chunkwise_backward_op(*inputs: Any) -> list[Tensor]:
     """The gradients of q, k, v, i, f and, if there was a state, of C, n, m."""
-    inputs = (q, k, v, i, f, reset, C_0, n_0, m_0)
-    return chunkwise_backward_tensors(dh, dC, dn, dm, *inputs, saved, chunk_size, forget_gate)
+    return chunkwise_backward_tensors(*inputs)
 
 
 @chunkwise_backward_op.register_fake
@@ -172,22 +149,15 @@ def chunkwise_backward_tensors(*inputs: Any) -> list[Tensor]:
     return chunkwise_backward(*arguments)
 
 
-@torch.library.custom_op("xlstm_rl::mlstm_step_triton", mutates_args=())
+@torch.library.custom_op(
+    "xlstm_rl::mlstm_step_triton",
+    mutates_args=(),
+    schema=schema(_STEP_INPUTS, _STEP_OPTION, outputs=4),
+)
 @refuse_forward_mode
-def step_op(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    i: Tensor,
-    f: Tensor,
-    reset: Tensor | None,
-    C: Tensor | None,
-    n: Tensor | None,
-    m: Tensor | None,
-    forget_gate: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def step_op(*inputs: Any) -> tuple[Tensor, ...]:
     """``h`` and the C, n, m after the step."""
-    return _step(q, k, v, i, f, reset, C, n, m, forget_gate)
+    return _step(*inputs)
 
 
 @step_op.register_fake
@@ -199,26 +169,14 @@ def _(*inputs: Any) -> tuple[Tensor, ...]:
     return v.new_empty((B, H, V)), *new
 
 
-@torch.library.custom_op("xlstm_rl::mlstm_step_triton_backward", mutates_args=())
-def step_backward_op(
-    dh: Tensor | None,
-    dC: Tensor | None,
-    dn: Tensor | None,
-    dm: Tensor | None,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    i: Tensor,
-    f: Tensor,
-    reset: Tensor | None,
-    C: Tensor | None,
-    n: Tensor | None,
-    m: Tensor | None,
-    forget_gate: str,
-) -> list[Tensor]:
+@torch.library.custom_op(
+    "xlstm_rl::mlstm_step_triton_backward",
+    mutates_args=(),
+    schema=schema(GRADS, _STEP_INPUTS, _STEP_OPTION),
+)
+def step_backward_op(*inputs: Any) -> list[Tensor]:
     """The gradients of q, k, v, i, f and, if there was a state, of C, n, m."""
-    inputs = (q, k, v, i, f, reset, C, n, m)
-    return step_backward_tensors(dh, dC, dn, dm, *inputs, forget_gate)
+    return step_backward_tensors(*inputs)
 
 
 @step_backward_op.register_fake
@@ -234,7 +192,7 @@ def step_backward_tensors(*inputs: Any) -> list[Tensor]:
     return step_backward(*arguments)
 
 
-def _step(*inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _step(*inputs: Any) -> tuple[Tensor, ...]:
     q, k, v, i, f, reset, C, n, m, forget_gate = inputs
     state = None if C is None else (C, n, m)
     h, after = step_forward(q, k, v, i, f, reset, state, forget_gate, inplace=False)

@@ -231,8 +231,11 @@ void sequence_backward(const backward_pass *f, int64_t b, const small_grads *g,
             g->fold_c, z.ldg, 1);
     product(z.inner, G, n, (strided){u, 1, z.ldu}, WHOLE, w.dgates, z.ldg, g->fold_u, z.ldg,
             g->fold_u, z.ldg, 1);
-    for (int64_t r = 0; r < n; r++)
-      for (int64_t e = 0; e < 2 * H; e++) g->gates[e] += w.dgates[r * z.ldg + e];
+    for (int64_t e = 0; e < 2 * H; e++) { /* of both signs, and many: their sum is small */
+      double sum = 0;
+      for (int64_t r = 0; r < n; r++) sum += w.dgates[r * z.ldg + e];
+      g->gates[e] = (float)(g->gates[e] + sum);
+    }
     product(n, z.inner, 2 * H, (strided){w.dgates, z.ldg, 1}, WHOLE, f->turned_c, z.inner, w.dc,
             z.ldi, w.dc, z.ldi, 1);
     product(n, z.inner, 2 * H, (strided){w.dgates, z.ldg, 1}, WHOLE, f->turned_u, z.inner, du,

@@ -16,7 +16,8 @@ from xlstm_rl.kernels.autograd import (
     refuse_forward_mode,
     wants_gradient,
 )
-from xlstm_rl.kernels.slstm.ops import NUM_TENSORS, equations
+from xlstm_rl.kernels.schemas import schema
+from xlstm_rl.kernels.slstm.ops import INPUTS, NUM_TENSORS, OPTION, equations, with_state
 from xlstm_rl.kernels.slstm.triton.backward import backward
 from xlstm_rl.kernels.slstm.triton.forward import Saved, empty_saved, forward
 from xlstm_rl.kernels.slstm.triton.step import step, step_inplace
@@ -86,27 +87,16 @@ class _Sequence(torch.autograd.Function):
         return _recall(ctx, inputs, rest, grads, _gradients)
 
 
-def _sequence(
-    x: Tensor,
-    R: Tensor,
-    b: Tensor,
-    reset: Tensor | None,
-    h_0: Tensor | None,
-    c_0: Tensor | None,
-    n_0: Tensor | None,
-    m_0: Tensor | None,
-    forget_gate: str,
-    save: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    state = None
-    if h_0 is not None and c_0 is not None and n_0 is not None and m_0 is not None:
-        state = (h_0, c_0, n_0, m_0)
-    y, h, c, n, m, saved = forward(x, R, b, reset, state, forget_gate, save)
-    return y, h, c, n, m, *(saved or (x.new_empty(0), h.new_empty(0)))
+def _sequence(*inputs: Any) -> tuple[Tensor, ...]:
+    y, h, c, n, m, saved = forward(*with_state(*inputs))
+    return y, h, c, n, m, *(saved or (y.new_empty(0), h.new_empty(0)))
 
 
 sequence_op = torch.library.custom_op(
-    "xlstm_rl::slstm_triton_sequence", refuse_forward_mode(_sequence), mutates_args=()
+    "xlstm_rl::slstm_triton_sequence",
+    refuse_forward_mode(_sequence),
+    mutates_args=(),
+    schema=schema(INPUTS, OPTION, "bool save", outputs=7),
 )
 """``h``, the final h, c, n, m and the two tensors of ``Saved`` (empty unless ``save``)."""
 

@@ -1,19 +1,12 @@
 """With `env.on_error: restart`, what an environment does wrong costs its episode and no more."""
 
-import os
-import signal
 from collections.abc import Callable
-from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
-import torch
 from gymnasium import spaces
 
-from xlstm_rl import RecurrentPPO
 from xlstm_rl.envs import EnvConfig, make_vector_env
 from xlstm_rl.errors import EnvError
 
@@ -21,48 +14,13 @@ VECTOR = spaces.Box(-1, 1, (3,))
 ROOM = spaces.Discrete(4, start=1)
 IMAGE = spaces.Box(0, 255, (8, 8, 1), np.uint8)
 NESTED = spaces.Dict(pose=VECTOR, rest=spaces.Tuple([ROOM, IMAGE]))
-POSE = spaces.Dict(pose=VECTOR, room=ROOM)
 MASKED = spaces.Dict(pose=VECTOR, action_mask=spaces.MultiBinary(2))
-MODES = ["same_step", "disabled", "next_step"]
 
 pytestmark = pytest.mark.usefixtures("forked")
-
 
 Answer = list[Any]
 Fault = Callable[[Answer], Any]
 """Spoils observation, reward, terminated, truncated and info."""
-
-
-class Fragile(gymnasium.Env[Any, Any]):
-    """Pays 1 a step and ends after four; the third step of its second episode has the fault.
-
-    A new one begins with a good episode again, so every second episode breaks.
-    """
-
-    action_space = spaces.Discrete(2)
-    gives_masks = False
-
-    def __init__(self, space: Any, fault: Fault) -> None:
-        self.observation_space, self.fault, self.episode = space, fault, 0
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
-        super().reset(seed=seed)
-        self.episode, self.t = self.episode + 1, 0
-        return self._see(), self._info()
-
-    def step(self, action: Any) -> Any:
-        self.t += 1
-        answer = [self._see(), 1.0, self.t == 4, False, self._info()]
-        return self.fault(answer) if self.episode == 2 and self.t == 3 else tuple(answer)
-
-    def _info(self) -> dict[str, Any]:
-        return {"action_mask": np.ones(2, np.int8)} if self.gives_masks else {}
-
-    def _see(self) -> Any:
-        observation = self.observation_space.sample()
-        if isinstance(observation, dict) and "action_mask" in observation:
-            observation["action_mask"][:] = 1
-        return observation
 
 
 def _raise(_: Answer) -> Any:
@@ -79,14 +37,6 @@ def _paid(reward: Any) -> Fault:
 
 def _told(info: dict[str, Any]) -> Fault:
     return lambda answer: (*answer[:4], info)
-
-
-def _kill(_: Answer) -> Any:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _exit(_: Answer) -> Any:
-    os._exit(3)
 
 
 INFO, IN_OBSERVATION = {"action_mask": "info"}, {"action_mask": "observation"}
@@ -124,46 +74,17 @@ FAULTS: dict[str, tuple[Any, Fault, dict[str, Any], str]] = {
 }
 
 
-def _agent(make: Callable[[], Any], policy: dict[str, Any] | None = None, **env: Any) -> Any:
-    Fragile.gives_masks = policy == INFO
-    return RecurrentPPO(
-        make,
-        memory={"kind": "gru", "width": 8},
-        agent={"rollout_steps": 16, "minibatches": 1, "epochs": 1},
-        env={"num_envs": 2, "on_error": "restart", **env},
-        policy=policy or {},
-        logger={"kind": "none"},
-    )
-
-
-def _train(agent: Any, rollouts: int) -> None:
-    """Train, then look at more rollouts: broken episodes are in none of the figures."""
-    agent.learn(64)
-    assert all(torch.isfinite(p).all() for p in agent.parameters)
-    broken = whole = 0
-    for _ in range(rollouts):
-        rollout = agent._collector.collect()
-        assert set(rollout.episode_lengths) == {4} and set(rollout.episode_returns) == {4.0}
-        for row in rollout.data:
-            assert torch.isfinite(row["reward"]).all() and torch.isfinite(row["value"]).all()
-            starts = row["reset"].nonzero().flatten().tolist()
-            for first, after in pairwise(starts):
-                valid, paid = row["valid"][first:after], int(row["reward"][first:after].sum())
-                if paid == 4:
-                    whole += 1
-                    assert valid[:4].all() and not row["truncated"][first:after].any()
-                else:
-                    broken += 1
-                    assert paid == 2 and not valid.any() and row["truncated"][first + 2]
-    assert broken >= rollouts and whole >= rollouts
-
-
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_broken_episode_is_kept_out_of_the_loss(fault: str) -> None:
+def test_a_broken_episode_is_kept_out_of_the_loss(
+    fragile: type[Any],
+    restarting_agent: Callable[..., Any],
+    train_through_faults: Callable[[Any, int], None],
+    fault: str,
+) -> None:
     space, spoil, policy, message = FAULTS[fault]
-    agent = _agent(lambda: Fragile(space, spoil), policy)
+    agent = restarting_agent(lambda: fragile(space, spoil), policy)
     with pytest.warns(RuntimeWarning, match=message) as caught:
-        _train(agent, 2)
+        train_through_faults(agent, 2)
     told = [str(one.message) for one in caught]
     for row in (0, 1):
         mine = [text for text in told if text.startswith(f"environment {row} ")]
@@ -174,16 +95,18 @@ def test_a_broken_episode_is_kept_out_of_the_loss(fault: str) -> None:
 
 
 @pytest.mark.parametrize("fault", [name for name in FAULTS if name != "no mask"])
-def test_a_fault_in_every_first_step_is_given_up(fault: str) -> None:
+def test_a_fault_in_every_first_step_is_given_up(
+    fragile: type[Any], restarting_agent: Callable[..., Any], fault: str
+) -> None:
     space, spoil, policy, message = FAULTS[fault]
 
-    class Hopeless(Fragile):
+    class Hopeless(fragile):
         def step(self, action: Any) -> Any:
             self.episode, self.t = 2, 2
             return super().step(action)
 
-    made = iter([Fragile, *[Hopeless] * 3])
-    agent = _agent(lambda: next(made)(space, spoil), policy)
+    made = iter([fragile, *[Hopeless] * 3])
+    agent = restarting_agent(lambda: next(made)(space, spoil), policy)
     message = message.replace("step 2", "step 0").replace("3 steps", "1 steps")
     with (
         pytest.warns(RuntimeWarning, match=f"environment 1 .*{message}.*: restarted") as caught,
@@ -193,12 +116,14 @@ def test_a_fault_in_every_first_step_is_given_up(fault: str) -> None:
     assert len(caught) == 2
 
 
-def test_a_mask_that_is_never_there_is_given_up_at_once() -> None:
-    class Silent(Fragile):
+def test_a_mask_that_is_never_there_is_given_up_at_once(
+    fragile: type[Any], restarting_agent: Callable[..., Any]
+) -> None:
+    class Silent(fragile):
         def reset(self, **kwargs: Any) -> Any:
             return super().reset(**kwargs)[0], {}
 
-    agent = _agent(lambda: Silent(VECTOR, _raise), INFO)
+    agent = restarting_agent(lambda: Silent(VECTOR, _raise), INFO)
     with (
         pytest.warns(RuntimeWarning, match="info has no 'action_mask'"),
         pytest.raises(EnvError, match=r"step 0: environment 0 after 0 steps .*\(3 times in a row"),
@@ -206,30 +131,34 @@ def test_a_mask_that_is_never_there_is_given_up_at_once() -> None:
         agent.learn(64)
 
 
-def test_what_is_no_fault_restarts_nothing() -> None:
+def test_what_is_no_fault_restarts_nothing(
+    fragile: type[Any], restarting_agent: Callable[..., Any]
+) -> None:
     def harmless(answer: Answer) -> Any:
         # beyond the bounds, a list, whole numbers, a reward of NumPy's own
         return [5, 6, -7], np.float32(1), *answer[2:]
 
-    agent = _agent(lambda: Fragile(VECTOR, harmless))
+    agent = restarting_agent(lambda: fragile(VECTOR, harmless))
     agent.learn(64)
     assert agent._collector is not None
     assert set(agent._collector.collect().episode_lengths) == {4}
 
 
-def test_a_mask_beside_the_last_observation_of_an_episode_matters_not() -> None:
-    class Done(Fragile):
+def test_a_mask_beside_the_last_observation_of_an_episode_matters_not(
+    fragile: type[Any], restarting_agent: Callable[..., Any]
+) -> None:
+    class Done(fragile):
         def step(self, action: Any) -> Any:
             *answer, info = super().step(action)
             info["action_mask"][:] = not answer[2]
             return *answer, info
 
-    agent = _agent(lambda: Done(VECTOR, tuple), INFO)
+    agent = restarting_agent(lambda: Done(VECTOR, tuple), INFO)
     agent.learn(64)
     assert set(agent._collector.collect().episode_lengths) == {4}
 
 
-def test_a_restarted_environment_is_seeded_from_the_first_seed() -> None:
+def test_a_restarted_environment_is_seeded_from_the_first_seed(fragile: type[Any]) -> None:
     def observe() -> list[Any]:
         env = make_vector_env(
             EnvConfig(num_envs=2, on_error="restart"), lambda: Sampling(VECTOR, _raise)
@@ -238,7 +167,7 @@ def test_a_restarted_environment_is_seeded_from_the_first_seed() -> None:
         with pytest.warns(RuntimeWarning, match="restarted"):
             return first + [env.step(np.zeros(2, np.int64))[0] for _ in range(12)]
 
-    class Sampling(Fragile):
+    class Sampling(fragile):
         def _see(self) -> Any:
             return self.np_random.random(3, dtype=np.float32)
 
@@ -247,14 +176,14 @@ def test_a_restarted_environment_is_seeded_from_the_first_seed() -> None:
     assert len(np.unique(np.array(once)[:, :, 0])) == 26  # and no episode is played twice
 
 
-def test_an_environment_that_cannot_be_made_anew_is_given_up() -> None:
+def test_an_environment_that_cannot_be_made_anew_is_given_up(fragile: type[Any]) -> None:
     calls: list[int] = []
 
     def make() -> Any:
         calls.append(1)
         if len(calls) > 1:
             raise OSError("no server")
-        return Fragile(VECTOR, _raise)
+        return fragile(VECTOR, _raise)
 
     env = make_vector_env(EnvConfig(num_envs=1, on_error="restart"), make)
     env.reset(seed=0)
@@ -266,11 +195,11 @@ def test_an_environment_that_cannot_be_made_anew_is_given_up() -> None:
             env.step(np.zeros(1, np.int64))
 
 
-def test_a_new_environment_of_other_spaces_is_not_taken() -> None:
+def test_a_new_environment_of_other_spaces_is_not_taken(fragile: type[Any]) -> None:
     sizes = iter([3, 4, 3])
     env = make_vector_env(
         EnvConfig(num_envs=1, on_error="restart"),
-        lambda: Fragile(spaces.Box(-1, 1, (next(sizes),)), _raise),
+        lambda: fragile(spaces.Box(-1, 1, (next(sizes),)), _raise),
     )
     env.reset(seed=0)
     with pytest.warns(RuntimeWarning, match="restarted, restart") as caught:
@@ -280,71 +209,17 @@ def test_a_new_environment_of_other_spaces_is_not_taken() -> None:
     assert "its observation_space changed: the shape differs" in str(caught[1].message)
 
 
-@pytest.mark.parametrize(
-    ("death", "mode"), [*(("SIGKILL", mode) for mode in MODES), ("exit status 3", "same_step")]
-)
-def test_a_process_that_dies_is_replaced(death: str, mode: str) -> None:
-    fault = _kill if death == "SIGKILL" else _exit
-    agent = _agent(lambda: Fragile(POSE, fault), vectorization="async", autoreset=mode)
-    message = rf"environment [01]: its process died in step 2 of its episode \(.*{death}\)"
-    with pytest.warns(RuntimeWarning, match=message) as caught:
-        _train(agent, 1)
-    told = [str(one.message) for one in caught]
-    for row in (0, 1):
-        mine = [text for text in told if text.startswith(f"environment {row}:")]
-        assert len(mine) == 48 // (9 if mode == "next_step" else 7)
-        assert all(f"restarted, restart {n + 1} of" in text for n, text in enumerate(mine))
-    agent.close()
-    assert not any(one.is_alive() for one in agent.env.processes)
-
-
 @pytest.mark.filterwarnings("ignore:environment . :RuntimeWarning")  # raised in its process
 @pytest.mark.parametrize("fault", ["raises", "nan", "mask", "mask in the observation"])
-def test_processes_restart_their_environments_too(fault: str) -> None:
+def test_processes_restart_their_environments_too(
+    fragile: type[Any],
+    restarting_agent: Callable[..., Any],
+    train_through_faults: Callable[[Any, int], None],
+    fault: str,
+) -> None:
     space, spoil, policy, _ = FAULTS[fault]
-    agent = _agent(lambda: Fragile(space, spoil), policy, vectorization="async")
+    agent = restarting_agent(lambda: fragile(space, spoil), policy, vectorization="async")
     first = [one.pid for one in agent.env.processes]
-    _train(agent, 2)
+    train_through_faults(agent, 2)
     assert [one.pid for one in agent.env.processes] == first
     agent.close()
-
-
-def test_a_process_that_dies_again_and_again_is_given_up() -> None:
-    class Hopeless(Fragile):
-        def step(self, action: Any) -> Any:
-            self.episode, self.t = 2, 2
-            return super().step(action)
-
-    agent = _agent(lambda: Hopeless(VECTOR, _exit), num_envs=1, vectorization="async")
-    message = r"environment 0: its process died in step 0 of its episode \(exit status 3\)"
-    with (
-        pytest.warns(RuntimeWarning, match=message) as caught,
-        pytest.raises(EnvError, match=rf"step 2: {message} \(3 times in a row: .* gives up"),
-    ):
-        agent.learn(64)
-    assert len(caught) == 2
-    assert not any(one.is_alive() for one in agent.env.processes)
-    agent.close()
-
-
-@pytest.mark.filterwarnings("ignore:environment 0 raised:RuntimeWarning")  # in its process
-@pytest.mark.parametrize("mode", MODES)
-def test_a_process_that_raises_between_its_deaths_is_given_up(mode: str, tmp_path: Path) -> None:
-    raised = tmp_path / "raised"
-
-    class Hopeless(Fragile):
-        def step(self, action: Any) -> Any:
-            if raised.exists():
-                raised.unlink()
-                os._exit(3)
-            raised.write_text("")
-            raise ZeroDivisionError("no floor")
-
-    agent = _agent(
-        lambda: Hopeless(VECTOR, _raise), num_envs=1, vectorization="async", autoreset=mode
-    )
-    with (
-        pytest.warns(RuntimeWarning, match="environment 0: its process died"),
-        pytest.raises(EnvError, match=r"environment 0: its process died in step 0 .*\(3 times"),
-    ):
-        agent.learn(64)

@@ -93,6 +93,10 @@ OPTIMAL = [
 ]
 
 
+def test_every_task_has_an_optimal_policy_here(vector_form):
+    assert vector_form in {task for task, _, _ in OPTIMAL}
+
+
 @pytest.mark.parametrize("mode", ["Disabled", "NextStep", "SameStep"])
 @pytest.mark.parametrize(("task", "kwargs", "policy"), OPTIMAL)
 def test_the_optimal_policy_reaches_the_stated_return_in_every_episode(task, kwargs, policy, mode):

@@ -2,14 +2,10 @@
 
 from dataclasses import dataclass
 
-import pytest
 import torch
 
 from xlstm_rl.kernels.mlstm.block import MLSTMBlockOptions, MLSTMBlockWeights, mlstm_block
-from xlstm_rl.kernels.native.library import why_not_native
 from xlstm_rl.kernels.native.mlstm_block import run_mlstm_block
-
-NEEDS_LIBRARY = pytest.mark.skipif(why_not_native() is not None, reason=str(why_not_native()))
 
 
 @dataclass
@@ -132,14 +128,18 @@ def errors(got, want):
     }
 
 
-def hold(case, limit=1e-5, native=run_mlstm_block):
-    """Within the limit of float64, or as near as float32 on torch comes where that is worse."""
+def hold(case, limit=1e-5, times=4):
+    """Within the limit of float64, or so many times as near as float32 on torch comes there.
+
+    What is divided by a q . n near 0, or is a sum of large numbers of both signs, differs from one
+    order of summation to the next.
+    """
     want = differentiate(mlstm_block, case, torch.float64, backend="reference")
-    got = differentiate(native, case, torch.float32)
+    got = differentiate(run_mlstm_block, case, torch.float32)
     assert got is not None, "it stepped aside"
     far = {name: e for name, e in errors(got, want).items() if e > limit}
     if not far:
         return
     near = errors(differentiate(mlstm_block, case, torch.float32, backend="torch"), want)
     for name, e in far.items():
-        assert e <= 8 * near[name], f"{name} is {e:.1e} from float64, torch {near[name]:.1e}"
+        assert e <= times * near[name], f"{name} is {e:.1e} from float64, torch {near[name]:.1e}"

@@ -6,9 +6,7 @@ import torch.nn.functional as F
 
 from xlstm_rl import kernels
 
-from .mlstm_cases import NEEDS_LIBRARY, error
-
-pytestmark = NEEDS_LIBRARY
+from .mlstm_cases import error
 
 SHAPES = [(2, 64, 64, 4), (3, 33, 20, 3), (2, 5, 7, 9), (9, 70, 16, 2), (1, 1, 1, 1), (2, 40, 8, 1)]
 

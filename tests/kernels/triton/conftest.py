@@ -87,6 +87,51 @@ def hold_to_reference(device):
     return hold
 
 
+@pytest.fixture
+def make_reset():
+    """A function that returns resets `[B, T]` of a kind: where each episode begins."""
+
+    def make(kind, B, T, density=0.15):
+        if kind == "none":
+            return None
+        reset = torch.zeros(B, T, dtype=torch.bool)
+        if kind == "all":
+            reset[:] = True
+        elif kind == "first":
+            reset[:, 0] = True
+        elif kind == "last":
+            reset[:, -1] = True
+        elif kind == "consecutive":
+            reset[0, T // 3 : T // 3 + 3] = True
+        elif kind == "random":
+            reset = torch.rand(B, T, generator=torch.Generator().manual_seed(T)) < density
+        return reset
+
+    return make
+
+
+@pytest.fixture
+def make_slstm():
+    """A function that returns x, R, b and the state of an sLSTM in float64.
+
+    One row is fresh, one has n = 0 here and there.
+    """
+
+    def make(B, T, H, D, with_state=True, seed=0):
+        gen = torch.Generator().manual_seed(seed)
+        shapes = [(B, T, 4, H, D), (4, H, D, D), (4, H, D)] + [(B, H, D)] * 4 * with_state
+        xs = [torch.randn(s, generator=gen, dtype=F64) for s in shapes]
+        xs[1] *= D**-0.5
+        if with_state:
+            xs[5] = xs[5].abs() + 0.5  # a normaliser
+            for x in xs[3:]:
+                x[0] = 0
+            xs[5][-1, :, ::2] = 0
+        return xs
+
+    return make
+
+
 def _keep_strides(x, like):
     """`x` laid out in memory as `like` is (a cast may have made it dense)."""
     out = torch.empty_strided(like.shape, like.stride(), dtype=x.dtype)
@@ -96,7 +141,6 @@ def _keep_strides(x, like):
 def _run(call, xs, reset, touch, backend):
     outs = call(xs, reset, backend=backend)
     gen = torch.Generator().manual_seed(7)
-    # numbers of every dtype, so that both runs have the same loss, and so small that no gradient
     # numbers of every dtype, so that both runs have the same loss, and so small that no gradient
     # leaves float16
     weights = [torch.randn(o.shape, generator=gen).bfloat16().to(F64) / 8 for o in outs]

@@ -20,23 +20,6 @@ def make_inputs(B, T, C, W, with_state=True, with_bias=True):
     return [torch.randn(s, generator=gen, dtype=F64) for s in shapes]
 
 
-def make_reset(kind, B, T):
-    if kind == "none":
-        return None
-    reset = torch.zeros(B, T, dtype=torch.bool)
-    if kind == "all":
-        reset[:] = True
-    elif kind == "first":
-        reset[:, 0] = True
-    elif kind == "last":
-        reset[:, -1] = True
-    elif kind == "consecutive":
-        reset[0, T // 3 : T // 3 + 3] = True
-    elif kind == "random":
-        reset = torch.rand(B, T, generator=torch.Generator().manual_seed(T)) < 0.15
-    return reset
-
-
 def convolve(activation, with_bias=True):
     def call(xs, reset, backend):
         x, weight, *rest = xs
@@ -49,7 +32,7 @@ def convolve(activation, with_bias=True):
 
 @pytest.mark.parametrize("kind", RESETS)
 @pytest.mark.parametrize("W", [1, 2, 4])
-def test_any_reset(hold_to_reference, kind, W):
+def test_any_reset(hold_to_reference, make_reset, kind, W):
     hold_to_reference(convolve("silu"), make_inputs(3, 15, 5, W), make_reset(kind, 3, 15))
 
 
@@ -67,7 +50,7 @@ def test_any_reset(hold_to_reference, kind, W):
         (33, 200, 4),
     ],
 )
-def test_any_size(hold_to_reference, T, C, W):
+def test_any_size(hold_to_reference, make_reset, T, C, W):
     hold_to_reference(convolve("silu"), make_inputs(2, T, C, W), make_reset("random", 2, T))
 
 
@@ -84,7 +67,7 @@ def test_any_size(hold_to_reference, T, C, W):
         ("silu", False, True, [1]),
     ],
 )
-def test_any_call(hold_to_reference, activation, with_state, with_bias, touch):
+def test_any_call(hold_to_reference, make_reset, activation, with_state, with_bias, touch):
     T = 2 if touch == [1] else 19  # a state that also keeps some of the state before it
     xs = make_inputs(2, T, 5, 4, with_state, with_bias)
     hold_to_reference(convolve(activation, with_bias), xs, make_reset("random", 2, T), touch=touch)
@@ -99,13 +82,13 @@ def test_any_call(hold_to_reference, activation, with_state, with_bias, touch):
         (F16, "float32", "silu"),
     ],
 )
-def test_half_precision(hold_to_reference, dtype, weights, activation):
+def test_half_precision(hold_to_reference, make_reset, dtype, weights, activation):
     w = dtype if weights == "same" else F32
     xs, reset = make_inputs(2, 40, 16, 4), make_reset("random", 2, 40)
     hold_to_reference(convolve(activation), xs, reset, [dtype, w, w, dtype])
 
 
-def test_strided_inputs(hold_to_reference):
+def test_strided_inputs(hold_to_reference, make_reset):
     xs = make_inputs(2, 20, 5, 4)
     reset = make_reset("random", 20, 2).t()
     turned = [x.movedim(0, -1).contiguous().movedim(-1, 0) for x in xs]
@@ -131,7 +114,7 @@ def test_expanded_inputs_and_gradients(device):
 @pytest.mark.parametrize("T", [1, 2, 3, 15, 65, 130])
 @pytest.mark.parametrize("C", [1, 5, 80])
 @pytest.mark.parametrize("W", [1, 2, 4, 7, 40])
-def test_every_size(hold_to_reference, T, C, W):
+def test_every_size(hold_to_reference, make_reset, T, C, W):
     for kind in RESETS:
         for with_state in (False, True):
             xs = make_inputs(2, T, C, W, with_state)
@@ -139,7 +122,7 @@ def test_every_size(hold_to_reference, T, C, W):
 
 
 @pytest.mark.parametrize(("W", "activation"), [(1, "silu"), (2, "none"), (4, "silu"), (7, "silu")])
-def test_step_equals_reference_and_sequence(device, W, activation):
+def test_step_equals_reference_and_sequence(device, make_reset, W, activation):
     x, w, b, state = (x.float().to(device) for x in make_inputs(3, 1, 5, W))
     w = w.t().contiguous().t()
     for kind in ("none", "consecutive"):
@@ -163,7 +146,7 @@ def test_step_equals_reference_and_sequence(device, W, activation):
     torch.testing.assert_close(fresh, zeros)
 
 
-def test_steps_follow_the_sequence_through_resets_in_place(device):
+def test_steps_follow_the_sequence_through_resets_in_place(device, make_reset):
     x, w, b, state = (x.to(device, BF16) for x in make_inputs(11, 6, 20, 4))
     reset = make_reset("random", 11, 6).to(device)
     want = kernels.causal_conv1d(x, w, b, reset, state, "silu", "triton")

@@ -1,5 +1,7 @@
 """The mLSTM's Triton kernels: outputs, states and the gradient of every input."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -26,21 +28,10 @@ def make_inputs(B, T, H, K, V, with_state=True, seed=0, gates=(0.0, 0.0), gate_s
     return xs
 
 
-def make_reset(kind, B, T):
-    if kind == "none":
-        return None
-    reset = torch.zeros(B, T, dtype=torch.bool)
-    if kind == "all":
-        reset[:] = True
-    elif kind == "first":
-        reset[:, 0] = True
-    elif kind == "last":
-        reset[:, -1] = True
-    elif kind == "consecutive":
-        reset[0, T // 3 : T // 3 + 3] = True
-    elif kind == "random":
-        reset = torch.rand(B, T, generator=torch.Generator().manual_seed(T)) < 0.1
-    return reset
+@pytest.fixture
+def make_reset(make_reset):
+    """Longer episodes, which a chunk does not end."""
+    return partial(make_reset, density=0.1)
 
 
 def call(xs, reset, **kwargs):
@@ -54,7 +45,7 @@ def call_step(xs, reset, **kwargs):
 
 
 @pytest.mark.parametrize("T", [1, 15, 63, 65, 130])
-def test_any_length(hold_to_reference, T):
+def test_any_length(hold_to_reference, make_reset, T):
     for kind in ("none", "random") if T < 64 else ("random",):
         xs = make_inputs(2, T, 1, 16, 16, with_state=kind == "none" or T == 130)
         hold_to_reference(call, xs, make_reset(kind, 2, T))
@@ -64,7 +55,7 @@ def test_any_length(hold_to_reference, T):
 @pytest.mark.parametrize("T", [1, 15, 63, 65, 130])
 @pytest.mark.parametrize("size", [3, 16, 24, 48, 80])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_every_length_and_head_size(hold_to_reference, T, size, dtype):
+def test_every_length_and_head_size(hold_to_reference, make_reset, T, size, dtype):
     dtypes = [dtype] * 5 + [torch.float32] * 3
     for kind in RESETS:
         xs = make_inputs(2, T, 2, size, size)
@@ -74,21 +65,21 @@ def test_every_length_and_head_size(hold_to_reference, T, size, dtype):
 @pytest.mark.slow
 @pytest.mark.parametrize(("K", "V"), [(256, 256), (129, 200), (256, 1), (1, 256)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_largest_heads(hold_to_reference, K, V, dtype):
+def test_largest_heads(hold_to_reference, make_reset, K, V, dtype):
     xs = make_inputs(1, 70, 1, K, V)
     dtypes = [dtype] * 5 + [torch.float32] * 3
     hold_to_reference(call, xs, make_reset("random", 1, 70), dtypes=dtypes)
 
 
 @pytest.mark.parametrize(("K", "V"), [(3, 3), (1, 24), (24, 48), (80, 16), (16, 80)])
-def test_any_head_size(hold_to_reference, K, V):
+def test_any_head_size(hold_to_reference, make_reset, K, V):
     xs = make_inputs(2, 37, 1, K, V)
     hold_to_reference(call, xs, make_reset("random", 2, 37))
 
 
 @pytest.mark.parametrize("kind", RESETS)
 @pytest.mark.parametrize("with_state", [False, True])
-def test_any_reset(hold_to_reference, kind, with_state):
+def test_any_reset(hold_to_reference, make_reset, kind, with_state):
     xs = make_inputs(2, 41, 1, 16, 16, with_state)
 
     def run(xs, reset, backend):
@@ -99,7 +90,7 @@ def test_any_reset(hold_to_reference, kind, with_state):
 
 @pytest.mark.parametrize("forget_gate", kernels.dispatch.checks.FORGET_GATES)
 @pytest.mark.parametrize("touch", [[0], [1], [2], [3]])
-def test_any_loss(hold_to_reference, forget_gate, touch):
+def test_any_loss(hold_to_reference, make_reset, forget_gate, touch):
     def run(xs, reset, backend):
         return call(xs, reset, backend=backend, forget_gate=forget_gate, chunk_size=16)
 
@@ -109,7 +100,7 @@ def test_any_loss(hold_to_reference, forget_gate, touch):
 
 
 @pytest.mark.parametrize(("chunk_size", "T"), [(1, 5), (5, 21), (33, 40), (1000, 40)])
-def test_any_chunk_size(hold_to_reference, chunk_size, T):
+def test_any_chunk_size(hold_to_reference, make_reset, chunk_size, T):
     xs = make_inputs(2, T, 1, 16, 16)
 
     def run(xs, reset, backend):
@@ -120,7 +111,7 @@ def test_any_chunk_size(hold_to_reference, chunk_size, T):
 
 @pytest.mark.parametrize("forget_gate", kernels.dispatch.checks.FORGET_GATES)
 @pytest.mark.parametrize("gates", [(80, 80), (80, -80), (-80, 80), (-80, -80)])
-def test_extreme_gates(hold_to_reference, gates, forget_gate):
+def test_extreme_gates(hold_to_reference, make_reset, gates, forget_gate):
     def run(xs, reset, backend):
         return call(xs, reset, backend=backend, forget_gate=forget_gate)
 
@@ -129,13 +120,13 @@ def test_extreme_gates(hold_to_reference, gates, forget_gate):
     hold_to_reference(run, xs, make_reset("random", 2, 40))
 
 
-def test_mixed_extreme_gates(hold_to_reference):
+def test_mixed_extreme_gates(hold_to_reference, make_reset):
     xs = make_inputs(2, 70, 1, 16, 16, gate_scale=60.0)
     hold_to_reference(call, xs, make_reset("random", 2, 70))
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-def test_half_precision(hold_to_reference, dtype):
+def test_half_precision(hold_to_reference, make_reset, dtype):
     for gate_dtype in (dtype, torch.float32):
         dtypes = [dtype] * 3 + [gate_dtype] * 2 + [torch.float32] * 3
         xs = make_inputs(2, 40, 1, 24, 16)
@@ -150,7 +141,7 @@ def test_float16_of_large_inputs_stays_finite(hold_to_reference):
     hold_to_reference(call, xs, None, dtypes=dtypes, touch=[0])
 
 
-def test_strided_inputs(hold_to_reference):
+def test_strided_inputs(hold_to_reference, make_reset):
     xs = make_inputs(2, 20, 3, 8, 16)
     last = [x.movedim(0, -1).contiguous().movedim(-1, 0) for x in xs]
     inner = [torch.stack([x, x], -2).select(-2, 0) if x.dim() == 4 else x for x in xs]
@@ -205,7 +196,7 @@ def test_step_in_place_overwrites_the_state(device):
             assert torch.equal(s, w)
 
 
-def test_steps_equal_the_sequence(device):
+def test_steps_equal_the_sequence(device, make_reset):
     xs = [x.float().to(device) for x in make_inputs(2, 21, 2, 16, 24)]
     reset, state, hs = make_reset("random", 2, 21).to(device), tuple(xs[5:]), []
     for t in range(21):

@@ -14,37 +14,6 @@ def slow(*values):
     return pytest.param(*values, marks=pytest.mark.slow)
 
 
-def make(B, T, H, D, with_state=True, seed=0):
-    """x, R, b and the state in float64; one row is fresh, one has n = 0 here and there."""
-    gen = torch.Generator().manual_seed(seed)
-    shapes = [(B, T, 4, H, D), (4, H, D, D), (4, H, D)] + [(B, H, D)] * 4 * with_state
-    xs = [torch.randn(s, generator=gen, dtype=F64) for s in shapes]
-    xs[1] *= D**-0.5
-    if with_state:
-        xs[5] = xs[5].abs() + 0.5  # a normaliser
-        for x in xs[3:]:
-            x[0] = 0
-        xs[5][-1, :, ::2] = 0
-    return xs
-
-
-def make_reset(kind, B, T):
-    if kind == "none":
-        return None
-    reset = torch.zeros(B, T, dtype=torch.bool)
-    if kind == "all":
-        reset[:] = True
-    elif kind == "first":
-        reset[:, 0] = True
-    elif kind == "last":
-        reset[:, -1] = True
-    elif kind == "consecutive":
-        reset[0, T // 3 : T // 3 + 3] = True
-    elif kind == "random":
-        reset = torch.rand(B, T, generator=torch.Generator().manual_seed(T)) < 0.15
-    return reset
-
-
 def call(xs, reset, **kwargs):
     h, state = kernels.slstm(*xs[:3], reset, tuple(xs[3:]) or None, **kwargs)
     return (h, *state)
@@ -54,32 +23,27 @@ def exponential(xs, reset, **kwargs):
     return call(xs, reset, forget_gate="exponential", **kwargs)
 
 
-def call_step(xs, reset, **kwargs):
-    h, state = kernels.slstm_step(*xs[:3], reset, tuple(xs[3:]) or None, **kwargs)
-    return (h, *state)
-
-
 def dtypes_of(xs, dtype, weights=None, state=F32):
     weights = weights or dtype
     return [dtype, weights, weights] + [state] * (len(xs) - 3)
 
 
 @pytest.mark.parametrize(("T", "D"), [(1, 3), (7, 1), (7, 24), (2, 16)])
-def test_lengths_and_head_sizes(hold_to_reference, T, D):
-    hold_to_reference(call, make(3, T, 2, D), make_reset("random", 3, T))
+def test_lengths_and_head_sizes(hold_to_reference, make_slstm, make_reset, T, D):
+    hold_to_reference(call, make_slstm(3, T, 2, D), make_reset("random", 3, T))
 
 
 @pytest.mark.parametrize(("T", "D"), [(2, 48), (2, 80), *(slow(2, D) for D in (128, 129, 256))])
-def test_large_heads(hold_to_reference, T, D):
-    hold_to_reference(call, make(2, T, 1, D), make_reset("last", 2, T))
+def test_large_heads(hold_to_reference, make_slstm, make_reset, T, D):
+    hold_to_reference(call, make_slstm(2, T, 1, D), make_reset("last", 2, T))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("D", [1, 3, 16, 24, 48, 80, 128, 256])
 @pytest.mark.parametrize("T", [1, 15, 63, 65, 130])
 @pytest.mark.parametrize("dtype", [F32, BF16, F16])
-def test_lengths_and_head_sizes_all(hold_to_reference, T, D, dtype):
-    xs = make(2, T, 1, D)
+def test_lengths_and_head_sizes_all(hold_to_reference, make_slstm, make_reset, T, D, dtype):
+    xs = make_slstm(2, T, 1, D)
     # a state of two numbers averages no rounding
     tolerances = (2e-2, 3e-2) if D == 1 and dtype is not F32 else None
     if (dtype, T, D) == (BF16, 130, 128):
@@ -91,12 +55,12 @@ def test_lengths_and_head_sizes_all(hold_to_reference, T, D, dtype):
 
 
 @pytest.mark.parametrize("kind", ["all", "last", "consecutive"])
-def test_resets(hold_to_reference, kind):
-    hold_to_reference(call, make(3, 5, 1, 3), make_reset(kind, 3, 5))
+def test_resets(hold_to_reference, make_slstm, make_reset, kind):
+    hold_to_reference(call, make_slstm(3, 5, 1, 3), make_reset(kind, 3, 5))
 
 
-def test_resets_without_a_state(hold_to_reference):
-    hold_to_reference(call, make(3, 5, 2, 3, with_state=False), make_reset("random", 3, 5))
+def test_resets_without_a_state(hold_to_reference, make_slstm, make_reset):
+    hold_to_reference(call, make_slstm(3, 5, 2, 3, with_state=False), make_reset("random", 3, 5))
 
 
 @pytest.mark.slow
@@ -104,19 +68,23 @@ def test_resets_without_a_state(hold_to_reference):
 @pytest.mark.parametrize("with_state", [False, True])
 @pytest.mark.parametrize("touch", TOUCHES)
 @pytest.mark.parametrize("run", [call, exponential])
-def test_resets_all(hold_to_reference, kind, with_state, touch, run):
-    hold_to_reference(run, make(3, 12, 2, 5, with_state), make_reset(kind, 3, 12), touch=touch)
+def test_resets_all(hold_to_reference, make_slstm, make_reset, kind, with_state, touch, run):
+    hold_to_reference(
+        run, make_slstm(3, 12, 2, 5, with_state), make_reset(kind, 3, 12), touch=touch
+    )
 
 
 @pytest.mark.parametrize("touch", TOUCHES)
 @pytest.mark.parametrize("D", [3, slow(80)])
-def test_losses(hold_to_reference, touch, D):
-    hold_to_reference(exponential, make(3, 4, 1, D), make_reset("consecutive", 3, 4), touch=touch)
+def test_losses(hold_to_reference, make_slstm, make_reset, touch, D):
+    hold_to_reference(
+        exponential, make_slstm(3, 4, 1, D), make_reset("consecutive", 3, 4), touch=touch
+    )
 
 
 @pytest.mark.parametrize("dtype", [BF16, slow(F16)])
-def test_half_precision(hold_to_reference, dtype):
-    xs, reset = make(3, 5, 1, 24), make_reset("random", 3, 5)
+def test_half_precision(hold_to_reference, make_slstm, make_reset, dtype):
+    xs, reset = make_slstm(3, 5, 1, 24), make_reset("random", 3, 5)
     hold_to_reference(call, xs, reset, dtypes_of(xs, dtype, state=dtype))
     hold_to_reference(call, xs[:3], reset, dtypes_of(xs[:3], dtype, F32))  # as under autocast
 
@@ -124,16 +92,16 @@ def test_half_precision(hold_to_reference, dtype):
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [BF16, F16])
 @pytest.mark.parametrize("D", [128, 256])
-def test_half_precision_of_large_heads(hold_to_reference, dtype, D):
-    xs = make(2, 2, 1, D)
+def test_half_precision_of_large_heads(hold_to_reference, make_slstm, dtype, D):
+    xs = make_slstm(2, 2, 1, D)
     hold_to_reference(call, xs, None, dtypes_of(xs, dtype, state=dtype))
 
 
 @pytest.mark.parametrize("i", [80, -80])
 @pytest.mark.parametrize("f", [80, slow(-80)])
 @pytest.mark.parametrize("run", [call, exponential])
-def test_extreme_gates(hold_to_reference, i, f, run):
-    xs = make(2, 5, 1, 4, with_state=False)
+def test_extreme_gates(hold_to_reference, make_slstm, make_reset, i, f, run):
+    xs = make_slstm(2, 5, 1, 4, with_state=False)
     xs[0][:, :, 0] += i
     xs[0][:, :, 1] += f
     hold_to_reference(run, xs, make_reset("random", 2, 5))
@@ -141,8 +109,8 @@ def test_extreme_gates(hold_to_reference, i, f, run):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [F32, BF16])
-def test_mixed_extreme_gates(hold_to_reference, dtype):
-    xs = make(2, 65, 1, 4, with_state=False)
+def test_mixed_extreme_gates(hold_to_reference, make_slstm, make_reset, dtype):
+    xs = make_slstm(2, 65, 1, 4, with_state=False)
     xs[0][:, :, :2] *= 60
     xs[1] *= 0.1
     hold_to_reference(call, xs, make_reset("random", 2, 65), dtypes_of(xs, dtype))
@@ -150,16 +118,16 @@ def test_mixed_extreme_gates(hold_to_reference, dtype):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("D", [5, 80])
-def test_many_rows_and_heads(hold_to_reference, D):
-    hold_to_reference(call, make(35, 3, 3, D), make_reset("random", 35, 3))
+def test_many_rows_and_heads(hold_to_reference, make_slstm, make_reset, D):
+    hold_to_reference(call, make_slstm(35, 3, 3, D), make_reset("random", 35, 3))
 
 
-def test_more_rows_than_one_part_of_the_weight_gradients(hold_to_reference):
-    hold_to_reference(call, make(130, 2, 1, 2), make_reset("random", 130, 2))
+def test_more_rows_than_one_part_of_the_weight_gradients(hold_to_reference, make_slstm, make_reset):
+    hold_to_reference(call, make_slstm(130, 2, 1, 2), make_reset("random", 130, 2))
 
 
-def test_strided_inputs(hold_to_reference):
-    xs = make(2, 3, 2, 4)
+def test_strided_inputs(hold_to_reference, make_slstm, make_reset):
+    xs = make_slstm(2, 3, 2, 4)
     xs = [x.movedim(0, -1).contiguous().movedim(-1, 0) for x in xs]
     reset = make_reset("random", 3, 2).t()
     hold_to_reference(call, xs, reset)
@@ -173,8 +141,8 @@ def test_strided_inputs(hold_to_reference):
     torch.testing.assert_close(got, want)
 
 
-def test_the_gradient_of_a_sum_is_expanded(device):
-    xs = [x.float().to(device).requires_grad_() for x in make(2, 3, 2, 3)]
+def test_the_gradient_of_a_sum_is_expanded(device, make_slstm):
+    xs = [x.float().to(device).requires_grad_() for x in make_slstm(2, 3, 2, 3)]
     got = torch.autograd.grad(call(xs, None, backend="triton")[0].sum(), xs)
     want = torch.autograd.grad(call(xs, None, backend="reference")[0].sum(), xs)
     for a, b in zip(got, want, strict=True):
@@ -182,8 +150,8 @@ def test_the_gradient_of_a_sum_is_expanded(device):
 
 
 @pytest.mark.parametrize("D", [3, 80])
-def test_not_even_a_nan_survives_a_reset(device, D):
-    x, R, b, *state = (t.float().to(device) for t in make(2, 3, 1, D))
+def test_not_even_a_nan_survives_a_reset(device, make_slstm, D):
+    x, R, b, *state = (t.float().to(device) for t in make_slstm(2, 3, 1, D))
     reset = torch.tensor([[True, False, False], [False, False, True]], device=device)
     for s in state:
         s[0] = torch.nan
@@ -204,73 +172,16 @@ def b_(xs):
     return xs[2].detach()
 
 
-@pytest.mark.parametrize(
-    ("D", "with_state"), [(3, True), (16, False), slow(70, True), slow(70, False)]
-)
-def test_step_against_the_reference(hold_to_reference, D, with_state):
-    xs = make(3, 1, 2, D, with_state)
-    xs[0] = xs[0][:, 0]
-    hold_to_reference(call_step, xs, torch.tensor([False, True, False]))
-
-
-@pytest.mark.parametrize("dtype", [F32, BF16])
-@pytest.mark.parametrize(("D", "with_state"), [(3, True), (24, False), slow(130, True)])
-@pytest.mark.parametrize("forget_gate", ["sigmoid", slow("exponential")])
-def test_step_without_gradients(device, dtype, D, with_state, forget_gate):
-    xs = [x.to(dtype).to(device) for x in make(3, 1, 2, D, with_state)]
-    reset = torch.tensor([False, True, False], device=device)
-    args = (xs[0][:, 0], *xs[1:3], reset, tuple(xs[3:]) or None, forget_gate)
-    h, after = kernels.slstm_step(*args, backend="triton")
-    want, expected = kernels.slstm_step(*args, backend="reference")
-    tol = {"rtol": 1e-5, "atol": 1e-5} if dtype == F32 else {"rtol": 2e-2, "atol": 2e-2}
-    assert h.dtype == dtype
-    for a, b in zip((h, *after), (want, *expected), strict=True):
-        assert a.dtype == b.dtype
-        torch.testing.assert_close(a, b, **tol)
-
-
-@pytest.mark.parametrize("D", [5, slow(80)])
-def test_steps_equal_the_sequence(device, D):
-    x, R, b, *state = (t.float().to(device) for t in make(2, 4, 2, D))
-    reset = make_reset("random", 2, 4).to(device)
-    want, last = kernels.slstm(x, R, b, reset, tuple(state), backend="triton")
-    now = tuple(state)
-    for t in range(4):
-        h, now = kernels.slstm_step(x[:, t], R, b, reset[:, t], now, backend="triton")
-        torch.testing.assert_close(h, want[:, t])
-    for a, s in zip(now, last, strict=True):
-        torch.testing.assert_close(a, s)
-
-
-@pytest.mark.parametrize("layout", ["dense", "view", "strided", "half"])
-def test_step_in_place(device, layout):
-    x, R, b, *state = (t.float().to(device) for t in make(20, 1, 2, 40))
-    x, reset = x[:, 0], torch.arange(20, device=device) % 7 == 0
-    if layout == "half":
-        x, R, b, *state = (t.bfloat16() for t in (x, R, b, *state))
-    elif layout == "view":
-        state = [torch.zeros(20, 3, 64, device=device)[:, 1:, 8:48].copy_(s) for s in state]
-    elif layout == "strided":
-        state = [s.mT.contiguous().mT for s in state]
-    want, after = kernels.slstm_step(x, R, b, reset, tuple(state), backend="triton")
-    given = tuple(state)
-    h, got = kernels.slstm_step(x, R, b, reset, given, backend="triton", inplace=True)
-    assert all(a is b for a, b in zip(got, given, strict=True))
-    assert torch.equal(h, want)
-    for a, s in zip(got, after, strict=True):
-        assert torch.equal(a, s.to(a.dtype))
-
-
-def test_no_rows(device):
-    x, R, b, *state = (t.float().to(device) for t in make(2, 3, 1, 4))
+def test_no_rows(device, make_slstm):
+    x, R, b, *state = (t.float().to(device) for t in make_slstm(2, 3, 1, 4))
     xs = [t.requires_grad_() for t in (x[:0], R, b, *(s[:0] for s in state))]
     outs = call(xs, None, backend="triton")
     grads = torch.autograd.grad(sum(o.sum() for o in outs), xs)
     assert outs[0].shape == (0, 3, 1, 4) and not any(g.any() for g in grads)
 
 
-def test_gradients_come_in_the_dtypes_of_the_inputs(device):
-    xs = [t.to(device) for t in make(2, 2, 1, 4)]
+def test_gradients_come_in_the_dtypes_of_the_inputs(device, make_slstm):
+    xs = [t.to(device) for t in make_slstm(2, 2, 1, 4)]
     dtypes = [BF16, F32, BF16, F32, BF16, F32, F32]
     xs = [t.to(d).requires_grad_() for t, d in zip(xs, dtypes, strict=True)]
     outs = call(xs, None, backend="triton")
@@ -280,10 +191,10 @@ def test_gradients_come_in_the_dtypes_of_the_inputs(device):
 
 
 @pytest.mark.parametrize("with_state", [slow(False), True])
-def test_opcheck(device, with_state):
+def test_opcheck(device, make_slstm, make_reset, with_state):
     from xlstm_rl.kernels.slstm.triton import ops
 
-    xs = [t.float().to(device) for t in make(2, 3, 1, 3)]
+    xs = [t.float().to(device) for t in make_slstm(2, 3, 1, 3)]
     state = xs[3:] if with_state else [None] * 4
     reset = make_reset("last", 2, 3).to(device)
     grad = [None if t is None else t.clone().requires_grad_() for t in (*xs[:3], *state)]
@@ -295,8 +206,8 @@ def test_opcheck(device, with_state):
     torch.library.opcheck(ops.step_inplace_op, (*args, *xs[3:], "sigmoid"))
 
 
-def test_compiled_equals_eager(device):
-    xs = [t.float().to(device).requires_grad_() for t in make(2, 3, 1, 3)]
+def test_compiled_equals_eager(device, make_slstm, make_reset):
+    xs = [t.float().to(device).requires_grad_() for t in make_slstm(2, 3, 1, 3)]
     reset = make_reset("last", 2, 3).to(device)
 
     def run(x, R, b, *state):
@@ -309,17 +220,3 @@ def test_compiled_equals_eager(device):
     torch.testing.assert_close(got, want)
     for a, b in zip(torch.autograd.grad(got, xs), torch.autograd.grad(want, xs), strict=True):
         torch.testing.assert_close(a, b)
-
-
-def test_compiled_step_in_place(device):
-    x, R, b, *state = (t.float().to(device) for t in make(2, 1, 1, 3))
-
-    def run(x, *state):
-        return kernels.slstm_step(x, R, b, None, state, backend="triton", inplace=True)[0]
-
-    with torch.no_grad():
-        want, after = kernels.slstm_step(x[:, 0], R, b, None, tuple(state), backend="triton")
-        compiled = torch.compile(run, backend="aot_eager", fullgraph=True)
-        torch.testing.assert_close(compiled(x[:, 0], *state), want)
-    for a, s in zip(state, after, strict=True):
-        torch.testing.assert_close(a, s)

@@ -1,10 +1,11 @@
 """What every destination of metrics is, and the logger that hands metrics to those of a run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
+from xlstm_rl.closing import Closing, closed_on_error
 from xlstm_rl.options.arguments import user_path
 from xlstm_rl.runs.loggers.config import LOGGERS, LoggerConfig
 
@@ -25,11 +26,17 @@ class Sink(Protocol):
         ...
 
 
-class Logger:
-    """Hands metrics to every destination of a run; a context manager that closes them."""
+class Logger(Closing):
+    """Hands metrics to every destination of a run; a context manager that closes them.
 
-    def __init__(self, sinks: Sequence[Sink]) -> None:
-        self._sinks = tuple(sinks)
+    Those that were made are closed where the next one cannot be made.
+    """
+
+    def __init__(self, sinks: Iterable[Sink]) -> None:
+        self._sinks: tuple[Sink, ...] = ()
+        with closed_on_error(self.close):
+            for sink in sinks:
+                self._sinks += (sink,)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Log metrics (numbers, or tensors of one element) at an environment step."""
@@ -38,20 +45,10 @@ class Logger:
             sink.write(step, numbers)
 
     def close(self) -> None:
-        """Close every destination."""
-        for sink in self._sinks:
-            sink.close()
-
-    def __enter__(self) -> "Logger":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+        """Close every destination, also where another cannot be closed."""
+        with ExitStack() as stack:
+            for sink in reversed(self._sinks):
+                stack.callback(sink.close)
 
 
 def make_logger(config: LoggerConfig, run_dir: str | Path, run_config: Mapping[str, Any]) -> Logger:
@@ -64,4 +61,4 @@ def make_logger(config: LoggerConfig, run_dir: str | Path, run_config: Mapping[s
     """
     names = LOGGERS.names(config.kind)
     kinds = [] if "none" in names else ["csv", *[name for name in names if name != "csv"]]
-    return Logger([LOGGERS.target(kind)(config, user_path(run_dir), run_config) for kind in kinds])
+    return Logger(LOGGERS.target(kind)(config, user_path(run_dir), run_config) for kind in kinds)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from xlstm_rl.closing import closed_on_error
 from xlstm_rl.files import replacing
 from xlstm_rl.runs.folder import METRICS_FILE
 from xlstm_rl.runs.loggers.config import LoggerConfig
@@ -29,8 +30,9 @@ class CsvSink:
             self._open("a")
         else:
             self._open("w")
-            self._writer.writerow(self._columns)
-            self._file.flush()
+            with closed_on_error(self.close):
+                self._writer.writerow(self._columns)
+                self._file.flush()
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append a row and flush it, so that a killed run keeps it."""
