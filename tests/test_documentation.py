@@ -48,9 +48,6 @@ RUNS = ("runs/demo", "runs/a", "runs/b", "runs/c", "runs/chain")
 EXTRAS = {"minigrid": "minigrid", "envpool": "envpool", "popgym": "popgym", "bsuite": "bsuite"}
 """Words of a command that need a package, without which the command is read and not run."""
 
-SCRIPTS_NEED = {"benchmarks/training_speed.py": "sb3_contrib"}
-"""Packages without which a script cannot be asked for its options."""
-
 NOT_OURS = {"ruff", "mypy", "lint-imports", "pytest", "venv", "tensorboard", "head"}
 """Programs whose options are not ours to check."""
 
@@ -245,8 +242,6 @@ def _ask_script(program: str, args: list[str], monkeypatch: pytest.MonkeyPatch) 
     if "ArgumentParser" not in path.read_text(encoding="utf-8"):
         assert not args
         return
-    if importlib.util.find_spec(SCRIPTS_NEED.get(program, "torch")) is None:
-        return
     parse = argparse.ArgumentParser.parse_args
 
     def stop(self: argparse.ArgumentParser) -> None:
@@ -260,7 +255,7 @@ def _ask_script(program: str, args: list[str], monkeypatch: pytest.MonkeyPatch) 
         patch.syspath_prepend(str(path.parent))
         with pytest.raises(_StoppedError):
             runpy.run_path(str(path), run_name="__main__")
-    for name in [n for n in set(sys.modules) - before if n.partition(".")[0] == "gpu"]:
+    for name in [n for n in set(sys.modules) - before if n.partition(".")[0] in ("gpu", "peers")]:
         del sys.modules[name]
 
 
