@@ -1,16 +1,18 @@
 """Cost of acting: does a step get slower, or the state larger, as an episode goes on?
 
-    python benchmarks/acting.py [--steps 100000] [--device cuda] [--inplace | --cuda-graph]
+    python benchmarks/acting.py [--steps 100000] [--inplace | --actor | --cuda-graph]
 
 A policy acts in 16 environments for 10 steps and for 100,000. Then steps from the early and from
 the late state are timed in turn, so that a change of the machine's speed meets both. A step is the
-bare `policy.step`, with `--inplace` into the same state, with `--cuda-graph` a replay of it.
+bare `policy.step`, with `--inplace` into the same state, with `--actor` the call of a
+`policy.actor()`, NumPy in and out, with `--cuda-graph` a replay of it.
 """
 
 import argparse
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -40,10 +42,10 @@ def leaves_of(acting: Eager | Actor, num_envs: int) -> StateTensors:
     return acting.policy.unpack_state(acting.state, num_envs)
 
 
-def timed(act: Callable[[torch.Tensor], object], observation: torch.Tensor) -> float:
+def timed(act: Callable[[Any], object], observation: Any) -> float:
     began = time.perf_counter()
     act(observation)
-    if observation.is_cuda:
+    if isinstance(observation, torch.Tensor) and observation.is_cuda:
         torch.cuda.synchronize()
     return time.perf_counter() - began
 
@@ -56,6 +58,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     way = parser.add_mutually_exclusive_group()
     way.add_argument("--inplace", action="store_true", help="overwrite the state")
+    way.add_argument("--actor", action="store_true", help="call a policy.actor()")
     way.add_argument("--cuda-graph", action="store_true", help="replay a captured step")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -70,10 +73,12 @@ def main() -> None:
             PolicyConfig(),
             NormalizationConfig(),
         ).to(arguments.device)
-        observations = torch.randn(1000, arguments.num_envs, 4, device=arguments.device)
+        observations: Any = torch.randn(1000, arguments.num_envs, 4, device=arguments.device)
+        if arguments.actor:
+            observations = observations.numpy(force=True)
         actings: dict[int, Eager | Actor] = {
-            steps: policy.actor(arguments.num_envs, cuda_graph=True)
-            if arguments.cuda_graph
+            steps: policy.actor(arguments.num_envs, cuda_graph=arguments.cuda_graph)
+            if arguments.actor or arguments.cuda_graph
             else Eager(policy, arguments.num_envs, arguments.inplace)
             for steps in (10, arguments.steps)
         }
