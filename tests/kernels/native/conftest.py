@@ -1,6 +1,6 @@
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -47,3 +47,12 @@ def in_child() -> Callable[[Callable[[], object]], str]:
         return text
 
     return run
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Run the test on one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
