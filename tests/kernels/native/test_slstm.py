@@ -8,10 +8,10 @@ import torch
 from xlstm_rl import kernels
 from xlstm_rl.kernels.native import slstm as native
 
-F32, F64 = torch.float32, torch.float64
-NAN, INF = float("nan"), float("inf")
 from .slstm_cases import GATES, assert_close, hold, make, make_reset, run
 
+F32, F64 = torch.float32, torch.float64
+NAN, INF = float("nan"), float("inf")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -188,6 +188,3 @@ def test_compiled_equals_eager():
     torch.testing.assert_close(got, want)
     for a, b in zip(torch.autograd.grad(got, xs), torch.autograd.grad(want, xs), strict=True):
         torch.testing.assert_close(a, b)
-
-
-T, AT, RESET = 12, 4, 8  # every row begins anew at the second

@@ -5,10 +5,11 @@ import torch
 
 from xlstm_rl import kernels
 
-F32, F64 = torch.float32, torch.float64
-NAN, INF = float("nan"), float("inf")
 from .slstm_cases import GATES, NAMES, make
 
+F32, F64 = torch.float32, torch.float64
+NAN, INF = float("nan"), float("inf")
+T, AT, RESET = 12, 4, 8  # every row begins anew at the second
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
