@@ -121,8 +121,10 @@ def wrap(env: gym.Env[Any, Any], wrappers: Mapping[str, Mapping[str, Any]]) -> g
             env = wrapper(env, **arguments)
         except gym.error.DependencyNotInstalled as error:
             raise ValueError(missing_package(f"env.wrappers: {name}", error)) from error
-        except (TypeError, gym.error.Error) as error:
-            raise ValueError(f"env.wrappers: {name} cannot be put there: {error}") from error
+        except (TypeError, AssertionError, gym.error.Error) as error:
+            # an assertion of Gymnasium's before 1.4 says nothing
+            why = str(error) or type(error).__name__
+            raise ValueError(f"env.wrappers: {name} cannot be put there: {why}") from error
         if not isinstance(env, gym.Env):
             raise ValueError(
                 f"env.wrappers: {name} made a {type(env).__name__}, expected a gymnasium.Env"

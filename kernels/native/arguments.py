@@ -3,6 +3,7 @@
 import ctypes
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from xlstm_rl.kernels.native.library import call, library
@@ -23,6 +24,27 @@ def pointer(x: Tensor | None) -> int | None:
 def contiguous(x: Tensor | None) -> Tensor | None:
     """Return the tensor as C reads it, a copy if need be."""
     return None if x is None else x.contiguous()
+
+
+def step_fits(
+    x: Tensor,
+    reset: Tensor | None,
+    state: tuple[Tensor, ...] | None,
+    shapes: tuple[tuple[int, ...], ...],
+) -> bool:
+    """Whether C can run on what differs from step to step: ``x [B, D]``, flags, a state."""
+    if not x.is_contiguous():
+        return False
+    if reset is not None and not (
+        reset.dtype is torch.bool and reset.is_cpu and reset.shape == x.shape[:1]
+    ):
+        return False
+    if state is None:
+        return True
+    for s, shape in zip(state, shapes, strict=True):
+        if not (s.shape == shape and s.dtype is torch.float32 and s.is_contiguous() and s.is_cpu):
+            return False
+    return True
 
 
 def run(name: str, arguments: Any) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor
 from xlstm_rl.kernels.autograd import wants_gradient
 from xlstm_rl.kernels.inplace import note_overwritten
 from xlstm_rl.kernels.mlstm.block import MLSTMBlockOptions, MLSTMBlockWeights, State
-from xlstm_rl.kernels.native.arguments import bytes_for, run, struct
+from xlstm_rl.kernels.native.arguments import bytes_for, run, step_fits, struct
 from xlstm_rl.kernels.native.library import num_threads
 from xlstm_rl.kernels.native.mlstm_block import STATE, covers
 from xlstm_rl.kernels.native.workspace import own_scratch
@@ -65,7 +65,7 @@ class MLSTMBlockStep:
             if not self._look(x, weights, options):
                 return None
             self._weights, self._pointers, self._batch = weights, pointers, B
-        if not _fit(x, reset, state, self._shapes):
+        if not step_fits(x, reset, state, self._shapes):
             return None
         if reset is not None and not reset.is_contiguous():
             reset = reset.contiguous()
@@ -98,22 +98,6 @@ class MLSTMBlockStep:
         if not covers(x, None, None, weights, H):
             return False
         return all(w is None or w.is_contiguous() for w in weights)
-
-
-def _fit(x: Tensor, reset: Tensor | None, state: State | None, shapes: Any) -> bool:
-    """Whether C can run on what differs from step to step."""
-    if not x.is_contiguous():
-        return False
-    if reset is not None and not (
-        reset.dtype is torch.bool and reset.is_cpu and reset.shape == x.shape[:1]
-    ):
-        return False
-    if state is None:
-        return True
-    for s, shape in zip(state, shapes, strict=True):
-        if not (s.shape == shape and s.dtype is torch.float32 and s.is_contiguous() and s.is_cpu):
-            return False
-    return True
 
 
 @functools.lru_cache(1024)

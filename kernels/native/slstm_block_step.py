@@ -8,7 +8,7 @@ from torch import Tensor
 
 from xlstm_rl.kernels.autograd import wants_gradient
 from xlstm_rl.kernels.inplace import note_overwritten
-from xlstm_rl.kernels.native.arguments import run
+from xlstm_rl.kernels.native.arguments import run, step_fits
 from xlstm_rl.kernels.native.slstm_block import (
     STATE,
     Forward,
@@ -62,7 +62,7 @@ class SLSTMBlockStep:
                 return None
             self._weights, self._pointers, self._batch = weights, pointers, B
             self._shapes = state_shapes(x, weights, heads)
-        if not _fit(x, reset, state, self._shapes):
+        if not step_fits(x, reset, state, self._shapes):
             return None
         reset = None if reset is None else reset.contiguous()
         out = torch.empty_like(x)
@@ -84,21 +84,3 @@ class SLSTMBlockStep:
         if inplace:
             note_overwritten(after)
         return out, after
-
-
-def _fit(
-    x: Tensor, reset: Tensor | None, state: State | None, shapes: tuple[tuple[int, ...], ...]
-) -> bool:
-    """Whether C can run on what differs from step to step."""
-    if not x.is_contiguous():
-        return False
-    if reset is not None and not (
-        reset.dtype is torch.bool and reset.is_cpu and reset.shape == x.shape[:1]
-    ):
-        return False
-    if state is None:
-        return True
-    for s, shape in zip(state, shapes, strict=True):
-        if not (s.shape == shape and s.dtype is torch.float32 and s.is_contiguous() and s.is_cpu):
-            return False
-    return True

@@ -1,5 +1,6 @@
 """Whose W&B run it is: the user's is logged into and left open, ours is closed."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import wandb
 
 from xlstm_rl import RecurrentPPO
 from xlstm_rl.runs.loggers import Logger, LoggerConfig, make_logger
+from xlstm_rl.runs.loggers.config import WandbConfig
+from xlstm_rl.runs.loggers.wandb_logger import WandbSink
 
 CONFIG = {"seed": 3, "env": {"id": "CartPole-v1"}, "memory": {"kind": "xlstm"}}
 
@@ -176,3 +179,14 @@ def test_a_script_that_closes_nothing_ends_quietly(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert len(list(tmp_path.glob("run/wandb/offline-run-*/*.wandb"))) == 1
+
+
+def test_the_folder_of_a_run_is_absolute_for_the_process_that_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(wandb, "init", lambda **options: asked.update(options))
+    with contextlib.suppress(AttributeError):  # there is no run to go on with
+        WandbSink(WandbConfig(), Path("runs/a"), {})
+    assert asked["dir"] == str(tmp_path / "runs" / "a")

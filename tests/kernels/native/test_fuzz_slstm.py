@@ -60,7 +60,7 @@ def differentiate(outs, wanted, touch):
     weights = [torch.randn(o.shape, generator=gen).to(o.dtype) for o in outs]
     loss = sum((outs[n] * weights[n]).sum() for n in touch)
     grads = torch.autograd.grad(loss, wanted, allow_unused=True, materialize_grads=True)
-    return [o.detach() for o in outs], grads
+    return [o.detach() for o in outs], [g.detach() for g in grads]
 
 
 @pytest.mark.parametrize("seed", range(CASES))

@@ -77,7 +77,8 @@ class WandbSink:
                 group=config.group,
                 tags=config.tags or None,
                 config=dict(self._run_config),
-                dir=str(folder),
+                # absolute: the process that writes was started where an earlier run was
+                dir=str(folder.absolute()),
                 mode=mode,
                 reinit=reinit,
                 settings=wandb.Settings(console="off", silent=True, init_timeout=30),
