@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from kernel_check.compilation import Build, Job
 
 ROOT = Path(__file__).resolve().parents[1]
+OLDEST_TRITON = (3, 6)  # 3.4 keeps ptxas's report to itself, and looks for a linker of ROCm
 SHARED_MEMORY = {"sm_80": 99 * 1024, "sm_90": 227 * 1024, "gfx942": 64 * 1024}
 
 SPILLS_ALLOWED: dict[str, str] = {
@@ -86,6 +87,9 @@ def check(options: argparse.Namespace) -> int:
     import triton
     from kernel_check.compilation import compile_all
 
+    if tuple(map(int, triton.__version__.split(".")[:2])) < OLDEST_TRITON:
+        print(f"triton {triton.__version__} does not hand out what ptxas reports: use 3.6 or newer")
+        return 2
     start = time.perf_counter()
     subjects: dict[str, Subject] = importlib.import_module(options.cases).SUBJECTS
     if unknown := set(options.kernels or ()) - set(subjects):
