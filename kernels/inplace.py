@@ -13,5 +13,4 @@ def has_own_memory(s: Tensor) -> bool:
 
 def note_overwritten(tensors: Iterable[Tensor]) -> None:
     """Tell autograd that a kernel wrote there: a backward that had kept one is refused."""
-    for tensor in tensors:
-        increment_version(tensor)
+    increment_version(tuple(tensors))

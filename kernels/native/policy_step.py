@@ -2,8 +2,7 @@
 
 A `StepChain` is built once for a number of rows. It holds the arguments of every part and the
 buffers between them; a step sets the pointers of what changes, its input, output and state, and
-calls once. Weights are read where they lie. A chain knows them by the places that hold them, and
-takes over another tensor as soon as one stands there.
+calls once. What acting costs is Python: what is as it was at the step before is not set again.
 """
 
 import ctypes
@@ -17,27 +16,19 @@ from xlstm_rl.kernels.inplace import note_overwritten
 from xlstm_rl.kernels.mlstm.block import MLSTMBlockOptions, MLSTMBlockWeights
 from xlstm_rl.kernels.native import mlstm_block, mlstm_block_step, slstm_block
 from xlstm_rl.kernels.native.arguments import bytes_for, run, struct
+from xlstm_rl.kernels.native.held import HeldTensors, is_plain
 from xlstm_rl.kernels.native.library import num_threads
 from xlstm_rl.kernels.slstm.block import SLSTMBlockOptions, SLSTMBlockWeights
 
 ACTIVATIONS = ("none", "tanh", "relu", "silu")
 _LINE = 16  # floats of a cache line
-_LINEAR, _NORM, _MLSTM, _SLSTM = range(4)
+_NORMALISE, _LINEAR, _NORM, _MLSTM, _SLSTM = range(5)
 
+_Normalise = struct("normalise_arguments", "rows width is_wide", "x center scale clip y")
 _Linear = struct("linear_arguments", "rows inputs outputs activation", "x weight bias y work")
 _Norm = struct("norm_arguments", "rows width", "x weight y")
 _Part = struct("part", "kind", "arguments")
 _Chain = struct("policy_step_arguments", "count", "parts")
-
-
-class _Weight(NamedTuple):
-    """A parameter by the place that holds it, and the field that takes its pointer."""
-
-    owner: dict[str, Any]
-    name: str
-    shape: torch.Size
-    arguments: Any
-    field: str
 
 
 class _State(NamedTuple):
@@ -50,11 +41,12 @@ class _State(NamedTuple):
 
 
 class _Output(NamedTuple):
-    """What is handed out: the field that takes its pointer, and its width."""
+    """What is handed out: the field that takes its pointer, its width, a buffer if nobody asks."""
 
     arguments: Any
     field: str
     width: int
+    own: int
 
 
 class StepChain:
@@ -64,20 +56,18 @@ class StepChain:
         rows: B.
         inputs: of the first part.
         module: holds all weights.
+        dtype: of the input: what is not float32 has to be normalised first.
     """
 
-    def __init__(self, rows: int, inputs: int, module: nn.Module) -> None:
+    def __init__(
+        self, rows: int, inputs: int, module: nn.Module, dtype: torch.dtype = torch.float32
+    ) -> None:
         self.rows = rows
-        self._places = {
-            id(weight): (one._parameters, name)
-            for one in module.modules()
-            for name, weight in one._parameters.items()
-            if weight is not None
-        }
-        self._width = self._inputs = inputs
+        self._held = HeldTensors(module)
+        self._width = inputs
+        self._input = (rows, inputs), dtype
         self._parts: list[Any] = []
         self._kinds: list[int] = []
-        self._weights: list[_Weight] = []
         self._states: list[_State] = []
         self._resets: list[Any] = []
         self._outputs: list[_Output] = []
@@ -85,21 +75,38 @@ class StepChain:
         # what reads the input, then each of the outputs; where the next part reads, if not there
         self._readers: list[list[Any]] = [[]]
         self._buffer_to_read: int | None = None
-        self._pointers: list[int] = []
+        # the state that was looked at last, and where it lay
+        self._state: tuple[Tensor, ...] = ()
+        self._before: list[int] = []
+        self._after: list[int] = []
         self._lock = threading.Lock()
+
+    def normalise(self, center: Tensor | None, scale: Tensor | None, clip: float) -> None:
+        """Add the normaliser of the input, whose statistics have the input's dtype.
+
+        `None` for both: the input becomes float32, and that is all.
+        """
+        is_wide = self._input[1] is torch.float64
+        part = _Normalise(self.rows, self._width, is_wide)
+        bound = torch.tensor([clip], dtype=torch.float64)
+        self._buffers.append(bound)
+        part.clip = bound.data_ptr()
+        self._held.hold(part, "center", center, self._input[1])
+        self._held.hold(part, "scale", scale, self._input[1])
+        self._append(_NORMALISE, part, self._width, "y")
 
     def linear(self, weight: Tensor, bias: Tensor | None, activation: str) -> None:
         """Add a linear layer, weight ``[M, K]``, and its activation."""
         part = _Linear(self.rows, weight.shape[1], weight.shape[0], ACTIVATIONS.index(activation))
-        self._hold(part, "weight", weight)
-        self._hold(part, "bias", bias)
+        self._held.hold(part, "weight", weight)
+        self._held.hold(part, "bias", bias)
         part.work = self._buffer(bytes_for("xl_linear_floats", part))
         self._append(_LINEAR, part, weight.shape[0], "y")
 
     def norm(self, weight: Tensor) -> None:
         """Add a layer norm."""
         part = _Norm(self.rows, weight.shape[0])
-        self._hold(part, "weight", weight)
+        self._held.hold(part, "weight", weight)
         self._append(_NORM, part, weight.shape[0], "y")
 
     def mlstm(self, weights: MLSTMBlockWeights, options: MLSTMBlockOptions) -> None:
@@ -110,7 +117,7 @@ class StepChain:
         exponential = options.forget_gate == "exponential"
         part = mlstm_block_step.Arguments(B, D, inner, H, W, S, exponential, num_threads())
         for name, weight in weights._asdict().items():
-            self._hold(part, name, weight)
+            self._held.hold(part, name, weight)
         part.work = self._buffer(-(-bytes_for("xl_mlstm_block_step_bytes", part) // 4))
         K = inner // H
         shapes = ((B, W - 1, inner), (B, H, K, K), (B, H, K), (B, H))
@@ -126,7 +133,7 @@ class StepChain:
         )
         part = slstm_block.Forward(*sizes)
         for name, weight in weights._asdict().items():
-            self._hold(part, f"w_{name}", weight)
+            self._held.hold(part, f"w_{name}", weight)
         part.work = self._buffer(-(-slstm_block.work_bytes(sizes, False) // 4))
         shapes = ((B, W - 1, D), *((B, heads, D // heads),) * 4)
         self._carry(part, slstm_block.STATE, shapes, W > 0)
@@ -135,7 +142,8 @@ class StepChain:
     def hand_out(self) -> None:
         """Let what the last part made be an output ``[B, D]``."""
         field = "out" if self._kinds[-1] in (_MLSTM, _SLSTM) else "y"
-        self._outputs.append(_Output(self._parts[-1], field, self._width))
+        own = getattr(self._parts[-1], field)
+        self._outputs.append(_Output(self._parts[-1], field, self._width, own))
         self._readers.append([])
         self._buffer_to_read = None
 
@@ -158,11 +166,6 @@ class StepChain:
         )
         self._chain = _Chain(count, ctypes.addressof(self._table))
 
-    def _hold(self, part: Any, field: str, weight: Tensor | None) -> None:
-        if weight is not None:
-            owner, name = self._places[id(weight)]
-            self._weights.append(_Weight(owner, name, weight.shape, part, field))
-
     def _carry(
         self, part: Any, names: tuple[str, ...], shapes: tuple[Any, ...], window: bool
     ) -> None:
@@ -177,7 +180,12 @@ class StepChain:
         return -(-self._buffers[-1].data_ptr() // (4 * _LINE)) * 4 * _LINE
 
     def run(
-        self, x: Tensor, reset: Tensor | None, state: tuple[Tensor, ...], inplace: bool
+        self,
+        x: Tensor,
+        reset: Tensor | None,
+        state: tuple[Tensor, ...],
+        inplace: bool,
+        last_alone: bool = False,
     ) -> tuple[list[Tensor], tuple[Tensor, ...]] | None:
         """Take one step.
 
@@ -186,67 +194,75 @@ class StepChain:
             reset: bool ``[B]``.
             state: of all blocks.
             inplace: overwrite it.
+            last_alone: hand out the last output alone.
 
         Returns:
             The outputs and the state after; ``None``: a tensor is not what C takes it for, or
             another thread is running this chain.
         """
         x = x.contiguous()
-        if not _is_plain(x, (self.rows, self._inputs)) or len(state) != len(self._states):
+        if not is_plain(x, *self._input):
             return None
         if reset is not None:
             reset = reset.contiguous()  # one flag for all rows has no stride
-            if not _is_plain(reset, (self.rows,), torch.bool):
-                return None
-        for tensor, place in zip(state, self._states, strict=True):
-            if not _is_plain(tensor, place.shape):
+            if not is_plain(reset, (self.rows,), torch.bool):
                 return None
         if not self._lock.acquire(blocking=False):
             return None
         try:
-            if not self._read_weights():
+            if not (self._held.take() and self._take_state(state)):
                 return None
-            return self._run(x, reset, state, inplace)
+            return self._run(x, reset, state, inplace, last_alone)
         finally:
             self._lock.release()
 
+    def _take_state(self, state: tuple[Tensor, ...]) -> bool:
+        """Set the pointers of the state before; False: C cannot read it."""
+        pointers = [tensor.data_ptr() for tensor in state]
+        if state is self._state and pointers == self._before:
+            return True  # an actor goes on from the state that it overwrites
+        if len(state) != len(self._states):
+            return False
+        for tensor, place in zip(state, self._states, strict=True):
+            if not is_plain(tensor, place.shape):
+                return False
+        for (_, part, before, _), address in zip(self._states, pointers, strict=True):
+            setattr(part, before, address)
+        self._state, self._before = state, pointers
+        return True
+
     def _run(
-        self, x: Tensor, reset: Tensor | None, state: tuple[Tensor, ...], inplace: bool
+        self,
+        x: Tensor,
+        reset: Tensor | None,
+        state: tuple[Tensor, ...],
+        inplace: bool,
+        last_alone: bool,
     ) -> tuple[list[Tensor], tuple[Tensor, ...]]:
-        after = state if inplace else tuple([torch.empty_like(tensor) for tensor in state])
-        outputs = [x.new_empty(self.rows, width) for _, _, width in self._outputs]
-        for values, readers in zip((x, *outputs), self._readers, strict=True):
-            for part in readers:
-                part.x = values.data_ptr()
+        after, behind = state, self._before
+        if not inplace:
+            after = tuple([torch.empty_like(tensor) for tensor in state])
+            behind = [tensor.data_ptr() for tensor in after]
+        if behind != self._after:
+            for (_, part, _, field), address in zip(self._states, behind, strict=True):
+                setattr(part, field, address)
+            self._after = behind
         flags = None if reset is None else reset.data_ptr()
         for part in self._resets:
             part.reset = flags
-        for (_, part, before, behind), old, new in zip(self._states, state, after, strict=True):
-            setattr(part, before, old.data_ptr())
-            setattr(part, behind, new.data_ptr())
-        for (part, field, _), output in zip(self._outputs, outputs, strict=True):
-            setattr(part, field, output.data_ptr())
+        made, addresses = [], [x.data_ptr()]
+        for n, (part, field, width, own) in enumerate(self._outputs, 1):
+            if last_alone and n < len(self._outputs):
+                address = own
+            else:
+                made.append(torch.empty(self.rows, width, dtype=torch.float32))
+                address = made[-1].data_ptr()
+            setattr(part, field, address)
+            addresses.append(address)
+        for address, readers in zip(addresses, self._readers, strict=True):
+            for part in readers:
+                part.x = address
         run("xl_policy_step", self._chain)
         if inplace:
             note_overwritten(after)
-        return outputs, after
-
-    def _read_weights(self) -> bool:
-        """Take over the weights that stand where they are held; False: one is of another kind."""
-        try:
-            pointers = [weight.owner[weight.name].data_ptr() for weight in self._weights]
-        except (KeyError, AttributeError):
-            return False
-        if pointers == self._pointers:
-            return True
-        for weight in self._weights:
-            if not _is_plain(weight.owner[weight.name], weight.shape):
-                return False
-        for weight, address in zip(self._weights, pointers, strict=True):
-            setattr(weight.arguments, weight.field, address)
-        self._pointers = pointers
-        return True
-
-
-def _is_plain(x: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> bool:
-    return x.shape == shape and x.dtype is dtype and x.is_cpu and x.is_contiguous()
+        return made, after

@@ -31,8 +31,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     made: list[int] = []
     run = StepChain.run
 
-    def counted(self: StepChain, *args: Any) -> Any:
-        found = run(self, *args)
+    def counted(self: StepChain, *args: Any, **kwargs: Any) -> Any:
+        found = run(self, *args, **kwargs)
         if found is not None:
             made.append(self.rows)
         return found

@@ -83,8 +83,9 @@ class Actor:
         if action_mask is not None and not self.num_envs:
             action_mask = map_leaves(lambda one: None if one is None else one[None], action_mask)
         fresh = self._fresh or is_set(flags)
+        self._follow_policy()
         auxiliary = self.policy.auxiliary_reader.read(
-            raw, self._batch_size, reward, action_mask, fresh, self.policy.device
+            raw, self._batch_size, reward, action_mask, fresh, self._placed[0]
         )
         actions = self._hand_out(self._step(raw, flags, auxiliary), is_tensor)
         self._fresh = False
@@ -102,11 +103,15 @@ class Actor:
         weight = self.policy.any_weight
         return weight.device, weight.dtype
 
+    def _follow_policy(self) -> None:
+        """Take the state to where the policy is, should it have been moved or cast."""
+        placed = self._place()
+        if placed != self._placed:
+            self._tensors, self._placed = self.policy.place_tensors(self._tensors), placed
+
     def _step(self, obs: Observation, reset: Tensor | None, auxiliary: AuxiliaryValues) -> Any:
         """Return the actions `[B, ...]` for observations `[B, ...]` from anywhere."""
-        device, dtype = placed = self._place()
-        if placed != self._placed:  # the policy was moved or cast
-            self._tensors, self._placed = self.policy.place_tensors(self._tensors), placed
+        device, dtype = self._placed
         action, self._tensors = self.policy.step(
             map_observation(lambda one: one.to(device), obs),
             self._tensors,

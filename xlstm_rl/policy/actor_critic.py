@@ -14,7 +14,7 @@ from xlstm_rl.policy.actions.distributions import make_distribution
 from xlstm_rl.policy.auxiliary.inputs import ACTION_MASK, auxiliary_sizes
 from xlstm_rl.policy.config import PolicyConfig
 from xlstm_rl.policy.encoders.encoder import make_encoder, make_mlp, orthogonal
-from xlstm_rl.policy.native_step import NativeStep
+from xlstm_rl.policy.native_step import NativeStep, Normalizer
 
 MEMORY, CRITIC_MEMORY = "memory", "critic_memory"
 """Keys of the memories in a policy's state; the second where the critic has a memory of its own."""
@@ -153,22 +153,36 @@ class ActorCritic(nn.Module):
         tensors: StateTensors,
         reset: Tensor | None,
         inplace: bool = False,
+        normalizer: Normalizer | None = None,
     ) -> tuple[Tensor, StateTensors]:
         """Run one step for the action alone: `step` without the values.
 
         Args:
-            observation: `[B, ...]`, normalised.
+            observation: `[B, ...]`, normalised, or raw where there is a `normalizer`.
             tensors: the state of the actor's memory; that of a separate critic's may stand behind
                 it, and is then carried along.
             reset: `[B]`, true where the step is the first of an episode; None: nowhere.
             inplace: overwrite the tensors and hand them back; without gradients.
+            normalizer: of raw observations that are one tensor, which may then run in one go with
+                the network.
 
         Returns:
             Distribution parameters `[B, num_params]` and the state after the step, of as many
             memories as came in.
         """
         run = _run_step_in_place if inplace else _run_step
-        params, _, after, critic_tensors = self._act(run, observation, tensors, reset)
+        split = len(self.trunk.memory.state_keys)
+        own, critic_tensors = tensors[:split], tensors[split:]
+        found = self._native_step(
+            *(self.trunk, self.action_head, observation, own, reset, inplace),
+            normalizer=normalizer,
+            features=False,
+        )
+        if normalizer is not None and (found is None or critic_tensors):
+            observation = normalizer(observation)
+        if found is None:
+            found = self._act_by_modules(run, observation, own, reset)
+        params, after = self._distribution_params(found[0], observation), found[2]
         if critic_tensors and self.critic_trunk is not None:
             x = self._critic_input(observation)
             after += run(self.critic_trunk.memory, x, critic_tensors, reset)[1]
@@ -247,24 +261,35 @@ class ActorCritic(nn.Module):
         `x` is what the encoder made of the observation, where that is known.
         """
         split = len(self.trunk.memory.state_keys)
-        found = None
-        if run is not _run_sequence and x is None:
-            found = self._native_step(
-                *(self.trunk, self.action_head, observation, tensors[:split], reset),
-                inplace=run is _run_step_in_place,
-            )
+        own, found = tensors[:split], None
+        if run is _run_step and x is None:
+            found = self._native_step(self.trunk, self.action_head, observation, own, reset, False)
         if found is None:
-            x = self.trunk.encoder(observation) if x is None else x
-            features, after = run(self.trunk.memory, x, tensors[:split], reset)
-            params = _at_least_float32(self.action_head(features))
-        else:
-            params, features, after = found
+            found = self._act_by_modules(run, observation, own, reset, x)
+        params, features, after = found
+        return self._distribution_params(params, observation), features, after, tensors[split:]
+
+    def _act_by_modules(
+        self,
+        run: _Run,
+        observation: Observation,
+        tensors: StateTensors,
+        reset: Tensor | None,
+        x: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, StateTensors]:
+        """Return the head's outputs, features and state after; `x` as for `_act`."""
+        x = self.trunk.encoder(observation) if x is None else x
+        features, after = run(self.trunk.memory, x, tensors, reset)
+        return _at_least_float32(self.action_head(features)), features, after
+
+    def _distribution_params(self, outputs: Tensor, observation: Observation) -> Tensor:
+        """Return `[..., num_params]`: what is masked, and what no network says, joins the head."""
         mask = None if isinstance(observation, Tensor) else observation.get(ACTION_MASK)
         if mask is not None:
-            params = params.clamp(min=LEAST_LOGIT).masked_fill(~mask, MASKED_LOGIT)
+            outputs = outputs.clamp(min=LEAST_LOGIT).masked_fill(~mask, MASKED_LOGIT)
         if self.log_std is not None:
-            params = torch.cat((params, self.log_std.expand(*params.shape[:-1], -1)), -1)
-        return params, features, after, tensors[split:]
+            outputs = torch.cat((outputs, self.log_std.expand(*outputs.shape[:-1], -1)), -1)
+        return outputs
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

@@ -200,13 +200,15 @@ class GraphActor(Actor):
         """Where the weights are now: one stands for all."""
         return next(self.policy.network.parameters()).data_ptr()
 
-    def _step(self, obs: Observation, reset: Tensor | None, auxiliary: AuxiliaryValues) -> Any:
+    def _follow_policy(self) -> None:
         if self._first_address() != self._address:
             raise RuntimeError(
                 "the policy was moved or cast since its step was captured, or given other tensors "
                 "for weights (load_state_dict with assign=True): make a new actor with "
                 "policy.actor(..., cuda_graph=True)"
             )
+
+    def _step(self, obs: Observation, reset: Tensor | None, auxiliary: AuxiliaryValues) -> Any:
         if isinstance(self._obs, dict) and isinstance(obs, dict):
             for name, staged in self._obs.items():
                 staged.write(obs[name])

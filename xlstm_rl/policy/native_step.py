@@ -12,7 +12,7 @@ from xlstm_rl.memory import StateTensors
 from xlstm_rl.memory.layers import LayerNorm
 from xlstm_rl.memory.mlstm_block import MLSTMBlock
 from xlstm_rl.memory.stack import XLSTMStack
-from xlstm_rl.normalization import Observation
+from xlstm_rl.normalization import NestedNormalizer, Observation, ObservationNormalizer
 
 _ACTIVATIONS: dict[type[nn.Module], str] = {nn.Tanh: "tanh", nn.ReLU: "relu", nn.SiLU: "silu"}
 _GLOBAL_HOOKS = (
@@ -20,6 +20,8 @@ _GLOBAL_HOOKS = (
     nn.modules.module._global_forward_pre_hooks,
 )
 _MOST_SIZES = 8  # numbers of rows whose chains are kept
+
+Normalizer = ObservationNormalizer | NestedNormalizer
 
 
 def overwriting_pays(memory: nn.Module, device: torch.device, dtype: torch.dtype) -> bool:
@@ -32,15 +34,16 @@ def overwriting_pays(memory: nn.Module, device: torch.device, dtype: torch.dtype
 
 
 class NativeStep:
-    """Runs encoder, memory and action head of an actor in one call.
+    """Runs normaliser, encoder, memory and action head of an actor in one call.
 
-    An encoder that is no plain row of linear layers runs in torch, in front of it. What could tell
-    the difference goes the ordinary way: gradients, hooks, modules that were exchanged for others,
-    autocast, `torch.func`. A copy of it, and one that was pickled, begins anew.
+    An encoder that is no plain row of linear layers runs in torch, in front of it, and so does the
+    normaliser there. What could tell the difference goes the ordinary way: gradients, hooks,
+    modules that were exchanged for others, autocast, `torch.func`. A copy of it, and one that was
+    pickled, begins anew.
     """
 
     def __init__(self) -> None:
-        self._built: dict[int, _Built | None] = {}
+        self._built: dict[tuple[int, bool], _Built] = {}
         self._lock = threading.Lock()
 
     def __deepcopy__(self, memo: Any) -> "NativeStep":
@@ -57,8 +60,21 @@ class NativeStep:
         tensors: StateTensors,
         reset: Tensor | None,
         inplace: bool,
-    ) -> tuple[Tensor, Tensor, StateTensors] | None:
-        """Return outputs of the head, features and state after; None: go the ordinary way."""
+        normalizer: Normalizer | None = None,
+        features: bool = True,
+    ) -> tuple[Tensor, Any, StateTensors] | None:
+        """Return outputs of the head, features and state after; None: go the ordinary way.
+
+        Args:
+            trunk: the actor's encoder and memory.
+            head: the actor's.
+            observation: of B environments; raw ones where there is a `normalizer`.
+            tensors: the state of the memory.
+            reset: `[B]`.
+            inplace: overwrite the state.
+            normalizer: of the observations; None: they have been normalised.
+            features: whether they are asked for; None stands in their place else.
+        """
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or not tensors:
             return None
         memory = trunk.memory
@@ -66,56 +82,78 @@ class NativeStep:
             return None
         if not takes_native(memory.config.backend, tensors[0], whole_block=True):
             return None
-        rows = tensors[0].shape[0]
-        built = self._built.get(rows)
-        if built is None or not built.is_current():
-            built = self._build(trunk, head, rows)
+        key = tensors[0].shape[0], normalizer is not None
+        built = self._built.get(key)
+        if built is None or not built.is_current(normalizer):
+            built = self._build(key, trunk, head, normalizer)
         if any(_GLOBAL_HOOKS) or built.has_hooks() or built.chain is None:
             return None
-        x = observation if built.is_whole else trunk.encoder(observation)
+        if built.raw is not None:
+            x: Any = observation
+            if x.ndim != 2 or x.dtype is not built.raw.number_dtype:
+                x = built.raw.flatten(x)
+        else:
+            x = observation if normalizer is None else normalizer(observation)
+            x = x if built.is_whole else trunk.encoder(x)
         if not isinstance(x, Tensor):
             return None
-        found = built.chain.run(x, reset, tensors, inplace)
+        found = built.chain.run(x, reset, tensors, inplace, last_alone=not features)
         if found is None:
             return None
-        (features, out), after = found
-        return out, features, after
+        outputs, after = found
+        return outputs[-1], outputs[0] if features else None, after
 
-    def _build(self, trunk: Any, head: nn.Module, rows: int) -> "_Built":
+    def _build(
+        self, key: tuple[int, bool], trunk: Any, head: nn.Module, normalizer: Normalizer | None
+    ) -> "_Built":
         with self._lock:
             while len(self._built) >= _MOST_SIZES:
                 self._built.pop(next(iter(self._built)))
-            self._built[rows] = built = _Built(trunk, head, rows)
+            self._built[key] = built = _Built(key[0], trunk, head, normalizer)
         return built
 
 
 class _Built:
     """A chain for a number of rows, and the modules that it stands for."""
 
-    def __init__(self, trunk: Any, head: Any, rows: int) -> None:
+    def __init__(self, rows: int, trunk: Any, head: Any, normalizer: Normalizer | None) -> None:
         encoder = _layers(trunk.encoder)
         self.is_whole = encoder is not None
+        self._normalizer = normalizer
         modules = [*trunk.memory.modules(), *head.modules()]
         modules += list(trunk.encoder.modules()) if self.is_whole else []
-        self._modules = modules
+        # what the chain can do itself: numbers, of a class that it knows
+        self.raw: ObservationNormalizer | None = None
+        if type(normalizer) is ObservationNormalizer and normalizer.is_vector and self.is_whole:
+            self.raw = normalizer
+            modules += list(normalizer.modules())
+        self._hooks = [
+            hooks for one in modules for hooks in (one._forward_hooks, one._forward_pre_hooks)
+        ]
         self._children = [
             (one._modules, name, child)
             for one in (trunk, *modules)
             for name, child in one._modules.items()
         ]
-        self.chain = _chain(trunk, head, rows, encoder or [])
+        self.chain = _chain(rows, trunk, head, encoder or [], self.raw)
 
-    def is_current(self) -> bool:
+    def is_current(self, normalizer: Normalizer | None) -> bool:
         """Whether every module is still where it was."""
+        if normalizer is not self._normalizer:
+            return False
         return all(owner.get(name) is child for owner, name, child in self._children)
 
     def has_hooks(self) -> bool:
         """Whether somebody wants to see what goes through a module."""
-        return any(one._forward_hooks or one._forward_pre_hooks for one in self._modules)
+        return any(self._hooks)
 
 
 def _chain(
-    trunk: Any, head: Any, rows: int, encoder: list[tuple[nn.Linear, str]]
+    rows: int,
+    trunk: Any,
+    head: Any,
+    encoder: list[tuple[nn.Linear, str]],
+    raw: ObservationNormalizer | None,
 ) -> StepChain | None:
     """Return the chain; None: there is a part that C does not know."""
     hidden = _layers(head.hidden)
@@ -123,7 +161,14 @@ def _chain(
     if hidden is None or type(head.output) is not nn.Linear or "step_tensors" in vars(memory):
         return None
     inputs = encoder[0][0].in_features if encoder else memory.width
-    chain = StepChain(rows, inputs, nn.ModuleList([trunk, head]))
+    if raw is None:
+        chain = StepChain(rows, inputs, nn.ModuleList([trunk, head]))
+    else:
+        chain = StepChain(rows, inputs, nn.ModuleList([raw, trunk, head]), raw.number_dtype)
+        has_moments = raw.moments is not None
+        if has_moments or raw.is_wide:
+            center, scale = (raw.center, raw.scale) if has_moments else (None, None)
+            chain.normalise(center, scale, raw.clip)
     for layer, activation in encoder:
         chain.linear(layer.weight, layer.bias, activation)
     blocks: list[Any] = list(memory.blocks)

@@ -20,6 +20,7 @@ from xlstm_rl.policy.auxiliary.inputs import AuxiliaryInputs
 from xlstm_rl.policy.auxiliary.reader import AuxiliaryReader, AuxiliaryValues, check_mask_key
 from xlstm_rl.policy.config import PolicyConfig
 from xlstm_rl.policy.encoders.observations import ObservationReader
+from xlstm_rl.policy.native_step import Normalizer
 from xlstm_rl.policy.trained_on import TrainedOn
 
 
@@ -137,13 +138,16 @@ class PolicyModule(nn.Module):
         Returns:
             Actions `[B, *action_shape]` of the environment's action space, and the state after.
         """
-        inputs, distribution, x = self.auxiliary, self.network.distribution, self.normalizer(obs)
+        inputs, distribution = self.auxiliary, self.network.distribution
+        normalizer: Normalizer | None = self.normalizer
         own: StateTensors = ()
-        if inputs.is_active:
+        if inputs.is_active or not isinstance(obs, Tensor):
             count = len(inputs.state_shapes)
             own, tensors = tensors[:count], tensors[count:]
-            x = inputs.join(x, own, reset, *auxiliary)
-        params, tensors = self.network.action_step(x, tensors, reset, inplace)
+            obs, normalizer = self.normalizer(obs), None
+            if inputs.is_active:
+                obs = inputs.join(obs, own, reset, *auxiliary)
+        params, tensors = self.network.action_step(obs, tensors, reset, inplace, normalizer)
         if deterministic:
             action = distribution.mode(params)
         elif generator is None or isinstance(generator, torch.Generator):

@@ -1,5 +1,5 @@
-/* One step of a whole policy, part after part, in one call: linear layers with their activations,
-   blocks, norms. Each part reads what an earlier one wrote; Python lays out the buffers. */
+/* One step of a whole policy, part after part, in one call: the normaliser of observations, linear
+   layers with their activations, blocks, norms. Each part reads what an earlier one wrote; Python lays out the buffers. */
 #include "activation.h"
 #include "export.h"
 #include "layer_norm.h"
@@ -15,6 +15,13 @@ enum { AT_ONCE = 16 }; /* rows that rows_times takes */
 enum { NONE, TANH, RELU_UNIT, SILU };
 
 typedef struct {
+  int64_t rows, width, is_wide;
+  const void *x, *center, *scale; /* [rows, width], [width]: double if wide; null: a cast alone */
+  const double *clip;
+  float *y; /* [rows, width] */
+} normalise_arguments;
+
+typedef struct {
   int64_t rows, inputs, outputs, activation;
   const float *x, *weight, *bias; /* [rows, inputs], [outputs, inputs], [outputs] or null */
   float *y, *work;                /* [rows, outputs]; as rows_times needs it */
@@ -27,7 +34,7 @@ typedef struct {
 } norm_arguments;
 
 /* in the order of PARTS in policy_step.py */
-enum { LINEAR, NORM, MLSTM, SLSTM };
+enum { NORMALISE, LINEAR, NORM, MLSTM, SLSTM };
 
 typedef struct {
   int64_t kind;
@@ -38,6 +45,29 @@ typedef struct {
   int64_t count;
   const part *parts;
 } policy_step_arguments;
+
+/* What torch does, to the bit: the mean goes first, NaN passes the clip. */
+#define NORMALISE_AS(number)                                                                       \
+  do {                                                                                             \
+    const number *x = a->x, *center = a->center, *scale = a->scale;                                \
+    const number most = (number)*a->clip;                                                          \
+    for (int64_t r = 0; r < a->rows; r++)                                                          \
+      for (int64_t i = 0; i < a->width; i++) {                                                     \
+        number y = x[r * a->width + i];                                                            \
+        if (center) {                                                                              \
+          y = (y - center[i]) * scale[i];                                                          \
+          y = y < -most ? -most : y > most ? most : y;                                             \
+        }                                                                                          \
+        a->y[r * a->width + i] = (float)y;                                                         \
+      }                                                                                            \
+  } while (0)
+
+static void run_normalise(const normalise_arguments *a) {
+  if (a->is_wide)
+    NORMALISE_AS(double);
+  else
+    NORMALISE_AS(float);
+}
 
 static void activate_all(int64_t kind, int64_t n, float *y) {
   vf slope;
@@ -80,6 +110,7 @@ int xl_policy_step(const policy_step_arguments *a) {
     const void *arguments = a->parts[i].arguments;
     int status = 0;
     switch (a->parts[i].kind) {
+      case NORMALISE: run_normalise(arguments); break;
       case LINEAR: run_linear(arguments); break;
       case NORM: run_norm(arguments); break;
       case MLSTM: status = xl_mlstm_block_step(arguments); break;
