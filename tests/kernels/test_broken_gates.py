@@ -104,6 +104,7 @@ def hold_gradients(execution, given, same, forget_gate):
             a.double(), b, rtol=tol, atol=tol, msg=lambda m, name=name: f"{name}: {m}"
         )
     for touch, ours, theirs in zip(touches, grads, want_grads, strict=True):
+        ours, theirs = ([g.detach() for g in each] for each in (ours, theirs))
         size = 1 + max(float(g.norm()) for g in theirs)
         for name, a, b in zip("qkvifCnm", ours, theirs, strict=True):
             assert a.isfinite().all(), name

@@ -1,5 +1,7 @@
 """The pre-up-projection block around an mLSTM cell."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -110,14 +112,13 @@ class MLSTMBlock(nn.Module):
         own, inner = self._parameters, self._modules
         try:  # a module looks long for its attributes: 10 us of every step
             norm, up, down = (inner[n]._parameters for n in ("norm", "up", "down"))  # type: ignore[union-attr]
-            return MLSTMBlockWeights._make(
-                (
-                    *(norm["weight"], up["weight"], up["bias"]),
-                    *((own["conv_weight"], own["conv_bias"]) if conv else (None, None)),
-                    *(own["qkv_weight"], own["qkv_bias"], own["gate_weight"], own["gate_bias"]),
-                    *(own["head_norm_weight"], own["skip"], down["weight"], down["bias"]),
-                )
+            found: Any = (
+                *(norm["weight"], up["weight"], up["bias"]),
+                *((own["conv_weight"], own["conv_bias"]) if conv else (None, None)),
+                *(own["qkv_weight"], own["qkv_bias"], own["gate_weight"], own["gate_bias"]),
+                *(own["head_norm_weight"], own["skip"], down["weight"], down["bias"]),
             )
+            return MLSTMBlockWeights(*found)  # torch 2.8 does not compile `_make`
         except KeyError:  # one is made of others: parametrized, or pruned
             return MLSTMBlockWeights(
                 norm=self.norm.weight,
