@@ -1,7 +1,7 @@
 """Compile the native backend without a warning, and run its tests under gcc's sanitizers.
 
 AddressSanitizer and UBSan are compiled into a library in a folder of its own, and the tests of
-`tests/kernels/native` (or those that are named) run with it: on the narrowest target of this CPU,
+the C code (or those that are named) run with it: on the narrowest target of this CPU,
 or with --all on each. On x86-64 the tests run once more with vectors of four floats, which is what
 64-bit ARM has. Where there are clang and a compiler for 64-bit ARM, they are tried too.
 
@@ -20,13 +20,14 @@ from xlstm_rl.kernels.native.compilation import SANITIZE, BuildError, build, fin
 from xlstm_rl.kernels.native.library import cpu_targets
 
 ROOT = Path(__file__).resolve().parents[1]
+TESTS = ["tests/kernels/native", *(f"tests/policy/test_native_step{n}.py" for n in ("", "_raw"))]
 OTHER_COMPILERS = {"clang": None, "aarch64-linux-gnu-gcc": "aarch64"}
 """And the machine that they compile for, where it is another one."""
 
 
 def main() -> None:
     """Run all checks; exit with status 1 if any fails."""
-    tests = [word for word in sys.argv[1:] if word != "--all"] or ["tests/kernels/native"]
+    tests = [word for word in sys.argv[1:] if word != "--all"] or TESTS
     targets = cpu_targets() if "--all" in sys.argv else cpu_targets()[-1:]
     failed: list[str] = []
     with tempfile.TemporaryDirectory() as folder:

@@ -2,12 +2,14 @@
 
     python benchmarks/throughput.py [--rounds 5] [--threads 1] [--width 128] [--out FILE.json]
     python benchmarks/throughput.py --only "^(m|ms), " --backend torch native
+    python benchmarks/throughput.py --only "^default" --backend torch native
 
 All train on CartPole without velocities: 16 environments x 128 steps, 4 epochs x 4 minibatches, on
 the CPU. They take turns in a changing order, so that a change of the machine's speed meets all.
 Counted are environment steps per second of CPU time on one thread, of the clock on more. Ratios are
 to the first contender that runs. `equal size` has the width at which a memory has as many
-parameters as the plain LSTM, within 20 %. Peers that are not installed are named and left out.
+parameters as the plain LSTM, within 20 %. `default` is our configuration without an option but the
+rollout's length, whatever `--width` says. Peers that are not installed are named and left out.
 """
 
 import argparse
@@ -35,32 +37,35 @@ TOLERANCE = 0.2
 
 
 class Ours:
-    """Our agent."""
+    """Our agent, on rollouts of the benchmark's size."""
 
-    def __init__(
-        self, sizes: Sizes, memory: str, critic: str, threads: int, backend: str | None = None
-    ) -> None:
-        kind: dict[str, Any] = {"pattern": memory} if memory in PATTERNS else {"kind": memory}
-        if backend is not None:
-            kind["backend"] = backend
+    def __init__(self, sizes: Sizes, threads: int, **sections: dict[str, Any]) -> None:
+        agent = {"rollout_steps": sizes.steps, **sections.pop("agent", {})}
         self.agent = RecurrentPPO(
             sizes.env_id,
             threads=threads,
             env={"num_envs": sizes.num_envs},
-            memory={"width": sizes.width, **kind},
-            policy={"critic": critic},
-            agent={
-                "rollout_steps": sizes.steps,
-                "epochs": sizes.epochs,
-                "minibatches": sizes.minibatches,
-            },
+            agent=agent,
             logger={"kind": "none"},
+            **sections,
         )
         self.parameters = sum(p.numel() for p in self.agent.parameters)
 
     def __call__(self, steps: int) -> None:
         """Train."""
         self.agent.learn(steps)
+
+
+def ours(sizes: Sizes, memory: str, critic: str, threads: int, backend: dict[str, Any]) -> Ours:
+    """Return our agent with a memory, at the sizes of the others."""
+    kind: dict[str, Any] = {"pattern": memory} if memory in PATTERNS else {"kind": memory}
+    return Ours(
+        sizes,
+        threads,
+        memory={"width": sizes.width, **kind, **backend},
+        policy={"critic": critic},
+        agent={"epochs": sizes.epochs, "minibatches": sizes.minibatches},
+    )
 
 
 def equal_size(memory: str, target: int, make: Callable[[Sizes], Ours]) -> Ours | None:
@@ -78,10 +83,12 @@ def contenders(width: int, threads: int, backends: list[str | None]) -> dict[str
     }
     for backend in backends:
         mark = "" if backend is None else f", {backend}"
+        chosen = {} if backend is None else {"backend": backend}
+        found[f"default{mark}"] = functools.partial(Ours, sizes, threads, memory=chosen)
         for memory in MEMORIES:
             for critic in ("shared", "separate"):
                 made = functools.partial(
-                    Ours, memory=memory, critic=critic, threads=threads, backend=backend
+                    ours, memory=memory, critic=critic, threads=threads, backend=chosen
                 )
                 found[f"{memory}, {critic}{mark}"] = functools.partial(made, sizes)
                 if critic == "shared":
