@@ -44,6 +44,20 @@ def test_the_state_handed_in_says_which_memories_are_carried_on(make_policy: Mak
     assert policy.network.critic_trunk.memory.unpack_state(both["critic_memory"])[0].any()
 
 
+def test_a_state_with_the_names_of_version_0_1_is_carried_on(make_policy: Make) -> None:
+    policy = make_policy()
+    _, state = policy.act(OBS[0], None)
+    old = state.copy().rename_key_("memory", "actor").rename_key_("critic_memory", "critic")
+    expected, after = policy.act(OBS[1], state)
+    action, found = policy.act(OBS[1], old)
+    np.testing.assert_array_equal(action, expected)
+    assert set(found.keys()) == {"memory", "critic_memory"} and (found == after).all()
+    assert set(old.keys()) == {"actor", "critic"}
+    actor = policy.actor(num_envs=2)
+    actor.state = old
+    np.testing.assert_array_equal(actor(OBS[1]), expected)
+
+
 @pytest.mark.parametrize("kind", ["xlstm", "lstm", "gru", "mlp"])
 def test_a_state_that_was_read_stays_and_can_be_gone_on_from(make_policy: Make, kind: str) -> None:
     policy = make_policy(kind=kind)

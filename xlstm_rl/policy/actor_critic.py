@@ -19,6 +19,9 @@ from xlstm_rl.policy.native_step import NativeStep, Normalizer
 MEMORY, CRITIC_MEMORY = "memory", "critic_memory"
 """Keys of the memories in a policy's state; the second where the critic has a memory of its own."""
 
+RENAMED_MEMORIES = {"actor": MEMORY, "critic": CRITIC_MEMORY}
+"""Keys of version 0.1, and what they are called today."""
+
 
 class Trunk(nn.Module):
     """Encoder and memory: observations in, features `[..., D]` out.

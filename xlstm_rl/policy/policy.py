@@ -12,7 +12,7 @@ from xlstm_rl.policy.arrays import to_numpy
 from xlstm_rl.policy.auxiliary.reader import is_set
 from xlstm_rl.policy.encoders.observations import map_observation
 from xlstm_rl.policy.graph_actor import GraphActor
-from xlstm_rl.policy.policy_module import PolicyModule
+from xlstm_rl.policy.policy_module import PolicyModule, with_todays_names
 
 
 class Policy(PolicyModule):
@@ -73,6 +73,7 @@ class Policy(PolicyModule):
         if state is None:
             tensors = self.initial_tensors(batch_size, device)
         else:
+            state = with_todays_names(state)
             tensors = self.unpack_state(state, batch_size)
         flags = self.read_reset(reset, batch_size)
         fresh = state is None or is_set(flags)

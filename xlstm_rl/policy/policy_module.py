@@ -14,7 +14,7 @@ from xlstm_rl.memory import MemoryConfig, StateTensors
 from xlstm_rl.normalization import NormalizationConfig, Observation, make_normalizer
 from xlstm_rl.options.arguments import check_whole
 from xlstm_rl.policy.actions.mask import ActionMask
-from xlstm_rl.policy.actor_critic import CRITIC_MEMORY, ActorCritic
+from xlstm_rl.policy.actor_critic import CRITIC_MEMORY, RENAMED_MEMORIES, ActorCritic
 from xlstm_rl.policy.arrays import as_tensor
 from xlstm_rl.policy.auxiliary.inputs import AuxiliaryInputs
 from xlstm_rl.policy.auxiliary.reader import AuxiliaryReader, AuxiliaryValues, check_mask_key
@@ -192,10 +192,12 @@ class PolicyModule(nn.Module):
         """Return a state's bare tensors, checked, on the policy's device and in its dtype.
 
         The entry of a separate critic's memory may be missing; the result then lacks it too.
+        A state of version 0.1 is taken as well.
 
         Raises:
             ValueError: the state belongs to another policy or to another batch size.
         """
+        state = with_todays_names(state)
         found = sorted(map(str, state.keys()))
         memories = self.network.memories(critic=CRITIC_MEMORY in found)
         expected = sorted([*memories, *(["previous"] if self.auxiliary.state_shapes else [])])
@@ -249,3 +251,13 @@ class PolicyModule(nn.Module):
         if flags.device.type == "cpu" and not bool(flags.any()):
             return None
         return flags.expand(batch_size)
+
+
+def with_todays_names(state: TensorDict) -> TensorDict:
+    """Return a state with the memories' names of today: version 0.1 had others."""
+    old = [name for name in RENAMED_MEMORIES if name in state]
+    if old:
+        state = state.copy()  # the caller's own keeps its names
+    for name in old:
+        state.rename_key_(name, RENAMED_MEMORIES[name])
+    return state
