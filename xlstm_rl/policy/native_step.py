@@ -13,8 +13,9 @@ from xlstm_rl.memory.layers import LayerNorm
 from xlstm_rl.memory.mlstm_block import MLSTMBlock
 from xlstm_rl.memory.stack import XLSTMStack
 from xlstm_rl.normalization import NestedNormalizer, Observation, ObservationNormalizer
+from xlstm_rl.policy.activations import ACTIVATIONS
 
-_ACTIVATIONS: dict[type[nn.Module], str] = {nn.Tanh: "tanh", nn.ReLU: "relu", nn.SiLU: "silu"}
+_ACTIVATIONS = {kind: name for name, kind in ACTIVATIONS.items()} | {nn.Tanh: "tanh"}
 _GLOBAL_HOOKS = (
     nn.modules.module._global_forward_hooks,
     nn.modules.module._global_forward_pre_hooks,

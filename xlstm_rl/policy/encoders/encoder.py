@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from xlstm_rl.envs.spaces.leaves import is_nested, observation_kind, space_leaves
 from xlstm_rl.envs.spaces.support import describe_space
 from xlstm_rl.options.section import refuse_unused
+from xlstm_rl.policy.activations import ACTIVATIONS
 from xlstm_rl.policy.auxiliary.inputs import OBSERVATION
 from xlstm_rl.policy.config import PolicyConfig
 from xlstm_rl.policy.encoders.images import ImageEncoder
-
-_ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "silu": nn.SiLU}
 
 
 def make_mlp(sizes: list[int], activation: str) -> nn.Sequential:
@@ -27,7 +26,7 @@ def make_mlp(sizes: list[int], activation: str) -> nn.Sequential:
     """
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(sizes):
-        layers += [orthogonal(nn.Linear(fan_in, fan_out), 2.0**0.5), _ACTIVATIONS[activation]()]
+        layers += [orthogonal(nn.Linear(fan_in, fan_out), 2.0**0.5), ACTIVATIONS[activation]()]
     return nn.Sequential(*layers)
 
 
@@ -142,7 +141,7 @@ def make_encoder(
     if config.encoder_layers == 0:
         return first
     rest = make_mlp([width] * config.encoder_layers, config.activation)
-    return nn.Sequential(first, _ACTIVATIONS[config.activation](), *rest)
+    return nn.Sequential(first, ACTIVATIONS[config.activation](), *rest)
 
 
 def _leaf_encoder(
