@@ -47,6 +47,10 @@ def block_diagonal_linear(x: Tensor, weight: Tensor) -> Tensor:
 def _merge_blocks(weight: Tensor, merge: int) -> Tensor:
     """Lay `merge` neighbouring blocks on the diagonal of one larger block."""
     blocks, size_in, size_out = weight.shape
+    if torch.compiler.is_exporting():  # ONNX knows no scatter on a diagonal
+        own = torch.eye(merge, dtype=torch.bool, device=weight.device).view(1, merge, 1, merge, 1)
+        rows = weight.view(-1, merge, size_in, 1, size_out)
+        return torch.where(own, rows, 0.0).view(-1, merge * size_in, merge * size_out)
     zeros = weight.new_zeros(blocks // merge, merge, size_in, merge, size_out)
     on_diagonal = weight.view(-1, merge, size_in, size_out).permute(0, 2, 3, 1)
     merged = torch.diagonal_scatter(zeros, on_diagonal, dim1=1, dim2=3)

@@ -15,3 +15,7 @@ class EnvError(TrainingError):
 
 class NonFiniteLossError(TrainingError):
     """A loss or a gradient became NaN or infinite; the weights were not updated with it."""
+
+
+class ExportError(ValueError):
+    """A policy cannot be written in a format, or the file does not act as the policy does."""

@@ -9,12 +9,13 @@ from importlib import import_module
 from xlstm_rl import __version__
 from xlstm_rl.cli.pipes import PIPE_CLOSED, is_output_unread, say
 from xlstm_rl.config.errors import ConfigError, one_line
-from xlstm_rl.errors import CheckpointError
+from xlstm_rl.errors import CheckpointError, ExportError
 from xlstm_rl.options.arguments import did_you_mean
 
 COMMANDS = {
     "train": "train an agent; without options, PPO with an xLSTM on CartPole without velocities",
     "eval": "play whole episodes with the policy of a run and report its return",
+    "export": "write a policy as a file that acts without this library: onnx, pt2",
     "plot": "draw the learning curves of runs",
     "list": "what there is: configs, envs, wrappers, memories, distributions, loggers",
 }
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         command_name = f"xlstm-rl {name}" if name else "xlstm-rl"
         message = one_line(error)
-        if isinstance(error, ConfigError | CheckpointError):
+        if isinstance(error, ConfigError | CheckpointError | ExportError):
             say(f"{command_name}: {message}", sys.stderr)
             return _BAD_USAGE
         what = f"{type(error).__name__}: {message}" if message else type(error).__name__

@@ -1,0 +1,51 @@
+"""`xlstm-rl export`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from xlstm_rl.cli.options import read_options, refusing_bad_input
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Write a trained policy as a file that acts without this library.
+
+    It holds one step: observation, reset flag and state in, action and state out.
+    """
+
+    run: Annotated[Positional[str], arg(metavar="RUN")]
+    """A run folder, or one checkpoint in it."""
+
+    out: str
+    """The file."""
+
+    format: Literal["onnx", "pt2"] = "onnx"
+    """ONNX, or an exported program of PyTorch."""
+
+    check: bool = False
+    """Run the file beside the policy for 1,000 steps before it takes its place."""
+
+    overwrite: bool = False
+    """Replace an existing file."""
+
+
+def run(args: Sequence[str]) -> int:
+    """Write the file and say where it is."""
+    options = read_options(ExportOptions, args, "export")
+    from xlstm_rl import load_policy  # not needed for the help
+    from xlstm_rl.export import export_policy
+
+    with refusing_bad_input():
+        path = export_policy(
+            load_policy(options.run),
+            options.out,
+            options.format,
+            check=options.check,
+            overwrite=options.overwrite,
+        )
+    checked = "; acts as the policy does over 1,000 steps" if options.check else ""
+    print(f"wrote {path} ({path.stat().st_size / 2**10:,.0f} KiB){checked}")
+    return 0
