@@ -23,6 +23,7 @@ import torch
 from xlstm_rl.agents import TrainConfig, make_agent
 from xlstm_rl.cli import main
 from xlstm_rl.cli.eval import EvalOptions
+from xlstm_rl.cli.export import ExportOptions
 from xlstm_rl.cli.list import ListOptions
 from xlstm_rl.cli.plot import PlotOptions
 from xlstm_rl.cli.train import TrainOptions
@@ -51,6 +52,7 @@ EXTRAS = {"minigrid": "minigrid", "envpool": "envpool", "popgym": "popgym", "bsu
 NOT_OURS = {"ruff", "mypy", "lint-imports", "pytest", "venv", "tensorboard", "head"}
 """Programs whose options are not ours to check."""
 
+OTHERS = {"eval": EvalOptions, "export": ExportOptions, "list": ListOptions, "plot": PlotOptions}
 KINDS = [[], ["--agent.algo", "a2c"], ["--logger.kind", "wandb"]]
 """Options that other options need beside them: an option inside the text fits one of these."""
 
@@ -214,9 +216,7 @@ def _run_ours(args: list[str], for_real: bool) -> None:
         if not is_missing:
             make_agent(config).close()
     else:
-        parse_config(
-            {"eval": EvalOptions, "plot": PlotOptions, "list": ListOptions}[command], options
-        )
+        parse_config(OTHERS[command], options)
 
 
 def _train_config(words: list[str]) -> TrainConfig:
@@ -265,6 +265,7 @@ def test_an_option_inside_the_text_is_known(snippet: Snippet) -> None:
     flag = words[0].partition("=")[0]
     tried = [(TrainOptions, [*kind, *words]) for kind in KINDS]
     tried += [(EvalOptions, ["runs/demo", *words]), (PlotOptions, ["runs/a", *words])]
+    tried += [(ExportOptions, ["runs/demo", "--out", "x.onnx", *words])]
     refusals = []
     for options, given in tried:
         try:
