@@ -24,6 +24,7 @@ from xlstm_rl.options.arguments import user_path
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.csv"
 POLICY_FILE = "policy.safetensors"
+BEST = "best"
 _CHECKPOINTS = "checkpoints"
 _LATEST = "latest"
 _PART = ".part"  # a checkpoint that is being written, or removed
@@ -202,10 +203,32 @@ def latest_checkpoint(run: str | Path) -> Path:
     return checkpoint
 
 
+def find_checkpoint(run: str | Path, checkpoint: str | int | None = None) -> Path:
+    """The folder of a checkpoint of a run.
+
+    Args:
+        run: A run folder; or the folder of a checkpoint, which is its own.
+        checkpoint: Its step, or `best`; None or `latest`: the newest.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    if checkpoint is None or checkpoint == _LATEST:
+        return latest_checkpoint(run)
+    folder = user_path(run)
+    name = str(checkpoint)
+    found = folder / BEST if name == BEST else folder / _CHECKPOINTS / name
+    if (name == BEST or name.isdecimal()) and (found / POLICY_FILE).is_file():
+        return found
+    steps = ", ".join(map(str, checkpoint_steps(folder))) or "none"
+    has_best = f", {BEST}" if (folder / BEST / POLICY_FILE).is_file() else ""
+    raise CheckpointError(f"{folder}: no checkpoint {name!r}; there are: {steps}{has_best}")
+
+
 def run_of(checkpoint: Path) -> Path:
     """The run folder that a checkpoint lies in; the checkpoint itself, if it lies in none."""
-    run = checkpoint.parent.parent
-    return run if (run / CONFIG_FILE).is_file() else checkpoint
+    runs = (checkpoint.parent.parent, checkpoint.parent)
+    return next((run for run in runs if (run / CONFIG_FILE).is_file()), checkpoint)
 
 
 def _read_latest(folder: Path) -> int | None:
