@@ -123,13 +123,12 @@ class RecurrentAgent(AgentSetup, Closing):
                 and there is no run folder.
             TrainingError: a loss, an observation or a reward is not finite.
         """
-        steps = self._steps_to_go() if total_steps is None else total_steps
-        asked = self._budget.asked(self.steps_done, steps)
+        steps = self.steps_to_go() if total_steps is None else total_steps
         rollouts = self._budget.start(self.steps_done, steps, horizon)
         self._profile = NO_PROFILE if profile is None else profile
         with (
             torch_threads(self.config.threads),
-            self._run.training(asked, self._horizon_of(asked, horizon)),
+            self._run.training(self._budget.asked, self._horizon(horizon)),
             Interruption() as interruption,
             self._saved_on_error(),
         ):
@@ -169,16 +168,21 @@ class RecurrentAgent(AgentSetup, Closing):
             self.optimizer, self.parameters, loss, log, limit, self.steps_done, self._profile
         )
 
-    def _steps_to_go(self) -> int:
-        """Return how many steps a call of `learn` without a number trains for."""
+    def steps_to_go(self) -> int:
+        """Return how many steps a call of `learn` without a number trains for.
+
+        Raises:
+            ConfigError: the run that was loaded is finished.
+        """
         if self._origin is None:
             return self.config.total_steps
         return self._origin.steps_to_go(self.config.total_steps, self.steps_done, self._budget)
 
-    def _horizon_of(self, asked: int, horizon: int | None) -> int | None:
-        """Return what a configuration says of schedules beside `asked` steps; None: nothing."""
-        end = horizon or self.config.horizon or max(self.config.total_steps, asked)
-        return None if end == asked else end
+    def _horizon(self, horizon: int | None) -> int | None:
+        """Return what the configuration of this training says of its schedules."""
+        asked, config = self._budget.asked, self.config
+        end = horizon or config.horizon or max(config.total_steps, asked)
+        return None if end == asked else int(end)
 
     @contextmanager
     def _saved_on_error(self) -> Iterator[None]:

@@ -22,6 +22,8 @@ class StepBudget:
         self._total = self._whole(total_steps)
         self._left_over = 0
         self._end = self._last = rollout
+        self.asked = 0
+        """Steps of the whole training that the calls so far asked for."""
 
     def start(self, done: int, steps: int, horizon: int | None = None) -> int:
         """Return the rollouts of a call that trains for `steps` more after the `done` ones.
@@ -35,15 +37,12 @@ class StepBudget:
         steps = check_whole("total_steps", steps, 1, ConfigError)
         if horizon is not None:
             horizon = check_whole("horizon", horizon, 1, ConfigError)
+        self.asked = done + self._left_over + steps
         rollouts = max(1, (steps + self._left_over) // self.rollout)
         self._left_over = max(0, steps + self._left_over - rollouts * self.rollout)
         self._last = done + rollouts * self.rollout
         self._end = max(self._total, self._last) if horizon is None else self._whole(horizon)
         return rollouts
-
-    def asked(self, done: int, steps: int) -> int:
-        """Return how many steps the whole training has after a call for `steps` more."""
-        return done + self._left_over + steps
 
     def state(self) -> dict[str, int]:
         """Return what a resumed run needs to know: the end of the last call, and what is owed."""

@@ -62,7 +62,7 @@ def _description(policy: Policy) -> dict[str, Any]:
 
 def load_policy(
     path: str | Path,
-    checkpoint: str | int | None = None,
+    checkpoint: str | int = "latest",
     *,
     device: str | torch.device = "cpu",
     trust_code: bool = False,
@@ -71,7 +71,7 @@ def load_policy(
 
     Args:
         path: a run folder, or one checkpoint's folder.
-        checkpoint: which one of a run folder: its step, `best` or `latest`; None: the latest.
+        checkpoint: of the run folder: `latest`, `best`, or the steps of one.
         device: where the weights go; any device, whichever the policy was trained on.
         trust_code: import what the configuration names of other packages (`module:Name`), which
             runs it. Without it only what this process itself trained with is imported.

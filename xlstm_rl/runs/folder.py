@@ -24,9 +24,9 @@ from xlstm_rl.options.arguments import user_path
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.csv"
 POLICY_FILE = "policy.safetensors"
-BEST = "best"
 _CHECKPOINTS = "checkpoints"
 _LATEST = "latest"
+_BEST = "best"
 _PART = ".part"  # a checkpoint that is being written, or removed
 _OLD = ".old"  # a whole one, while another of the same step takes its place
 
@@ -203,32 +203,43 @@ def latest_checkpoint(run: str | Path) -> Path:
     return checkpoint
 
 
-def find_checkpoint(run: str | Path, checkpoint: str | int | None = None) -> Path:
-    """The folder of a checkpoint of a run.
+def find_checkpoint(run: str | Path, which: object = _LATEST) -> Path:
+    """The folder of a checkpoint of a run: the `latest`, the `best`, or that of a step.
 
-    Args:
-        run: A run folder; or the folder of a checkpoint, which is its own.
-        checkpoint: Its step, or `best`; None or `latest`: the newest.
+    A checkpoint folder is its own latest.
 
     Raises:
         CheckpointError: There is none.
     """
-    if checkpoint is None or checkpoint == _LATEST:
-        return latest_checkpoint(run)
-    folder = user_path(run)
-    name = str(checkpoint)
-    found = folder / BEST if name == BEST else folder / _CHECKPOINTS / name
-    if (name == BEST or name.isdecimal()) and (found / POLICY_FILE).is_file():
-        return found
-    steps = ", ".join(map(str, checkpoint_steps(folder))) or "none"
-    has_best = f", {BEST}" if (folder / BEST / POLICY_FILE).is_file() else ""
-    raise CheckpointError(f"{folder}: no checkpoint {name!r}; there are: {steps}{has_best}")
+    name, folder = str(which), user_path(run)
+    if name == _LATEST:
+        return latest_checkpoint(folder)
+    if name == _BEST:
+        for best in (folder / _BEST, folder / f".{_BEST}{_OLD}"):  # killed while it was replaced
+            if (best / POLICY_FILE).is_file():
+                return best
+        raise CheckpointError(
+            f"{folder}: has no {_BEST}/; training with evaluation.every_steps keeps one"
+        )
+    if not name.isdecimal():
+        raise CheckpointError(
+            f"checkpoint={which!r}: expected latest, best or the steps of a checkpoint; a device "
+            "is given by name, device=..."
+        )
+    if (folder / _CHECKPOINTS / name / POLICY_FILE).is_file():
+        return folder / _CHECKPOINTS / name
+    steps = ", ".join(map(str, checkpoint_steps(folder)))
+    raise CheckpointError(
+        f"{folder}: has no checkpoint of {name} steps" + (f"; it has {steps}" if steps else "")
+    )
 
 
 def run_of(checkpoint: Path) -> Path:
     """The run folder that a checkpoint lies in; the checkpoint itself, if it lies in none."""
-    runs = (checkpoint.parent.parent, checkpoint.parent)
-    return next((run for run in runs if (run / CONFIG_FILE).is_file()), checkpoint)
+    for run in (checkpoint.parent, checkpoint.parent.parent):
+        if (run / CONFIG_FILE).is_file():
+            return run
+    return checkpoint
 
 
 def _read_latest(folder: Path) -> int | None:

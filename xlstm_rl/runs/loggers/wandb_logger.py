@@ -3,6 +3,7 @@
 import netrc
 import os
 import re
+import secrets
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -116,14 +117,12 @@ class WandbSink:
 
     def _run_id(self) -> str:
         """Return W&B's id of the run, which the run folder keeps for when it goes on."""
-        import wandb
-
         path = self._folder / ID_FILE
         found = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
         if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", found):
             return found
-        made: str = os.environ.get("WANDB_RUN_ID") or wandb.util.generate_id()
-        path.parent.mkdir(exist_ok=True)
+        made = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as draft:
             draft.write_text(f"{made}\n", encoding="utf-8")
         return made
