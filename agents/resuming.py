@@ -12,9 +12,11 @@ from xlstm_rl.config import ConfigError, config_from_dict, config_to_dict
 from xlstm_rl.envs.config import is_custom
 from xlstm_rl.envs.spaces.support import same_spaces
 from xlstm_rl.errors import CheckpointError
+from xlstm_rl.options.arguments import user_path
 from xlstm_rl.options.section import accepting_unused
 from xlstm_rl.runs.checkpoint import load_weights, read_description, spaces_of
 from xlstm_rl.runs.folder import latest_checkpoint, run_of
+from xlstm_rl.runs.lock import refuse_running
 from xlstm_rl.runs.trainer_state import TRAINER_FILE, read_trainer_state
 from xlstm_rl.runs.trust import refuse_foreign_code
 
@@ -41,8 +43,12 @@ class Saved:
 
         Raises:
             CheckpointError: it is missing, damaged, of another version, or names code.
+            ConfigError: a process trains in the run folder.
         """
-        folder = latest_checkpoint(run)
+        path = user_path(run)
+        if path.is_dir():
+            refuse_running(run_of(path))
+        folder = latest_checkpoint(path)
         read_description(folder, trust_code)
         state = read_trainer_state(folder)
         config = state["config"]
@@ -147,7 +153,7 @@ def go_on(agent: "RecurrentAgent", saved: Saved, run_dir: str | None) -> None:
             f"({type(error).__name__}: {error})"
         ) from error
     if run_dir is None:
-        agent.go_on_in(_own_run(folder), saved.steps_done)
+        agent.go_on_in(_own_run(folder), saved.state)
 
 
 def _own_run(checkpoint: Path) -> Path:

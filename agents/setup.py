@@ -198,9 +198,9 @@ class AgentSetup(ABC):
                 spawn_seed(self.config.seed, "resuming", self.steps_done)
             )
 
-    def go_on_in(self, run_dir: Path, step: int) -> None:
-        """Write into the folder of a run that has come to a step."""
-        self._run.resume(run_dir, step)
+    def go_on_in(self, run_dir: Path, state: Mapping[str, Any]) -> None:
+        """Write into the folder of a run that has come to the state of a checkpoint."""
+        self._run.resume(run_dir, self.steps_done, state["config"].get("run_dir"))
 
     def trainer_state(self) -> dict[str, Any]:
         """Return what training needs beyond the policy, as plain values and tensors."""

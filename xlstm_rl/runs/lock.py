@@ -43,6 +43,17 @@ def run_locked(folder: Path) -> Iterator[None]:
         os.close(file)
 
 
+def refuse_running(folder: Path) -> None:
+    """Refuse a run folder that a process trains in at this moment.
+
+    Raises:
+        ConfigError: one does; it is named.
+    """
+    if (folder / LOCK_FILE).exists():
+        with run_locked(folder):
+            return
+
+
 def _locked(folder: Path, path: Path) -> int:
     """Open the lock file, lock it, write this process into it and return its descriptor."""
     try:

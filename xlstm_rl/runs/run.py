@@ -50,9 +50,16 @@ class Run:
         self._close_logger: weakref.finalize[[], Run] | None = None
         self._resumed_at: int | None = None
 
-    def resume(self, folder: Path, step: int) -> None:
-        """Go on in the folder of a run, whose rows after `step` are dropped when it is opened."""
+    def resume(self, folder: Path, step: int, run_dir: str | None) -> None:
+        """Go on in the folder of a run, whose rows after `step` are dropped when it is opened.
+
+        Args:
+            folder: where it is now.
+            step: what it has come to.
+            run_dir: what its configuration calls it.
+        """
         self.folder, self._resumed_at = folder, step
+        self.config["run_dir"] = run_dir
         self._made.add(folder.resolve())
         self.saved_step = step
 
