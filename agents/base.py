@@ -130,7 +130,7 @@ class RecurrentAgent(AgentSetup, Closing):
             torch_threads(self.config.threads),
             self._run.training(self._budget.asked, self._horizon(horizon)),
             Interruption() as interruption,
-            self._saved_on_error(),
+            self._saved_on_error(interruption),
         ):
             if self.run_dir is None:
                 self._refuse_checkpoints()
@@ -185,17 +185,18 @@ class RecurrentAgent(AgentSetup, Closing):
         return None if end == asked else int(end)
 
     @contextmanager
-    def _saved_on_error(self) -> Iterator[None]:
+    def _saved_on_error(self, interruption: Interruption) -> Iterator[None]:
         """Save what was trained where the block raises: by an interrupt, a callback, anything."""
         try:
             yield
         except NonFiniteLossError:
             raise  # it would come again from there: what was saved before stays the newest
         except BaseException as error:
-            is_asked = isinstance(error, KeyboardInterrupt)
+            is_asked = isinstance(error, KeyboardInterrupt) or interruption.number is not None
             is_new = self._run.saved_step != self.steps_done
             if self.run_dir is not None and is_new and (is_asked or self.steps_done):
                 self._run.save_if_possible(self.policy, self.trainer_state())
+            interruption.raise_if_asked()  # which ended processes of environments, say
             raise
 
     def _refuse_checkpoints(self) -> None:
