@@ -14,7 +14,12 @@ from xlstm_rl.envs.spaces.support import same_spaces
 from xlstm_rl.errors import CheckpointError
 from xlstm_rl.options.arguments import user_path
 from xlstm_rl.options.section import accepting_unused
-from xlstm_rl.runs.checkpoint import load_weights, read_description, spaces_of
+from xlstm_rl.runs.checkpoint import (
+    load_weights,
+    read_description,
+    refuse_absurd_sizes,
+    spaces_of,
+)
 from xlstm_rl.runs.folder import latest_checkpoint, run_of
 from xlstm_rl.runs.lock import refuse_running
 from xlstm_rl.runs.trainer_state import TRAINER_FILE, read_trainer_state
@@ -49,11 +54,18 @@ class Saved:
         if path.is_dir():
             refuse_running(run_of(path))
         folder = latest_checkpoint(path)
-        read_description(folder, trust_code)
+        description = read_description(folder, trust_code)
+        refuse_absurd_sizes(description, folder)
         state = read_trainer_state(folder)
         config = state["config"]
         if not isinstance(config, dict) or not isinstance(config.get("env"), dict):
             raise CheckpointError(f"{folder / TRAINER_FILE}: holds no configuration")
+        for section in _FIXED:
+            if config.get(section) != description[section]:
+                raise CheckpointError(
+                    f"{folder}: {TRAINER_FILE} and policy.yaml differ in `{section}`: one of the "
+                    "two was altered; load another checkpoint of the run"
+                )
         refuse_foreign_code(config, folder / TRAINER_FILE, trust_code)
         return cls(folder, state, {**config, "run_dir": None}, trust_code)
 

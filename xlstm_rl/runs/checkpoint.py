@@ -5,7 +5,7 @@ statistics as safetensors, configuration and spaces as YAML. `trainer.pt` holds 
 needs beyond them and is readable with `weights_only=True`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from xlstm_rl.config import ConfigError, config_from_dict, config_to_dict, load_yaml, save_yaml
+from xlstm_rl.config.errors import one_line
 from xlstm_rl.envs.config import EnvConfig
 from xlstm_rl.envs.spaces.serialization import space_from_dict, space_to_dict
 from xlstm_rl.errors import CheckpointError
@@ -33,6 +34,9 @@ _FORMAT = "xlstm_rl policy 1"
 _SPACES = ("observation_space", "action_space")
 _SECTIONS = ("memory", "policy", "normalization", "env")
 _KEYS = {"format", *_SPACES, *_SECTIONS}
+
+_SMALL = 4096
+"""Bytes; a file of weights may be smaller than some option of a small policy."""
 
 
 def write_checkpoint(folder: Path, policy: Policy, trainer_state: Mapping[str, Any]) -> None:
@@ -125,18 +129,67 @@ def _build(folder: Path, found: Mapping[str, Any]) -> Policy:
     """Return the policy that `policy.yaml` describes, with fresh weights."""
     path = folder / _DESCRIPTION
     try:
-        # Initial weights are drawn only to be overwritten; the user's random state is kept.
-        with torch.random.fork_rng(devices=[]), accepting_unused():
-            return Policy(
-                space_from_dict(found["observation_space"]),
-                space_from_dict(found["action_space"]),
+        spaces = [space_from_dict(found[name]) for name in _SPACES]
+        with accepting_unused():
+            sections = [
                 config_from_dict(MemoryConfig, found["memory"]),
                 config_from_dict(PolicyConfig, found["policy"]),
                 config_from_dict(NormalizationConfig, found["normalization"]),
                 None if found["env"] is None else config_from_dict(EnvConfig, found["env"]),
-            )
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{path} does not describe a policy: {error}") from error
+            ]
+            refuse_absurd_sizes(found, folder)
+            # Initial weights are drawn only to be overwritten; the user's random state is kept.
+            with torch.random.fork_rng(devices=[]):
+                with torch.device("meta"):  # no weights yet: their shapes alone
+                    _refuse_more_weights_than_saved(Policy(*spaces, *sections), folder)
+                return Policy(*spaces, *sections)
+    except CheckpointError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, MemoryError) as error:
+        raise CheckpointError(
+            f"{path} does not describe a policy: {one_line(error) or type(error).__name__}"
+        ) from error
+
+
+def refuse_absurd_sizes(found: Mapping[str, Any], folder: Path) -> None:
+    """Refuse a description of more than its file of weights can hold, before room is made for it.
+
+    Raises:
+        CheckpointError: there is no such file, or too little in it.
+    """
+    path = folder / POLICY_FILE
+    try:
+        size = max(path.stat().st_size, _SMALL)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}): it is missing") from None
+    for name in ("memory", "policy"):
+        for option, number in _integers(found[name], name):
+            if number > size:
+                raise CheckpointError(
+                    f"{folder / _DESCRIPTION}: {option}={number} is more than {POLICY_FILE} of "
+                    f"{size:,} bytes has room for: one of the two was altered"
+                )
+
+
+def _refuse_more_weights_than_saved(policy: Policy, folder: Path) -> None:
+    size = (folder / POLICY_FILE).stat().st_size
+    count = sum(one.numel() for one in policy.network.parameters())
+    if count > size:  # each has a byte at least
+        raise CheckpointError(
+            f"{folder / _DESCRIPTION}: describes {count:,} weights, and {POLICY_FILE} beside it "
+            f"has {size:,} bytes: one of the two was altered"
+        )
+
+
+def _integers(value: Any, path: str) -> Iterator[tuple[str, int]]:
+    if isinstance(value, int):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for name, one in value.items():
+            yield from _integers(one, f"{path}.{name}")
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _integers(one, path)
 
 
 def load_weights(policy: Policy, folder: Path) -> None:
