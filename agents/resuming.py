@@ -28,7 +28,11 @@ from xlstm_rl.runs.trust import refuse_foreign_code
 if TYPE_CHECKING:
     from xlstm_rl.agents.base import RecurrentAgent
 
-_FIXED = {"memory": ("backend",), "policy": (), "normalization": ("clip_observation", "clip_reward")}
+_FIXED = {
+    "memory": ("backend",),
+    "policy": (),
+    "normalization": ("clip_observation", "clip_reward"),
+}
 """Sections that a trained policy has, with the options that may change all the same."""
 
 

@@ -51,19 +51,9 @@ class RestartingEnv(gym.Env[Any, Any], HandsOverState):
         self._is_new = False
         self._last: Any = None
 
-    @property
-    def is_over(self) -> bool:
-        """Whether the episode has ended."""
-        return self._env.is_over
-
-    @property
-    def resets_first(self) -> bool:
-        """Whether the next step only resets."""
-        return self._env.resets_first
-
-    @resets_first.setter
-    def resets_first(self, value: bool) -> None:
-        self._env.resets_first = value
+    def stepped(self) -> ValidatingEnv:
+        """Return the environment that lives."""
+        return self._env
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

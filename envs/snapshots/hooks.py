@@ -10,14 +10,14 @@ from xlstm_rl.envs.snapshots.graph import SnapshotError
 
 
 class HandsOverState:
-    """Methods that another process calls; errors are answers, since a raise would end the process.
+    """Methods that another process calls; an error is an answer: raised, it would end this one."""
 
-    A class that uses it has `is_over`, whether its episode has ended, and `resets_first`, whether
-    its next step only resets.
-    """
+    def stepped(self) -> Any:
+        """Return what is stepped: it has `is_over`, whether its episode has ended.
 
-    is_over: bool
-    resets_first: bool
+        And `resets_first`, whether its next step only resets.
+        """
+        return self
 
     def hand_over(self) -> Snapshot | str:
         """Return the environment's state, or why there is none."""
@@ -38,5 +38,6 @@ class HandsOverState:
             restore_snapshot(self, snapshot, trust)
         except SnapshotError as error:
             return str(error)
-        self.resets_first = resets_first and self.is_over
+        stepped = self.stepped()
+        stepped.resets_first = resets_first and stepped.is_over
         return None

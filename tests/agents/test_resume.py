@@ -25,8 +25,8 @@ MEMORIES: dict[str, dict[str, Any]] = {
 }
 
 
-class _Interrupt(Exception):
-    pass
+class _StoppedError(Exception):
+    """What a callback raises."""
 
 
 def make(
@@ -59,9 +59,9 @@ def interrupt_at(agent: RecurrentAgent, rollout: int) -> None:
 
     def on_update(step: int, metrics: dict[str, float]) -> None:
         if step == rollout * ROLLOUT:
-            raise _Interrupt
+            raise _StoppedError
 
-    with agent, pytest.raises(_Interrupt):
+    with agent, pytest.raises(_StoppedError):
         agent.learn(agent.steps_to_go(), on_update)
 
 
@@ -181,9 +181,7 @@ def test_a_separate_critic_that_shares_nothing_and_a_shared_one_go_on(tmp_path: 
 
 
 @pytest.mark.parametrize("mask_in", ["info", "observation"])
-def test_action_masks_go_on_to_the_bit(
-    mask_in: str, any_spaces: type[Any], tmp_path: Path
-) -> None:
+def test_action_masks_go_on_to_the_bit(mask_in: str, any_spaces: type[Any], tmp_path: Path) -> None:
     spaces = gymnasium.spaces
     action = spaces.MultiDiscrete([3, 2])
     mask = spaces.Tuple([spaces.MultiBinary(3), spaces.MultiBinary(2)])
@@ -346,7 +344,9 @@ def test_the_configuration_says_what_was_trained(tmp_path: Path) -> None:
         assert recorded(tmp_path / "run") == (32, 100_000, name)
         agent.learn(3 * ROLLOUT)
         assert recorded(tmp_path / "run") == (80, 100_000, name)
-    with pytest.raises(ConfigError, match=r"trained on custom\(.*Drawing\).*load\(run, environment"):
+    with pytest.raises(
+        ConfigError, match=r"trained on custom\(.*Drawing\).*load\(run, environment"
+    ):
         RecurrentPPO.load(tmp_path / "run")
 
 

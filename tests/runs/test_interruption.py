@@ -36,7 +36,10 @@ class Acting(gymnasium.Env[Any, Any]):
 
     def __init__(self) -> None:
         self.env = gymnasium.make("CartPole-v1")
-        self.observation_space, self.action_space = self.env.observation_space, self.env.action_space
+        self.observation_space, self.action_space = (
+            self.env.observation_space,
+            self.env.action_space,
+        )
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         return self.env.reset(seed=seed)

@@ -86,9 +86,7 @@ def test_a_truncated_file_is_one_clear_line(
 
 
 @pytest.mark.parametrize("name", ["trainer.pt", "policy.safetensors", "policy.yaml"])
-def test_a_missing_file_is_named(
-    name: str, run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_file_is_named(name: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run / "checkpoints" / STEP / name).unlink()
     assert_refused(run, capsys, name)
 
@@ -172,7 +170,9 @@ def test_an_altered_state_of_the_collector_begins_new_episodes(
             shutil.rmtree(run.parent / "copy")
 
 
-@pytest.mark.parametrize("what", ["finished", "running", "no permission", "no run", "no checkpoint"])
+@pytest.mark.parametrize(
+    "what", ["finished", "running", "no permission", "no run", "no checkpoint"]
+)
 def test_a_run_that_cannot_be_resumed_is_one_clear_line(
     what: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -95,7 +95,9 @@ def assert_nothing_ran(run: Path) -> None:
 NAMED: dict[str, Callable[[dict[str, Any]], object]] = {
     "env.id": lambda c: c["env"].update(id="evil:Evil-v0"),
     "env.wrappers": lambda c: c["env"].update(wrappers={"evil:Thing": {}}),
-    "env.wrappers.Delay.steps": lambda c: c["env"].update(wrappers={"Delay": {"steps": "evil:Thing"}}),
+    "env.wrappers.Delay.steps": lambda c: c["env"].update(
+        wrappers={"Delay": {"steps": "evil:Thing"}}
+    ),
     "env.kwargs.env_id": lambda c: c["env"].update(kwargs={"env_id": "evil:Evil-v0"}),
     "memory.kind": lambda c: c["memory"].update(kind="evil:Thing"),
     "memory": lambda c: c.update(memory="evil:Thing"),
@@ -221,9 +223,9 @@ def test_an_environments_state_hides_no_method(
 HEADERS = {
     "a header longer than the file": struct.pack("<Q", 2**62),
     "a header of many gigabytes": struct.pack("<Q", 2**35) + b"{}",
-    "a shape beyond the file": (
-        lambda text: struct.pack("<Q", len(text)) + text
-    )(json.dumps({"x": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}).encode()),
+    "a shape beyond the file": (lambda text: struct.pack("<Q", len(text)) + text)(
+        json.dumps({"x": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}).encode()
+    ),
 }
 
 

@@ -54,9 +54,7 @@ def run(args: Sequence[str]) -> int:
     return train(agent, config.total_steps, options.profile, backend)
 
 
-def train(
-    agent: "RecurrentAgent", steps: int, measured: bool, headline: str | None = None
-) -> int:
+def train(agent: "RecurrentAgent", steps: int, measured: bool, headline: str | None = None) -> int:
     """Train an agent that has a run folder, show how it goes, and say where the run is.
 
     Args:

@@ -5,7 +5,9 @@ statistics as safetensors, configuration and spaces as YAML. `trainer.pt` holds 
 needs beyond them and is readable with `weights_only=True`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,10 @@ _FORMAT = "xlstm_rl policy 1"
 _SPACES = ("observation_space", "action_space")
 _SECTIONS = ("memory", "policy", "normalization", "env")
 _KEYS = {"format", *_SPACES, *_SECTIONS}
+
+_MARGIN = 100
+"""How many times the weights of its file a description may have until nothing is made of it; what
+differs by less is compared weight by weight."""
 
 _SMALL = 4096
 """Bytes; a file of weights may be smaller than some option of a small policy."""
@@ -84,8 +90,9 @@ def load_policy(
         CheckpointError: the folder is missing, damaged, not one of this library's, or names code.
     """
     folder = find_checkpoint(path, checkpoint)
-    policy = _build(folder, read_description(folder, trust_code))
-    load_weights(policy, folder)
+    description, weights = read_description(folder, trust_code), _read_weights(folder)
+    policy = _build(folder, description, weights)
+    _fill(policy, weights, folder)
     return policy.to(device).eval()
 
 
@@ -125,24 +132,25 @@ def spaces_of(description: Mapping[str, Any], folder: Path) -> dict[str, gymnasi
         raise CheckpointError(f"{path} does not describe a policy: {error}") from error
 
 
-def _build(folder: Path, found: Mapping[str, Any]) -> Policy:
+def _build(folder: Path, found: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> Policy:
     """Return the policy that `policy.yaml` describes, with fresh weights."""
     path = folder / _DESCRIPTION
     try:
-        spaces = [space_from_dict(found[name]) for name in _SPACES]
         with accepting_unused():
-            sections = [
+            make = partial(
+                Policy,
+                space_from_dict(found["observation_space"]),
+                space_from_dict(found["action_space"]),
                 config_from_dict(MemoryConfig, found["memory"]),
                 config_from_dict(PolicyConfig, found["policy"]),
                 config_from_dict(NormalizationConfig, found["normalization"]),
                 None if found["env"] is None else config_from_dict(EnvConfig, found["env"]),
-            ]
+            )
             refuse_absurd_sizes(found, folder)
             # Initial weights are drawn only to be overwritten; the user's random state is kept.
             with torch.random.fork_rng(devices=[]):
-                with torch.device("meta"):  # no weights yet: their shapes alone
-                    _refuse_more_weights_than_saved(Policy(*spaces, *sections), folder)
-                return Policy(*spaces, *sections)
+                _refuse_more_weights_than_saved(make, weights, folder)
+                return make()
     except CheckpointError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, MemoryError) as error:
@@ -171,13 +179,18 @@ def refuse_absurd_sizes(found: Mapping[str, Any], folder: Path) -> None:
                 )
 
 
-def _refuse_more_weights_than_saved(policy: Policy, folder: Path) -> None:
-    size = (folder / POLICY_FILE).stat().st_size
-    count = sum(one.numel() for one in policy.network.parameters())
-    if count > size:  # each has a byte at least
+def _refuse_more_weights_than_saved(
+    make: Callable[[], Policy], weights: Mapping[str, torch.Tensor], folder: Path
+) -> None:
+    saved = sum(one.numel() for one in weights.values())
+    count = 0
+    # There are shapes alone on this device. What it cannot make is judged where it is made.
+    with suppress(Exception), torch.device("meta"):
+        count = sum(one.numel() for one in make().network.parameters())
+    if count > _MARGIN * saved:
         raise CheckpointError(
             f"{folder / _DESCRIPTION}: describes {count:,} weights, and {POLICY_FILE} beside it "
-            f"has {size:,} bytes: one of the two was altered"
+            f"has {saved:,}: one of the two was altered"
         )
 
 
@@ -198,13 +211,20 @@ def load_weights(policy: Policy, folder: Path) -> None:
     Raises:
         CheckpointError: the file is missing or damaged, or does not fit the policy.
     """
+    _fill(policy, _read_weights(folder), folder)
+
+
+def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
     try:
-        weights = load_file(folder / POLICY_FILE)
+        return load_file(folder / POLICY_FILE)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{folder / POLICY_FILE} cannot be read ({error}): the file is missing or "
             "damaged; load another checkpoint of the run"
         ) from error
+
+
+def _fill(policy: Policy, weights: dict[str, torch.Tensor], folder: Path) -> None:
     expected = policy.state_dict()
     weights = todays_weights(weights, expected)
     missing, unknown = sorted(expected.keys() - weights), sorted(weights.keys() - expected)

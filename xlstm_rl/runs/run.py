@@ -100,9 +100,7 @@ class Run:
 
     def _open_logger(self, folder: Path) -> None:
         if self._logger is None:
-            self._logger = make_logger(
-                self._logger_config, folder, self.config, self._resumed_at
-            )
+            self._logger = make_logger(self._logger_config, folder, self.config, self._resumed_at)
             self._close_logger = weakref.finalize(self, self._logger.close)
             # At exit every row is on disk, and W&B ends its runs itself, with the exit status.
             self._close_logger.atexit = False

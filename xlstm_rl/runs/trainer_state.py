@@ -76,7 +76,9 @@ def _check_files(checkpoint: Path, hashes: Any) -> None:
         try:
             found = _hash(checkpoint / name)
         except OSError as error:
-            raise CheckpointError(f"{checkpoint / name}: cannot be read: {error.strerror}") from None
+            raise CheckpointError(
+                f"{checkpoint / name}: cannot be read: {error.strerror}"
+            ) from None
         if found != expected:
             raise CheckpointError(
                 f"{checkpoint / name}: is not the file that {TRAINER_FILE} beside it was saved "

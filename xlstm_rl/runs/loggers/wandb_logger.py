@@ -114,7 +114,6 @@ class WandbSink:
             print(f"wandb: {one_line(error)}, {sync}", file=sys.stderr)
             return start("offline")
 
-
     def _run_id(self) -> str:
         """Return W&B's id of the run, which the run folder keeps for when it goes on."""
         path = self._folder / ID_FILE
