@@ -143,7 +143,7 @@ def place(tmp_path: Path, made_run: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 def _clear(text: str, place: Path) -> None:
     """Leave out the runs that a snippet itself makes."""
     for run in RUNS:
-        if f"--run-dir {run}" in text or f'save("{run}")' in text:
+        if f"--run-dir {run}" in text or f'save("{run}"' in text:
             shutil.rmtree(place / run)
 
 
@@ -154,6 +154,15 @@ def test_a_block_of_python_runs(snippet: Snippet, place: Path) -> None:
         text = re.sub(pattern, short, text)
     _clear(text, place)
     exec(compile(text, str(snippet), "exec"), {"__name__": "__main__"})
+
+
+def test_the_first_block_of_python_runs_twice_in_one_folder(place: Path) -> None:
+    text = next(one.text for one in BLOCKS if (one.page, one.language) == ("README.md", "python"))
+    for pattern, short in SHORTER.items():
+        text = re.sub(pattern, short, text)
+    _clear(text, place)
+    for _ in range(2):
+        exec(compile(text, "README.md", "exec"), {"__name__": "__main__"})
 
 
 @_cases([one for one in BLOCKS if one.language in ("sh", "bash")])

@@ -16,7 +16,7 @@ from xlstm_rl.agents.base import RecurrentAgent
 from xlstm_rl.config import ConfigError, load_yaml
 from xlstm_rl.runs.folder import checkpoint_steps
 
-ROLLOUTS = 10
+ROLLOUTS = 8
 ROLLOUT = 16  # steps: 2 environments, 8 steps each
 MEMORIES: dict[str, dict[str, Any]] = {
     "m": {"pattern": "m", "width": 8, "num_heads": 2},
@@ -148,31 +148,31 @@ def test_a_run_interrupted_at_any_points_goes_on_to_the_bit(
     assert_goes_on_to_the_bit(tmp_path, points(1 + point % 3, (what, point)), **what)
 
 
-@pytest.mark.parametrize("mode", ["same_step", "next_step", "disabled"])
-@pytest.mark.parametrize(
-    "what",
-    [
-        {"env": "xlstm_rl/TMaze-v0", "kwargs": {"length": 3, "tensors": True}},
-        {"wrappers": {"Delay": {"steps": 2}, "Flicker": {"probability": 0.3}}},
-        {"vectorization": "sync", "on_error": "restart"},
-    ],
-    ids=["tensors", "wrappers", "restart"],
-)
-def test_every_autoreset_mode_goes_on_to_the_bit(
-    what: dict[str, Any], mode: str, tmp_path: Path
-) -> None:
-    assert_goes_on_to_the_bit(tmp_path, points(2, mode), autoreset=mode, **what)
+MODES = ["same_step", "next_step", "disabled"]
+FORMS: dict[str, dict[str, Any]] = {
+    "tensors": {"env": "xlstm_rl/TMaze-v0", "kwargs": {"length": 3, "tensors": True}},
+    "wrappers": {"wrappers": {"Delay": {"steps": 2}, "Flicker": {"probability": 0.3}}},
+    "restart": {"vectorization": "sync", "on_error": "restart"},
+    "processes": {"vectorization": "async"},
+    "processes that restart": {"vectorization": "async", "on_error": "restart"},
+}
+SOME = [("tensors", 2), ("wrappers", 1), ("restart", 0), ("processes", 1)]
+SOME += [("processes that restart", 1)]
 
 
 @pytest.mark.usefixtures("forked")
-@pytest.mark.parametrize("mode", ["same_step", "next_step", "disabled"])
-@pytest.mark.parametrize("on_error", ["stop", "restart"])
-def test_environments_in_processes_go_on_to_the_bit(
-    on_error: str, mode: str, tmp_path: Path
+@pytest.mark.parametrize(
+    ("form", "mode"),
+    [
+        pytest.param(form, mode, marks=() if (form, i) in SOME else pytest.mark.slow)
+        for form in FORMS
+        for i, mode in enumerate(MODES)
+    ],
+)
+def test_every_form_and_autoreset_mode_goes_on_to_the_bit(
+    form: str, mode: str, tmp_path: Path
 ) -> None:
-    assert_goes_on_to_the_bit(
-        tmp_path, points(2, mode), vectorization="async", autoreset=mode, on_error=on_error
-    )
+    assert_goes_on_to_the_bit(tmp_path, points(2, mode), autoreset=mode, **FORMS[form])
 
 
 def test_a_separate_critic_that_shares_nothing_and_a_shared_one_go_on(tmp_path: Path) -> None:
@@ -410,10 +410,10 @@ def test_a_finished_run_says_so_and_trains_on_when_asked(tmp_path: Path) -> None
     with make(tmp_path / "run") as agent:
         agent.learn()
     with RecurrentPPO.load(tmp_path / "run") as loaded:
-        with pytest.raises(ConfigError, match=r"finished: 160 steps of 160 are done"):
+        with pytest.raises(ConfigError, match=r"finished: 128 steps of 128 are done"):
             loaded.learn()
-        assert loaded.learn(ROLLOUT).steps_done == 176
-    assert load_yaml(tmp_path / "run" / "config.yaml")["total_steps"] == 176
+        assert loaded.learn(ROLLOUT).steps_done == 144
+    assert load_yaml(tmp_path / "run" / "config.yaml")["total_steps"] == 144
 
 
 def test_a_copy_goes_on_in_a_folder_of_its_own(tmp_path: Path) -> None:
