@@ -51,6 +51,9 @@ class EvalOptions:
     json: bool = False
     """Print one JSON object and nothing else."""
 
+    trust_code: bool = False
+    """Import what the run names of other packages (module:Name), which may run any code."""
+
     env: EvalEnvironment = field(default_factory=EvalEnvironment)
 
 
@@ -72,7 +75,7 @@ def _evaluate(options: EvalOptions) -> dict[str, Any]:
     from xlstm_rl import evaluate, load_policy  # not needed for the help
 
     checkpoint = latest_checkpoint(options.run)
-    policy = load_policy(checkpoint)
+    policy = load_policy(checkpoint, trust_code=options.trust_code)
     result = evaluate(
         policy,
         options.env.id,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from xlstm_rl.agents import TrainConfig, make_agent
 from xlstm_rl.cli.options import read_options, refusing_bad_input
@@ -14,6 +15,9 @@ from xlstm_rl.cli.pipes import PIPE_CLOSED, say
 from xlstm_rl.closing import closed_on_error
 from xlstm_rl.config import FLAG_ONLY, ConfigError, find_config
 from xlstm_rl.runs.signals import Stopped, stopped_once
+
+if TYPE_CHECKING:
+    from xlstm_rl.agents import RecurrentAgent
 
 _STOPPED = {128 + signal.SIGINT: "interrupted; ", 128 + signal.SIGTERM: "terminated; "}
 
@@ -46,22 +50,37 @@ def run(args: Sequence[str]) -> int:
         agent = make_agent(config)
         # Whoever trains from the command line wants the policy afterwards, logger or not.
         with closed_on_error(agent.close):
-            folder = agent.open_run()
+            agent.open_run()
+    return train(agent, config.total_steps, options.profile, backend)
+
+
+def train(agent: "RecurrentAgent", steps: int, measured: bool, headline: str | None = None) -> int:
+    """Train an agent that has a run folder, show how it goes, and say where the run is.
+
+    Args:
+        agent: it is closed at the end.
+        steps: how many to train for.
+        measured: print where the time went.
+        headline: a line to show first.
+
+    Returns:
+        The exit status.
+    """
     from xlstm_rl.profiling import Profile
     from xlstm_rl.runs.progress import TrainingProgress
 
-    status = 0
-    profile = Profile(agent.device) if options.profile else None
+    status, folder = 0, agent.open_run()
+    profile = Profile(agent.device) if measured else None
     try:
         with stopped_once():
             try:
-                with TrainingProgress(config.total_steps, headline=backend) as progress:
-                    agent.learn(on_update=progress.update, profile=profile)
+                total = agent.steps_done + steps
+                with TrainingProgress(total, headline=headline) as progress:
+                    agent.learn(steps, on_update=progress.update, profile=profile)
                 if progress.is_unread:
                     status = PIPE_CLOSED
             except KeyboardInterrupt as stop:
                 status = 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
-                agent.save(folder)
     finally:
         # The signal may have reached the environments' processes too.
         with suppress(Exception) if status else nullcontext():
@@ -72,7 +91,7 @@ def run(args: Sequence[str]) -> int:
         profile.set_floors(product_floors(agent))
         say(profile.table())
     if status:
-        say(f"{_STOPPED.get(status, '')}{_where(folder)}")
+        say(f"{_STOPPED.get(status, '')}{_where(folder, 'resume')}")
     else:
         print(_where(folder))
     return status
@@ -110,5 +129,5 @@ def _memory_backend(config: TrainConfig) -> str:
     return f"{line}; not native: {reason}"
 
 
-def _where(folder: Path) -> str:
-    return f"saved in {folder}; next: xlstm-rl eval {shlex.quote(str(folder))}"
+def _where(folder: Path, command: str = "eval") -> str:
+    return f"saved in {folder}; next: xlstm-rl {command} {shlex.quote(str(folder))}"

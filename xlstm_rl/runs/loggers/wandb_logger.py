@@ -2,6 +2,8 @@
 
 import netrc
 import os
+import re
+import secrets
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +12,10 @@ from urllib.parse import urlparse
 from weakref import WeakSet
 
 from xlstm_rl.config.errors import one_line
+from xlstm_rl.files import replacing
 from xlstm_rl.runs.loggers.config import WandbConfig
+
+ID_FILE = Path("wandb") / "xlstm_rl-run-id.txt"
 
 _our_wandb_runs: "WeakSet[Any]" = WeakSet()
 """The W&B runs that were started here, and so are closed here."""
@@ -28,10 +33,21 @@ class WandbSink:
 
     def __init__(self, config: WandbConfig, folder: Path, run_config: Mapping[str, Any]) -> None:
         self._config, self._folder, self._run_config = config, folder, run_config
+        self._logged = -1
         self._choose_run()
+
+    def resume(self, step: int, logged: int) -> None:
+        """Leave out the steps that W&B has already: nothing can be taken back there.
+
+        A run that goes on exactly would log the same numbers again.
+        """
+        if self._is_ours:
+            self._logged = logged
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Log one point of every metric."""
+        if step <= self._logged:
+            return
         if self._is_current and wandb_run() is not self._run:  # somebody has closed it
             self._choose_run()
         if not self._is_ours:
@@ -69,10 +85,13 @@ class WandbSink:
         import wandb
 
         config, folder = self._config, self._folder
+        run_id = self._run_id()
 
         def start(mode: Literal["offline"] | None) -> Any:
             return wandb.init(
                 project=config.project,
+                id=run_id,
+                resume="allow",
                 name=config.name or folder.name,
                 group=config.group,
                 tags=config.tags or None,
@@ -94,6 +113,18 @@ class WandbSink:
         except Exception as error:  # a broken network or server must not cost the run
             print(f"wandb: {one_line(error)}, {sync}", file=sys.stderr)
             return start("offline")
+
+    def _run_id(self) -> str:
+        """Return W&B's id of the run, which the run folder keeps for when it goes on."""
+        path = self._folder / ID_FILE
+        found = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+        if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", found):
+            return found
+        made = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as draft:
+            draft.write_text(f"{made}\n", encoding="utf-8")
+        return made
 
 
 def wandb_run() -> Any:
