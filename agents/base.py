@@ -2,10 +2,10 @@
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from torch import Tensor
 from typing_extensions import Self
 
@@ -13,6 +13,9 @@ from xlstm_rl.agents.config import CheckpointConfig
 from xlstm_rl.agents.device import torch_threads
 from xlstm_rl.agents.optimization import gradient_step
 from xlstm_rl.agents.setup import AgentSetup
+from xlstm_rl.callbacks.base import Callback
+from xlstm_rl.callbacks.calls import CallbackCalls, Callbacks, OnUpdate, read_metrics
+from xlstm_rl.callbacks.evaluation import PeriodicEvaluation
 from xlstm_rl.closing import Closing
 from xlstm_rl.collection.collector import Rollout
 from xlstm_rl.config import ConfigError
@@ -21,8 +24,6 @@ from xlstm_rl.profiling import NO_PROFILE, Profile
 
 _CLOCK_TICK = 1e-9
 """Seconds; on a coarse clock a rollout and its update may seem to take no time."""
-
-OnUpdate = Callable[[int, dict[str, float]], bool | None]
 
 
 class RecurrentAgent(AgentSetup, Closing):
@@ -42,6 +43,7 @@ class RecurrentAgent(AgentSetup, Closing):
         total_steps: int | None = None,
         on_update: OnUpdate | None = None,
         *,
+        callbacks: Callbacks = None,
         horizon: int | None = None,
         profile: Profile | None = None,
     ) -> Self:
@@ -57,12 +59,15 @@ class RecurrentAgent(AgentSetup, Closing):
         Args:
             total_steps: environment steps, summed over the environments; None: the
                 configuration's.
-            on_update: called after each update with the steps done and the metrics; if it returns
-                False, training is saved and stops.
+            on_update: called after each update with the steps done and the metrics, before they are
+                logged; if it returns False, training is saved and stops.
+            callbacks: one or several `xlstm_rl.callbacks.Callback`, or functions such as
+                `on_update`, which is called behind them.
             horizon: the number of steps done at which schedules reach their end, for this call.
             profile: measures where the time goes; None: nothing is measured.
 
         Raises:
+            CallbackError: a callback raised.
             ConfigError: a number of steps is not an integer >= 1, or checkpoints are asked for
                 and there is no run folder.
             TrainingError: a loss, an observation or a reward is not finite.
@@ -70,15 +75,18 @@ class RecurrentAgent(AgentSetup, Closing):
         steps = self.config.total_steps if total_steps is None else total_steps
         rollouts = self._budget.start(self.steps_done, steps, horizon)
         self._profile = NO_PROFILE if profile is None else profile
-        with torch_threads(self.config.threads):
+        calls = CallbackCalls(self, self._configured_callbacks(), callbacks, on_update)
+        with torch_threads(self.config.threads), calls:
             self._run.open_logger()
             if self.run_dir is None:
                 self._refuse_checkpoints()
             if self._collector is None:
                 self._collector = self._make_collector()
-            for _ in range(rollouts):
+            go_on = calls.training_start()
+            for _ in range(rollouts if go_on else 0):
                 began = time.perf_counter()
                 rollout = self._collector.collect(self._profile)
+                go_on = calls.rollout_end(rollout)
                 self._prepare(rollout)
                 metrics = self.update(rollout, self._budget.progress(self.steps_done))
                 self.steps_done += self._budget.rollout
@@ -87,14 +95,38 @@ class RecurrentAgent(AgentSetup, Closing):
                 elapsed = max(time.perf_counter() - began, _CLOCK_TICK)
                 metrics["time/sps"] = self._budget.rollout / elapsed
                 metrics |= self._profile.rollout(self._budget.rollout, elapsed)
+                go_on = calls.update(self.steps_done, metrics) and go_on
                 with self._profile.part("logging"):
-                    self._run.log(self.steps_done, metrics)
+                    self._run.log(self.steps_done, metrics | self._own_values)
+                    self._own_values = {}
                     if self._checkpoint_is_due():
-                        self._checkpoint()
-                if on_update is not None and _is_false(on_update(self.steps_done, metrics)):
+                        self.checkpoint()
+                if not go_on:
                     break
-            self._checkpoint()
+            calls.training_end()
+            self.checkpoint()
         return self
+
+    def log(self, values: Mapping[str, Any]) -> None:
+        """Add values of your own to the next row of the metrics: of this update, in a callback.
+
+        Args:
+            values: numbers, or tensors and arrays of one element, by name, such as `my/score`.
+
+        Raises:
+            ValueError: a name is no string or is `step`, or a value is not one number.
+        """
+        self._own_values |= read_metrics(values)
+
+    def _configured_callbacks(self) -> list[Callback]:
+        """Return the callbacks that the configuration asks for."""
+        config = self.config.evaluation
+        if config.every_steps == 0:
+            return []
+        deterministic = config.deterministic
+        return [
+            PeriodicEvaluation(config.every_steps, config.episodes, deterministic=deterministic)
+        ]
 
     def _descend(self, loss: Tensor, log: dict[str, Tensor]) -> None:
         """Take one gradient step; `log` holds the loss's parts and gets the gradient's norm."""
@@ -118,9 +150,18 @@ class RecurrentAgent(AgentSetup, Closing):
         before = self.steps_done - self._budget.rollout
         return bool(every) and self.steps_done // every > before // every
 
-    def _checkpoint(self) -> None:
+    def checkpoint(self) -> None:
+        """Write a checkpoint into the run folder, if there is one."""
         if self.run_dir is not None:
             self._run.save(self.run_dir, self.policy, self.trainer_state())
+
+    def save_best(self, evaluation: Mapping[str, Any]) -> None:
+        """Write the policy and the trainer's state into `best/` of the run folder, if there is one.
+
+        Args:
+            evaluation: what `best/evaluation.json` says of it.
+        """
+        self._run.save_best(self.policy, self.trainer_state(), evaluation)
 
     def _prepare(self, rollout: Rollout) -> None:
         """Scale the rewards and bring the running statistics up to date, after collecting."""
@@ -165,8 +206,3 @@ class RecurrentAgent(AgentSetup, Closing):
             self._run.close()
         finally:
             close(self.env)
-
-
-def _is_false(answer: object) -> bool:
-    """Return whether a callback answered False: NumPy's too, but no other empty value."""
-    return isinstance(answer, bool | np.bool_) and not answer

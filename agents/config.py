@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from xlstm_rl.callbacks.config import EvaluationConfig
 from xlstm_rl.envs.config import EnvConfig
 from xlstm_rl.memory.config import MemoryConfig
 from xlstm_rl.normalization_config import NormalizationConfig
@@ -246,6 +247,9 @@ class TrainConfig(Section):
 
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     """When the run is saved."""
+
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """Evaluation while training."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -39,7 +39,7 @@ class AgentSetup(ABC):
         threads: CPU threads torch may use for the initial weights and while learning; 0: torch's
             own choice.
         run_dir: folder of the run, which must be new or empty; None: a new one under `runs/`.
-        env, normalization, memory, policy, agent, logger, checkpoint: the sections of
+        env, normalization, memory, policy, agent, logger, checkpoint, evaluation: the sections of
             `TrainConfig`, each a mapping or its config object.
 
     Raises:
@@ -69,6 +69,7 @@ class AgentSetup(ABC):
         agent: Section = None,
         logger: Section = None,
         checkpoint: Section = None,
+        evaluation: Section = None,
     ) -> None:
         top: dict[str, Any] = {
             "seed": seed,
@@ -86,6 +87,7 @@ class AgentSetup(ABC):
             "agent": agent,
             "logger": logger,
             "checkpoint": checkpoint,
+            "evaluation": evaluation,
         }
         config = read_config(self.algo, environment, top, sections)
         self._setup(config, environment)
@@ -141,6 +143,7 @@ class AgentSetup(ABC):
         )
         self._collector: Collector | None = None
         self._episodes = RecentEpisodes()
+        self._own_values: dict[str, float] = {}
         self._run = Run(
             config_to_dict(config), config.logger, config.run_dir, config.checkpoint.keep
         )

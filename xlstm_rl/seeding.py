@@ -24,6 +24,7 @@ Purpose = Literal[
     "evaluation",
     "evaluation_actions",
     "evaluation_global",
+    "periodic_evaluation",
 ]
 """What a stream is for. The order is part of every result: new purposes go to the end."""
 

@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import gymnasium
 from gymnasium.vector import VectorEnv
@@ -24,6 +24,16 @@ AnyEnv = gymnasium.Env[Any, Any]
 Environment = str | Callable[..., AnyEnv] | AnyEnv | EnvConfig | None
 """An id, a callable that makes one environment, one that is ready, or a configuration; None: the
 one that the policy was trained on."""
+
+
+class HasPolicy(Protocol):
+    """What has a policy: an agent, or an actor."""
+
+    @property
+    def policy(self) -> Any:
+        """The policy."""
+        ...
+
 
 _PASS_ONE = (
     "pass `env`: a callable that makes one environment, a ready one, or an id (on the command "
@@ -46,12 +56,32 @@ class EnvSource:
         return isinstance(self.env, gymnasium.Env)
 
 
-def find_source(policy: Policy, env: Environment, max_episode_steps: int | None) -> EnvSource:
+def find_policy(evaluated: Policy | HasPolicy) -> Policy:
+    """Return the policy that is evaluated.
+
+    Raises:
+        ConfigError: it is none, and has none.
+    """
+    policy = evaluated if isinstance(evaluated, Policy) else getattr(evaluated, "policy", None)
+    if not isinstance(policy, Policy):
+        raise ConfigError(
+            f"evaluate got a {type(evaluated).__name__}: expected a policy, as load_policy(run) "
+            "returns it, or an agent"
+        )
+    return policy
+
+
+def find_source(
+    evaluated: Policy | HasPolicy, env: Environment, max_episode_steps: int | None
+) -> EnvSource:
     """Return what is meant by the arguments of `evaluate`.
 
     Raises:
         ConfigError: nothing can be made of them.
     """
+    policy = find_policy(evaluated)
+    if env is None and evaluated is not policy:  # an agent, which knows what it is trained on
+        env = policy.trained_on.callable
     source = _source(policy, env)
     if max_episode_steps is None:
         return source

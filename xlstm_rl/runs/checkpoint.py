@@ -21,7 +21,7 @@ from xlstm_rl.normalization import NormalizationConfig
 from xlstm_rl.options.section import accepting_unused
 from xlstm_rl.policy.config import PolicyConfig
 from xlstm_rl.policy.policy import Policy
-from xlstm_rl.runs.folder import latest_checkpoint
+from xlstm_rl.runs.folder import find_checkpoint
 from xlstm_rl.runs.weights import network_dtype, plain_weights, todays_weights
 
 _FORMAT = "xlstm_rl policy 1"
@@ -61,17 +61,21 @@ def _description(policy: Policy) -> dict[str, Any]:
     }
 
 
-def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
+def load_policy(
+    path: str | Path, checkpoint: str | int = "latest", *, device: str | torch.device = "cpu"
+) -> Policy:
     """Load a policy for acting: weights and configuration alone, in the dtype they were saved in.
 
     Args:
-        path: a run folder, whose latest checkpoint is taken, or one checkpoint's folder.
+        path: a run folder, or one checkpoint's folder.
+        checkpoint: of the run folder: `latest`, `best` (where training evaluated), or the steps of
+            one.
         device: where the weights go; any device, whichever the policy was trained on.
 
     Raises:
         CheckpointError: the folder is missing, damaged, or not one of this library's.
     """
-    folder = latest_checkpoint(Path(path))
+    folder = find_checkpoint(path, checkpoint)
     policy = _build(folder)
     try:
         weights = load_file(folder / "policy.safetensors")

@@ -1,12 +1,13 @@
 """The folder of a run: who makes it, where its checkpoints lie, which is the latest.
 
-    config.yaml    metrics.csv    checkpoints/<step>/    latest    eval.json    videos/    plots/
+    config.yaml  metrics.csv  checkpoints/<step>/  latest  best/  eval.json  videos/  plots/
 
 A checkpoint appears under its name only when it is complete, and `latest` names it only then,
 so that a run killed at any moment leaves a folder that loads.
 """
 
 import filecmp
+import json
 import os
 import re
 import shutil
@@ -24,8 +25,10 @@ from xlstm_rl.options.arguments import user_path
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.csv"
 POLICY_FILE = "policy.safetensors"
+EVALUATION_FILE = "evaluation.json"
 _CHECKPOINTS = "checkpoints"
 _LATEST = "latest"
+_BEST = "best"
 _PART = ".part"  # a checkpoint that is being written, or removed
 _OLD = ".old"  # a whole one, while another of the same step takes its place
 
@@ -103,23 +106,41 @@ def new_checkpoint(run: str | Path, step: int, keep: int | None = None) -> Itera
     neither does a checkpoint of this step with the very same files.
     """
     parent = user_path(run) / _CHECKPOINTS
-    final, draft = parent / str(step), parent / f".{step}{_PART}"
     parent.mkdir(parents=True, exist_ok=True)
+    for pointer in user_path(run).glob(f".{_LATEST}.*"):
+        pointer.unlink()
     _tidy(parent)
+    with _becoming(parent / str(step)) as draft:
+        yield draft
+    with replacing(user_path(run) / _LATEST) as pointer:
+        pointer.write_text(f"{step}\n", encoding="utf-8")
+    if keep is not None:
+        prune_checkpoints(run, keep)
+
+
+@contextmanager
+def new_best(run: str | Path) -> Iterator[Path]:
+    """A folder to write a checkpoint into, which becomes `best`; on an error nothing changes."""
+    with _becoming(user_path(run) / _BEST) as draft:
+        yield draft
+
+
+@contextmanager
+def _becoming(final: Path) -> Iterator[Path]:
+    """A new folder that gets the name `final`, in place of what has it, once it is complete."""
+    name, parent = final.name, final.parent
+    draft = parent / f".{name}{_PART}"
+    _tidy(parent, name)
     draft.mkdir()
     try:
         yield draft
         if not _holds_the_same(draft, final):
             if final.exists():
                 # A folder cannot be replaced at once: until the next line readers take this one.
-                final.rename(parent / f".{step}{_OLD}")
+                final.rename(parent / f".{name}{_OLD}")
             draft.rename(final)
     finally:
-        _tidy(parent)
-    with replacing(user_path(run) / _LATEST) as pointer:
-        pointer.write_text(f"{step}\n", encoding="utf-8")
-    if keep is not None:
-        prune_checkpoints(run, keep)
+        _tidy(parent, name)
 
 
 def _holds_the_same(draft: Path, final: Path) -> bool:
@@ -128,18 +149,16 @@ def _holds_the_same(draft: Path, final: Path) -> bool:
     return final.is_dir() and filecmp.cmpfiles(draft, final, names, shallow=False)[0] == names
 
 
-def _tidy(parent: Path) -> None:
+def _tidy(parent: Path, names: str = "*") -> None:
     """Finish what an interrupted save left: give back a whole checkpoint its name, drop parts."""
-    for old in parent.glob(f".*{_OLD}"):
+    for old in parent.glob(f".{names}{_OLD}"):
         final = parent / old.name[1 : -len(_OLD)]
         if final.exists():
             _remove(old)
         else:
             old.rename(final)
-    for draft in parent.glob(f".*{_PART}"):
+    for draft in parent.glob(f".{names}{_PART}"):
         shutil.rmtree(draft, ignore_errors=True)
-    for pointer in parent.parent.glob(f".{_LATEST}.*"):
-        pointer.unlink()
 
 
 def _remove(checkpoint: Path) -> None:
@@ -202,10 +221,53 @@ def latest_checkpoint(run: str | Path) -> Path:
     return checkpoint
 
 
+def find_checkpoint(run: str | Path, which: object = _LATEST) -> Path:
+    """The folder of a checkpoint of a run: the `latest`, the `best`, or that of a step.
+
+    A checkpoint folder is its own latest.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    name, folder = str(which), user_path(run)
+    if name == _LATEST:
+        return latest_checkpoint(folder)
+    if name == _BEST:
+        for best in (folder / _BEST, folder / f".{_BEST}{_OLD}"):  # killed while it was replaced
+            if (best / POLICY_FILE).is_file():
+                return best
+        raise CheckpointError(
+            f"{folder}: has no {_BEST}/; training with evaluation.every_steps keeps one"
+        )
+    if not name.isdecimal():
+        raise CheckpointError(
+            f"checkpoint={which!r}: expected latest, best or the steps of a checkpoint; a device "
+            "is given by name, device=..."
+        )
+    if (folder / _CHECKPOINTS / name / POLICY_FILE).is_file():
+        return folder / _CHECKPOINTS / name
+    steps = ", ".join(map(str, checkpoint_steps(folder)))
+    raise CheckpointError(
+        f"{folder}: has no checkpoint of {name} steps" + (f"; it has {steps}" if steps else "")
+    )
+
+
+def best_evaluation(run: str | Path) -> dict[str, Any]:
+    """What was written about the evaluation of the best policy so far; empty: there is none."""
+    try:
+        folder = find_checkpoint(run, _BEST)
+        found = json.loads((folder / EVALUATION_FILE).read_text(encoding="utf-8"))
+    except (CheckpointError, OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def run_of(checkpoint: Path) -> Path:
     """The run folder that a checkpoint lies in; the checkpoint itself, if it lies in none."""
-    run = checkpoint.parent.parent
-    return run if (run / CONFIG_FILE).is_file() else checkpoint
+    for run in (checkpoint.parent, checkpoint.parent.parent):
+        if (run / CONFIG_FILE).is_file():
+            return run
+    return checkpoint
 
 
 def _read_latest(folder: Path) -> int | None:

@@ -1,5 +1,6 @@
 """What an agent writes while it trains: run folders, checkpoints, metrics."""
 
+import json
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from xlstm_rl.options.arguments import user_path
 from xlstm_rl.policy.policy import Policy
 from xlstm_rl.runs.checkpoint import write_checkpoint
-from xlstm_rl.runs.folder import create_run_folder, new_checkpoint
+from xlstm_rl.runs.folder import EVALUATION_FILE, create_run_folder, new_best, new_checkpoint
 from xlstm_rl.runs.loggers import Logger, LoggerConfig, make_logger
 from xlstm_rl.runs.signals import signals_held
 
@@ -79,6 +80,17 @@ class Run:
         with signals_held(), new_checkpoint(path, trainer_state["steps_done"], self._keep) as draft:
             write_checkpoint(draft, policy, dict(trainer_state))
         return path
+
+    def save_best(
+        self, policy: Policy, trainer_state: Mapping[str, Any], evaluation: Mapping[str, Any]
+    ) -> None:
+        """Write `best/` into the run folder, if there is one, with what its evaluation found."""
+        if self.folder is None:
+            return
+        with signals_held(), new_best(self.folder) as draft:
+            write_checkpoint(draft, policy, dict(trainer_state))
+            text = json.dumps(dict(evaluation))
+            (draft / EVALUATION_FILE).write_text(f"{text}\n", encoding="utf-8")
 
     def close(self) -> None:
         """Close the logger."""
