@@ -142,11 +142,8 @@ class PolicyModule(nn.Module):
         normalizer: Normalizer | None = self.normalizer
         own: StateTensors = ()
         if inputs.is_active or not isinstance(obs, Tensor):
-            count = len(inputs.state_shapes)
-            own, tensors = tensors[:count], tensors[count:]
-            obs, normalizer = self.normalizer(obs), None
-            if inputs.is_active:
-                obs = inputs.join(obs, own, reset, *auxiliary)
+            obs, own, tensors = self.network_input(obs, tensors, reset, auxiliary)
+            normalizer = None
         params, tensors = self.network.action_step(obs, tensors, reset, inplace, normalizer)
         if deterministic:
             action = distribution.mode(params)
@@ -157,6 +154,24 @@ class PolicyModule(nn.Module):
         if own:
             tensors = inputs.after(own, action, inplace) + tensors
         return distribution.to_env(action), tensors
+
+    def network_input(
+        self,
+        obs: Observation,
+        tensors: StateTensors,
+        reset: Tensor | None,
+        auxiliary: AuxiliaryValues,
+    ) -> tuple[Observation, StateTensors, StateTensors]:
+        """Return what the network reads, and the state of the auxiliary inputs and of the memories.
+
+        Arguments are those of `step`.
+        """
+        inputs, x = self.auxiliary, self.normalizer(obs)
+        if not inputs.is_active:
+            return x, (), tensors
+        count = len(inputs.state_shapes)
+        own, tensors = tensors[:count], tensors[count:]
+        return inputs.join(x, own, reset, *auxiliary), own, tensors
 
     def update_statistics(self, raw: Any, reward: Tensor, valid: Tensor | None) -> None:
         """Merge a rollout into the running statistics.
