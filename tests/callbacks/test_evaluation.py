@@ -10,7 +10,7 @@ import pytest
 import torch
 from gymnasium.vector import SyncVectorEnv
 
-from xlstm_rl import RecurrentA2C, RecurrentPPO, evaluate, load_policy
+from xlstm_rl import RecurrentA2C, RecurrentPPO, load_policy
 from xlstm_rl.callbacks import PeriodicEvaluation
 from xlstm_rl.cli import main
 from xlstm_rl.config import ConfigError
@@ -209,12 +209,3 @@ def test_an_environment_that_breaks_in_an_evaluation_is_told_with_the_callback()
     line = r"^callback PeriodicEvaluation\.on_update at step 16: EnvError: .*out of order"
     with pytest.raises(CallbackError, match=line):
         agent.learn(ROLLOUT, callbacks=PeriodicEvaluation(ROLLOUT, 1, env=Breaks))
-
-
-def test_an_agent_is_evaluated_where_it_trains() -> None:
-    agent = RecurrentA2C("CartPole-v1", **SMALL, logger={"kind": "none"})
-    assert evaluate(agent, episodes=2) == evaluate(agent.policy, episodes=2)
-    custom = RecurrentA2C(Draws, **SMALL, logger={"kind": "none"})
-    assert evaluate(custom, episodes=3) == evaluate(custom.policy, Draws, episodes=3)
-    with pytest.raises(ConfigError, match="evaluate got a str: expected a policy"):
-        evaluate("runs/demo")  # type: ignore[arg-type]

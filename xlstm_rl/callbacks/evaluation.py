@@ -61,7 +61,7 @@ class PeriodicEvaluation(Callback):
         Raises:
             ConfigError: the environment of the training cannot be made again.
         """
-        find_source(self.agent, self.env, None)
+        find_source(self.agent.policy, self.env, None)
         self._rhythm.start(self.agent.steps_done)
         if self.agent.run_dir is not None:
             known = best_evaluation(self.agent.run_dir)
@@ -74,9 +74,8 @@ class PeriodicEvaluation(Callback):
         seed = self.seed
         if seed is None:
             seed = spawn_seed(self.agent.config.seed, "periodic_evaluation")
-        result = evaluate(
-            self.agent, self.env, self.episodes, seed=seed, deterministic=self.deterministic
-        )
+        policy, deterministic = self.agent.policy, self.deterministic
+        result = evaluate(policy, self.env, self.episodes, seed, deterministic)
         self.result = result
         metrics["evaluation/return"] = result.mean
         metrics["evaluation/std"] = result.std

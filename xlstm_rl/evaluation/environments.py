@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium
 from gymnasium.vector import VectorEnv
@@ -24,16 +24,6 @@ AnyEnv = gymnasium.Env[Any, Any]
 Environment = str | Callable[..., AnyEnv] | AnyEnv | EnvConfig | None
 """An id, a callable that makes one environment, one that is ready, or a configuration; None: the
 one that the policy was trained on."""
-
-
-class HasPolicy(Protocol):
-    """What has a policy: an agent, or an actor."""
-
-    @property
-    def policy(self) -> Any:
-        """The policy."""
-        ...
-
 
 _PASS_ONE = (
     "pass `env`: a callable that makes one environment, a ready one, or an id (on the command "
@@ -56,32 +46,12 @@ class EnvSource:
         return isinstance(self.env, gymnasium.Env)
 
 
-def find_policy(evaluated: Policy | HasPolicy) -> Policy:
-    """Return the policy that is evaluated.
-
-    Raises:
-        ConfigError: it is none, and has none.
-    """
-    policy = evaluated if isinstance(evaluated, Policy) else getattr(evaluated, "policy", None)
-    if not isinstance(policy, Policy):
-        raise ConfigError(
-            f"evaluate got a {type(evaluated).__name__}: expected a policy, as load_policy(run) "
-            "returns it, or an agent"
-        )
-    return policy
-
-
-def find_source(
-    evaluated: Policy | HasPolicy, env: Environment, max_episode_steps: int | None
-) -> EnvSource:
+def find_source(policy: Policy, env: Environment, max_episode_steps: int | None) -> EnvSource:
     """Return what is meant by the arguments of `evaluate`.
 
     Raises:
         ConfigError: nothing can be made of them.
     """
-    policy = find_policy(evaluated)
-    if env is None and evaluated is not policy:  # an agent, which knows what it is trained on
-        env = policy.trained_on.callable
     source = _source(policy, env)
     if max_episode_steps is None:
         return source
@@ -92,6 +62,8 @@ def _source(policy: Policy, env: Environment) -> EnvSource:
     trained = policy.env_config
     if env is None:
         env = trained or EnvConfig(id=CUSTOM_ENV)
+        if env.id == CUSTOM_ENV:  # in the process of the training its callable is known
+            env = policy.trained_on.callable or env
     if isinstance(env, str):
         # The arguments of the training environment mean nothing to another id.
         known = trained is not None and _same_id(trained.id, env)

@@ -14,14 +14,7 @@ from xlstm_rl.config import ConfigError
 from xlstm_rl.envs.faults.error_context import EnvStepError, ErrorContextEnv, wrong_observation
 from xlstm_rl.envs.spaces.leaves import row_of, stack_values, take
 from xlstm_rl.errors import EnvError
-from xlstm_rl.evaluation.environments import (
-    AnyEnv,
-    Environment,
-    HasPolicy,
-    find_policy,
-    find_source,
-    opened,
-)
+from xlstm_rl.evaluation.environments import AnyEnv, Environment, find_source, opened
 from xlstm_rl.evaluation.result import EvaluationResult
 from xlstm_rl.evaluation.success import read_success
 from xlstm_rl.options.arguments import check_whole
@@ -32,7 +25,7 @@ _MAX_PARALLEL = 20
 
 
 def evaluate(
-    policy: Policy | HasPolicy,
+    policy: Policy,
     env: Environment = None,
     episodes: int = 20,
     seed: int = 0,
@@ -59,9 +52,9 @@ def evaluate(
     the other, and it stays open.
 
     Args:
-        policy: the policy, or an agent, whose policy is taken.
+        policy: the policy.
         env: an id, a callable that makes one environment, one that is ready, a configuration, or
-            None for the one that the policy was trained on; an agent knows its callable too.
+            None for the one that the policy was trained on.
         episodes: how many.
         seed: of the episodes; with `deterministic=False` also of the samples.
         deterministic: take the most probable action instead of a sample.
@@ -80,7 +73,6 @@ def evaluate(
     if max_episode_steps is not None:
         max_episode_steps = check_whole("max_episode_steps", max_episode_steps, 1, ConfigError)
     source = find_source(policy, env, max_episode_steps)
-    policy = find_policy(policy)
     alone = source.is_ready or video_dir is not None
     count = 1 if alone else min(episodes, _MAX_PARALLEL)
     with (
