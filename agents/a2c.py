@@ -16,6 +16,18 @@ from xlstm_rl.returns import generalized_advantage, vtrace
 class RecurrentA2C(RecurrentAgent):
     """Advantage actor-critic on whole rollout sequences.
 
+    For example::
+
+        from xlstm_rl import RecurrentA2C, evaluate, load_policy
+
+        agent = RecurrentA2C("CartPole-v1", memory={"pattern": "ms"}, agent={"advantages": "gae"})
+        agent.learn(total_steps=100_000, progress=True)
+        agent.save("runs/demo")
+        print(evaluate(load_policy("runs/demo"), episodes=20))
+
+    The arguments are those of `RecurrentPPO`; the section `agent` has A2C's options, which
+    `xlstm-rl train --agent.algo a2c --help` lists.
+
     Mnih et al. 2016 (arXiv:1602.01783), with all environments in step instead of asynchronous
     workers. Each rollout gives one gradient step on all its sequences, which start from the
     memory state stored while acting; with V-trace (Espeholt et al. 2018, arXiv:1802.01561) it may

@@ -12,10 +12,9 @@ from typing_extensions import Self
 from xlstm_rl.agents.config import CheckpointConfig
 from xlstm_rl.agents.device import torch_threads
 from xlstm_rl.agents.optimization import gradient_step
+from xlstm_rl.agents.own_callbacks import own_callbacks
 from xlstm_rl.agents.setup import AgentSetup
-from xlstm_rl.callbacks.base import Callback
 from xlstm_rl.callbacks.calls import CallbackCalls, Callbacks, OnUpdate, read_metrics
-from xlstm_rl.callbacks.evaluation import PeriodicEvaluation
 from xlstm_rl.closing import Closing
 from xlstm_rl.collection.collector import Rollout
 from xlstm_rl.config import ConfigError
@@ -34,6 +33,16 @@ class RecurrentAgent(AgentSetup, Closing):
 
     _profile: Profile = NO_PROFILE
 
+    def __repr__(self) -> str:
+        """Say in a few lines what trains, how far it is and where it writes."""
+        config, where = self.config, f", run_dir={str(self.run_dir)!r}" if self.run_dir else ""
+        return (
+            f"{type(self).__name__}({config.env.id!r}, {self.steps_done:,} steps done{where},\n"
+            f"    {config.memory}, {config.agent},\n"
+            f"    {self.env.num_envs} environments, "
+            f"{sum(one.numel() for one in self.parameters):,} weights on {self.device})"
+        )
+
     @abstractmethod
     def update(self, rollout: Rollout, progress: float) -> dict[str, float]:
         """Improve the policy on a rollout and return what to log."""
@@ -44,6 +53,7 @@ class RecurrentAgent(AgentSetup, Closing):
         on_update: OnUpdate | None = None,
         *,
         callbacks: Callbacks = None,
+        progress: bool = False,
         horizon: int | None = None,
         profile: Profile | None = None,
     ) -> Self:
@@ -63,6 +73,7 @@ class RecurrentAgent(AgentSetup, Closing):
                 logged; if it returns False, training is saved and stops.
             callbacks: one or several `xlstm_rl.callbacks.Callback`, or functions such as
                 `on_update`, which is called behind them.
+            progress: show a bar, in a terminal or a notebook.
             horizon: the number of steps done at which schedules reach their end, for this call.
             profile: measures where the time goes; None: nothing is measured.
 
@@ -75,7 +86,9 @@ class RecurrentAgent(AgentSetup, Closing):
         steps = self.config.total_steps if total_steps is None else total_steps
         rollouts = self._budget.start(self.steps_done, steps, horizon)
         self._profile = NO_PROFILE if profile is None else profile
-        calls = CallbackCalls(self, self._configured_callbacks(), callbacks, on_update)
+        last = self.steps_done + rollouts * self._budget.rollout
+        own = own_callbacks(self.config, last if progress else None)
+        calls = CallbackCalls(self, own, callbacks, on_update)
         with torch_threads(self.config.threads), calls:
             self._run.open_logger()
             if self.run_dir is None:
@@ -117,16 +130,6 @@ class RecurrentAgent(AgentSetup, Closing):
             ValueError: a name is no string or is `step`, or a value is not one number.
         """
         self._own_values |= read_metrics(values)
-
-    def _configured_callbacks(self) -> list[Callback]:
-        """Return the callbacks that the configuration asks for."""
-        config = self.config.evaluation
-        if config.every_steps == 0:
-            return []
-        deterministic = config.deterministic
-        return [
-            PeriodicEvaluation(config.every_steps, config.episodes, deterministic=deterministic)
-        ]
 
     def _descend(self, loss: Tensor, log: dict[str, Tensor]) -> None:
         """Take one gradient step; `log` holds the loss's parts and gets the gradient's norm."""

@@ -47,6 +47,20 @@ class Sequences:
 class RecurrentPPO(RecurrentAgent):
     """Proximal policy optimisation on whole rollout sequences.
 
+    For example::
+
+        from xlstm_rl import RecurrentPPO, evaluate, load_policy
+
+        agent = RecurrentPPO("CartPole-v1", memory={"pattern": "ms"}, agent={"epochs": 4})
+        agent.learn(total_steps=100_000, progress=True)
+        agent.save("runs/demo")
+        print(evaluate(load_policy("runs/demo"), episodes=20))
+
+    The arguments are those of `AgentSetup`: an environment, `seed`, `total_steps`, `device`,
+    `threads`, `run_dir`, and the sections `env`, `normalization`, `memory`, `policy`, `agent`,
+    `logger`, `checkpoint` and `evaluation`, each a dict of options or their config object.
+    `xlstm-rl train --help` says what each option means.
+
     Schulman et al. 2017 (arXiv:1707.06347). Each minibatch is a set of sequences that start from
     the memory state stored while acting and run through every episode border inside them;
     autoreset steps carry no loss.

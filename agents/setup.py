@@ -1,29 +1,40 @@
 """What an agent is made of: configuration, environments, policy, optimiser, random streams."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch.optim import Optimizer
 from typing_extensions import Self
 
-from xlstm_rl.agents.arguments import Environment, Section, read_config
-from xlstm_rl.agents.config import AlgorithmConfig, TrainConfig
+from xlstm_rl.agents import option_types as options
+from xlstm_rl.agents.arguments import Environment, read_config
+from xlstm_rl.agents.config import AlgorithmConfig, CheckpointConfig, TrainConfig
 from xlstm_rl.agents.device import resolve_device, torch_threads
 from xlstm_rl.agents.episode_metrics import RecentEpisodes
 from xlstm_rl.agents.step_budget import StepBudget
+from xlstm_rl.callbacks.config import EvaluationConfig
 from xlstm_rl.closing import closed_on_error
 from xlstm_rl.collection.collector import Collector
 from xlstm_rl.collection.masks import mask_check
 from xlstm_rl.config import ConfigError, config_to_dict
 from xlstm_rl.envs import make_vector_env
+from xlstm_rl.envs.config import EnvConfig
 from xlstm_rl.envs.faults.processes import close
+from xlstm_rl.memory import MemoryConfig
 from xlstm_rl.normalization import RewardNormalizer
+from xlstm_rl.normalization_config import NormalizationConfig
+from xlstm_rl.policy.config import PolicyConfig
 from xlstm_rl.policy.policy import Policy
 from xlstm_rl.policy.trained_on import TrainedOn
+from xlstm_rl.runs.loggers import LoggerConfig
 from xlstm_rl.runs.run import Run
 from xlstm_rl.seeding import reset_seed, spawn_seed
+
+Given: TypeAlias = Mapping[str, Any] | None
+"""A section whose keys nobody has looked at, or none."""
 
 
 class AgentSetup(ABC):
@@ -62,15 +73,16 @@ class AgentSetup(ABC):
         device: str = "auto",
         threads: int = 1,
         run_dir: str | None = None,
-        env: Section = None,
-        normalization: Section = None,
-        memory: Section = None,
-        policy: Section = None,
-        agent: Section = None,
-        logger: Section = None,
-        checkpoint: Section = None,
-        evaluation: Section = None,
+        env: options.EnvOptions | Given | EnvConfig = None,
+        normalization: options.NormalizationOptions | Given | NormalizationConfig = None,
+        memory: options.MemoryOptions | Given | MemoryConfig | str = None,
+        policy: options.PolicyOptions | Given | PolicyConfig = None,
+        agent: options.PPOOptions | options.A2COptions | Given | AlgorithmConfig = None,
+        logger: options.LoggerOptions | Given | LoggerConfig | str = None,
+        checkpoint: options.CheckpointOptions | Given | CheckpointConfig = None,
+        evaluation: options.EvaluationOptions | Given | EvaluationConfig = None,
     ) -> None:
+        """Make an agent; its class says what the arguments are."""
         top: dict[str, Any] = {
             "seed": seed,
             "device": device,

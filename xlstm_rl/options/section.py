@@ -63,6 +63,11 @@ class Section(metaclass=_SectionType):
     """New names by the old ones that are taken too, dotted where an option moved into a section
     inside."""
 
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        if "__repr__" not in vars(cls):  # or dataclass writes a long one
+            cls.__repr__ = _short_repr  # type: ignore[method-assign, assignment]
+
     def __post_init__(self) -> None:
         for name, (_, kind) in own_fields(type(self)).items():
             path, value = type(self).path(name), getattr(self, name)
@@ -91,6 +96,17 @@ class Section(metaclass=_SectionType):
             for part in type(self).renamed[name].split("."):
                 value = getattr(value, part)
             return value
+
+
+def _short_repr(self: Section) -> str:
+    """Return the call that makes this section: what is at its default is left out."""
+    parts = []
+    for name, (field, _) in own_fields(type(self)).items():
+        factory, value = field.default_factory, getattr(self, name)
+        default = field.default if factory is dataclasses.MISSING else factory()
+        if value != default or type(value) is not type(default):
+            parts.append(f"{name}={value!r}")
+    return f"{type(self).__name__}({', '.join(parts)})"
 
 
 def refuse_unused(section: Section, names: Iterable[str], owner: str) -> None:

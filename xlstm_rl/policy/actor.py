@@ -51,6 +51,13 @@ class Actor:
         self.state = policy.initial_state(self._batch_size, critic=False)
         self._fresh = True
 
+    def __repr__(self) -> str:
+        """One line: for how many environments, how it chooses, and with which memory."""
+        count = "one environment" if self.num_envs is None else f"num_envs={self.num_envs}"
+        choice = "most probable actions" if self.deterministic else "sampled actions"
+        memory, device = self.policy.memory_config, self.policy.device
+        return f"{type(self).__name__}({count}, {choice}, {memory} on {device})"
+
     @property
     def state(self) -> TensorDict:
         """A copy of the memory state, batch size `[num_envs]`; assign one to go on from there.

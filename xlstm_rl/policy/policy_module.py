@@ -9,7 +9,7 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from xlstm_rl.envs.config import EnvConfig
-from xlstm_rl.envs.spaces.support import check_supported_spaces
+from xlstm_rl.envs.spaces.support import check_supported_spaces, describe_space
 from xlstm_rl.memory import MemoryConfig, StateTensors
 from xlstm_rl.normalization import NormalizationConfig, Observation, make_normalizer
 from xlstm_rl.options.arguments import check_whole
@@ -68,6 +68,18 @@ class PolicyModule(nn.Module):
         self.auxiliary = AuxiliaryInputs(distribution, policy, normalization)
         self.auxiliary_reader = AuxiliaryReader(
             observation_space, ActionMask(action_space, distribution), self.auxiliary, policy
+        )
+
+    def __repr__(self) -> str:
+        """Say in a few lines what it is; `policy.network` shows its modules."""
+        weights = sum(one.numel() for one in self.parameters())
+        spaces = f"{describe_space(self.observation_space)} -> {describe_space(self.action_space)}"
+        return (
+            f"{type(self).__name__}({spaces},\n"
+            f"    {self.memory_config},\n"
+            f"    {self.policy_config},\n"
+            f"    {self.normalization_config},\n"
+            f"    {weights:,} weights on {self.device})"
         )
 
     @property
