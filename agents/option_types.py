@@ -65,9 +65,12 @@ class ActionDistributionOptions(TypedDict, total=False):
 class PolicyOptions(TypedDict, total=False):
     """Options of `policy`."""
 
+    encoder: str
+    encoder_kwargs: Mapping[str, Any]
     encoder_layers: int
     head_layers: int
     head_width: int
+    head_widths: Sequence[int] | None
     activation: Literal["tanh", "relu", "silu"]
     critic: Literal["shared", "separate"]
     share_encoder: bool

@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from xlstm_rl.options.arguments import did_you_mean
-from xlstm_rl.options.fields import check_range, convert, own_fields
+from xlstm_rl.options.fields import check_range, convert, default_of, own_fields
 from xlstm_rl.options.kinds import Kinds
 
 _unused_is_refused: ContextVar[bool] = ContextVar("unused_is_refused", default=True)
@@ -102,8 +102,7 @@ def _short_repr(self: Section) -> str:
     """Return the call that makes this section: what is at its default is left out."""
     parts = []
     for name, (field, _) in own_fields(type(self)).items():
-        factory, value = field.default_factory, getattr(self, name)
-        default = field.default if factory is dataclasses.MISSING else factory()
+        value, default = getattr(self, name), default_of(field)
         if value != default or type(value) is not type(default):
             parts.append(f"{name}={value!r}")
     return f"{type(self).__name__}({', '.join(parts)})"
@@ -124,7 +123,7 @@ def refuse_unused(section: Section, names: Iterable[str], owner: str) -> None:
         return
     for name in names:
         value = getattr(section, name)
-        if value != own_fields(type(section))[name][0].default:
+        if value != default_of(own_fields(type(section))[name][0]):
             raise ValueError(f"{type(section).path(name)}={value!r}: an option of {owner}")
 
 

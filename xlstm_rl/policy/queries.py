@@ -13,7 +13,7 @@ from xlstm_rl.policy.actor_critic import CRITIC_MEMORY
 from xlstm_rl.policy.arrays import as_tensor
 from xlstm_rl.policy.auxiliary.reader import AuxiliaryValues, is_set
 from xlstm_rl.policy.encoders.observations import ObservationReader, map_observation
-from xlstm_rl.policy.policy_module import PolicyModule
+from xlstm_rl.policy.policy_module import PolicyModule, with_todays_names
 
 
 class ActionEvaluation(NamedTuple):
@@ -125,6 +125,7 @@ class PolicyQueries(PolicyModule):
         """Return the tensors of a state that has the critic's memory, where there is one."""
         if state is None:
             return self.initial_tensors(batch_size, self.device)
+        state = with_todays_names(state)
         if CRITIC_MEMORY in self.network.memories() and CRITIC_MEMORY not in state:
             raise ValueError(
                 "the state lacks the critic's memory, on which values depend: begin with "
