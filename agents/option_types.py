@@ -92,10 +92,16 @@ class PPOOptions(TypedDict, total=False):
     epochs: int
     learning_rate: float
     learning_rate_end: float
+    learning_rate_schedule: str
+    learning_rate_warmup: float
+    optimizer: str
+    optimizer_kwargs: Mapping[str, Any]
     gamma: float
     gae_lambda: float
     value_coef: float
     entropy_coef: float
+    entropy_coef_end: float
+    entropy_coef_schedule: str
     max_grad_norm: float
     normalize_advantage: bool
     minibatches: int
@@ -103,6 +109,7 @@ class PPOOptions(TypedDict, total=False):
     adam_eps: float
     clip: float
     clip_end: float
+    clip_schedule: str
     value_clip: float | None
     target_kl: float | None
 
@@ -115,16 +122,21 @@ class A2COptions(TypedDict, total=False):
     epochs: int
     learning_rate: float
     learning_rate_end: float
+    learning_rate_schedule: str
+    learning_rate_warmup: float
+    optimizer: str
+    optimizer_kwargs: Mapping[str, Any]
     gamma: float
     gae_lambda: float
     value_coef: float
     entropy_coef: float
+    entropy_coef_end: float
+    entropy_coef_schedule: str
     max_grad_norm: float
     normalize_advantage: bool
     advantages: Literal["gae", "n_step", "vtrace"]
     rho_bar: float
     c_bar: float
-    optimizer: Literal["adam", "rmsprop"]
     optimizer_eps: float
     rmsprop_alpha: float
 

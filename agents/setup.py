@@ -14,6 +14,7 @@ from xlstm_rl.agents.arguments import Environment, read_config
 from xlstm_rl.agents.config import AlgorithmConfig, CheckpointConfig, TrainConfig
 from xlstm_rl.agents.device import resolve_device, torch_threads
 from xlstm_rl.agents.episode_metrics import RecentEpisodes
+from xlstm_rl.agents.schedules import Schedules
 from xlstm_rl.agents.step_budget import StepBudget
 from xlstm_rl.callbacks.config import EvaluationConfig
 from xlstm_rl.closing import closed_on_error
@@ -141,6 +142,7 @@ class AgentSetup(ABC):
         self.policy.trained_on = trained_on
         self.parameters = list(self.policy.network.parameters())
         self.optimizer = self.make_optimizer()
+        self.schedules = Schedules(self.algorithm)
         self.sample_generator = torch.Generator(self.device)
         self.sample_generator.manual_seed(spawn_seed(config.seed, "actions"))
         self.shuffle_generator = torch.Generator().manual_seed(spawn_seed(config.seed, "shuffling"))
