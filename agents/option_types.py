@@ -18,6 +18,7 @@ class EnvOptions(TypedDict, total=False):
     max_episode_steps: int | None
     wrappers: Mapping[str, Any]
     on_error: Literal["stop", "restart"]
+    info_keywords: Sequence[str]
 
 
 class NormalizationOptions(TypedDict, total=False):

@@ -12,6 +12,10 @@ def own_callbacks(config: TrainConfig, last_step: int | None) -> list[Callback]:
         last_step: where the bar ends; None: no bar.
     """
     own: list[Callback] = []
+    if config.logger.kind != "none":
+        from xlstm_rl.callbacks.episodes import EpisodeLog
+
+        own.append(EpisodeLog(config.env.info_keywords))
     asked = config.evaluation
     if asked.every_steps:
         from xlstm_rl.callbacks.evaluation import PeriodicEvaluation

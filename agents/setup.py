@@ -174,6 +174,7 @@ class AgentSetup(ABC):
             self.algorithm.sequence_steps(),
             reset_seed(self.env, self.config.seed),
             self.sample_generator,
+            self.config.env.info_keywords,
         )
 
     def trainer_state(self) -> dict[str, Any]:
