@@ -87,7 +87,7 @@ class RecurrentAgent(AgentSetup, Closing):
         rollouts = self._budget.start(self.steps_done, steps, horizon)
         self._profile = NO_PROFILE if profile is None else profile
         last = self.steps_done + rollouts * self._budget.rollout
-        own = own_callbacks(self.config, last if progress else None)
+        own = own_callbacks(self.config, self._memory_watch, last if progress else None)
         calls = CallbackCalls(self, own, callbacks, on_update)
         with torch_threads(self.config.threads), calls:
             self._run.open_logger()

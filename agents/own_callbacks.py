@@ -2,16 +2,18 @@
 
 from xlstm_rl.agents.config import TrainConfig
 from xlstm_rl.callbacks.base import Callback
+from xlstm_rl.callbacks.memory_watch import MemoryWatch
 
 
-def own_callbacks(config: TrainConfig, last_step: int | None) -> list[Callback]:
+def own_callbacks(config: TrainConfig, watch: MemoryWatch, last_step: int | None) -> list[Callback]:
     """Return what a configuration asks for, and a bar.
 
     Args:
         config: of the run.
+        watch: of the agent's memories, over all calls of `learn`.
         last_step: where the bar ends; None: no bar.
     """
-    own: list[Callback] = []
+    own: list[Callback] = [watch]
     if config.logger.kind != "none":
         from xlstm_rl.callbacks.episodes import EpisodeLog
 

@@ -17,6 +17,7 @@ from xlstm_rl.agents.episode_metrics import RecentEpisodes
 from xlstm_rl.agents.schedules import Schedules
 from xlstm_rl.agents.step_budget import StepBudget
 from xlstm_rl.callbacks.config import EvaluationConfig
+from xlstm_rl.callbacks.memory_watch import MemoryWatch
 from xlstm_rl.closing import closed_on_error
 from xlstm_rl.collection.collector import Collector
 from xlstm_rl.collection.masks import mask_check
@@ -158,6 +159,7 @@ class AgentSetup(ABC):
         self._collector: Collector | None = None
         self._episodes = RecentEpisodes()
         self._own_values: dict[str, float] = {}
+        self._memory_watch = MemoryWatch()
         self._run = Run(
             config_to_dict(config), config.logger, config.run_dir, config.checkpoint.keep
         )
