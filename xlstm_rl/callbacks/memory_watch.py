@@ -16,7 +16,7 @@ from xlstm_rl.memory import StateTensors
 from xlstm_rl.policy.actor_critic import CRITIC_MEMORY
 
 _ROWS, _STEPS = 8, 33  # sequences and steps that a measurement looks at
-_FIRST, _EVERY = (1, 2, 4, 8, 16), 20  # updates at which it is taken
+_FIRST, _EVERY = (1, 2, 4, 8, 16), 50  # updates at which it is taken
 _DEAD = 1e-4  # a healthy memory has .01 and more, one that forgets at once 1e-6
 _FROZEN = 1e-6
 _IN_A_ROW = 2  # measurements that must agree
@@ -32,7 +32,7 @@ class MemoryWarning(UserWarning):
 class MemoryWatch(Callback):
     """Logs the reach of the gradients and, now and then, how each memory does.
 
-    `memory/gradient_reach` is the length of a training sequence. Every 20th update, and a few times
+    `memory/gradient_reach` is the length of a training sequence. Every 50th update, and a few times
     at the start, the names of `MemoryHealth` follow for each memory. A warning says, once a
     training,
 
