@@ -53,9 +53,10 @@ def torch_optimizer(
             raise ConfigError(f"{path}: no argument of torch.optim.{name}{hint}")
     fused = {"fused": True} if "fused" in takes and not _WAYS & arguments.keys() else {}
     try:
-        return make(parameters, lr=lr, **arguments, **fused)
+        optimizer: Optimizer = make(parameters, lr=lr, **arguments, **fused)
     except (ValueError, TypeError, RuntimeError) as error:
         raise ConfigError(f"agent.optimizer={name}: {one_line(error)}") from error
+    return optimizer
 
 
 def _known() -> dict[str, Any]:

@@ -74,8 +74,9 @@ class OwnEncoder(nn.Module):
         if len(lead) == 1:
             out: Tensor = self.own(observation)
             return out
-        out = self.own(map_observation(lambda one: one.flatten(0, len(lead) - 1), observation))
-        return out.unflatten(0, lead)
+        rows = map_observation(lambda one: one.flatten(0, len(lead) - 1), observation)
+        features: Tensor = self.own(rows)
+        return features.unflatten(0, lead)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class WithAuxiliary(nn.Module):
