@@ -8,13 +8,26 @@ from torch.optim import Adam, Optimizer
 from xlstm_rl.agents.base import RecurrentAgent
 from xlstm_rl.agents.config import A2CConfig
 from xlstm_rl.agents.losses import explained_variance, normalized, valid_mean
-from xlstm_rl.agents.optimization import RMSprop, linear, set_learning_rate
+from xlstm_rl.agents.optimization import RMSprop, set_learning_rate
+from xlstm_rl.agents.optimizers import torch_optimizer
 from xlstm_rl.collection.collector import Rollout
 from xlstm_rl.returns import generalized_advantage, vtrace
 
 
 class RecurrentA2C(RecurrentAgent):
     """Advantage actor-critic on whole rollout sequences.
+
+    For example::
+
+        from xlstm_rl import RecurrentA2C, evaluate, load_policy
+
+        agent = RecurrentA2C("CartPole-v1", memory={"pattern": "ms"}, agent={"advantages": "gae"})
+        agent.learn(total_steps=100_000, progress=True)
+        agent.save("runs/demo")
+        print(evaluate(load_policy("runs/demo"), episodes=20))
+
+    The arguments are those of `RecurrentPPO`; the section `agent` has A2C's options, which
+    `xlstm-rl train --agent.algo a2c --help` lists.
 
     Mnih et al. 2016 (arXiv:1602.01783), with all environments in step instead of asynchronous
     workers. Each rollout gives one gradient step on all its sequences, which start from the
@@ -26,10 +39,13 @@ class RecurrentA2C(RecurrentAgent):
     algorithm: A2CConfig
 
     def make_optimizer(self) -> Optimizer:
-        """Return Adam, or the paper's RMSprop."""
+        """Return Adam, the paper's RMSprop, or what the configuration names."""
         config = self.algorithm
         if config.optimizer == "adam":
             return Adam(self.parameters, config.learning_rate, eps=config.optimizer_eps, fused=True)
+        if config.optimizer != "rmsprop":
+            kwargs, rate = config.optimizer_kwargs, config.learning_rate
+            return torch_optimizer(config.optimizer, kwargs, self.parameters, rate)
         return RMSprop(
             self.parameters, config.learning_rate, config.rmsprop_alpha, config.optimizer_eps
         )
@@ -46,8 +62,8 @@ class RecurrentA2C(RecurrentAgent):
                 before the step that produced it.
         """
         config, data = self.algorithm, rollout.data
-        learning_rate = config.learning_rate * linear(config.learning_rate_end, progress)
-        set_learning_rate(self.optimizer, learning_rate)
+        now = self.schedules.at(progress)
+        set_learning_rate(self.optimizer, now["learning_rate"])
         valid = None if rollout.all_valid() else data["valid"]
         with self._profile.part("advantages"):
             fixed = None if config.advantages == "vtrace" else on_policy_targets(data, config)
@@ -57,7 +73,9 @@ class RecurrentA2C(RecurrentAgent):
                 log_prob, entropy, value = self._evaluate(rollout)
                 log_ratio = log_prob.detach() - data["log_prob"]
                 targets = fixed or vtrace_targets(data, log_ratio, value.detach(), config)
-                loss, log = a2c_loss(log_prob, entropy, value, *targets, valid, config)
+                loss, log = a2c_loss(
+                    *(log_prob, entropy, value, *targets, valid, config), now["entropy_coef"]
+                )
                 # The estimator "k3": unbiased, never negative (Schulman 2020, "Approximating KL").
                 log["approx_kl"] = valid_mean(log_ratio.exp() - 1.0 - log_ratio, valid)
             self._descend(loss, log)
@@ -66,7 +84,7 @@ class RecurrentA2C(RecurrentAgent):
         return {
             **{key: mean.item() for key, mean in means.items()},
             "loss/explained_variance": explained_variance(value.detach(), targets[1], valid),
-            "schedule/learning_rate": learning_rate,
+            **{f"schedule/{name}": one for name, one in now.items()},
         }
 
     def _evaluate(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
@@ -127,17 +145,20 @@ def a2c_loss(
     target: Tensor,
     valid: Tensor | None,
     config: A2CConfig,
+    entropy_coef: float | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return A2C's loss and its parts, averaged over the valid steps of `[B, T]`.
 
     `-log pi(a|s) A`, plus half the squared value error times `value_coef`, less the entropy times
-    `entropy_coef`. The advantages are constants, and with V-trace hold the importance weights.
+    `entropy_coef` (None: the configuration's). The advantages are constants, and with V-trace hold
+    the importance weights.
     """
+    entropy_coef = config.entropy_coef if entropy_coef is None else entropy_coef
     if config.normalize_advantage:
         advantage = normalized(advantage, valid)
     policy_loss = -valid_mean(log_prob * advantage, valid)
     value_loss = 0.5 * valid_mean((value - target).square(), valid)
     mean_entropy = valid_mean(entropy, valid)
-    loss = policy_loss + config.value_coef * value_loss - config.entropy_coef * mean_entropy
+    loss = policy_loss + config.value_coef * value_loss - entropy_coef * mean_entropy
     log = {"policy": policy_loss, "value": value_loss, "entropy": mean_entropy}
     return loss, {name: part.detach() for name, part in log.items()}

@@ -9,6 +9,7 @@ from xlstm_rl.agents.config import TrainConfig
 from xlstm_rl.config import ConfigError, config_from_dict, config_to_dict
 from xlstm_rl.envs.config import EnvConfig, custom_id, is_custom
 from xlstm_rl.options.fields import own_fields
+from xlstm_rl.options.functions import name_of
 
 TOP_OPTIONS = ("seed", "total_steps", "horizon", "device", "threads")
 """Options that stand in no section; `run_dir` has a meaning of its own where a run goes on."""
@@ -31,7 +32,7 @@ def read_config(
     Raises:
         ConfigError: a value is unknown, of the wrong type, or does not fit the others.
     """
-    given: dict[str, Any] = {k: v for k, v in sections.items() if v is not None}
+    given: dict[str, Any] = {k: _named(v) for k, v in sections.items() if v is not None}
     given["env"] = _env_section(environment, given.get("env"))
     agent = given.get("agent", {})
     if isinstance(agent, Mapping):
@@ -61,6 +62,13 @@ def merged(
             values[name] = section
     values["env"] = _env_section(environment, values["env"])
     return values
+
+
+def _named(section: Any) -> Any:
+    """Return a section with classes and functions of the user's own replaced by their names."""
+    if not isinstance(section, Mapping):
+        return section
+    return {key: name_of(one) if callable(one) else one for key, one in section.items()}
 
 
 def _env_section(environment: Environment, section: Any) -> Any:

@@ -2,24 +2,24 @@
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 from typing_extensions import Self
 
 from xlstm_rl.agents.arguments import TOP_OPTIONS, Environment
-from xlstm_rl.agents.config import CheckpointConfig, TrainConfig
+from xlstm_rl.agents.config import TrainConfig
 from xlstm_rl.agents.device import torch_threads
 from xlstm_rl.agents.optimization import gradient_step
+from xlstm_rl.agents.own_callbacks import own_callbacks
 from xlstm_rl.agents.resuming import Saved, go_on
 from xlstm_rl.agents.setup import AgentSetup
+from xlstm_rl.callbacks.calls import CallbackCalls, Callbacks, OnUpdate, read_metrics
 from xlstm_rl.closing import Closing, closed_on_error
 from xlstm_rl.collection.collector import Rollout
-from xlstm_rl.config import ConfigError
 from xlstm_rl.envs.faults.processes import close
 from xlstm_rl.errors import NonFiniteLossError
 from xlstm_rl.profiling import NO_PROFILE, Profile
@@ -28,16 +28,21 @@ from xlstm_rl.runs.interruption import Interruption
 _CLOCK_TICK = 1e-9
 """Seconds; on a coarse clock a rollout and its update may seem to take no time."""
 
-OnUpdate = Callable[[int, dict[str, float]], bool | None]
-
 
 class RecurrentAgent(AgentSetup, Closing):
-    """An on-policy agent with a recurrent policy; `AgentSetup` explains the arguments.
-
-    A context manager, which calls `close`.
-    """
+    """An on-policy agent; `AgentSetup` explains the arguments. A context manager, which closes."""
 
     _profile: Profile = NO_PROFILE
+
+    def __repr__(self) -> str:
+        """Say in a few lines what trains, how far it is and where it writes."""
+        config, where = self.config, f", run_dir={str(self.run_dir)!r}" if self.run_dir else ""
+        return (
+            f"{type(self).__name__}({config.env.id!r}, {self.steps_done:,} steps done{where},\n"
+            f"    {config.memory}, {config.agent},\n"
+            f"    {self.env.num_envs} environments, "
+            f"{sum(one.numel() for one in self.parameters):,} weights on {self.device})"
+        )
 
     @abstractmethod
     def update(self, rollout: Rollout, progress: float) -> dict[str, float]:
@@ -98,6 +103,8 @@ class RecurrentAgent(AgentSetup, Closing):
         total_steps: int | None = None,
         on_update: OnUpdate | None = None,
         *,
+        callbacks: Callbacks = None,
+        progress: bool = False,
         horizon: int | None = None,
         profile: Profile | None = None,
     ) -> Self:
@@ -113,12 +120,16 @@ class RecurrentAgent(AgentSetup, Closing):
         Args:
             total_steps: environment steps, summed over the environments; None: the
                 configuration's.
-            on_update: called after each update with the steps done and the metrics; if it returns
-                False, training is saved and stops.
+            on_update: called after each update with the steps done and the metrics, before they are
+                logged; if it returns False, training is saved and stops.
+            callbacks: one or several `xlstm_rl.callbacks.Callback`, or functions such as
+                `on_update`, which is called behind them.
+            progress: show a bar, in a terminal or a notebook.
             horizon: the number of steps done at which schedules reach their end, for this call.
             profile: measures where the time goes; None: nothing is measured.
 
         Raises:
+            CallbackError: a callback raised.
             ConfigError: a number of steps is not an integer >= 1, or checkpoints are asked for
                 and there is no run folder.
             TrainingError: a loss, an observation or a reward is not finite.
@@ -126,40 +137,60 @@ class RecurrentAgent(AgentSetup, Closing):
         steps = self.steps_to_go() if total_steps is None else total_steps
         rollouts = self._budget.start(self.steps_done, steps, horizon)
         self._profile = NO_PROFILE if profile is None else profile
+        last = self.steps_done + rollouts * self._budget.rollout
+        own = own_callbacks(self.config, self._memory_watch, last if progress else None)
+        calls = CallbackCalls(self, own, callbacks, on_update)
         with (
             torch_threads(self.config.threads),
             self._run.training(self._budget.asked, self._horizon(horizon)),
             Interruption() as interruption,
             self._saved_on_error(interruption),
+            calls,
         ):
             if self.run_dir is None:
-                self._refuse_checkpoints()
+                self.config.checkpoint.refuse_without_folder()
             if self._collector is None:
                 self._collector = self._make_collector()
-            for _ in range(rollouts):
+            continues = calls.training_start()
+            for _ in range(rollouts if continues else 0):
                 interruption.begin_update()
                 began = time.perf_counter()
                 rollout = self._collector.collect(self._profile)
+                continues = calls.rollout_end(rollout)
                 self._prepare(rollout)
                 metrics = self.update(rollout, self._budget.progress(self.steps_done))
                 self.steps_done += self._budget.rollout
                 self._episodes.add(rollout)
-                metrics = {**self._episodes.metrics(), **metrics}
                 elapsed = max(time.perf_counter() - began, _CLOCK_TICK)
-                metrics["time/sps"] = self._budget.rollout / elapsed
-                metrics |= self._profile.rollout(self._budget.rollout, elapsed)
-                with self._profile.part("logging"):
-                    self._run.log(self.steps_done, metrics)
-                    if self._checkpoint_is_due() and self.run_dir is not None:
-                        self._run.save_if_possible(self.policy, self.trainer_state())
+                speed = {"time/sps": self._budget.rollout / elapsed}
+                profiled = self._profile.rollout(self._budget.rollout, elapsed)
+                metrics = {**self._episodes.metrics(), **metrics, **speed, **profiled}
+                try:
+                    continues = calls.update(self.steps_done, metrics) and continues
+                finally:  # what was trained has its row, also where a callback raises
+                    with self._profile.part("logging"):
+                        self._run.log(self.steps_done, metrics | self._own_values)
+                        self._own_values = {}
+                        if self._checkpoint_is_due():
+                            self._run.save_if_possible(self.policy, self.trainer_state())
                 interruption.end_update()
-                if on_update is not None and _is_false(on_update(self.steps_done, metrics)):
+                if not continues or interruption.number is not None:
                     break
-                if interruption.number is not None:
-                    break
-            self._checkpoint()
+            calls.training_end()
+            self.checkpoint()
             interruption.raise_if_asked()
         return self
+
+    def log(self, values: Mapping[str, Any]) -> None:
+        """Add values of your own to the next row of the metrics: of this update, in a callback.
+
+        Args:
+            values: numbers, or tensors and arrays of one element, by name, such as `my/score`.
+
+        Raises:
+            ValueError: a name is no string or is `step`, or a value is not one number.
+        """
+        self._own_values |= read_metrics(values)
 
     def _descend(self, loss: Tensor, log: dict[str, Tensor]) -> None:
         """Take one gradient step; `log` holds the loss's parts and gets the gradient's norm."""
@@ -194,19 +225,10 @@ class RecurrentAgent(AgentSetup, Closing):
         except BaseException as error:
             is_asked = isinstance(error, KeyboardInterrupt) or interruption.number is not None
             is_new = self._run.saved_step != self.steps_done
-            if self.run_dir is not None and is_new and (is_asked or self.steps_done):
+            if is_new and (is_asked or self.steps_done):
                 self._run.save_if_possible(self.policy, self.trainer_state())
             interruption.raise_if_asked()  # which ended processes of environments, say
             raise
-
-    def _refuse_checkpoints(self) -> None:
-        """Refuse to train without the folder that checkpoints were asked for in."""
-        every = self.config.checkpoint.every_steps
-        if every not in (0, CheckpointConfig().every_steps):
-            raise ConfigError(
-                f"checkpoint.every_steps={every}: without a run folder no checkpoint is written; "
-                "give run_dir, or a logger, which has one"
-            )
 
     def _checkpoint_is_due(self) -> bool:
         """Return whether the last rollout crossed a multiple of `checkpoint.every_steps`."""
@@ -214,9 +236,18 @@ class RecurrentAgent(AgentSetup, Closing):
         before = self.steps_done - self._budget.rollout
         return bool(every) and self.steps_done // every > before // every
 
-    def _checkpoint(self) -> None:
+    def checkpoint(self) -> None:
+        """Write a checkpoint into the run folder, if there is one."""
         if self.run_dir is not None:
             self._run.save(self.run_dir, self.policy, self.trainer_state())
+
+    def save_best(self, evaluation: Mapping[str, Any]) -> None:
+        """Write the policy and the trainer's state into `best/` of the run folder, if there is one.
+
+        Args:
+            evaluation: what `best/evaluation.json` says of it.
+        """
+        self._run.save_best(self.policy, self.trainer_state(), evaluation)
 
     def _prepare(self, rollout: Rollout) -> None:
         """Scale the rewards and bring the running statistics up to date, after collecting."""
@@ -265,8 +296,3 @@ class RecurrentAgent(AgentSetup, Closing):
             self._run.close()
         finally:
             close(self.env)
-
-
-def _is_false(answer: object) -> bool:
-    """Return whether a callback answered False: NumPy's too, but no other empty value."""
-    return isinstance(answer, bool | np.bool_) and not answer

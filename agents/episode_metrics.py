@@ -1,5 +1,6 @@
 """Means over the episodes that ended most recently."""
 
+import math
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from xlstm_rl.collection.collector import Rollout
+from xlstm_rl.collection.infos import SUCCESS
 
 _RECENT_EPISODES = 100
 
@@ -20,16 +22,22 @@ class RecentEpisodes:
     def __init__(self) -> None:
         self._recent: deque[tuple[float, int]] = deque(maxlen=_RECENT_EPISODES)
         self._successes: deque[float] = deque(maxlen=_RECENT_EPISODES)
+        self._infos: dict[str, deque[float]] = {}
 
     def add(self, rollout: Rollout) -> None:
         """Take the episodes that ended in a rollout."""
         self._recent.extend(zip(rollout.episode_returns, rollout.episode_lengths, strict=True))
         self._successes.extend(rollout.episode_successes)
+        for key, values in rollout.episode_infos.items():
+            if key != SUCCESS:
+                said = self._infos.setdefault(key, deque(maxlen=_RECENT_EPISODES))
+                said.extend(value for value in values if math.isfinite(value))
 
     def metrics(self) -> dict[str, float]:
         """Return the means; NaN before the first episode's end.
 
-        `episode/success` is there once an episode has said whether it was one.
+        `episode/success` is there once an episode has said whether it was one, and `info/KEY` once
+        one has said it.
         """
         returns, lengths = zip(*self._recent, strict=True) if self._recent else ((), ())
         found = {
@@ -38,6 +46,9 @@ class RecentEpisodes:
         }
         if self._successes:
             found["episode/success"] = float(np.mean(self._successes))
+        for key, values in self._infos.items():
+            if values:
+                found[f"info/{key}"] = float(np.mean(values))
         return found
 
     def state(self) -> dict[str, list[Any]]:

@@ -1,4 +1,4 @@
-"""Gradient steps: the schedule of the step size, the step itself, and the paper's RMSprop."""
+"""Gradient steps: the step itself, its size, and the paper's RMSprop."""
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -41,11 +41,6 @@ class RMSprop(Optimizer):
                 average = state["square_avg"]
                 average.mul_(alpha).addcmul_(weight.grad, weight.grad, value=1.0 - alpha)
                 weight.addcmul_(weight.grad, (average + eps).rsqrt_(), value=-lr)
-
-
-def linear(end: float, progress: float) -> float:
-    """Return the factor of a schedule from 1 at the start to `end` at the end of training."""
-    return 1.0 + (end - 1.0) * min(progress, 1.0)
 
 
 def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:

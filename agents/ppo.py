@@ -1,5 +1,6 @@
 """Recurrent PPO: the algorithm from top to bottom."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,8 @@ from torch.optim import Adam, Optimizer
 from xlstm_rl.agents.base import RecurrentAgent
 from xlstm_rl.agents.config import PPOConfig
 from xlstm_rl.agents.losses import explained_variance, normalized, valid_mean
-from xlstm_rl.agents.optimization import linear, set_learning_rate
+from xlstm_rl.agents.optimization import set_learning_rate
+from xlstm_rl.agents.optimizers import torch_optimizer
 from xlstm_rl.collection.collector import Rollout
 from xlstm_rl.memory import StateTensors
 from xlstm_rl.returns import generalized_advantage
@@ -47,6 +49,20 @@ class Sequences:
 class RecurrentPPO(RecurrentAgent):
     """Proximal policy optimisation on whole rollout sequences.
 
+    For example::
+
+        from xlstm_rl import RecurrentPPO, evaluate, load_policy
+
+        agent = RecurrentPPO("CartPole-v1", memory={"pattern": "ms"}, agent={"epochs": 4})
+        agent.learn(total_steps=100_000, progress=True)
+        agent.save("runs/demo")
+        print(evaluate(load_policy("runs/demo"), episodes=20))
+
+    The arguments are those of `AgentSetup`: an environment, `seed`, `total_steps`, `device`,
+    `threads`, `run_dir`, and the sections `env`, `normalization`, `memory`, `policy`, `agent`,
+    `logger`, `checkpoint` and `evaluation`, each a dict of options or their config object.
+    `xlstm-rl train --help` says what each option means.
+
     Schulman et al. 2017 (arXiv:1707.06347). Each minibatch is a set of sequences that start from
     the memory state stored while acting and run through every episode border inside them;
     autoreset steps carry no loss.
@@ -56,8 +72,11 @@ class RecurrentPPO(RecurrentAgent):
     algorithm: PPOConfig
 
     def make_optimizer(self) -> Optimizer:
-        """Return Adam."""
+        """Return Adam, or what the configuration names."""
         config = self.algorithm
+        if config.optimizer != "adam":
+            kwargs, rate = config.optimizer_kwargs, config.learning_rate
+            return torch_optimizer(config.optimizer, kwargs, self.parameters, rate)
         return Adam(self.parameters, config.learning_rate, eps=config.adam_eps, fused=True)
 
     def update(self, rollout: Rollout, progress: float) -> dict[str, float]:
@@ -72,9 +91,8 @@ class RecurrentPPO(RecurrentAgent):
                 before the minibatch that produced it.
         """
         config = self.algorithm
-        learning_rate = config.learning_rate * linear(config.learning_rate_end, progress)
-        clip = config.clip * linear(config.clip_end, progress)
-        set_learning_rate(self.optimizer, learning_rate)
+        now = self.schedules.at(progress)
+        set_learning_rate(self.optimizer, now["learning_rate"])
         with self._profile.part("advantages"):
             sequences = self._sequences(rollout)
         count = sequences.reset.shape[0]
@@ -82,7 +100,7 @@ class RecurrentPPO(RecurrentAgent):
         for _ in range(config.epochs):
             order = torch.randperm(count, generator=self.shuffle_generator)
             epoch = [
-                self._minibatch(sequences.rows(index.to(self.device)), clip)
+                self._minibatch(sequences.rows(index.to(self.device)), now)
                 for index in order.view(config.minibatches, -1)
             ]
             logs += epoch
@@ -96,8 +114,7 @@ class RecurrentPPO(RecurrentAgent):
                 sequences.value, sequences.target, sequences.valid
             ),
             "loss/minibatches": float(len(logs)),
-            "schedule/learning_rate": learning_rate,
-            "schedule/clip": clip,
+            **{f"schedule/{name}": value for name, value in now.items()},
         }
 
     def _sequences(self, rollout: Rollout) -> Sequences:
@@ -129,14 +146,16 @@ class RecurrentPPO(RecurrentAgent):
             tuple(torch.cat(tensor) for tensor in zip(*rollout.segment_states, strict=True)),
         )
 
-    def _minibatch(self, batch: Sequences, clip: float) -> dict[str, Tensor]:
+    def _minibatch(self, batch: Sequences, now: Mapping[str, float]) -> dict[str, Tensor]:
         """Take one gradient step on sequences `[N, T]`."""
         config, network = self.algorithm, self.policy.network
         with self._profile.part("forward"):
             reset = batch.reset if bool(batch.reset.any()) else None
             params, value, _ = network(batch.observation, batch.state, reset)
             log_prob, entropy = network.distribution.log_prob_and_entropy(params, batch.action)
-            loss, log = ppo_loss(batch, log_prob, entropy, value, clip, config)
+            loss, log = ppo_loss(
+                batch, log_prob, entropy, value, now["clip"], config, now["entropy_coef"]
+            )
         self._descend(loss, log)
         return log
 
@@ -148,12 +167,15 @@ def ppo_loss(
     value: Tensor,
     clip: float,
     config: PPOConfig,
+    entropy_coef: float | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return PPO's loss and its parts, averaged over the valid steps of `[N, T]`.
 
     With `r = exp(log_prob - old)`: `-min(r A, clamp(r, 1 - clip, 1 + clip) A)` (equation 7),
-    plus half the squared value error times `value_coef`, less the entropy times `entropy_coef`.
+    plus half the squared value error times `value_coef`, less the entropy times `entropy_coef`
+    (None: the configuration's).
     """
+    entropy_coef = config.entropy_coef if entropy_coef is None else entropy_coef
     advantage = batch.advantage
     if config.normalize_advantage:
         advantage = normalized(advantage, batch.valid)
@@ -167,7 +189,7 @@ def ppo_loss(
         error = torch.maximum(error, (near - batch.target).square())
     value_loss = 0.5 * valid_mean(error, batch.valid)
     mean_entropy = valid_mean(entropy, batch.valid)
-    loss = policy_loss + config.value_coef * value_loss - config.entropy_coef * mean_entropy
+    loss = policy_loss + config.value_coef * value_loss - entropy_coef * mean_entropy
     with torch.no_grad():
         log = {
             "policy": policy_loss.detach(),

@@ -4,32 +4,44 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch.optim import Optimizer
 from typing_extensions import Self
 
-from xlstm_rl.agents.arguments import Environment, Section, read_config
-from xlstm_rl.agents.config import AlgorithmConfig, TrainConfig
+from xlstm_rl.agents import option_types as options
+from xlstm_rl.agents.arguments import Environment, read_config
+from xlstm_rl.agents.config import AlgorithmConfig, CheckpointConfig, TrainConfig
 from xlstm_rl.agents.device import resolve_device, torch_threads
 from xlstm_rl.agents.episode_metrics import RecentEpisodes
 from xlstm_rl.agents.optimization import load_optimizer
 from xlstm_rl.agents.origin import Origin
+from xlstm_rl.agents.schedules import Schedules
 from xlstm_rl.agents.step_budget import StepBudget
+from xlstm_rl.callbacks.config import EvaluationConfig
+from xlstm_rl.callbacks.memory_watch import MemoryWatch
 from xlstm_rl.closing import closed_on_error
 from xlstm_rl.collection.collector import Collector
 from xlstm_rl.collection.masks import mask_check
 from xlstm_rl.collection.resuming import collector_state
 from xlstm_rl.config import ConfigError, config_to_dict
 from xlstm_rl.envs import make_vector_env
+from xlstm_rl.envs.config import EnvConfig
 from xlstm_rl.envs.faults.processes import close
+from xlstm_rl.memory import MemoryConfig
 from xlstm_rl.normalization import RewardNormalizer
+from xlstm_rl.normalization_config import NormalizationConfig
+from xlstm_rl.policy.config import PolicyConfig
 from xlstm_rl.policy.policy import Policy
 from xlstm_rl.policy.trained_on import TrainedOn
+from xlstm_rl.runs.loggers import LoggerConfig
 from xlstm_rl.runs.run import Run
 from xlstm_rl.runs.trust import trust_configuration
 from xlstm_rl.seeding import reset_seed, spawn_seed, streams_state
+
+Given: TypeAlias = Mapping[str, Any] | None
+"""A section whose keys nobody has looked at, or none."""
 
 
 class AgentSetup(ABC):
@@ -45,7 +57,7 @@ class AgentSetup(ABC):
         threads: CPU threads torch may use for the initial weights and while learning; 0: torch's
             own choice.
         run_dir: folder of the run, which must be new or empty; None: a new one under `runs/`.
-        env, normalization, memory, policy, agent, logger, checkpoint: the sections of
+        env, normalization, memory, policy, agent, logger, checkpoint, evaluation: the sections of
             `TrainConfig`, each a mapping or its config object.
 
     Raises:
@@ -68,14 +80,16 @@ class AgentSetup(ABC):
         device: str = "auto",
         threads: int = 1,
         run_dir: str | None = None,
-        env: Section = None,
-        normalization: Section = None,
-        memory: Section = None,
-        policy: Section = None,
-        agent: Section = None,
-        logger: Section = None,
-        checkpoint: Section = None,
+        env: options.EnvOptions | Given | EnvConfig = None,
+        normalization: options.NormalizationOptions | Given | NormalizationConfig = None,
+        memory: options.MemoryOptions | Given | MemoryConfig | str = None,
+        policy: options.PolicyOptions | Given | PolicyConfig = None,
+        agent: options.PPOOptions | options.A2COptions | Given | AlgorithmConfig = None,
+        logger: options.LoggerOptions | Given | LoggerConfig | str = None,
+        checkpoint: options.CheckpointOptions | Given | CheckpointConfig = None,
+        evaluation: options.EvaluationOptions | Given | EvaluationConfig = None,
     ) -> None:
+        """Make an agent; its class says what the arguments are."""
         top: dict[str, Any] = {
             "seed": seed,
             "device": device,
@@ -92,6 +106,7 @@ class AgentSetup(ABC):
             "agent": agent,
             "logger": logger,
             "checkpoint": checkpoint,
+            "evaluation": evaluation,
         }
         config = read_config(self.algo, environment, top, sections)
         self._setup(config, environment)
@@ -134,6 +149,7 @@ class AgentSetup(ABC):
         self.policy.trained_on = trained_on
         self.parameters = list(self.policy.network.parameters())
         self.optimizer = self.make_optimizer()
+        self.schedules = Schedules(self.algorithm)
         self.sample_generator = torch.Generator(self.device)
         self.sample_generator.manual_seed(spawn_seed(config.seed, "actions"))
         self.shuffle_generator = torch.Generator().manual_seed(spawn_seed(config.seed, "shuffling"))
@@ -149,6 +165,8 @@ class AgentSetup(ABC):
         self._collector: Collector | None = None
         self._episodes = RecentEpisodes()
         self._origin: Origin | None = None
+        self._own_values: dict[str, float] = {}
+        self._memory_watch = MemoryWatch()
         self._run = Run(
             config_to_dict(config), config.logger, config.run_dir, config.checkpoint.keep
         )
@@ -169,6 +187,7 @@ class AgentSetup(ABC):
             self.algorithm.sequence_steps(),
             reset_seed(self.env, seed),
             self.sample_generator,
+            self.config.env.info_keywords,
         )
         if origin is not None:
             origin.hand_over(collector)

@@ -78,6 +78,10 @@ class EnvConfig(Section):
     mask that allows nothing, or when its process dies: the run stops, or the environment is made
     anew and the broken episode is kept out of the loss. Not with a native vector form."""
 
+    info_keywords: tuple[str, ...] = ()
+    """Keys of the info of an episode's last step, such as `coverage`, whose numbers are logged: the
+    mean as `info/coverage` in the metrics, each in a column of episodes.csv."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.id:

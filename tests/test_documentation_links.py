@@ -16,7 +16,7 @@ PAGES = {
 HISTORY = {"CHANGELOG.md"}
 """Pages that name what is gone."""
 
-OF_A_RUN = ("runs/", "checkpoints/", "tensorboard/", "wandb/", "videos/")
+OF_A_RUN = ("best/", "runs/", "checkpoints/", "tensorboard/", "wandb/", "videos/")
 """Folders that a run makes."""
 
 _every_page = pytest.mark.parametrize("page", PAGES)

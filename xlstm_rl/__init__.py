@@ -8,9 +8,13 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
+    "Callback": "xlstm_rl.callbacks",
     "MemoryConfig": "xlstm_rl.memory",
+    "PeriodicCheckpoint": "xlstm_rl.callbacks",
+    "PeriodicEvaluation": "xlstm_rl.callbacks",
     "RecurrentA2C": "xlstm_rl.agents",
     "RecurrentPPO": "xlstm_rl.agents",
+    "StopAtReturn": "xlstm_rl.callbacks",
     "evaluate": "xlstm_rl.evaluation",
     "load_policy": "xlstm_rl.runs.checkpoint",
     "make_memory": "xlstm_rl.memory",
@@ -18,9 +22,13 @@ _HOMES = {
 
 __version__ = "0.1.0"
 __all__ = [
+    "Callback",
     "MemoryConfig",
+    "PeriodicCheckpoint",
+    "PeriodicEvaluation",
     "RecurrentA2C",
     "RecurrentPPO",
+    "StopAtReturn",
     "evaluate",
     "load_policy",
     "make_memory",

@@ -9,6 +9,10 @@ class TrainingError(RuntimeError):
     """A training run cannot go on; what it saved before stays as it is."""
 
 
+class CallbackError(TrainingError):
+    """A callback raised while an agent trained; named are the callback, the hook and the step."""
+
+
 class EnvError(TrainingError):
     """An environment raised, died, or answered what nothing can be done with."""
 

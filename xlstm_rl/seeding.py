@@ -25,6 +25,7 @@ Purpose = Literal[
     "evaluation_actions",
     "evaluation_global",
     "resuming",
+    "periodic_evaluation",
 ]
 """What a stream is for. The order is part of every result: new purposes go to the end."""
 

@@ -29,8 +29,7 @@ def test_a_callable_makes_the_environments() -> None:
     agent = RecurrentPPO(_cartpole, env={"num_envs": 2}, **SMALL).learn(32)
     assert agent.env.num_envs == 2 and agent.steps_done == 32
     assert len(evaluate(agent.policy, _cartpole, episodes=2).returns) == 2
-    with pytest.raises(ConfigError, match="pass `env`"):
-        evaluate(agent.policy)
+    assert evaluate(agent.policy, episodes=2) == evaluate(agent.policy, _cartpole, episodes=2)
 
 
 def test_a_ready_vector_environment_is_used_as_it_is() -> None:

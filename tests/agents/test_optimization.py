@@ -4,12 +4,7 @@ import math
 import pytest
 import torch
 
-from xlstm_rl.agents.optimization import RMSprop, linear
-
-
-def test_schedules_are_linear() -> None:
-    assert [linear(0.0, p) for p in (0.0, 0.25, 1.0)] == [1.0, 0.75, 0.0]
-    assert linear(0.5, 0.5) == 0.75 and linear(1.0, 0.9) == 1.0
+from xlstm_rl.agents.optimization import RMSprop
 
 
 def test_rmsprop_takes_the_papers_steps() -> None:

@@ -14,6 +14,7 @@ import torch
 from xlstm_rl import RecurrentA2C, RecurrentPPO
 from xlstm_rl.agents.base import RecurrentAgent
 from xlstm_rl.config import ConfigError, load_yaml
+from xlstm_rl.errors import CallbackError
 from xlstm_rl.runs.folder import checkpoint_steps
 
 ROLLOUTS = 8
@@ -61,13 +62,15 @@ def interrupt_at(agent: RecurrentAgent, rollout: int) -> None:
         if step == rollout * ROLLOUT:
             raise _StoppedError
 
-    with agent, pytest.raises(_StoppedError):
+    with agent, pytest.raises(CallbackError):
         agent.learn(agent.steps_to_go(), on_update)
 
 
 def rows(run: Path) -> list[dict[str, str]]:
     with (run / "metrics.csv").open(newline="") as file:
-        return [{k: v for k, v in row.items() if k != "time/sps"} for row in csv.DictReader(file)]
+        return [
+            {k: v for k, v in row.items() if v and k != "time/sps"} for row in csv.DictReader(file)
+        ]
 
 
 def state_of(agent: RecurrentAgent) -> dict[str, Any]:

@@ -142,7 +142,9 @@ def test_a_policy_of_a_callable_can_be_pickled_and_asks_for_the_callable(tmp_pat
     agent = _agent(lambda pay: Endless(pay), **TRAINING)
     assert pickle.loads(pickle.dumps(agent.policy.trained_on)) is not None
     vector = _agent(SyncVectorEnv([Endless] * 2))
-    for policy in (agent.policy, load_policy(agent.save(tmp_path / "run")), vector.policy):
+    assert evaluate(agent.policy, episodes=2).lengths == [4, 4]  # known where it was trained
+    copies = (pickle.loads(pickle.dumps(agent.policy)), load_policy(agent.save(tmp_path / "run")))
+    for policy in (*copies, vector.policy):
         for env in (None, policy.env_config, "custom"):
             with pytest.raises(ConfigError, match=r"trained on a callable .*: pass `env`"):
                 evaluate(policy, env)

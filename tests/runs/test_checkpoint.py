@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from xlstm_rl import RecurrentPPO, load_policy
+from xlstm_rl import Callback, RecurrentPPO, load_policy
 from xlstm_rl.config import ConfigError
 from xlstm_rl.errors import CheckpointError
 from xlstm_rl.runs.plotting import plot_runs
@@ -136,11 +136,11 @@ def test_a_step_that_nothing_changed_at_is_not_written_again(
     checkpoint = tmp_path / "run" / "checkpoints" / "64"
     seen: list[int] = []
 
-    def on_update(step: int, metrics: dict[str, float]) -> None:
-        if step == 64:
+    class Look(Callback):
+        def on_training_end(self) -> None:
             seen.append(checkpoint.stat().st_ino)
 
-    agent.learn(64, on_update)  # the last rollout crosses every_steps
+    agent.learn(64, callbacks=Look())  # the last rollout crosses every_steps
     agent.save(tmp_path / "run")
     assert checkpoint.stat().st_ino == seen[0]
     with torch.no_grad():

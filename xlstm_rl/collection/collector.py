@@ -1,5 +1,6 @@
 """Collects rollouts `[B, T]` from a vector environment with a recurrent policy."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from xlstm_rl.collection.env_adapter import RawObservation, Transition
 from xlstm_rl.collection.episodes import EpisodeCounter
 from xlstm_rl.collection.finite import FinalNumbers, FiniteCheck
+from xlstm_rl.collection.infos import SUCCESS
 from xlstm_rl.collection.insertion import FinalInput
 from xlstm_rl.collection.masks import mask_infos, read_masks, tell_of_unread_masks
 from xlstm_rl.collection.rollout_buffer import RolloutBuffer, batch_first
@@ -48,6 +50,13 @@ class Rollout:
     episode_successes: list[float] = field(default_factory=list)
     """What `info["is_success"]` said at the ends of those episodes that have it."""
 
+    episode_ends: list[tuple[int, int]] = field(default_factory=list)
+    """Step of the rollout and environment at which each of them ended."""
+
+    episode_infos: dict[str, list[float]] = field(default_factory=dict)
+    """What the info of their last steps said under `is_success` and the keywords that were asked
+    for, NaN where it said nothing; a key that nobody said is missing."""
+
     def all_valid(self) -> bool:
         """Return whether no step is an autoreset step."""
         return bool(self.data["valid"].all())
@@ -78,6 +87,7 @@ class Collector:
         segment_steps: int,
         seed: int | list[int],
         generator: torch.Generator,
+        info_keywords: Sequence[str] = (),
     ) -> None:
         self.policy = policy
         self.rollout_steps = rollout_steps
@@ -86,6 +96,7 @@ class Collector:
         self.steps_done = 0
         self.env = env
         self._adapter = make_env_adapter(env, policy)
+        self._adapter.keywords = tuple(info_keywords)
         self._num_envs = env.num_envs
         # held, because a module looks its parts up in a dict at every access
         self._auxiliary, self._normalizer = policy.auxiliary, policy.normalizer
@@ -199,7 +210,16 @@ class Collector:
             [actor + critic for actor, critic in states],
             batch_first(buffer.raw, self._num_envs, self.rollout_steps),
             *episodes,
+            self._episodes.ends,
+            self._said(buffer, success),
         )
+
+    def _said(self, buffer: RolloutBuffer, success: Any) -> dict[str, list[float]]:
+        """Return what the episodes that ended said, by key."""
+        found = {} if success is None else {SUCCESS: success}
+        found |= {key: self._adapter.on_host(values) for key, values in buffer.said.items()}
+        ends = self._episodes.ends
+        return {key: [float(values[end]) for end in ends] for key, values in found.items()}
 
     def _step(
         self, t: int, buffer: RolloutBuffer, finals: list[FinalNumbers], profile: Profile

@@ -5,7 +5,7 @@ next episode begins; everything behind this file and `tensor_adapter` sees one k
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,8 @@ from xlstm_rl.collection.infos import (
     Info,
     broken_episodes,
     final_observations,
+    number_of,
+    numbers_at_end,
     only_rows,
     read_info,
     successes,
@@ -87,6 +89,9 @@ class Transition:
     """`[B]`, 1 or 0 where an episode ended and said whether it succeeded, NaN elsewhere; None:
     nowhere."""
 
+    said: dict[str, Answers] = field(default_factory=dict)
+    """`[B]` by keyword, numbers that episodes that ended had in their last info, NaN elsewhere."""
+
     lacks_final: bool = False
     """Truncated episodes, if there are any, have no final observation: on tensors, where nobody
     asks in the step."""
@@ -112,6 +117,8 @@ class VectorEnvAdapter:
         self._leaves, self._is_nested = space_leaves(space), is_nested(space)
         self._merges_infos = isinstance(env.unwrapped, SyncVectorEnv | AsyncVectorEnv)
         self.first_info: Info = {}
+        self.keywords: tuple[str, ...] = ()
+        """Keys of the info of an episode's last step whose numbers are read."""
         self.steps = 0
 
     def reset(self, seed: int | list[int] | None = None) -> RawObservation:
@@ -179,6 +186,10 @@ class VectorEnvAdapter:
         if ended.any():
             transition.broken = broken_episodes(info, ended)
             transition.success = successes(info, ended, self._merges_infos)
+            for key in self.keywords:
+                values = numbers_at_end(info, ended, key, number_of, self._merges_infos)
+                if values is not None:
+                    transition.said[key] = values
         if self.mode == AutoresetMode.NEXT_STEP:
             # The step after an episode's last one only resets: what it answers is an episode's
             # first observation, and the action it was given went nowhere.

@@ -18,6 +18,8 @@ class EpisodeCounter:
     def __init__(self, num_envs: int) -> None:
         self._return = np.zeros(num_envs)
         self._length = np.zeros(num_envs, dtype=np.int64)
+        self.ends: list[tuple[int, int]] = []
+        """Where the episodes of the last count ended: step t and environment b, in their order."""
 
     def count(
         self,
@@ -37,6 +39,7 @@ class EpisodeCounter:
                 broke, which are left out.
             success: `[T, B]`, what an episode said of its success at its last step, or NaN.
         """
+        self.ends = []
         successes: list[float] = []
         returns: list[float] = []
         lengths: list[int] = []
@@ -44,6 +47,7 @@ class EpisodeCounter:
         for t in np.flatnonzero(ended.any(1)).tolist():
             self._add(reward[start : t + 1], valid[start : t + 1])
             whole = ended[t] & valid[t]
+            self.ends += [(t, row) for row in np.flatnonzero(whole).tolist()]
             returns += self._return[whole].tolist()
             lengths += self._length[whole].tolist()
             if success is not None:

@@ -1,6 +1,6 @@
 """What stands in the infos of vector environments, in all the forms that these have had."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -125,25 +125,38 @@ def broken_episodes(info: Info, ended: BoolArray) -> BoolArray | None:
 
 
 def successes(info: Info, ended: BoolArray, is_of_reset: bool = False) -> Array | None:
-    """Return what was said of the success of episodes that ended, `[B]`, NaN where nothing was.
+    """Return what was said of the success of episodes that ended, `[B]`, as `numbers_at_end`."""
+    return numbers_at_end(info, ended, SUCCESS, success_of, is_of_reset)
+
+
+def numbers_at_end(
+    info: Info,
+    ended: BoolArray,
+    key: str,
+    read: Callable[[Any], float],
+    is_of_reset: bool = False,
+) -> Array | None:
+    """Return what was said under a key of episodes that ended, `[B]`, NaN where nothing was.
 
     Args:
         info: of the step that ended them.
         ended: `[B]`.
+        key: of the info.
+        read: makes a number of what one environment said, or NaN.
         is_of_reset: what stands beside `final_info` was said by the reset that followed, as in
             Gymnasium's own vectors.
 
     Returns:
         None where no environment says anything, or nothing that is a number.
     """
-    holder = of_last_step(info, SUCCESS)
-    is_beside = holder is info and "final_info" in info and f"_{SUCCESS}" in info
-    if SUCCESS not in holder or (is_of_reset and is_beside):
+    holder = of_last_step(info, key)
+    is_beside = holder is info and "final_info" in info and f"_{key}" in info
+    if key not in holder or (is_of_reset and is_beside):
         return None
-    found, value = np.full(len(ended), np.nan), holder[SUCCESS]
+    found, value = np.full(len(ended), np.nan), holder[key]
     try:
-        for row in np.flatnonzero(marked(holder, SUCCESS, len(ended)) & ended):
-            found[row] = success_of(value[row])
+        for row in np.flatnonzero(marked(holder, key, len(ended)) & ended):
+            found[row] = read(value[row])
     except (TypeError, IndexError, KeyError):
         return None
     return found
@@ -168,11 +181,16 @@ def success_of(value: Any) -> float:
     Args:
         value: a bool or a number, also in an array of one.
     """
+    number = number_of(value)
+    return number if 0.0 <= number <= 1.0 else np.nan
+
+
+def number_of(value: Any) -> float:
+    """Return the number that a value stands for: a bool's, or one in an array of one; else NaN."""
     try:
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError):
         return np.nan
     if array.size != 1 or array.dtype.kind not in "fiub":
         return np.nan
-    number = float(array.reshape(()))
-    return number if 0.0 <= number <= 1.0 else np.nan
+    return float(array.reshape(()))

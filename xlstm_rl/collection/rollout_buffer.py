@@ -41,6 +41,8 @@ class RolloutBuffer:
         }
         self.success: Answers | None = None
         """`[T, B]`, as in `Transition`, NaN where an episode goes on; None: no episode said it."""
+        self.said: dict[str, Answers] = {}
+        """The same by keyword."""
 
     def write_action(
         self,
@@ -77,9 +79,17 @@ class RolloutBuffer:
         self.flags["truncated"][t] = transition.truncated
         if transition.success is not None:
             if self.success is None:
-                self.success = self._adapter.allocate(self._lead, float)
-                self.success[:] = torch.nan
+                self.success = self._nothing()
             self.success[t] = transition.success
+        for key, values in transition.said.items():
+            if key not in self.said:
+                self.said[key] = self._nothing()
+            self.said[key][t] = values
+
+    def _nothing(self) -> Answers:
+        room = self._adapter.allocate(self._lead, float)
+        room[:] = torch.nan
+        return room
 
     def to_device(self) -> None:
         """Move the environments' answers to the policy's device."""

@@ -57,8 +57,12 @@ class TensorVectorEnvAdapter(VectorEnvAdapter):
             final_observation=None,
             broken=None,
             infos=[info],
-            success=self._success(info, ended),
+            success=self._said_at_end(info, ended, SUCCESS),
         )
+        for key in self.keywords:
+            values = self._said_at_end(info, ended, key)
+            if values is not None:
+                transition.said[key] = values
         if self.mode == AutoresetMode.NEXT_STEP:
             transition.reset, transition.autoreset = skipped, ended
             self.ended = ended
@@ -116,9 +120,9 @@ class TensorVectorEnvAdapter(VectorEnvAdapter):
             )
         return tensor
 
-    def _success(self, info: Info, ended: Tensor) -> Tensor | None:
-        holder = of_last_step(info, SUCCESS)
-        value, mask = holder.get(SUCCESS), holder.get(f"_{SUCCESS}")
+    def _said_at_end(self, info: Info, ended: Tensor, key: str) -> Tensor | None:
+        holder = of_last_step(info, key)
+        value, mask = holder.get(key), holder.get(f"_{key}")
         if not isinstance(value, Tensor) or value.numel() != self.env.num_envs:
             return None
         counted = ended & self.tensor(mask) if isinstance(mask, Tensor) else ended

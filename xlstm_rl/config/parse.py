@@ -18,7 +18,14 @@ from xlstm_rl.config.settings import (
 )
 from xlstm_rl.config.yaml_file import load_yaml, parse_yaml
 from xlstm_rl.options.arguments import did_you_mean
-from xlstm_rl.options.fields import convert, is_flag, is_mapping, is_sequence, own_fields
+from xlstm_rl.options.fields import (
+    convert,
+    default_of,
+    is_flag,
+    is_mapping,
+    is_sequence,
+    own_fields,
+)
 from xlstm_rl.options.kinds import Kinds, classes_of, is_section, kinds_of
 from xlstm_rl.options.section import refusal
 
@@ -185,9 +192,7 @@ def _default(field: "dataclasses.Field[Any]", parent: Any) -> Any:
     """What a field holds when nobody sets it; `MISSING` where it must be set."""
     if parent is not None:
         return getattr(parent, field.name)
-    if field.default is not MISSING:
-        return field.default
-    return MISSING if field.default_factory is MISSING else field.default_factory()
+    return default_of(field)
 
 
 def config_to_dict(config: Any) -> dict[str, Any]:

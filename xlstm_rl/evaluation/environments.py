@@ -62,6 +62,8 @@ def _source(policy: Policy, env: Environment) -> EnvSource:
     trained = policy.env_config
     if env is None:
         env = trained or EnvConfig(id=CUSTOM_ENV)
+        if is_custom(env.id):  # in the process of the training its callable is known
+            env = policy.trained_on.callable or env
     if isinstance(env, str):
         # The arguments of the training environment mean nothing to another id.
         known = trained is not None and _same_id(trained.id, env)

@@ -1,6 +1,7 @@
 """Policy memories: xLSTM stacks, and what they are compared with, behind the same three calls."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from xlstm_rl.lazy import lazy_names
 from xlstm_rl.memory.config import MEMORIES, MemoryConfig, register_memory
@@ -30,14 +31,25 @@ if not TYPE_CHECKING:
     __getattr__ = lazy_names(__name__, __all__, ("base", "stack", "baselines", "reference_weights"))
 
 
-def make_memory(config: MemoryConfig) -> "Memory":
+def make_memory(config: MemoryConfig | Mapping[str, Any]) -> "Memory":
     """Build the memory that a configuration describes, freshly initialised.
 
     Args:
-        config: Which memory; it was checked when it was made.
+        config: Which memory: the options of its kind, or a mapping of them, such as
+            `{"kind": "gru", "width": 32}`.
 
     Returns:
         A module whose calls take x [B, T, D] (or [B, D] for `step`), a state and resets.
+
+    Raises:
+        ValueError: If the mapping names no options of a memory, or what is given is none.
     """
+    if isinstance(config, Mapping):
+        config = MemoryConfig(**config)
+    if not isinstance(config, MemoryConfig):
+        raise ValueError(
+            f"make_memory got a {type(config).__name__}, expected a MemoryConfig or a mapping such "
+            "as {'pattern': 'ms', 'width': 64}"
+        )
     memory: Memory = MEMORIES.target(config.kind)(config)
     return memory

@@ -1,5 +1,6 @@
 """The three calls behind which every memory stands, and its state as a TensorDict or bare."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -40,6 +41,14 @@ class Memory(nn.Module, ABC):
         self.width = width
         self.state_keys: tuple[StateKey, ...] = tuple(state_shapes)
         self.state_shapes: tuple[tuple[int, ...], ...] = tuple(state_shapes.values())
+
+    def __repr__(self) -> str:
+        """Say its options and sizes in one line; `children()` has the parts."""
+        config = getattr(self, "config", None)
+        made_of = f"width={self.width}" if config is None else repr(config)
+        weights = sum(one.numel() for one in self.parameters())
+        numbers = sum(math.prod(shape) for shape in self.state_shapes)
+        return f"{type(self).__name__}({made_of}, {weights:,} weights, a state of {numbers:,})"
 
     @abstractmethod
     def _sequence(

@@ -40,6 +40,12 @@ def _own_fields(cls: type) -> dict[str, tuple["dataclasses.Field[Any]", Any]]:
     return {one.name: (one, hints[one.name]) for one in dataclasses.fields(cls) if one.init}
 
 
+def default_of(field: "dataclasses.Field[Any]") -> Any:
+    """What a field holds where nobody sets it; `dataclasses.MISSING` where it must be set."""
+    factory = field.default_factory
+    return field.default if factory is dataclasses.MISSING else factory()
+
+
 def bare(kind: Any) -> Any:
     """A type without what `Annotated` adds to it."""
     return get_args(kind)[0] if get_origin(kind) is Annotated else kind

@@ -10,11 +10,11 @@ be one more. Without a tag the section is of the kind of its default.
 
 import dataclasses
 from functools import cache
-from importlib import import_module
 from typing import Any, Literal, get_args, get_origin
 
 from xlstm_rl.options.arguments import did_you_mean
 from xlstm_rl.options.fields import members, own_fields
+from xlstm_rl.options.functions import find_named
 
 
 class Kinds:
@@ -112,11 +112,10 @@ class Registry(Kinds):
         target = self._targets.get(word, word)
         if not isinstance(target, str):
             return target
-        module, _, name = target.partition(":")
         try:
-            return getattr(import_module(module), name)
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"{word} cannot be imported: {error}") from error
+            return find_named(target)
+        except ValueError as error:
+            raise ValueError(str(error).replace(target, word, 1)) from error
 
 
 def is_section(annotation: Any) -> bool:

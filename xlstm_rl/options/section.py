@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from xlstm_rl.options.arguments import did_you_mean
-from xlstm_rl.options.fields import check_range, convert, own_fields
+from xlstm_rl.options.fields import check_range, convert, default_of, own_fields
 from xlstm_rl.options.kinds import Kinds
 
 _unused_is_refused: ContextVar[bool] = ContextVar("unused_is_refused", default=True)
@@ -63,6 +63,11 @@ class Section(metaclass=_SectionType):
     """New names by the old ones that are taken too, dotted where an option moved into a section
     inside."""
 
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        if "__repr__" not in vars(cls):  # or dataclass writes a long one
+            cls.__repr__ = _short_repr  # type: ignore[method-assign, assignment]
+
     def __post_init__(self) -> None:
         for name, (_, kind) in own_fields(type(self)).items():
             path, value = type(self).path(name), getattr(self, name)
@@ -93,6 +98,16 @@ class Section(metaclass=_SectionType):
             return value
 
 
+def _short_repr(self: Section) -> str:
+    """Return the call that makes this section: what is at its default is left out."""
+    parts = []
+    for name, (field, _) in own_fields(type(self)).items():
+        value, default = getattr(self, name), default_of(field)
+        if value != default or type(value) is not type(default):
+            parts.append(f"{name}={value!r}")
+    return f"{type(self).__name__}({', '.join(parts)})"
+
+
 def refuse_unused(section: Section, names: Iterable[str], owner: str) -> None:
     """Refuse options that were changed though nothing will read them.
 
@@ -108,7 +123,7 @@ def refuse_unused(section: Section, names: Iterable[str], owner: str) -> None:
         return
     for name in names:
         value = getattr(section, name)
-        if value != own_fields(type(section))[name][0].default:
+        if value != default_of(own_fields(type(section))[name][0]):
             raise ValueError(f"{type(section).path(name)}={value!r}: an option of {owner}")
 
 

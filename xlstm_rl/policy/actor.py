@@ -1,5 +1,7 @@
 """A policy that keeps its memory state between calls."""
 
+import copyreg
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,6 +17,19 @@ from xlstm_rl.policy.auxiliary.reader import AuxiliaryValues, is_set
 from xlstm_rl.policy.encoders.observations import map_observation
 from xlstm_rl.policy.native_step import overwriting_pays
 from xlstm_rl.policy.policy_module import PolicyModule
+
+
+def _let_states_be_loaded() -> None:
+    """Let `torch.load(weights_only=True)` read a TensorDict of tensors.
+
+    It is data: what rebuilds one makes an empty object and fills in tensors, sizes and names.
+    """
+    reduce: Any = copyreg.dispatch_table.get(TensorDict)
+    if reduce is not None:
+        torch.serialization.add_safe_globals([TensorDict, reduce(TensorDict({}))[0]])
+
+
+_let_states_be_loaded()
 
 
 class Actor:
@@ -36,14 +51,27 @@ class Actor:
         self.state = policy.initial_state(self._batch_size, critic=False)
         self._fresh = True
 
+    def __repr__(self) -> str:
+        """One line: for how many environments, how it chooses, and with which memory."""
+        count = "one environment" if self.num_envs is None else f"num_envs={self.num_envs}"
+        choice = "most probable actions" if self.deterministic else "sampled actions"
+        memory, device = self.policy.memory_config, self.policy.device
+        return f"{type(self).__name__}({count}, {choice}, {memory} on {device})"
+
     @property
     def state(self) -> TensorDict:
-        """A copy of the memory state, batch size `[num_envs]`; assign one to go on from there."""
+        """A copy of the memory state, batch size `[num_envs]`; assign one to go on from there.
+
+        `torch.save` writes it, `torch.load(weights_only=True)` reads it. Assigned is also the plain
+        dict of `state.to_dict()`.
+        """
         tensors = tuple(tensor.clone() for tensor in self._tensors)
         return self.policy.pack_state(tensors, self._batch_size, critic=False)
 
     @state.setter
-    def state(self, state: TensorDict) -> None:
+    def state(self, state: TensorDict | Mapping[str, Any]) -> None:
+        if isinstance(state, dict):
+            state = TensorDict(state, batch_size=(self._batch_size,))
         tensors = self.policy.unpack_state(state, self._batch_size)
         # tensors made in inference mode could not be overwritten outside of it
         with torch.inference_mode(False), torch.no_grad():

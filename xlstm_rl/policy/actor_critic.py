@@ -40,7 +40,7 @@ class Head(nn.Module):
 
     def __init__(self, width: int, outputs: int, policy: PolicyConfig, gain: float) -> None:
         super().__init__()
-        sizes = [width] + [policy.head_width] * policy.head_layers
+        sizes = [width, *policy.hidden_widths]
         self.hidden = make_mlp(sizes, policy.activation)
         self.output = orthogonal(nn.Linear(sizes[-1], outputs), gain)
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from xlstm_rl.options.arguments import did_you_mean
 from xlstm_rl.options.fields import Count, CountOrZero
 from xlstm_rl.options.kinds import Registry
 from xlstm_rl.options.section import Section, refuse_unused
@@ -96,6 +97,14 @@ class PolicyConfig(Section):
         "action_bounds": "action_distribution.bounds",
     }
 
+    encoder: str = "auto"
+    """From observations to what the memory reads. auto: as the space asks for, with the options
+    below. `module:Name`: a module of your own, called with the observation space, the memory's
+    width and `encoder_kwargs`."""
+
+    encoder_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of an encoder of your own."""
+
     encoder_layers: CountOrZero = 1
     """Layers with activation between the observation and the memory (0: a bare projection)."""
 
@@ -104,6 +113,10 @@ class PolicyConfig(Section):
 
     head_width: Count = 64
     """Width of the hidden layers in the heads."""
+
+    head_widths: tuple[Count, ...] | None = None
+    """Width of each hidden layer of the heads, from the memory on, instead of `head_layers` of
+    `head_width`: `[128, 64]`."""
 
     activation: Literal["tanh", "relu", "silu"] = "tanh"
     """Activation of the encoder and of the heads."""
@@ -149,11 +162,43 @@ class PolicyConfig(Section):
         if self.critic == "shared":
             owner = "policy.critic=separate, but policy.critic is shared"
             refuse_unused(self, ("share_encoder",), owner)
+        self._check_encoder()
+        self._check_heads()
+
+    def _check_encoder(self) -> None:
+        if self.encoder == "auto":
+            owner = "policy.encoder=module:Name, but policy.encoder is auto"
+            refuse_unused(self, ("encoder_kwargs",), owner)
+            return
+        if ":" not in self.encoder and not self.encoder.startswith("<"):
+            hint = did_you_mean(self.encoder, ("auto",))
+            raise ValueError(
+                f"policy.encoder={self.encoder!r}: expected auto, or module:Name of a class{hint}"
+            )
+        owner = f"policy.encoder=auto, but policy.encoder is {self.encoder}"
+        refuse_unused(self, ("encoder_layers", "image_encoder", "image_layout"), owner)
+
+    def _check_heads(self) -> None:
+        widths = self.head_widths
+        if widths is not None:
+            if any(width < 1 for width in widths):
+                raise ValueError(f"policy.head_widths={list(widths)}: expected integers >= 1")
+            owner = "heads of equal layers, but policy.head_widths is set"
+            refuse_unused(self, ("head_layers", "head_width"), owner)
         if self.head_layers == 0:
             refuse_unused(self, ("head_width",), "hidden layers, but policy.head_layers is 0")
-            if self.encoder_layers == 0:
-                owner = "layers, but policy.encoder_layers and policy.head_layers are 0"
-                refuse_unused(self, ("activation",), owner)
+        if not self.hidden_widths and (self.encoder_layers == 0 or self.encoder != "auto"):
+            owner = "layers, but policy.encoder_layers and policy.head_layers are 0"
+            if widths is not None or self.encoder != "auto":
+                owner = "layers, but there are none with it: no hidden ones in the heads or encoder"
+            refuse_unused(self, ("activation",), owner)
+
+    @property
+    def hidden_widths(self) -> tuple[int, ...]:
+        """Widths of the hidden layers of a head."""
+        if self.head_widths is not None:
+            return self.head_widths
+        return (self.head_width,) * self.head_layers
 
     @property
     def mask_in_observation(self) -> str | None:

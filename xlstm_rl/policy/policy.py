@@ -12,10 +12,11 @@ from xlstm_rl.policy.arrays import to_numpy
 from xlstm_rl.policy.auxiliary.reader import is_set
 from xlstm_rl.policy.encoders.observations import map_observation
 from xlstm_rl.policy.graph_actor import GraphActor
-from xlstm_rl.policy.policy_module import PolicyModule, with_todays_names
+from xlstm_rl.policy.policy_module import with_todays_names
+from xlstm_rl.policy.queries import PolicyQueries
 
 
-class Policy(PolicyModule):
+class Policy(PolicyQueries):
     """Acts one step at a time: observation and memory state in, action and memory state out.
 
     Its arguments are those of `PolicyModule`.

@@ -9,7 +9,7 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from xlstm_rl.envs.config import EnvConfig
-from xlstm_rl.envs.spaces.support import check_supported_spaces
+from xlstm_rl.envs.spaces.support import check_supported_spaces, describe_space
 from xlstm_rl.memory import MemoryConfig, StateTensors
 from xlstm_rl.normalization import NormalizationConfig, Observation, make_normalizer
 from xlstm_rl.options.arguments import check_whole
@@ -68,6 +68,18 @@ class PolicyModule(nn.Module):
         self.auxiliary = AuxiliaryInputs(distribution, policy, normalization)
         self.auxiliary_reader = AuxiliaryReader(
             observation_space, ActionMask(action_space, distribution), self.auxiliary, policy
+        )
+
+    def __repr__(self) -> str:
+        """Say in a few lines what it is; `policy.network` shows its modules."""
+        weights = sum(one.numel() for one in self.parameters())
+        spaces = f"{describe_space(self.observation_space)} -> {describe_space(self.action_space)}"
+        return (
+            f"{type(self).__name__}({spaces},\n"
+            f"    {self.memory_config},\n"
+            f"    {self.policy_config},\n"
+            f"    {self.normalization_config},\n"
+            f"    {weights:,} weights on {self.device})"
         )
 
     @property
@@ -142,11 +154,8 @@ class PolicyModule(nn.Module):
         normalizer: Normalizer | None = self.normalizer
         own: StateTensors = ()
         if inputs.is_active or not isinstance(obs, Tensor):
-            count = len(inputs.state_shapes)
-            own, tensors = tensors[:count], tensors[count:]
-            obs, normalizer = self.normalizer(obs), None
-            if inputs.is_active:
-                obs = inputs.join(obs, own, reset, *auxiliary)
+            obs, own, tensors = self.network_input(obs, tensors, reset, auxiliary)
+            normalizer = None
         params, tensors = self.network.action_step(obs, tensors, reset, inplace, normalizer)
         if deterministic:
             action = distribution.mode(params)
@@ -157,6 +166,24 @@ class PolicyModule(nn.Module):
         if own:
             tensors = inputs.after(own, action, inplace) + tensors
         return distribution.to_env(action), tensors
+
+    def network_input(
+        self,
+        obs: Observation,
+        tensors: StateTensors,
+        reset: Tensor | None,
+        auxiliary: AuxiliaryValues,
+    ) -> tuple[Observation, StateTensors, StateTensors]:
+        """Return what the network reads, and the state of the auxiliary inputs and of the memories.
+
+        Arguments are those of `step`.
+        """
+        inputs, x = self.auxiliary, self.normalizer(obs)
+        if not inputs.is_active:
+            return x, (), tensors
+        count = len(inputs.state_shapes)
+        own, tensors = tensors[:count], tensors[count:]
+        return inputs.join(x, own, reset, *auxiliary), own, tensors
 
     def update_statistics(self, raw: Any, reward: Tensor, valid: Tensor | None) -> None:
         """Merge a rollout into the running statistics.

@@ -15,6 +15,11 @@ class TrainedOn:
     def __init__(self, make: object | None = None) -> None:
         self._make = make
 
+    @property
+    def callable(self) -> Callable[..., Any] | None:
+        """What makes one environment, where it is known."""
+        return self._make if callable(self._make) else None
+
     def is_other(self, make: Callable[..., Any]) -> bool:
         """Return whether a callable is known not to be the one of the training."""
         return self._make is not None and not _are_same(self._make, make)

@@ -81,7 +81,8 @@ def load_policy(
 
     Args:
         path: a run folder, or one checkpoint's folder.
-        checkpoint: of the run folder: `latest`, `best`, or the steps of one.
+        checkpoint: of the run folder: `latest`, `best` (where training evaluated), or the steps of
+            one.
         device: where the weights go; any device, whichever the policy was trained on.
         trust_code: import what the configuration names of other packages (`module:Name`), which
             runs it. Without it only what this process itself trained with is imported.

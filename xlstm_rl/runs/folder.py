@@ -1,12 +1,13 @@
 """The folder of a run: who makes it, where its checkpoints lie, which is the latest.
 
-    config.yaml    metrics.csv    checkpoints/<step>/    latest    eval.json    videos/    plots/
+    config.yaml  metrics.csv  checkpoints/<step>/  latest  best/  eval.json  videos/  plots/
 
 A checkpoint appears under its name only when it is complete, and `latest` names it only then,
 so that a run killed at any moment leaves a folder that loads.
 """
 
 import filecmp
+import json
 import os
 import re
 import shutil
@@ -24,6 +25,7 @@ from xlstm_rl.options.arguments import user_path
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.csv"
 POLICY_FILE = "policy.safetensors"
+EVALUATION_FILE = "evaluation.json"
 _CHECKPOINTS = "checkpoints"
 _LATEST = "latest"
 _BEST = "best"
@@ -104,23 +106,41 @@ def new_checkpoint(run: str | Path, step: int, keep: int | None = None) -> Itera
     neither does a checkpoint of this step with the very same files.
     """
     parent = user_path(run) / _CHECKPOINTS
-    final, draft = parent / str(step), parent / f".{step}{_PART}"
     parent.mkdir(parents=True, exist_ok=True)
+    for pointer in user_path(run).glob(f".{_LATEST}.*"):
+        pointer.unlink()
     _tidy(parent)
+    with _becoming(parent / str(step)) as draft:
+        yield draft
+    with replacing(user_path(run) / _LATEST) as pointer:
+        pointer.write_text(f"{step}\n", encoding="utf-8")
+    if keep is not None:
+        prune_checkpoints(run, keep)
+
+
+@contextmanager
+def new_best(run: str | Path) -> Iterator[Path]:
+    """A folder to write a checkpoint into, which becomes `best`; on an error nothing changes."""
+    with _becoming(user_path(run) / _BEST) as draft:
+        yield draft
+
+
+@contextmanager
+def _becoming(final: Path) -> Iterator[Path]:
+    """A new folder that gets the name `final`, in place of what has it, once it is complete."""
+    name, parent = final.name, final.parent
+    draft = parent / f".{name}{_PART}"
+    _tidy(parent, name)
     draft.mkdir()
     try:
         yield draft
         if not _holds_the_same(draft, final):
             if final.exists():
                 # A folder cannot be replaced at once: until the next line readers take this one.
-                final.rename(parent / f".{step}{_OLD}")
+                final.rename(parent / f".{name}{_OLD}")
             draft.rename(final)
     finally:
-        _tidy(parent)
-    with replacing(user_path(run) / _LATEST) as pointer:
-        pointer.write_text(f"{step}\n", encoding="utf-8")
-    if keep is not None:
-        prune_checkpoints(run, keep)
+        _tidy(parent, name)
 
 
 def _holds_the_same(draft: Path, final: Path) -> bool:
@@ -129,18 +149,16 @@ def _holds_the_same(draft: Path, final: Path) -> bool:
     return final.is_dir() and filecmp.cmpfiles(draft, final, names, shallow=False)[0] == names
 
 
-def _tidy(parent: Path) -> None:
+def _tidy(parent: Path, names: str = "*") -> None:
     """Finish what an interrupted save left: give back a whole checkpoint its name, drop parts."""
-    for old in parent.glob(f".*{_OLD}"):
+    for old in parent.glob(f".{names}{_OLD}"):
         final = parent / old.name[1 : -len(_OLD)]
         if final.exists():
             _remove(old)
         else:
             old.rename(final)
-    for draft in parent.glob(f".*{_PART}"):
+    for draft in parent.glob(f".{names}{_PART}"):
         shutil.rmtree(draft, ignore_errors=True)
-    for pointer in parent.parent.glob(f".{_LATEST}.*"):
-        pointer.unlink()
 
 
 def _remove(checkpoint: Path) -> None:
@@ -232,6 +250,16 @@ def find_checkpoint(run: str | Path, which: object = _LATEST) -> Path:
     raise CheckpointError(
         f"{folder}: has no checkpoint of {name} steps" + (f"; it has {steps}" if steps else "")
     )
+
+
+def best_evaluation(run: str | Path) -> dict[str, Any]:
+    """What was written about the evaluation of the best policy so far; empty: there is none."""
+    try:
+        folder = find_checkpoint(run, _BEST)
+        found = json.loads((folder / EVALUATION_FILE).read_text(encoding="utf-8"))
+    except (CheckpointError, OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def run_of(checkpoint: Path) -> Path:

@@ -1,6 +1,7 @@
 """What an agent writes while it trains: run folders, checkpoints, metrics."""
 
 import copy
+import json
 import sys
 import weakref
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,7 @@ from xlstm_rl.errors import TrainingError
 from xlstm_rl.options.arguments import user_path
 from xlstm_rl.policy.policy import Policy
 from xlstm_rl.runs.checkpoint import write_checkpoint
-from xlstm_rl.runs.folder import create_run_folder, new_checkpoint
+from xlstm_rl.runs.folder import EVALUATION_FILE, create_run_folder, new_best, new_checkpoint
 from xlstm_rl.runs.lock import run_locked
 from xlstm_rl.runs.loggers import Logger, LoggerConfig, make_logger
 from xlstm_rl.runs.signals import signals_held
@@ -162,14 +163,39 @@ class Run:
             self.saved_step = step
 
     def save_if_possible(self, policy: Policy, trainer_state: Mapping[str, Any]) -> bool:
-        """Write a checkpoint into the run folder; where that fails, say so in a line and go on."""
-        assert self.folder is not None
+        """Write a checkpoint into the run folder, if there is one.
+
+        Where that fails, say so in a line and go on.
+        """
+        if self.folder is None:
+            return False
         try:
             self.save(self.folder, policy, trainer_state)
         except (TrainingError, ConfigError) as error:
             print(f"xlstm_rl: {one_line(error)}", file=sys.stderr)
             return False
         return True
+
+    def save_best(
+        self, policy: Policy, trainer_state: Mapping[str, Any], evaluation: Mapping[str, Any]
+    ) -> None:
+        """Write `best/` into the run folder, if there is one, with what its evaluation found.
+
+        Where that fails, say so in a line and go on.
+        """
+        if self.folder is None:
+            return
+        try:
+            with signals_held(), new_best(self.folder) as draft:
+                write_checkpoint(draft, policy, trainer_state)
+                text = json.dumps(dict(evaluation))
+                (draft / EVALUATION_FILE).write_text(f"{text}\n", encoding="utf-8")
+        except (OSError, SafetensorError, RuntimeError) as error:
+            why = getattr(error, "strerror", None) or one_line(error)
+            print(
+                f"xlstm_rl: run folder {self.folder}: best/ cannot be written: {why}",
+                file=sys.stderr,
+            )
 
     def close(self) -> None:
         """Close the logger."""

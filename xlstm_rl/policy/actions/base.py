@@ -93,6 +93,23 @@ class ActionDistribution(KeepsPrecision, ABC):
         where the space is a Dict or Tuple.
         """
 
+    def from_env(self, action: Any) -> Tensor:
+        """Turn elements of the environment's space into the policy's units: `to_env` backwards.
+
+        An action that was clipped to a bound is taken as the bound.
+
+        Args:
+            action: tensors `[..., *space.shape]`, in dicts and tuples where the space is a Dict or
+                Tuple.
+
+        Raises:
+            TypeError: the family does not say how.
+        """
+        raise TypeError(
+            f"{type(self).__name__} has no from_env, so that actions of the environment cannot be "
+            "evaluated: write it, the inverse of to_env"
+        )
+
     @abstractmethod
     def features(self, action: Tensor) -> Tensor:
         """Return actions as vectors of numbers `[..., num_features]` for a network to read.

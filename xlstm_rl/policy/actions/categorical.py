@@ -76,6 +76,10 @@ class Categorical(ActionDistribution):
         shifted = action + self.start if self.start else action
         return shifted if self.env_dtype == torch.int64 else shifted.to(self.env_dtype)
 
+    def from_env(self, action: Tensor) -> Tensor:
+        """Return choices `[...]`, counted from 0."""
+        return action.long() - self.start
+
     def features(self, action: Tensor) -> Tensor:
         """Return the one-hot code `[..., n]`."""
         # not one_hot: on a CPU it looks for the largest index first
@@ -150,6 +154,11 @@ class MultiCategorical(ActionDistribution):
         """Shift choices to the first elements of the environment's space, in its shape."""
         shifted = (action + self.starts).to(self.env_dtype)
         return shifted.reshape(*action.shape[:-1], *self.env_shape)
+
+    def from_env(self, action: Tensor) -> Tensor:
+        """Return choices `[..., K]`, each counted from 0."""
+        batch = action.shape[: action.ndim - len(self.env_shape)]
+        return action.long().reshape(*batch, -1) - self.starts
 
     def features(self, action: Tensor) -> Tensor:
         """Return the one-hot codes side by side `[..., sum of counts]`."""

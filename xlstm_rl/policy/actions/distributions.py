@@ -10,7 +10,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from xlstm_rl.envs.spaces.leaves import build, is_nested, space_leaves
+from xlstm_rl.envs.spaces.leaves import build, is_nested, space_leaves, take
 from xlstm_rl.envs.spaces.support import describe_space
 from xlstm_rl.options.fields import own_fields
 from xlstm_rl.options.section import refuse_unused
@@ -95,6 +95,15 @@ class JointDistribution(ActionDistribution):
         """Return actions nested like the space, each leaf as its own distribution gives it."""
         leaves = zip(self._parts, self._split(action), strict=True)
         return build(self.space, iter([part.to_env(one) for part, one in leaves]))
+
+    def from_env(self, action: Any) -> Tensor:
+        """Return nested actions of the environment as one vector `[..., A]`."""
+        found = []
+        for leaf, part in zip(space_leaves(self.space), self._parts, strict=True):
+            one = part.from_env(take(action, leaf.path))
+            batch = one.shape[: one.ndim - len(part.action_shape)]
+            found.append(one.reshape(*batch, -1).float())
+        return torch.cat(found, -1)
 
     def features(self, action: Tensor) -> Tensor:
         """Return the leaves' features side by side."""

@@ -18,6 +18,7 @@ _LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
 _LOG_STD_RANGE = (-10.0, 3.0)  # of a network's outputs, which nothing else would hold
 _FREE_LOG_STD_RANGE = (-40.0, 40.0)  # beyond it densities and samples leave float32
 _NODES = 32
+_INSIDE = 1.0 - 2.0**-23  # the largest number that a tanh in float32 leaves finite
 _NO_BOUND = 1e18
 """Bounds from here on count as none: half of such a range is not a usable unit of action."""
 
@@ -124,6 +125,12 @@ class DiagonalGaussian(ActionDistribution):
         out = out.clamp(self.low, self.high)
         return out if len(self.env_shape) == 1 else out.reshape(*out.shape[:-1], *self.env_shape)
 
+    def from_env(self, action: Tensor) -> Tensor:
+        """Return actions `[..., *shape]` of the environment in the policy's units, `[..., A]`."""
+        flat = action.reshape(*action.shape[: action.ndim - len(self.env_shape)], -1)
+        units = (flat.to(self.center.dtype) - self.center) / self.scale
+        return units.to(self.action_dtype)
+
     def features(self, action: Tensor) -> Tensor:
         """Return actions `[..., A]` with those beyond a bound at the bound."""
         return action.clamp(self.lower, self.upper)
@@ -181,6 +188,12 @@ class SquashedGaussian(DiagonalGaussian):
     def to_env(self, action: Tensor) -> Tensor:
         """Squash actions `[..., A]` into the environment's range."""
         return super().to_env(self._squash(action))
+
+    def from_env(self, action: Tensor) -> Tensor:
+        """Return what the tanh made these actions of; one at a bound counts as just inside."""
+        units = super().from_env(action)
+        inside = units.clamp(-_INSIDE, _INSIDE).atanh()
+        return torch.where(self.squashed, inside, units)
 
     def features(self, action: Tensor) -> Tensor:
         """Return the squashed actions `[..., A]`, in units of half the range."""

@@ -75,7 +75,7 @@ class AuxiliaryReader:
                 "action_mask=info['action_mask'] where it is 'info', and only there"
             )
         flags = None if action_mask is None else self._flags(action_mask, batch_size, device)
-        return self._reward(reward, batch_size, fresh, device), flags
+        return self.read_reward(reward, batch_size, fresh, device), flags
 
     def mask_in(self, raw: dict[str, Any]) -> Any:
         """Return the action mask that is part of an observation, nested as it was.
@@ -85,9 +85,10 @@ class AuxiliaryReader:
         """
         return build(self._mask_space, iter([raw[name] for name in self._mask_names]))
 
-    def _reward(
+    def read_reward(
         self, reward: Any, batch_size: int, fresh: bool, device: torch.device
     ) -> Tensor | None:
+        """Return the last reward `[B]`; arguments and errors are those of `read`."""
         if not self._reads_reward:
             return None
         if reward is None:

@@ -16,6 +16,7 @@ from xlstm_rl.policy.activations import ACTIVATIONS
 from xlstm_rl.policy.auxiliary.inputs import OBSERVATION
 from xlstm_rl.policy.config import PolicyConfig
 from xlstm_rl.policy.encoders.images import ImageEncoder
+from xlstm_rl.policy.encoders.own import OwnEncoder, WithAuxiliary
 
 
 def make_mlp(sizes: list[int], activation: str) -> nn.Sequential:
@@ -123,6 +124,11 @@ def make_encoder(
     Raises:
         ValueError: the space, or a part of it, has no encoder.
     """
+    if config.encoder != "auto":
+        own = OwnEncoder(space, width, config)
+        if auxiliary is None:
+            return own
+        return WithAuxiliary(own, {n: _first_layer(s, width, 1.0) for n, s in auxiliary.items()})
     gain = 2.0**0.5 if config.encoder_layers else 1.0
     leaves = space_leaves(space, config.mask_in_observation)
     if not any(observation_kind(leaf.space) == "image" for leaf in leaves):

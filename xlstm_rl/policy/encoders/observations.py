@@ -22,12 +22,17 @@ from xlstm_rl.policy.arrays import as_tensor
 
 
 class ObservationReader:
-    """Reads and checks the observations of a space; `space` is that of one environment."""
+    """Reads and checks the elements of a space; `space` is that of one environment.
 
-    def __init__(self, space: gymnasium.Space[Any]) -> None:
+    Args:
+        space: of observations, or of actions.
+        name: what its elements are called in errors.
+    """
+
+    def __init__(self, space: gymnasium.Space[Any], name: str = "obs") -> None:
         self.leaves = space_leaves(space)
         self.is_nested = is_nested(space)
-        self._readers = [_LeafReader(leaf) for leaf in self.leaves]
+        self._readers = [_LeafReader(leaf, name) for leaf in self.leaves]
 
     def read(
         self, obs: Any, lead: tuple[int, ...] | None, remedy: str
@@ -79,9 +84,9 @@ class ObservationReader:
 class _LeafReader:
     """What is known of a leaf before any observation of it comes."""
 
-    def __init__(self, leaf: Leaf) -> None:
+    def __init__(self, leaf: Leaf, name: str) -> None:
         self.leaf = leaf
-        self.what = f"obs {leaf.name!r}" if leaf.path else "obs"
+        self.what = f"{name} {leaf.name!r}" if leaf.path else name
         self.shape = tuple(leaf.space.shape or ())
         kind = observation_kind(leaf.space)
         self._is_image = kind == "image"

@@ -1,0 +1,88 @@
+"""A row for every episode of a training, in `episodes.csv` of the run folder."""
+
+import csv
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from xlstm_rl.callbacks.base import Callback
+from xlstm_rl.collection.collector import Rollout
+from xlstm_rl.collection.infos import SUCCESS
+from xlstm_rl.files import replacing
+
+EPISODES_FILE = "episodes.csv"
+COLUMNS = ("step", "time", "environment", "return", "length", "success")
+"""Environment steps done at the end of the episode, seconds of training, number of the environment,
+undiscounted return, steps, and `info["is_success"]`; then the keywords."""
+
+
+class EpisodeLog(Callback):
+    """Writes `episodes.csv`. Opened on one of before, it goes on behind the steps that are done.
+
+    Args:
+        keywords: keys of the info of an episode's last step that get a column, `env.info_keywords`.
+    """
+
+    def __init__(self, keywords: Sequence[str] = ()) -> None:
+        self._keywords = tuple(keywords)
+        self._file: IO[str] | None = None
+
+    def on_training_start(self) -> None:
+        """Open the file, if there is a run folder."""
+        folder = self.agent.run_dir
+        if folder is None:
+            return
+        path, columns = folder / EPISODES_FILE, [*COLUMNS, *self._keywords]
+        kept = _rows_until(path, self.agent.steps_done)
+        if kept is None or kept[0] != columns:
+            columns = columns if kept is None else list(dict.fromkeys((*kept[0], *columns)))
+        rows = [] if kept is None else kept[1]
+        with replacing(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows(row + [""] * (len(columns) - len(row)) for row in rows)
+        self._columns = columns
+        self._began = time.monotonic() - (float(rows[-1][1]) if rows else 0.0)
+        self._file = path.open("a", newline="", encoding="utf-8")
+
+    def on_rollout_end(self, rollout: Rollout) -> None:
+        """Write the episodes that ended, and flush them, so that a killed run keeps them."""
+        if self._file is None or not rollout.episode_ends:
+            return
+        num_envs, _ = rollout.data.batch_size
+        seconds = f"{time.monotonic() - self._began:.3f}"
+        writer = csv.writer(self._file, lineterminator="\n")
+        for index, (t, environment) in enumerate(rollout.episode_ends):
+            row: dict[str, Any] = {
+                "step": self.agent.steps_done + (t + 1) * num_envs,
+                "time": seconds,
+                "environment": environment,
+                "return": rollout.episode_returns[index],
+                "length": rollout.episode_lengths[index],
+            }
+            for key, values in rollout.episode_infos.items():
+                if math.isfinite(values[index]):
+                    row["success" if key == SUCCESS else key] = values[index]
+            writer.writerow([row.get(column, "") for column in self._columns])
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _rows_until(path: Path, step: int) -> tuple[list[str], list[list[str]]] | None:
+    """Return the columns of a file, and its rows of up to so many steps; None: there is none.
+
+    What a killed run left of its last row is dropped.
+    """
+    if not path.is_file():
+        return None
+    with path.open(newline="", encoding="utf-8") as file:
+        columns, *rows = list(csv.reader(file)) or [[]]
+    whole = [row for row in rows if len(row) == len(columns) and row[0].isdecimal()]
+    return columns, [row for row in whole if int(row[0]) <= step]

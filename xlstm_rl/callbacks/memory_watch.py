@@ -1,0 +1,157 @@
+"""Watches what a memory can learn and whether it remembers, and says once what is wrong."""
+
+import math
+import warnings
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from xlstm_rl.callbacks.base import Callback
+from xlstm_rl.callbacks.memory_health import MemoryHealth, measure
+from xlstm_rl.collection.collector import Rollout
+from xlstm_rl.memory import StateTensors
+from xlstm_rl.policy.actor_critic import CRITIC_MEMORY
+
+_ROWS, _STEPS = 8, 33  # sequences and steps that a measurement looks at
+_FIRST, _EVERY = (1, 2, 4, 8, 16), 50  # updates at which it is taken
+_DEAD = 1e-4  # a healthy memory has .01 and more, one that forgets at once 1e-6
+_FROZEN = 1e-6
+_IN_A_ROW = 2  # measurements that must agree
+_EPISODES = 32
+_MUCH_LONGER = 1.5
+_EARLY = 0.1  # share of training in which nothing is said of learning
+
+
+class MemoryWarning(UserWarning):
+    """A memory does not do what it is there for."""
+
+
+class MemoryWatch(Callback):
+    """Logs the reach of the gradients and, now and then, how each memory does.
+
+    `memory/gradient_reach` is the length of a training sequence. Every 50th update, and a few times
+    at the start, the names of `MemoryHealth` follow for each memory. A warning says, once a
+    training,
+
+    - that episodes last much longer than gradients reach, where nothing has been learnt yet;
+    - that a memory is dead: two measurements in a row find no trace of the past in its output;
+    - that it is saturated: its state no longer changes, or its output no longer heeds its input.
+
+    Memories without a state, such as `mlp`, have nothing to be watched.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[str, float] = {}
+        self._lengths: deque[int] = deque(maxlen=_EPISODES)
+        self._returns: deque[float] = deque(maxlen=_EPISODES)
+        self._first_returns: list[float] = []
+        self._episodes = 0
+        self._suspected: dict[str, int] = {}
+        self._told: set[str] = set()
+
+    def on_rollout_end(self, rollout: Rollout) -> None:
+        """Measure, where it is time."""
+        memories = self.agent.policy.network.memories()
+        self._found = {}
+        if not any(memory.state_keys for memory in memories.values()):
+            return
+        self._lengths.extend(rollout.episode_lengths)
+        self._returns.extend(rollout.episode_returns)
+        self._episodes += len(rollout.episode_returns)
+        room = _EPISODES - len(self._first_returns)
+        self._first_returns += rollout.episode_returns[:room]
+        reach = rollout.data.batch_size[1] // len(rollout.segment_states)
+        self._found["memory/gradient_reach"] = float(reach)
+        self._compare(reach)
+        update = self.agent.steps_done // rollout.data.numel() + 1
+        if (update in _FIRST or update % _EVERY == 0) and reach > 1:
+            for name, health in self._measured(rollout, min(reach, _STEPS)):
+                self._judge(name, health)
+                self._log(name, health)
+
+    def on_update(self, step: int, metrics: dict[str, float]) -> None:
+        """Put what was found into the metrics."""
+        metrics |= self._found
+
+    def _measured(self, rollout: Rollout, steps: int) -> Iterator[tuple[str, MemoryHealth]]:
+        network = self.agent.policy.network
+        tensors: StateTensors = tuple(one[:_ROWS] for one in rollout.segment_states[-1])
+        last = rollout.data.batch_size[1] // len(rollout.segment_states)
+        start = rollout.data.batch_size[1] - last
+        where = slice(_ROWS), slice(start, start + steps)
+        observation, reset = rollout.data["observation"][where], rollout.data["reset"][where]
+        trunks: dict[str, Any] = dict(
+            zip(network.memories(), (network.trunk, network.critic_trunk), strict=False)
+        )
+        for name, trunk in trunks.items():
+            size = len(trunk.memory.state_keys)
+            own, tensors = tensors[:size], tensors[size:]
+            if not own:
+                continue
+            encoder = network.trunk.encoder if trunk.encoder is None else trunk.encoder
+            with torch.no_grad():
+                health = measure(trunk.memory, encoder(observation), own, reset)
+            if health is not None:
+                yield name, health
+
+    def _log(self, name: str, health: MemoryHealth) -> None:
+        for what in ("past", "state_norm", "near_0", "near_1"):
+            value = getattr(health, what)
+            if math.isfinite(value):
+                self._found[f"{name}/{what}"] = value
+        for head, length in health.lengths.items():
+            self._found[f"{name}/length/{head}"] = length
+
+    def _judge(self, name: str, health: MemoryHealth) -> None:
+        what = ""
+        if health.past < _DEAD:
+            what = (
+                "is dead: its output does not depend on the past. It forgets at once "
+                f"({health.near_0:.0%} of its forget gates are near 0), so the policy acts as one "
+                "without memory; begin with fresh weights, or a smaller agent.learning_rate"
+            )
+        elif health.moved < _FROZEN or health.present < _FROZEN:
+            frozen = health.moved < _FROZEN
+            cause = "its state no longer changes" if frozen else "its output ignores its input"
+            what = (
+                f"is saturated: {cause} (norm of the state {health.state_norm:.3g}); a smaller "
+                "agent.learning_rate or agent.max_grad_norm, and normalization.observation, help"
+            )
+        self._suspected[name] = self._suspected.get(name, 0) + 1 if what else 0
+        if self._suspected[name] == _IN_A_ROW:
+            owner = "the critic's memory" if name == CRITIC_MEMORY else "the memory"
+            self._say(name, f"{owner} {what}")
+
+    def _compare(self, reach: int) -> None:
+        """Say that episodes last much longer than gradients reach, if nothing is learnt."""
+        config: Any = self.agent.config
+        if (
+            self._episodes < 2 * _EPISODES
+            or np.mean(self._lengths) <= _MUCH_LONGER * reach
+            or self.agent.steps_done < _EARLY * config.total_steps
+            or _is_higher(self._returns, self._first_returns)
+        ):
+            return
+        option = "rollout_steps"
+        if getattr(config.agent, "segment_steps", None):
+            option = "segment_steps"
+        self._say(
+            "reach",
+            f"episodes last {np.mean(self._lengths):.0f} steps, and gradients reach back {reach}: "
+            f"what has to be remembered for longer is hardly learnt; raise agent.{option}",
+        )
+
+    def _say(self, what: str, line: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            # explicitly, because the place is nobody's code, and would be one line more
+            warnings.warn_explicit(line, MemoryWarning, "xlstm_rl", 0)
+
+
+def _is_higher(later: deque[float], earlier: list[float]) -> bool:
+    """Return whether returns have risen by more than chance."""
+    error = math.sqrt((np.var(later) + np.var(earlier)) / _EPISODES)
+    return bool(np.mean(later) - np.mean(earlier) > 2.0 * error)
