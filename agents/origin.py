@@ -33,7 +33,7 @@ class Origin:
         """
         why = restore_collector(collector, self._collector, self._trust_code)
         if why is not None:
-            collector.begin_anew()
+            collector.is_cut_off = True  # the next rollout begins new ones
             print(f"{self.checkpoint}: new episodes begin: {why}", file=sys.stderr)
         load_streams(self._streams)
 

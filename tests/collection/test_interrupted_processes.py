@@ -71,7 +71,7 @@ def test_a_call_to_processes_may_be_cut_off_anywhere(
         agent.env.parent_pipes[row] = Cut(agent.env.parent_pipes[row], call, when)
         with pytest.raises(KeyboardInterrupt):
             begin()
-        collector._is_cut_off = True
+        collector.is_cut_off = True
         assert_begins_afresh(collector)
     assert [one.pid for one in agent.env.processes] == processes
     agent.env.parent_pipes[row] = Cut(agent.env.parent_pipes[row], call, when)

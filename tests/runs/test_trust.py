@@ -17,7 +17,6 @@ import yaml
 from xlstm_rl import RecurrentPPO, load_policy
 from xlstm_rl.cli import main
 from xlstm_rl.errors import CheckpointError
-from xlstm_rl.runs.trust import code_names
 
 STEP = "32"
 MARK = "something-ran"
@@ -285,20 +284,3 @@ def test_what_this_process_trained_with_needs_no_trust(
     load_policy(tmp_path / "run")
     with RecurrentPPO.load(tmp_path / "run") as loaded:
         loaded.learn(16)
-
-
-def test_words_that_nobody_imports_are_left_alone() -> None:
-    config = {
-        "device": "cuda:1",
-        "run_dir": "C:runs",
-        "env": {"id": "ALE/Pong-v5", "kwargs": {"mode": 3}},
-        "logger": {"kind": "csv,wandb", "name": "try: one", "tags": ["lr:high"], "group": "a:b"},
-        "memory": {"kind": "xlstm_rl.memory.baselines:LSTM"},
-    }
-    assert code_names(config) == {}
-    config["env"] = {"id": "popgym:Env-v0", "wrappers": {"a.b:C": {"x": ["d:E"]}}}
-    assert code_names(config) == {
-        "popgym:Env-v0": "env.id",
-        "a.b:C": "env.wrappers",
-        "d:E": "env.wrappers.a.b:C.x",
-    }

@@ -31,6 +31,9 @@ class ExportOptions:
     overwrite: bool = False
     """Replace an existing file."""
 
+    trust_code: bool = False
+    """Import what the run names of other packages (module:Name), which may run any code."""
+
 
 def run(args: Sequence[str]) -> int:
     """Write the file and say where it is."""
@@ -40,7 +43,7 @@ def run(args: Sequence[str]) -> int:
 
     with refusing_bad_input():
         path = export_policy(
-            load_policy(options.run),
+            load_policy(options.run, trust_code=options.trust_code),
             options.out,
             options.format,
             check=options.check,

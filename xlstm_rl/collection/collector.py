@@ -94,6 +94,8 @@ class Collector:
         self.segment_steps = segment_steps
         self.generator = generator
         self.steps_done = 0
+        self.is_cut_off = False
+        """Whether the last rollout was cut off: the next one then begins new episodes."""
         self.env = env
         self._adapter = make_env_adapter(env, policy)
         self._adapter.keywords = tuple(info_keywords)
@@ -107,7 +109,7 @@ class Collector:
     def _begin(self, seed: int | list[int] | None) -> None:
         """Begin an episode in every environment, with nothing left of those before."""
         policy, adapter, rows = self.policy, self._adapter, self._num_envs
-        self._is_cut_off = True  # until a whole rollout is there
+        self.is_cut_off = True  # until a whole rollout is there
         self._episodes = EpisodeCounter(rows)
         self._tensors = policy.network.initial_tensors(rows, policy.device, critic=False)
         self._critic.begin(rows, policy.device)
@@ -117,16 +119,7 @@ class Collector:
         self._infos = [adapter.first_info]
         self._reset, self._autoreset = adapter.flags(True), adapter.flags(False)
         self._reward: Tensor | None = None
-        self._is_cut_off = False
-
-    @property
-    def is_cut_off(self) -> bool:
-        """Whether the last rollout was cut off, so that the next one begins new episodes."""
-        return self._is_cut_off
-
-    def begin_anew(self) -> None:
-        """Let the next rollout begin new episodes."""
-        self._is_cut_off = True
+        self.is_cut_off = False
 
     def carried(self) -> dict[str, Any]:
         """Return what is carried from rollout to rollout, beside the environments' own state."""
@@ -164,9 +157,9 @@ class Collector:
         Raises:
             TrainingError: an observation or a reward is not finite, or a mask allows no action.
         """
-        if self._is_cut_off:
+        if self.is_cut_off:
             self._begin(None)
-        self._is_cut_off = True
+        self.is_cut_off = True
         buffer = RolloutBuffer(self.policy, self._adapter, self.rollout_steps, self._num_envs)
         segment_states: list[StateTensors] = []
         finals: list[FinalNumbers] = []
@@ -180,7 +173,7 @@ class Collector:
         with profile.part("values"):
             rollout = self._finish(buffer, finals, segment_states)
         self.steps_done += self.rollout_steps * self._num_envs
-        self._is_cut_off = False
+        self.is_cut_off = False
         return rollout
 
     def _finish(
