@@ -90,8 +90,6 @@ def test_a_signal_to_the_environments_processes_too_changes_nothing(
 class Agent:
     """Stands in for an agent; `learn` does what a test says."""
 
-    steps_done, device = 0, "cpu"
-
     def __init__(self, learn: Callable[[], None]) -> None:
         self._learn = learn
         self.closed = False
@@ -99,7 +97,7 @@ class Agent:
     def open_run(self) -> Path:
         return Path("run")
 
-    def learn(self, steps: int, on_update: Any, profile: Any = None) -> None:
+    def learn(self, on_update: Any, profile: Any = None) -> None:
         self._learn()
 
     def close(self) -> None:

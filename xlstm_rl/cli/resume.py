@@ -53,6 +53,6 @@ def run(args: Sequence[str]) -> int:
         saved.refuse_changes(before, config)
         agent = agent_class(config).going_on(saved, config)
         with closed_on_error(agent.close):
-            steps = agent.steps_to_go()
+            agent.steps_to_go()  # refused before a folder is made, where none is left
             agent.open_run()
-    return train(agent, steps, options.profile)
+    return train(agent, config.total_steps, options.profile)

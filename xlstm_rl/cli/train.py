@@ -54,12 +54,14 @@ def run(args: Sequence[str]) -> int:
     return train(agent, config.total_steps, options.profile, backend)
 
 
-def train(agent: "RecurrentAgent", steps: int, measured: bool, headline: str | None = None) -> int:
+def train(
+    agent: "RecurrentAgent", total_steps: int, measured: bool, headline: str | None = None
+) -> int:
     """Train an agent that has a run folder, show how it goes, and say where the run is.
 
     Args:
         agent: it is closed at the end.
-        steps: how many to train for.
+        total_steps: of the whole run.
         measured: print where the time went.
         headline: a line to show first.
 
@@ -74,9 +76,8 @@ def train(agent: "RecurrentAgent", steps: int, measured: bool, headline: str | N
     try:
         with stopped_once():
             try:
-                total = agent.steps_done + steps
-                with TrainingProgress(total, headline=headline) as progress:
-                    agent.learn(steps, on_update=progress.update, profile=profile)
+                with TrainingProgress(total_steps, headline=headline) as progress:
+                    agent.learn(on_update=progress.update, profile=profile)
                 if progress.is_unread:
                     status = PIPE_CLOSED
             except KeyboardInterrupt as stop:

@@ -51,8 +51,12 @@ class CsvSink:
         """Append a row and flush it, so that a killed run keeps it."""
         self._waiting.append((step, dict(metrics)))
         while self._waiting:
-            self._append(*self._waiting[0])
-            del self._waiting[0]
+            row = self._waiting.pop(0)
+            try:
+                self._append(*row)
+            except OSError:
+                self._waiting.insert(0, row)
+                raise
 
     def _append(self, step: int, metrics: Mapping[str, float]) -> None:
         new = [key for key in metrics if key not in self._columns]
