@@ -21,7 +21,6 @@ def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("NETRC", str(home / "netrc"))
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(home))
-    monkeypatch.setenv("WANDB_MODE", "offline")
     yield
     while wandb.run is not None:
         wandb.finish()
