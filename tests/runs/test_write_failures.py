@@ -39,7 +39,7 @@ FULL_DISK = """
     agent = test.make(run, checkpoint={"every_steps": 16})
 
     def on_update(step, metrics):
-        if step == 48:  # no file can grow beyond this: to a process, a full disk
+        if step == 64:  # no file can grow beyond this: to a process, a full disk
             resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
         if step == int(sys.argv[3]):
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
