@@ -57,7 +57,7 @@ def merged(
     values = {**before, **top}
     for name, section in sections.items():
         if isinstance(section, Mapping):
-            values[name] = {**before[name], **section}
+            values[name] = {**before[name], **_named(section)}
         elif section is not None:
             values[name] = section
     values["env"] = _env_section(environment, values["env"])

@@ -90,10 +90,16 @@ def test_the_norm_is_that_of_the_state_without_the_convolution() -> None:
 def test_episodes_that_have_just_begun_have_no_past() -> None:
     memory = make_memory({"kind": "gru", "width": 8})
     reset = torch.zeros(B, T, dtype=torch.bool)
-    reset[:, -1] = True
+    reset[:, 1:] = True
     assert measure(memory, torch.randn(B, T, 8), memory.initial_tensors(B), reset) is None
     reset[0, -1] = False  # one goes on: it alone is measured
     assert health_of(memory, reset).past > 0.01
+    reset[:] = False
+    reset[:, -1] = True  # all begin here: the step before is measured
+    torch.manual_seed(1)
+    x = torch.randn(B, T, 8)
+    shorter = measure(memory, x[:, :-1], memory.initial_tensors(B), None)
+    assert shorter is not None and health_of(memory, reset).past == shorter.past
 
 
 MEMORIES: dict[str, dict[str, Any]] = {
@@ -163,7 +169,10 @@ def test_a_dead_memory_is_found_and_said_once(algorithm: Any, critic: str) -> No
     lines = [str(one.message) for one in caught if one.category is MemoryWarning]
     names = ["the memory is dead"] + ["the critic's memory is dead"] * (critic == "separate")
     assert [line.split(":")[0] for line in lines] == names
-    assert all("\n" not in line and "100% of its forget gates are near 0" in line for line in lines)
+    assert all(
+        "\n" not in line and "100% of its forget gates are near 0, it forgets at once" in line
+        for line in lines
+    )
 
 
 @pytest.mark.parametrize("kind", ["mlp", "gru", "lstm", "xlstm"])
@@ -189,6 +198,16 @@ def test_a_saturated_memory_is_found() -> None:
             bias.fill_(200.0)  # every gate open: the cell counts its steps, whatever comes
     with pytest.warns(MemoryWarning, match="^the memory is saturated: its output ignores"):
         agent.learn(64 * 3)
+
+
+def test_a_memory_that_is_lost_beside_its_input_is_told_apart() -> None:
+    agent = agent_of()
+    with torch.no_grad():  # an encoder whose features are a million times too large
+        for parameter in agent.policy.network.trunk.encoder[0].parameters():
+            parameter.mul_(1e6)
+        agent.policy.network.trunk.encoder = agent.policy.network.trunk.encoder[0]
+    with pytest.warns(MemoryWarning, match="^the memory is dead: .*is lost beside its input"):
+        agent.learn(64 * 2)
 
 
 def rows_of(run: Path) -> list[dict[str, str]]:

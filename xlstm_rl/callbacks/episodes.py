@@ -2,14 +2,17 @@
 
 import csv
 import math
+import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 from xlstm_rl.callbacks.base import Callback
 from xlstm_rl.collection.collector import Rollout
 from xlstm_rl.collection.infos import SUCCESS
+from xlstm_rl.config.errors import one_line
 from xlstm_rl.files import replacing
 
 EPISODES_FILE = "episodes.csv"
@@ -34,11 +37,14 @@ class EpisodeLog(Callback):
         folder = self.agent.run_dir
         if folder is None:
             return
-        path, columns = folder / EPISODES_FILE, [*COLUMNS, *self._keywords]
-        kept = _rows_until(path, self.agent.steps_done)
-        if kept is None or kept[0] != columns:
-            columns = columns if kept is None else list(dict.fromkeys((*kept[0], *columns)))
-        rows = [] if kept is None else kept[1]
+        try:
+            self._open(folder / EPISODES_FILE)
+        except OSError as error:
+            self._give_up(error)
+
+    def _open(self, path: Path) -> None:
+        columns, rows = _rows_until(path, self.agent.steps_done)
+        columns = list(dict.fromkeys((*columns, *COLUMNS, *self._keywords)))
         with replacing(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(columns)
@@ -51,9 +57,15 @@ class EpisodeLog(Callback):
         """Write the episodes that ended, and flush them, so that a killed run keeps them."""
         if self._file is None or not rollout.episode_ends:
             return
+        try:
+            self._write(self._file, rollout)
+        except OSError as error:
+            self._give_up(error)
+
+    def _write(self, file: IO[str], rollout: Rollout) -> None:
         num_envs, _ = rollout.data.batch_size
         seconds = f"{time.monotonic() - self._began:.3f}"
-        writer = csv.writer(self._file, lineterminator="\n")
+        writer = csv.writer(file, lineterminator="\n")
         for index, (t, environment) in enumerate(rollout.episode_ends):
             row: dict[str, Any] = {
                 "step": self.agent.steps_done + (t + 1) * num_envs,
@@ -66,22 +78,29 @@ class EpisodeLog(Callback):
                 if math.isfinite(values[index]):
                     row["success" if key == SUCCESS else key] = values[index]
             writer.writerow([row.get(column, "") for column in self._columns])
-        self._file.flush()
+        file.flush()
+
+    def _give_up(self, error: OSError) -> None:
+        """Say that no more episodes are written, to a full disk, say; training goes on."""
+        why = error.strerror or one_line(error)
+        print(f"xlstm_rl: {EPISODES_FILE} cannot be written, and ends here: {why}", file=sys.stderr)
+        self.close()
 
     def close(self) -> None:
         """Close the file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is not None:
+            with suppress(OSError):  # what could not be written cannot be flushed either
+                file.close()
 
 
-def _rows_until(path: Path, step: int) -> tuple[list[str], list[list[str]]] | None:
-    """Return the columns of a file, and its rows of up to so many steps; None: there is none.
+def _rows_until(path: Path, step: int) -> tuple[list[str], list[list[str]]]:
+    """Return the columns of a file, if there is one, and its rows of up to so many steps.
 
     What a killed run left of its last row is dropped.
     """
     if not path.is_file():
-        return None
+        return [], []
     with path.open(newline="", encoding="utf-8") as file:
         columns, *rows = list(csv.reader(file)) or [[]]
     whole = [row for row in rows if len(row) == len(columns) and row[0].isdecimal()]

@@ -51,7 +51,7 @@ class MemoryHealth:
 def measure(
     memory: Memory, x: Tensor, tensors: StateTensors, reset: Tensor | None
 ) -> MemoryHealth | None:
-    """Measure a memory at the last step of sequences.
+    """Measure a memory at the last step of sequences at which an episode goes on somewhere.
 
     Args:
         memory: with a state.
@@ -60,15 +60,18 @@ def measure(
         reset: `[B, T]`, true at the first steps of episodes; None: nowhere.
 
     Returns:
-        None where all episodes have just begun, so that there is no past.
+        None where there is no such step, so that there is no past.
     """
-    before_last = None if reset is None else reset[:, :-1]
-    _, state = memory.forward_tensors(x[:, :-1], tensors, before_last)
-    last = x[:, -1]
+    at = x.shape[1] - 1
     if reset is not None:
-        rows = (~reset[:, -1]).nonzero().squeeze(1)
-        if not len(rows):
+        steps = (~reset[:, 1:]).any(0).nonzero()
+        if not len(steps):
             return None
+        at = int(steps[-1]) + 1
+    _, state = memory.forward_tensors(x[:, :at], tensors, None if reset is None else reset[:, :at])
+    last = x[:, at]
+    if reset is not None:
+        rows = (~reset[:, at]).nonzero().squeeze(1)
         last, state = last[rows], tuple(one[rows] for one in state)
     y, after = memory.step_tensors(last, state)
     cells = [i for i, key in enumerate(memory.state_keys) if _last(key) != _CONVOLUTION]

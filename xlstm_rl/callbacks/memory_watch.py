@@ -22,7 +22,7 @@ _FROZEN = 1e-6
 _IN_A_ROW = 2  # measurements that must agree
 _EPISODES = 32
 _MUCH_LONGER = 1.5
-_EARLY = 0.1  # share of training in which nothing is said of learning
+_EARLY = 0.25  # share of training in which nothing is said of learning
 
 
 class MemoryWarning(UserWarning):
@@ -108,11 +108,10 @@ class MemoryWatch(Callback):
     def _judge(self, name: str, health: MemoryHealth) -> None:
         what = ""
         if health.past < _DEAD:
-            what = (
-                "is dead: its output does not depend on the past. It forgets at once "
-                f"({health.near_0:.0%} of its forget gates are near 0), so the policy acts as one "
-                "without memory; begin with fresh weights, or a smaller agent.learning_rate"
-            )
+            cause = "what it remembers is lost beside its input: scale its features to about 1"
+            if health.near_0 > 0.5:
+                cause = f"{health.near_0:.0%} of its forget gates are near 0, it forgets at once"
+            what = f"is dead: its output does not depend on the past ({cause})"
         elif health.moved < _FROZEN or health.present < _FROZEN:
             frozen = health.moved < _FROZEN
             cause = "its state no longer changes" if frozen else "its output ignores its input"

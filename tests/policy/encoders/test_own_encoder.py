@@ -16,6 +16,7 @@ from xlstm_rl import RecurrentPPO, load_policy
 from xlstm_rl.agents import TrainConfig
 from xlstm_rl.config import config_to_dict, parse_config
 from xlstm_rl.envs.spaces.leaves import space_leaves
+from xlstm_rl.export import export_policy
 from xlstm_rl.policy.config import PolicyConfig
 
 SPACES = {
@@ -65,7 +66,10 @@ class Own(nn.Module):
             shape = leaf.space.shape or ()
             is_image = part.dtype == torch.uint8
             assert part.ndim == 1 + (len(shape) if is_image else min(1, len(shape))), part.shape
-            rows.append(part.flatten(1).float().sum(1) if part.ndim > 1 else part.float())
+            scale = 255.0 if is_image else 1.0
+            rows.append(
+                (part.flatten(1) if part.ndim > 1 else part[:, None]).float().mean(1) / scale
+            )
         out: Tensor = self.layer(torch.stack(rows, 1)) * self.gain
         return out
 
@@ -205,3 +209,9 @@ def test_the_command_line_and_files_take_them() -> None:
     assert config.policy.encoder_kwargs == {"gain": 2}
     again = parse_config(TrainConfig, (), config_to_dict(config))
     assert again == config
+
+
+@pytest.mark.parametrize("space", ["vector", "nested"])
+def test_a_policy_with_an_encoder_of_one_s_own_is_exported(space: str, tmp_path: Path) -> None:
+    policy = agent_of(space, head_widths=[8, 5], **VARIANTS["auxiliary"]).policy
+    export_policy(policy, tmp_path / "policy.pt2", check=True)
