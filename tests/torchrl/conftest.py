@@ -26,6 +26,12 @@ def memory(request: pytest.FixtureRequest) -> dict[str, Any]:
     return MEMORIES[request.param]
 
 
+@pytest.fixture(params=[name for name in MEMORIES if name != "mlp"])
+def stateful(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The options of each kind of memory that has a state."""
+    return MEMORIES[request.param]
+
+
 @pytest.fixture
 def xlstm() -> dict[str, Any]:
     """Both kinds of block."""
