@@ -14,7 +14,7 @@ from torchrl.modules.tensordict_module.rnn import recurrent_mode
 from xlstm_rl.memory import Memory, MemoryConfig, make_memory
 from xlstm_rl.options.arguments import check_whole
 from xlstm_rl.torchrl.entries import read_is_init, read_state
-from xlstm_rl.torchrl.sequence import Sequences, run_sequences
+from xlstm_rl.torchrl.sequence import SequenceRunner, Sequences
 from xlstm_rl.torchrl.state import StateLayout, state_dtype
 
 STATE_KEY, INIT_KEY = "recurrent_state", "is_init"
@@ -91,6 +91,9 @@ class XLSTMModule(TensorDictModuleBase):  # type: ignore[misc]
         self.layout = StateLayout(self.memory.state_shapes)
         self.interior_ends = interior_ends
         self._recurrent_mode = default_recurrent_mode
+        # by its name: the weights of TorchRL's target networks are no parameters
+        named = [*self.projection.named_parameters("projection"), *self.named_parameters()]
+        self._weight_path = named[0][0].split(".")
         if device is not None:
             self.to(device)
 
@@ -162,12 +165,13 @@ class XLSTMModule(TensorDictModuleBase):  # type: ignore[misc]
         if not shape.numel():
             raise ValueError(f"the tensordict has batch size {list(shape)}: there is nothing in it")
         rows = (shape[:-1].numel(), shape[-1]) if recurrent else (shape.numel(),)
-        x = self.projection(x).reshape(*rows, self.memory.width)
+        x = x.reshape(*rows, self.input_size)
         state, is_init = state.reshape(*rows, self.layout.size), is_init.reshape(rows)
         if recurrent:
-            sequences = Sequences(x, state, is_init)
-            y, after = run_sequences(self.memory, self.layout, sequences, self.interior_ends)
+            runner = SequenceRunner(self.memory, self.projection, self.layout, self.interior_ends)
+            y, after = runner.run(Sequences(x, state, is_init))
         else:
+            x = self.projection(x)
             y, tensors = self.memory.step_tensors(x, self.layout.unpack(state, x), is_init)
             after = self.layout.pack(tensors, state)
         tensordict.set(self.out_keys[0], y.reshape(*shape, self.memory.width))
@@ -176,7 +180,10 @@ class XLSTMModule(TensorDictModuleBase):  # type: ignore[misc]
 
     @property
     def _weight(self) -> Tensor:
-        weight: Tensor = next(self.parameters())
+        found: Any = self
+        for name in self._weight_path:
+            found = getattr(found, name)
+        weight: Tensor = found
         return weight
 
     def _read_input(self, tensordict: TensorDictBase) -> Tensor:
@@ -190,11 +197,11 @@ class XLSTMModule(TensorDictModuleBase):  # type: ignore[misc]
         expected = (*tensordict.batch_size, self.input_size)
         if x.shape != expected:
             raise ValueError(f"the input {key!r} has shape {list(x.shape)}, expected {[*expected]}")
-        weight = self._weight
-        if x.dtype != weight.dtype:
+        dtype = self._weight.dtype
+        if x.dtype != dtype:
             raise ValueError(
-                f"the input {key!r} has dtype {x.dtype}, expected that of the weights, "
-                f"{weight.dtype}; for numbers add DoubleToFloat() to the environment"
+                f"the input {key!r} has dtype {x.dtype}, expected that of the weights, {dtype}; "
+                "for numbers add DoubleToFloat() to the environment"
             )
         return x
 

@@ -6,7 +6,7 @@ from typing import NamedTuple, ParamSpec, TypeVar, cast
 import torch
 from torch import Tensor
 
-from xlstm_rl.memory import Memory, StateTensors
+from xlstm_rl.memory import Memory
 from xlstm_rl.torchrl.state import StateLayout
 
 P = ParamSpec("P")
@@ -22,7 +22,7 @@ class Sequences(NamedTuple):
     """Rows `[B, T]` of a replayed or collected batch.
 
     Args:
-        x: inputs `[B, T, D]`.
+        x: inputs `[B, T, ...]`, before the projection.
         stored: the state before each step, `[B, T, S]`.
         is_init: `[B, T]`, true where a trajectory starts. Every row starts at its first step.
     """
@@ -39,82 +39,165 @@ class _Segments(NamedTuple):
     length: Tensor
 
 
-class _Starts(NamedTuple):
-    """Where trajectories start within rows, `inside`, and the part of it that is not from zeros."""
+class _Plan(NamedTuple):
+    """What is known of rows before they are run.
 
-    inside: Tensor
-    stored: Tensor
-    any_inside: bool
-    any_stored: bool
-
-
-def run_sequences(
-    memory: Memory, layout: StateLayout, rows: Sequences, interior_ends: bool
-) -> tuple[Tensor, Tensor]:
-    """Run a memory over rows: outputs `[B, T, D]`, and states after steps `[B, T, S]`.
-
-    The states are right after the last step of every trajectory, and zeros elsewhere; with
-    `interior_ends` false they are right after the last step of a row alone.
+    Args:
+        reset: `[B, T]`, true where a trajectory starts from zeros within its row; None: nowhere.
+        split: `[B, T]`, true where one starts from another state; None: nowhere.
+        ends: states `[N, S]` at ends within rows; None: not wanted, or `split` gives them.
+        ends_at: their positions `[N]` in the flattened batch.
+        by_steps: nobody can look at the numbers.
     """
-    interior_ends = interior_ends and bool(layout.shapes)
-    if _is_batched(rows.stored) or _is_batched(rows.is_init):
-        return _run_steps(memory, layout, rows, interior_ends)
-    starts = _find_starts(rows) if rows.x.shape[1] > 1 else None
-    if starts is None or not starts.any_stored:
-        tensors = layout.unpack(rows.stored[:, 0], rows.x)
-        reset = starts.inside if starts is not None and starts.any_inside else None
-        y, tensors = memory.forward_tensors(rows.x, tensors, reset)
-        after = _at_last_steps(layout.pack(tensors, rows.stored[:, 0]), rows.x.shape[1])
-        if reset is not None and interior_ends:
-            after = _with_interior_ends(memory, layout, rows, reset, after)
-        return y, after
-    return _run_split(memory, layout, rows, starts, interior_ends)
+
+    reset: Tensor | None = None
+    split: Tensor | None = None
+    ends: Tensor | None = None
+    ends_at: Tensor | None = None
+    by_steps: bool = False
 
 
-@_outside_of_graphs
-def _find_starts(rows: Sequences) -> _Starts:
-    inside = rows.is_init.clone()
-    inside[:, 0] = False
-    where = inside.nonzero(as_tuple=True)
-    from_stored = rows.stored[where].ne(0).any(-1)
-    if rows.stored.requires_grad:  # zeros that are reset would get no gradient
-        from_stored.fill_(True)
-    stored = torch.zeros_like(inside)
-    stored[where] = from_stored
-    return _Starts(inside, stored, where[0].numel() > 0, bool(from_stored.any()))
+class SequenceRunner:
+    """Runs a memory over rows whose trajectories start from stored states.
+
+    Args:
+        memory: the memory.
+        project: what stands before it.
+        layout: of its state.
+        interior_ends: whether the states where a trajectory ends within a row are wanted.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        project: Callable[[Tensor], Tensor],
+        layout: StateLayout,
+        interior_ends: bool,
+    ) -> None:
+        self.memory, self.project, self.layout = memory, project, layout
+        self.interior_ends = interior_ends
+
+    def run(self, rows: Sequences) -> tuple[Tensor, Tensor]:
+        """Return outputs `[B, T, D]`, and states after steps `[B, T, S]`.
+
+        The states are right after the last step of every trajectory, and zeros elsewhere; without
+        `interior_ends` they are right after the last step of a row alone.
+        """
+        plan = _Plan()
+        if rows.x.shape[1] > 1:
+            plan = self._plan(rows)
+        if plan.by_steps:
+            return self._run_steps(rows)
+        if plan.split is not None:
+            return self._run_split(rows, plan)
+        x = self.project(rows.x)
+        tensors = self.layout.unpack(rows.stored[:, 0], x)
+        y, tensors = self.memory.forward_tensors(x, tensors, plan.reset)
+        last = self.layout.pack(tensors, rows.stored[:, 0])
+        batch, steps = rows.is_init.shape
+        at = torch.arange(1, batch + 1, device=last.device) * steps - 1
+        return y, _spread(last, at, plan, rows.is_init.shape)
+
+    @_outside_of_graphs
+    def _plan(self, rows: Sequences) -> _Plan:
+        if _is_batched(rows.stored) or _is_batched(rows.is_init):
+            return _Plan(by_steps=True)
+        inside = rows.is_init.clone()
+        inside[:, 0] = False
+        where = inside.nonzero(as_tuple=True)
+        if where[0].numel() == 0:
+            return _Plan()
+        from_stored = rows.stored[where].ne(0).any(-1)
+        if rows.stored.requires_grad:  # zeros that are reset would get no gradient
+            from_stored.fill_(True)
+        split = torch.zeros_like(inside)
+        split[where] = from_stored
+        plan = _Plan(inside & ~split, split if bool(from_stored.any()) else None)
+        if not self.interior_ends or not self.layout.shapes or bool(from_stored.all()):
+            return plan
+        first, length = _cut(inside)
+        beyond = first + length
+        wanted = beyond % inside.shape[1] != 0
+        wanted[wanted.clone()] = ~split.flatten()[beyond[wanted]]  # those come with gradients
+        with torch.no_grad():
+            _, ends, at = self._run_segments(rows, _Segments(first[wanted], length[wanted]), None)
+        return plan._replace(ends=ends, ends_at=at)
+
+    @_outside_of_graphs
+    def _run_split(self, rows: Sequences, plan: _Plan) -> tuple[Tensor, Tensor]:
+        """Split at starts from a stored state; those from zeros stay resets within a part."""
+        assert plan.split is not None
+        y, ends, at = self._run_segments(rows, _cut(plan.split), plan.reset)
+        if not self.interior_ends:
+            is_last = (at + 1) % rows.is_init.shape[1] == 0
+            ends, at = ends[is_last], at[is_last]
+        return y, _spread(ends, at, plan, rows.is_init.shape)
+
+    def _run_segments(
+        self, rows: Sequences, segments: _Segments, reset: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Run parts of rows beside each other, the longest to the end, without padding.
+
+        There is a call of the memory for each length among them: all run to the length of the
+        shortest, the others from there to that of the next, and so on.
+
+        Returns:
+            Outputs `[B, T, D]` where the parts are all there is (else of no use), the state at the
+            end of each part `[N, S]`, and its position `[N]`.
+        """
+        order = segments.length.argsort(descending=True, stable=True)
+        first, lengths = segments.first[order], segments.length[order].tolist()
+        x, stored = self.project(rows.x).flatten(0, 1), rows.stored.flatten(0, 1)
+        flat_reset = None if reset is None else reset.flatten()
+        tensors = self.layout.unpack(stored[first], x)
+        outputs, positions, ends, at = [], [], [], []
+        begin, count = 0, len(lengths)
+        while count:
+            end = lengths[count - 1]
+            index = first[:count, None] + torch.arange(begin, end, device=first.device)
+            resets = None if flat_reset is None else flat_reset[index]
+            y, tensors = self.memory.forward_tensors(x[index], tensors, resets)
+            outputs.append(y.flatten(0, 1))
+            positions.append(index.flatten())
+            left = count
+            while left and lengths[left - 1] == end:
+                left -= 1
+            ended = tuple(one[left:] for one in tensors)
+            ends.append(self.layout.pack(ended, stored[first[left:count]]))
+            at.append(index[left:, -1])
+            tensors = tuple(one[:left] for one in tensors)
+            begin, count = end, left
+        y = torch.cat(outputs)[torch.cat(positions).argsort()]
+        if y.shape[0] == rows.is_init.numel():
+            y = y.unflatten(0, rows.is_init.shape)
+        return y, torch.cat(ends), torch.cat(at)
+
+    def _run_steps(self, rows: Sequences) -> tuple[Tensor, Tensor]:
+        """Do the same step by step, where a transform lets nobody look at the numbers."""
+        x, steps = self.project(rows.x), rows.x.shape[1]
+        packed = rows.stored[:, 0]
+        outputs, after = [], []
+        for t in range(steps):
+            if t > 0:
+                packed = torch.where(rows.is_init[:, t, None], rows.stored[:, t], packed)
+            y, tensors = self.memory.step_tensors(x[:, t], self.layout.unpack(packed, x))
+            packed = self.layout.pack(tensors, packed)
+            outputs.append(y)
+            shown = packed
+            if t < steps - 1:
+                ends = rows.is_init[:, t + 1, None] & self.interior_ends
+                shown = packed.masked_fill(~ends, 0.0)
+            after.append(shown)
+        return torch.stack(outputs, 1), torch.stack(after, 1)
 
 
-@_outside_of_graphs
-def _run_split(
-    memory: Memory, layout: StateLayout, rows: Sequences, starts: _Starts, interior_ends: bool
-) -> tuple[Tensor, Tensor]:
-    """Split at starts from a stored state; those from zeros stay resets within a part."""
-    resets = starts.inside & ~starts.stored
-    segments = _cut(starts.stored)
-    y, ends, at = _run_segments(memory, layout, rows, segments, resets)
-    batch, steps = rows.is_init.shape
-    if not interior_ends:
-        is_last = (at + 1) % steps == 0
-        ends, at = ends[is_last], at[is_last]
-    after = ends.new_zeros(batch * steps, layout.size).index_copy_(0, at, ends)
-    after = after.unflatten(0, (batch, steps))
-    if interior_ends and bool(resets.any()):
-        after = _with_interior_ends(memory, layout, rows, starts.inside, after)
-    return y, after
-
-
-@_outside_of_graphs
-def _with_interior_ends(
-    memory: Memory, layout: StateLayout, rows: Sequences, inside: Tensor, after: Tensor
-) -> Tensor:
-    """Fill in the states where a trajectory ends within a row, by a pass without gradients."""
-    steps = rows.is_init.shape[1]
-    first, length = _cut(inside)
-    ends_inside = (first + length) % steps != 0
-    segments = _Segments(first[ends_inside], length[ends_inside])
-    with torch.no_grad():
-        _, ends, at = _run_segments(memory, layout, rows, segments, None)
-    return after.flatten(0, 1).index_copy_(0, at, ends).view_as(after)
+def _spread(states: Tensor, at: Tensor, plan: _Plan, shape: torch.Size) -> Tensor:
+    """Return `[B, T, S]` with states `[N, S]` and the plan's at their positions, else zeros."""
+    if plan.ends is not None and plan.ends_at is not None:
+        states, at = torch.cat((plan.ends, states)), torch.cat((plan.ends_at, at))
+    index = at.new_zeros(shape.numel())
+    index[at] = torch.arange(1, at.shape[0] + 1, device=at.device)
+    return torch.cat((torch.zeros_like(states[:1]), states))[index].unflatten(0, shape)
 
 
 def _cut(starts: Tensor) -> _Segments:
@@ -126,78 +209,6 @@ def _cut(starts: Tensor) -> _Segments:
     return _Segments(first, torch.cat((first[1:], beyond)) - first)
 
 
-def _run_segments(
-    memory: Memory,
-    layout: StateLayout,
-    rows: Sequences,
-    segments: _Segments,
-    reset: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Run parts of rows beside each other, the longest to the end, without padding.
-
-    There is a call of the memory for each length among them: all run to the length of the
-    shortest, the others from there to that of the next, and so on.
-
-    Returns:
-        Outputs `[B, T, D]` where the parts are all there is (else of no use), the state at the
-        end of each part `[N, S]`, and its position `[N]`.
-    """
-    order = segments.length.argsort(descending=True, stable=True)
-    first, lengths = segments.first[order], segments.length[order].tolist()
-    x, stored = rows.x.flatten(0, 1), rows.stored.flatten(0, 1)
-    flat_reset = None if reset is None else reset.flatten()
-    tensors = layout.unpack(stored[first], rows.x)
-    outputs, positions, ends, at = [], [], [], []
-    begin, count = 0, len(lengths)
-    while count:
-        end = lengths[count - 1]
-        index = first[:count, None] + torch.arange(begin, end, device=first.device)
-        resets = None if flat_reset is None else flat_reset[index]
-        y, tensors = memory.forward_tensors(x[index], tensors, resets)
-        outputs.append(y.flatten(0, 1))
-        positions.append(index.flatten())
-        left = count
-        while left and lengths[left - 1] == end:
-            left -= 1
-        ends.append(layout.pack(tuple(one[left:] for one in tensors), stored[first[left:count]]))
-        at.append(index[left:, -1])
-        tensors = tuple(one[:left] for one in tensors)
-        begin, count = end, left
-    y = torch.cat(outputs)[torch.cat(positions).argsort()]
-    if y.shape[0] == rows.is_init.numel():
-        y = y.unflatten(0, rows.is_init.shape)
-    return y, torch.cat(ends), torch.cat(at)
-
-
-def _at_last_steps(final: Tensor, steps: int) -> Tensor:
-    """Return states `[B, S]` at the last of `steps` steps, zeros before: `[B, T, S]`."""
-    zeros = final.new_zeros(final.shape[0], steps - 1, final.shape[1])
-    return torch.cat((zeros, final.unsqueeze(1)), 1)
-
-
-def _run_steps(
-    memory: Memory, layout: StateLayout, rows: Sequences, interior_ends: bool
-) -> tuple[Tensor, Tensor]:
-    """Do the same step by step, where a transform lets nobody look at the numbers."""
-    steps = rows.x.shape[1]
-    packed = rows.stored[:, 0]
-    outputs, after = [], []
-    for t in range(steps):
-        if t > 0:
-            packed = torch.where(rows.is_init[:, t, None], rows.stored[:, t], packed)
-        tensors: StateTensors = layout.unpack(packed, rows.x)
-        y, tensors = memory.step_tensors(rows.x[:, t], tensors)
-        packed = layout.pack(tensors, packed)
-        outputs.append(y)
-        shown = packed
-        if t < steps - 1:
-            ends = rows.is_init[:, t + 1, None] & interior_ends
-            shown = packed.masked_fill(~ends, 0.0)
-        after.append(shown)
-    return torch.stack(outputs, 1), torch.stack(after, 1)
-
-
-@_outside_of_graphs
 def _is_batched(tensor: Tensor) -> bool:
     """Whether `torch.func.vmap` runs over a tensor."""
     functorch = torch._C._functorch
