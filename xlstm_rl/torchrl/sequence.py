@@ -197,7 +197,8 @@ def _spread(states: Tensor, at: Tensor, plan: _Plan, shape: torch.Size) -> Tenso
         states, at = torch.cat((plan.ends, states)), torch.cat((plan.ends_at, at))
     index = at.new_zeros(shape.numel())
     index[at] = torch.arange(1, at.shape[0] + 1, device=at.device)
-    return torch.cat((torch.zeros_like(states[:1]), states))[index].unflatten(0, shape)
+    after: Tensor = torch.cat((torch.zeros_like(states[:1]), states))[index].unflatten(0, shape)
+    return after
 
 
 def _cut(starts: Tensor) -> _Segments:
