@@ -32,8 +32,9 @@ class XLSTMModule(TensorDictModuleBase):  # type: ignore[misc]
     starts at `is_init` from the state that is stored there, as in TorchRL: zeros at the start of an
     episode, something else at that of a replayed slice; a row's first step starts from its stored
     state whatever `is_init` says. Zeros, the common case, are a reset within one call of the
-    kernels. The row is split only where a stored state is not zero; the parts then run beside each
-    other without padding, in as many calls as they have different lengths.
+    kernels. The row is split only where a stored state is not zero, or has gradients; the parts
+    then run beside each other without padding: in one call where they are equally long, else in one
+    for each power of two up to the longest.
 
     States that come back. In a sequence `("next", state)` is right after the last step of every
     trajectory, and zeros elsewhere, as in TorchRL: `[*batch, T, S]`, T times the memory that the

@@ -136,41 +136,40 @@ class SequenceRunner:
     def _run_segments(
         self, rows: Sequences, segments: _Segments, reset: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Run parts of rows beside each other, the longest to the end, without padding.
+        """Run parts of rows beside each other, without padding.
 
-        There is a call of the memory for each length among them: all run to the length of the
-        shortest, the others from there to that of the next, and so on.
+        A part of length 13 runs as pieces of 8, 4 and 1 steps, each beside the pieces of other
+        parts that are as long: a call for each power of two.
 
         Returns:
             Outputs `[B, T, D]` where the parts are all there is (else of no use), the state at the
             end of each part `[N, S]`, and its position `[N]`.
         """
-        order = segments.length.argsort(descending=True, stable=True)
-        first, lengths = segments.first[order], segments.length[order].tolist()
+        first, length = segments
         x, stored = self.project(rows.x).flatten(0, 1), rows.stored.flatten(0, 1)
         flat_reset = None if reset is None else reset.flatten()
         tensors = self.layout.unpack(stored[first], x)
-        outputs, positions, ends, at = [], [], [], []
-        begin, count = 0, len(lengths)
-        while count:
-            end = lengths[count - 1]
-            index = first[:count, None] + torch.arange(begin, end, device=first.device)
+        outputs, positions, begin = [], [], first.clone()
+        for size in _piece_sizes(length.tolist()):
+            members = (length & size).eq(size).nonzero().squeeze(1)
+            index = begin[members, None] + torch.arange(size, device=first.device)
             resets = None if flat_reset is None else flat_reset[index]
-            y, tensors = self.memory.forward_tensors(x[index], tensors, resets)
+            before = tuple(tensor[members] for tensor in tensors)
+            y, after = self.memory.forward_tensors(x[index], before, resets)
+            if members.shape == first.shape:
+                tensors = after
+            else:
+                tensors = tuple(
+                    old.index_put((members,), new.to(old.dtype))
+                    for old, new in zip(tensors, after, strict=True)
+                )
+            begin[members] += size
             outputs.append(y.flatten(0, 1))
             positions.append(index.flatten())
-            left = count
-            while left and lengths[left - 1] == end:
-                left -= 1
-            ended = tuple(one[left:] for one in tensors)
-            ends.append(self.layout.pack(ended, stored[first[left:count]]))
-            at.append(index[left:, -1])
-            tensors = tuple(one[:left] for one in tensors)
-            begin, count = end, left
         y = torch.cat(outputs)[torch.cat(positions).argsort()]
         if y.shape[0] == rows.is_init.numel():
             y = y.unflatten(0, rows.is_init.shape)
-        return y, torch.cat(ends), torch.cat(at)
+        return y, self.layout.pack(tensors, stored[first]), begin - 1
 
     def _run_steps(self, rows: Sequences) -> tuple[Tensor, Tensor]:
         """Do the same step by step, where a transform lets nobody look at the numbers."""
@@ -199,6 +198,16 @@ def _spread(states: Tensor, at: Tensor, plan: _Plan, shape: torch.Size) -> Tenso
     index[at] = torch.arange(1, at.shape[0] + 1, device=at.device)
     after: Tensor = torch.cat((torch.zeros_like(states[:1]), states))[index].unflatten(0, shape)
     return after
+
+
+def _piece_sizes(lengths: list[int]) -> list[int]:
+    """Return the powers of two that add up to the lengths, the greatest first."""
+    if len(set(lengths)) == 1:
+        return lengths[:1]
+    bits = 0
+    for length in lengths:
+        bits |= length
+    return [1 << k for k in reversed(range(bits.bit_length())) if bits >> k & 1]
 
 
 def _cut(starts: Tensor) -> _Segments:
