@@ -10,7 +10,7 @@ from tensordict.nn import TensorDictModule, TensorDictSequential
 from torch import nn
 from torch.distributions import Categorical
 from torchrl.collectors import Collector
-from torchrl.envs import GymEnv, RewardSum, SerialEnv, TransformedEnv
+from torchrl.envs import GymEnv, RewardScaling, RewardSum, SerialEnv, TransformedEnv
 from torchrl.modules import (
     ActorValueOperator,
     ProbabilisticActor,
@@ -70,7 +70,9 @@ def train(total_steps: int, seed: int = 0) -> Iterator[float]:
         env = GymEnv(ENV_ID, categorical_action_encoding=True)
         # where episodes start, and a fresh state there
         env = TransformedEnv(env, get_env_transforms_from_module(policy))
-        return env.append_transform(RewardSum())
+        env.append_transform(RewardSum())
+        # values near 1, so that the critic does not drown the actor in the memory that they share
+        return env.append_transform(RewardScaling(0.0, 0.02))
 
     env = SerialEnv(NUM_ENVS, make_env)
     env.set_seed(seed)

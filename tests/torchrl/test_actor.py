@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import pickle
 from typing import Any
 
 import gymnasium
@@ -17,6 +18,7 @@ from torchrl.envs import (
     ActionMask,
     ExplorationType,
     GymWrapper,
+    ParallelEnv,
     SerialEnv,
     TransformedEnv,
     set_exploration_type,
@@ -249,3 +251,16 @@ def test_missing_state_names_the_primer() -> None:
     policy = _policy(BOX, spaces.Discrete(4))
     with pytest.raises(KeyError, match=r"make_tensordict_primer\(\)"):
         GymWrapper(Task(BOX, spaces.Discrete(4))).rollout(2, policy.as_tensordict_module())
+
+
+@pytest.mark.usefixtures("forked")
+def test_copy_in_another_process_acts_alike() -> None:
+    policy = _policy(BOX, spaces.Discrete(4), previous_action=True)
+    actor = pickle.loads(pickle.dumps(policy.as_tensordict_module()))
+    env = ParallelEnv(2, functools.partial(_env, actor, policy), mp_start_method="fork")
+    try:
+        with set_exploration_type(ExplorationType.DETERMINISTIC):
+            batch = env.rollout(20, actor, break_when_any_done=False)
+        _check(batch, policy, _one_hot(4))
+    finally:
+        env.close()

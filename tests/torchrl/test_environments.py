@@ -276,3 +276,22 @@ def test_nested_state_is_carried(xlstm: dict[str, Any], key: tuple[str, ...]) ->
         batch[key][:, 1:][carried], batch[("next", *key)][:, :-1][carried], rtol=0, atol=0
     )
     assert not batch[key][init].any()
+
+
+def test_environment_that_is_a_batch_already(xlstm: dict[str, Any]) -> None:
+    policy = _policy(xlstm)
+    env = GymEnv("CartPole-v1", num_envs=2)  # with a transform of its own already
+    env.append_transform(get_env_transforms_from_module(policy))
+    try:
+        _check(env.rollout(60, policy, break_when_any_done=False), policy)
+    finally:
+        env.close()
+
+
+def test_primer_fills_a_batch_of_any_size(xlstm: dict[str, Any]) -> None:
+    module = XLSTMModule(4, xlstm, in_key="observation", out_key="embed")
+    for size in (2, 3):
+        env = SerialEnv(size, functools.partial(_env, None))
+        env = TransformedEnv(env, get_env_transforms_from_module(module))
+        assert env.reset()[STATE].shape == (size, module.layout.size)
+        assert env.observation_spec[STATE].shape == (size, module.layout.size)

@@ -158,7 +158,7 @@ def _dqn(memory: dict[str, Any]) -> Any:
     return loss, trunk, actor
 
 
-def _sac(memory: dict[str, Any]) -> Any:
+def _sac(memory: dict[str, Any], deactivate_vmap: bool = False) -> Any:
     trunk = _trunk(memory)
     actor = _actor(trunk, return_log_prob=False)
     critic = TensorDictSequential(
@@ -171,13 +171,17 @@ def _sac(memory: dict[str, Any]) -> Any:
         action_space="one-hot",
         num_actions=2,
         num_qvalue_nets=2,
-        deactivate_vmap=True,
+        deactivate_vmap=deactivate_vmap,
     )
     SoftUpdate(loss, eps=0.99)
     return loss, trunk, actor
 
 
-@pytest.mark.parametrize("make", [_ppo, _a2c, _dqn, _sac])
+def _sac_in_turn(memory: dict[str, Any]) -> Any:
+    return _sac(memory, deactivate_vmap=True)
+
+
+@pytest.mark.parametrize("make", [_ppo, _a2c, _dqn, _sac, _sac_in_turn])
 def test_losses_run_sequences_and_reach_every_weight(stateful: dict[str, Any], make: Any) -> None:
     loss, trunk, policy = make(stateful)
     batch = _collect(policy, trunk)
