@@ -108,10 +108,8 @@ class SequenceRunner:
         if where[0].numel() == 0:
             return _Plan()
         from_stored = rows.stored[where].ne(0).any(-1)
-        if (
-            rows.stored.requires_grad and torch.is_grad_enabled()
-        ):  # zeros that are reset would get no gradient
-            from_stored.fill_(True)
+        if rows.stored.requires_grad and torch.is_grad_enabled():
+            from_stored.fill_(True)  # zeros that are reset would get no gradient
         split = torch.zeros_like(inside)
         split[where] = from_stored
         plan = _Plan(inside & ~split, split if bool(from_stored.any()) else None)
