@@ -93,9 +93,10 @@ def _values_by_steps(critic: Any, batch: TensorDict, root: bool) -> torch.Tensor
 
 
 @pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize("deactivate_vmap", [False, True])
 @pytest.mark.parametrize("estimator", [GAE, TD0Estimator])
 def test_recurrent_values_are_those_of_steps(
-    stateful: dict[str, Any], shifted: bool, estimator: Any
+    stateful: dict[str, Any], shifted: bool, deactivate_vmap: bool, estimator: Any
 ) -> None:
     trunk = _trunk(stateful).double()
     critic = TensorDictSequential(trunk, _linear(1, "state_value")).double()
@@ -104,7 +105,11 @@ def test_recurrent_values_are_those_of_steps(
     batch = batch.exclude("state_value", ("next", "state_value"))
     options = {} if estimator is TD0Estimator else {"lmbda": 0.9}
     find = estimator(
-        gamma=0.99, value_network=critic, shifted=shifted, deactivate_vmap=True, **options
+        gamma=0.99,
+        value_network=critic,
+        shifted=shifted,
+        deactivate_vmap=deactivate_vmap,
+        **options,
     )
     with set_recurrent_mode(True):
         out = find(batch)
