@@ -1,10 +1,11 @@
 """A policy that acts: a batch of observations in, actions out, the memory state in and out."""
 
 from collections.abc import Sequence
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import torch
-from tensordict import TensorDict
+from tensordict import NestedKey, TensorDict
 
 from xlstm_rl.policy.actor import Actor
 from xlstm_rl.policy.actor_critic import CRITIC_MEMORY
@@ -14,6 +15,9 @@ from xlstm_rl.policy.encoders.observations import map_observation
 from xlstm_rl.policy.graph_actor import GraphActor
 from xlstm_rl.policy.policy_module import with_todays_names
 from xlstm_rl.policy.queries import PolicyQueries
+
+if TYPE_CHECKING:
+    from tensordict.nn import TensorDictModuleBase
 
 
 class Policy(PolicyQueries):
@@ -109,3 +113,29 @@ class Policy(PolicyQueries):
             RuntimeError: `cuda_graph` without a CUDA device.
         """
         return (GraphActor if cuda_graph else Actor)(self, num_envs, deterministic)
+
+    def as_tensordict_module(
+        self,
+        deterministic: bool | None = None,
+        categorical_action_encoding: bool = False,
+        state_key: NestedKey = "recurrent_state",
+        init_key: NestedKey = "is_init",
+    ) -> "TensorDictModuleBase":
+        """Return an actor for environments of TorchRL, which shares this policy's weights.
+
+        Args:
+            deterministic: take the most probable action, or sample; None: what
+                `torchrl.envs.set_exploration_type` says.
+            categorical_action_encoding: as of the `GymEnv`: choices are indices, not one-hot.
+            state_key: the key of the state, one vector `[*batch, S]`.
+            init_key: the key of the mark of episode starts.
+
+        Raises:
+            ValueError: the action space is a Dict or Tuple.
+        """
+        # by name: TorchRL is slow to import, and its border stands above this room
+        actor = import_module("xlstm_rl.torchrl.actor")
+        module: TensorDictModuleBase = actor.PolicyActor(
+            self, deterministic, categorical_action_encoding, state_key, init_key
+        )
+        return module

@@ -1,0 +1,90 @@
+"""Memories small enough for TorchRL's loops, and the module stepped through a sequence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from xlstm_rl import XLSTMModule
+
+MEMORIES = {
+    "m": {"pattern": "m", "width": 8, "num_heads": 2, "round_to": 8},
+    "ms": {"pattern": "ms", "width": 8, "num_heads": 2, "round_to": 8},
+    "lstm": {"kind": "lstm", "width": 8, "num_blocks": 2},
+    "gru": {"kind": "gru", "width": 8},
+    "mlp": {"kind": "mlp", "width": 8},
+}
+
+
+@pytest.fixture(params=list(MEMORIES))
+def memory(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The options of each kind of memory in turn."""
+    return MEMORIES[request.param]
+
+
+@pytest.fixture(params=[name for name in MEMORIES if name != "mlp"])
+def stateful(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The options of each kind of memory that has a state."""
+    return MEMORIES[request.param]
+
+
+@pytest.fixture
+def xlstm() -> dict[str, Any]:
+    """Both kinds of block."""
+    return MEMORIES["ms"]
+
+
+class Sequences:
+    """Makes batches for a module, and steps the module through them as the oracle."""
+
+    @staticmethod
+    def batch(module: XLSTMModule, *shape: int, init: float = 0.0, stored: float = 0.0) -> Any:
+        """Random input `[*shape]`, episode starts and stored states with these probabilities."""
+        keep = (torch.rand(*shape, 1) < stored).float()
+        state = 0.1 * torch.randn(*shape, module.layout.size).abs() * keep
+        return TensorDict(
+            {
+                module.in_keys[0]: torch.randn(*shape, module.input_size),
+                module.in_keys[1]: state,
+                module.in_keys[2]: torch.rand(*shape, 1) < init,
+            },
+            batch_size=shape,
+        )
+
+    @staticmethod
+    def steps(module: XLSTMModule, batch: TensorDict) -> tuple[Tensor, Tensor]:
+        """Outputs and states of the steps `[B, T]` one by one; a start takes what is stored."""
+        x, state, init = (batch[key] for key in module.in_keys)
+        outputs, after, now = [], [], state[:, 0]
+        for t in range(x.shape[1]):
+            if t > 0:
+                now = torch.where(init[:, t], state[:, t], now)
+            one = TensorDict(
+                {
+                    module.in_keys[0]: x[:, t],
+                    module.in_keys[1]: now,
+                    module.in_keys[2]: torch.zeros_like(init[:, t]),
+                },
+                batch_size=x.shape[:1],
+            )
+            module(one)
+            now = one[module.out_keys[1]]
+            outputs.append(one[module.out_keys[0]])
+            after.append(now)
+        return torch.stack(outputs, 1), torch.stack(after, 1)
+
+    @staticmethod
+    def ends(batch: TensorDict) -> Tensor:
+        """`[B, T, 1]`, true at the last step of a trajectory."""
+        init = batch["is_init"]
+        return torch.cat((init[:, 1:], torch.ones_like(init[:, :1])), 1)
+
+
+@pytest.fixture
+def sequences() -> type[Sequences]:
+    """The class itself."""
+    return Sequences

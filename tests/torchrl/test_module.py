@@ -1,0 +1,233 @@
+"""The keys, modes and errors of the module, as TorchRL has them for its own."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import pytest
+import torch
+from tensordict import TensorDict
+from torchrl.modules import canonicalize_rnn_subset, recurrent_mode, set_recurrent_mode
+
+from xlstm_rl import MemoryConfig, XLSTMModule, make_memory
+
+
+def _module(memory: Any = None, **options: Any) -> XLSTMModule:
+    if not options.keys() & {"in_key", "in_keys"}:
+        options["in_key"] = "observation"
+    if not options.keys() & {"out_key", "out_keys"}:
+        options["out_key"] = "embed"
+    return XLSTMModule(4, memory or {"kind": "gru", "width": 8}, **options)
+
+
+def test_the_package_imports_without_torchrl() -> None:
+    code = "import sys, xlstm_rl, xlstm_rl.policy.policy; print('torchrl' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr
+
+
+def test_keys_by_default_are_those_of_gru_module() -> None:
+    module = _module()
+    assert module.in_keys == ["observation", "recurrent_state", "is_init"]
+    assert module.out_keys == ["embed", ("next", "recurrent_state")]
+
+
+def test_nested_keys_and_an_init_key_of_ones_own() -> None:
+    module = _module(
+        in_keys=[("agent", "observation"), ("agent", "memory"), ("agent", "first")],
+        out_keys=[("agent", "embed"), ("next", "agent", "memory")],
+    )
+    batch = TensorDict(
+        {
+            "agent": TensorDict(
+                {
+                    "observation": torch.randn(3, 5, 4),
+                    "memory": torch.zeros(3, 5, module.layout.size),
+                    "first": torch.zeros(3, 5, 1, dtype=torch.bool),
+                },
+                batch_size=(3, 5),
+            )
+        },
+        batch_size=(3, 5),
+    )
+    with set_recurrent_mode(True):
+        out = module(batch)
+    assert out["agent", "embed"].shape == (3, 5, 8)
+    assert out["next", "agent", "memory"][:, -1].any()
+    primer = module.make_tensordict_primer()
+    assert list(primer.primers.keys(True, True)) == [("agent", "memory")]
+
+
+def test_tensors_by_name_give_tensors() -> None:
+    module = _module()
+    y, state = module(
+        observation=torch.randn(4), recurrent_state=torch.zeros(8), is_init=torch.zeros(1).bool()
+    )
+    assert y.shape == (8,) and state.shape == (8,)
+
+
+def test_memory_may_be_options_a_configuration_or_a_memory() -> None:
+    config = MemoryConfig(kind="lstm", width=8)
+    memory = make_memory(config)
+    assert type(_module(config).memory) is type(memory)
+    assert _module(memory).memory is memory
+    assert XLSTMModule(64, in_key="a", out_key="b").memory.width == MemoryConfig().width
+
+
+def test_input_of_the_memorys_width_needs_no_layer() -> None:
+    assert not list(
+        XLSTMModule(8, {"kind": "gru", "width": 8}, in_key="a", out_key="b").projection.parameters()
+    )
+    assert _module().projection.weight.shape == (8, 4)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"in_key": "a", "in_keys": ["a", "b"]}, ValueError, "expected one of them, and not both"),
+        ({"in_key": None}, ValueError, "in_key=None and in_keys=None"),
+        ({"out_key": "a", "out_keys": ["a", ("next", "b")]}, ValueError, "and not both"),
+        ({"out_key": None}, ValueError, "out_key=None and out_keys=None"),
+        ({"in_keys": ["a"]}, ValueError, "has 1 keys, expected those of input, state, and"),
+        ({"in_keys": ["a", "b", "c", "d"]}, ValueError, "has 4 keys"),
+        ({"out_keys": ["a"]}, ValueError, "has 1 keys, expected those of output and state after"),
+        ({"in_keys": "ab"}, TypeError, "expected a list of keys"),
+        ({"out_keys": {"a", "b"}}, TypeError, "expected a list of keys"),
+        ({"in_keys": ["a", 3]}, TypeError, "expected a key"),
+    ],
+)
+def test_wrong_keys_are_refused(options: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        _module(**options)
+
+
+@pytest.mark.parametrize("size", [0, 2.5, None])
+def test_wrong_input_size_is_refused(size: Any) -> None:
+    with pytest.raises(ValueError, match=r"input_size=.*expected an integer >= 1"):
+        XLSTMModule(size, in_key="a", out_key="b")
+
+
+def test_memory_of_another_type_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"memory=.*expected a MemoryConfig"):
+        _module("xlstm")
+
+
+def _batch(module: XLSTMModule, *shape: int) -> TensorDict:
+    return TensorDict(
+        {
+            "observation": torch.randn(*shape, 4),
+            "recurrent_state": torch.zeros(*shape, module.layout.size),
+            "is_init": torch.zeros(*shape, 1, dtype=torch.bool),
+        },
+        batch_size=shape,
+    )
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("is_init", r"'is_init' is missing.*torchrl.envs.InitTracker\(\)"),
+        ("recurrent_state", r"'recurrent_state' is missing.*make_tensordict_primer\(\)"),
+        ("observation", "'observation' is not among the keys"),
+    ],
+)
+def test_missing_key_names_the_transform(key: str, words: str, recurrent: bool) -> None:
+    module = _module(default_recurrent_mode=recurrent)
+    with pytest.raises(KeyError, match=words):
+        module(_batch(module, 3, 5).exclude(key))
+
+
+def test_missing_init_key_of_ones_own_is_named() -> None:
+    module = _module(in_keys=["observation", "recurrent_state", "first"])
+    with pytest.raises(KeyError, match=r"InitTracker\(init_key='first'\)"):
+        module(_batch(module, 3))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("observation", torch.zeros(3, 5, 3), r"shape \[3, 5, 3\], expected \[3, 5, 4\]"),
+        ("observation", torch.zeros(3, 5, 4).double(), r"DoubleToFloat\(\)"),
+        ("recurrent_state", torch.zeros(3, 5, 9), r"expected \[3, 5, 8\].*different state keys"),
+        ("is_init", torch.zeros(3, 5, 2).bool(), r"expected \[3, 5, 1\] or \[3, 5\]"),
+    ],
+)
+def test_wrong_shape_or_dtype_is_refused(key: str, value: torch.Tensor, words: str) -> None:
+    module = _module()
+    with pytest.raises(ValueError, match=words):
+        module(_batch(module, 3, 5).set(key, value))
+
+
+def test_recurrent_mode_needs_a_time_dimension() -> None:
+    module = _module(default_recurrent_mode=True)
+    with pytest.raises(ValueError, match=r"no batch dimension, expected \[\*batch, T\]"):
+        module(_batch(module))
+
+
+@pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 5)])
+def test_empty_batch_is_refused(shape: tuple[int, ...]) -> None:
+    module = _module(default_recurrent_mode=True)
+    with pytest.raises(ValueError, match="there is nothing in it"):
+        module(_batch(module, *shape))
+
+
+@pytest.mark.parametrize("default", [False, True, None])
+def test_mode_is_that_of_the_context_or_the_default(default: bool | None) -> None:
+    module = _module(default_recurrent_mode=default)
+    assert module.recurrent_mode is bool(default)
+    with set_recurrent_mode("recurrent"):
+        assert module.recurrent_mode
+        with set_recurrent_mode(False):
+            assert not module.recurrent_mode
+        with set_recurrent_mode("sequential"):
+            assert not module.recurrent_mode
+        with set_recurrent_mode(None):
+            assert module.recurrent_mode is bool(default)
+        assert module.recurrent_mode
+    assert module.recurrent_mode is bool(default)
+    assert recurrent_mode() is None
+
+
+def test_mode_of_another_thread_does_not_count() -> None:
+    module, seen = _module(), []
+    with set_recurrent_mode(True):
+        thread = threading.Thread(target=lambda: seen.append(module.recurrent_mode))
+        thread.start()
+        thread.join()
+    assert seen == [False]
+
+
+def test_mode_cannot_be_assigned() -> None:
+    with pytest.raises(RuntimeError, match="set_recurrent_mode"):
+        _module().recurrent_mode = True
+
+
+def test_state_key_that_does_not_lead_to_itself_has_no_primer() -> None:
+    module = _module(out_keys=["embed", ("next", "other")])
+    with pytest.raises(RuntimeError, match="written to"):
+        module.make_tensordict_primer()
+
+
+def test_canonical_layout_covers_its_keys() -> None:
+    module = _module()
+    batch = _batch(module, 3, 5)
+    batch["observation"] = torch.randn(5, 3, 4).transpose(0, 1)
+    found = canonicalize_rnn_subset(batch, [module])
+    assert found["observation"].is_contiguous()
+    assert not batch["observation"].is_contiguous()
+    torch.testing.assert_close(found["observation"], batch["observation"])
+
+
+@pytest.mark.parametrize("copy_of", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_copy_acts_alike(memory: dict[str, Any], copy_of: Any, sequences: Any) -> None:
+    module = _module(memory)
+    batch = sequences.batch(module, 3)
+    module(batch.clone())
+    found, expected = copy_of(module)(batch.clone()), module(batch)
+    torch.testing.assert_close(found["embed"], expected["embed"])

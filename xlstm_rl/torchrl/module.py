@@ -1,0 +1,236 @@
+"""A memory as a recurrent module of TorchRL."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from tensordict import NestedKey, TensorDictBase, unravel_key, unravel_key_list
+from tensordict.nn import TensorDictModuleBase, dispatch
+from torch import Tensor, nn
+from torchrl.data import Unbounded
+from torchrl.envs.transforms import TensorDictPrimer
+from torchrl.modules.tensordict_module.rnn import recurrent_mode
+
+from xlstm_rl.memory import Memory, MemoryConfig, make_memory
+from xlstm_rl.options.arguments import check_whole
+from xlstm_rl.torchrl.entries import read_is_init, read_state
+from xlstm_rl.torchrl.sequence import SequenceRunner, Sequences
+from xlstm_rl.torchrl.state import StateLayout, state_dtype
+
+STATE_KEY, INIT_KEY = "recurrent_state", "is_init"
+"""The keys of the state and of episode starts, where the caller names none."""
+
+
+class XLSTMModule(TensorDictModuleBase):  # type: ignore[misc]
+    """An xLSTM memory, or any other of this library, where TorchRL has `GRUModule`.
+
+    It reads `[*batch, input_size]` and writes `[*batch, D]`, D being the memory's width. Its state
+    is one vector `[*batch, S]` under one key; `unpack_state` takes it apart. In TorchRL's
+    recurrent mode the last batch dimension is time, otherwise each entry is one step.
+
+    Where a trajectory starts. A step at `is_init` starts from zeros. In a sequence a trajectory
+    starts at `is_init` from the state that is stored there, as in TorchRL: zeros at the start of an
+    episode, something else at that of a replayed slice; a row's first step starts from its stored
+    state whatever `is_init` says. Zeros, the common case, are a reset within one call of the
+    kernels. The row is split only where a stored state is not zero, or has gradients; the parts
+    then run beside each other without padding: in one call where they are equally long, else in one
+    for each power of two up to the longest.
+
+    States that come back. In a sequence `("next", state)` is right after the last step of every
+    trajectory, and zeros elsewhere, as in TorchRL: `[*batch, T, S]`, T times the memory that the
+    last one alone needs, and as much as a collector stores. The last step's carries gradients. The
+    states at trajectory ends within a row cost a second pass over all but the last trajectory of
+    each row, without gradients; `interior_ends=False` leaves it out, and zeros stand there.
+
+    Args:
+        input_size: size of the input. Where it differs from the memory's width, a linear layer
+            stands in front.
+        memory: a memory, the configuration of one, or its options; None: the default one.
+        in_key: key of the input; those of state and episode starts are then `"recurrent_state"`
+            and `"is_init"`.
+        in_keys: instead of `in_key`, keys of input, state, and (optionally) episode starts.
+        out_key: key of the output; that of the state after is then `("next", "recurrent_state")`.
+        out_keys: instead of `out_key`, keys of output and state after.
+        device: where the weights are made.
+        default_recurrent_mode: whether it runs sequences outside of `set_recurrent_mode`.
+        interior_ends: whether a sequence gives the states where a trajectory ends within a row.
+
+    Raises:
+        ValueError: an argument is out of range, or keys are missing, given twice or too many.
+        TypeError: keys are not a list or tuple of keys.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        memory: Memory | MemoryConfig | Mapping[str, Any] | None = None,
+        *,
+        in_key: NestedKey | None = None,
+        in_keys: Sequence[NestedKey] | None = None,
+        out_key: NestedKey | None = None,
+        out_keys: Sequence[NestedKey] | None = None,
+        device: torch.device | str | None = None,
+        default_recurrent_mode: bool | None = None,
+        interior_ends: bool = True,
+    ) -> None:
+        super().__init__()
+        self.input_size = check_whole("input_size", input_size, 1)
+        keys = _choose_keys("in", in_key, in_keys, STATE_KEY, (2, 3))
+        self.in_keys = keys if len(keys) == 3 else [*keys, INIT_KEY]
+        self.out_keys = _choose_keys("out", out_key, out_keys, ("next", STATE_KEY), (2,))
+        if isinstance(memory, Mapping) or memory is None:
+            memory = MemoryConfig(**(memory or {}))
+        if not isinstance(memory, Memory | MemoryConfig):
+            raise TypeError(
+                f"memory={memory!r}: expected a MemoryConfig, its options as a dict, or a memory"
+            )
+        self.memory = make_memory(memory) if isinstance(memory, MemoryConfig) else memory
+        width = self.memory.width
+        self.projection: nn.Module = nn.Identity()
+        if self.input_size != width:
+            self.projection = nn.Linear(self.input_size, width)
+        self.layout = StateLayout(self.memory.state_shapes)
+        self.interior_ends = interior_ends
+        self._recurrent_mode = default_recurrent_mode
+        # by its name: the weights of TorchRL's target networks are no parameters
+        named = [*self.projection.named_parameters("projection"), *self.named_parameters()]
+        self._weight_path = named[0][0].split(".")
+        if device is not None:
+            self.to(device)
+
+    @property
+    def recurrent_mode(self) -> bool:
+        """Whether the last batch dimension is time; `torchrl.modules.set_recurrent_mode` sets it.
+
+        Raises:
+            RuntimeError: it is assigned to.
+        """
+        mode = recurrent_mode()
+        return bool(self._recurrent_mode if mode is None else mode)
+
+    @recurrent_mode.setter
+    def recurrent_mode(self, value: bool) -> None:
+        raise RuntimeError(
+            "recurrent_mode cannot be assigned: use `with torchrl.modules.set_recurrent_mode(...)` "
+            "or the argument default_recurrent_mode"
+        )
+
+    @property
+    def canonical_keys(self) -> list[NestedKey]:
+        """The keys that `torchrl.modules.canonicalize_rnn_subset` lays out anew."""
+        return [*self.in_keys, *self.out_keys]
+
+    def make_tensordict_primer(self) -> TensorDictPrimer:
+        """Return the transform that gives an environment a fresh state at every reset.
+
+        Raises:
+            RuntimeError: the output key of the state is not `("next", <its input key>)`.
+        """
+        key, after = self.in_keys[1], self.out_keys[1]
+        if after != unravel_key(("next", key)):
+            raise RuntimeError(
+                f"the state is read from {key!r} and written to {after!r}: a primer needs it to be "
+                f"written to {unravel_key(('next', key))!r}"
+            )
+        spec = Unbounded(shape=(self.layout.size,), dtype=state_dtype(self._weight))
+        return TensorDictPrimer({key: spec}, expand_specs=True)
+
+    def pack_state(self, state: TensorDictBase) -> Tensor:
+        """Return a state as the memory has it, batch size `[B]`, as a vector `[B, S]`."""
+        tensors = self.memory.unpack_state(state)
+        like = self._weight.new_zeros(state.shape[0], self.layout.size)
+        return self.layout.pack(tensors, like.to(state_dtype(like)))
+
+    def unpack_state(self, packed: Tensor) -> TensorDictBase:
+        """Return a vector `[B, S]` as a state of the memory, batch size `[B]`."""
+        tensors = self.layout.unpack(packed, self._weight)
+        return self.memory.pack_state(tensors, packed.shape[0])
+
+    @dispatch  # type: ignore[untyped-decorator]
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Run a step of each entry or, in recurrent mode, sequences; write into the tensordict.
+
+        Raises:
+            KeyError: the input, the state or the mark of episode starts is missing.
+            ValueError: a shape or a dtype does not fit, or there is no time dimension.
+        """
+        shape, recurrent = tensordict.batch_size, self.recurrent_mode
+        if recurrent and not shape:
+            raise ValueError(
+                "the tensordict has no batch dimension, expected [*batch, T] in recurrent mode: "
+                "add the time dimension, or leave recurrent mode for a single step"
+            )
+        x = self._read_input(tensordict)
+        state = read_state(tensordict, self.in_keys[1], self.layout.size)
+        is_init = read_is_init(tensordict, self.in_keys[2])
+        if not shape.numel():
+            raise ValueError(f"the tensordict has batch size {list(shape)}: there is nothing in it")
+        rows = (shape[:-1].numel(), shape[-1]) if recurrent else (shape.numel(),)
+        x = x.reshape(*rows, self.input_size)
+        state, is_init = state.reshape(*rows, self.layout.size), is_init.reshape(rows)
+        if recurrent:
+            runner = SequenceRunner(self.memory, self.projection, self.layout, self.interior_ends)
+            y, after = runner.run(Sequences(x, state, is_init))
+        else:
+            x = self.projection(x)
+            y, tensors = self.memory.step_tensors(x, self.layout.unpack(state, x), is_init)
+            after = self.layout.pack(tensors, state)
+        tensordict.set(self.out_keys[0], y.reshape(*shape, self.memory.width))
+        tensordict.set(self.out_keys[1], after.reshape(*shape, self.layout.size))
+        return tensordict
+
+    @property
+    def _weight(self) -> Tensor:
+        found: Any = self
+        for name in self._weight_path:
+            found = getattr(found, name)
+        weight: Tensor = found
+        return weight
+
+    def _read_input(self, tensordict: TensorDictBase) -> Tensor:
+        key = self.in_keys[0]
+        x = tensordict.get(key, None)
+        if not isinstance(x, Tensor):
+            raise KeyError(
+                f"the input {key!r} is not among the keys of the tensordict, "
+                f"{sorted(map(str, tensordict.keys()))}; set in_key"
+            )
+        expected = (*tensordict.batch_size, self.input_size)
+        if x.shape != expected:
+            raise ValueError(f"the input {key!r} has shape {list(x.shape)}, expected {[*expected]}")
+        dtype = self._weight.dtype
+        if x.dtype != dtype:
+            raise ValueError(
+                f"the input {key!r} has dtype {x.dtype}, expected that of the weights, {dtype}; "
+                "for numbers add DoubleToFloat() to the environment"
+            )
+        return x
+
+
+def _choose_keys(
+    side: str,
+    key: NestedKey | None,
+    keys: Sequence[NestedKey] | None,
+    state_key: NestedKey,
+    counts: tuple[int, ...],
+) -> list[NestedKey]:
+    """Return the keys of one side, checked."""
+    if (key is None) == (keys is None):
+        raise ValueError(
+            f"{side}_key={key!r} and {side}_keys={keys!r}: expected one of them, and not both"
+        )
+    if keys is None:
+        keys = [key, state_key]
+    elif not isinstance(keys, list | tuple):
+        raise TypeError(f"{side}_keys={keys!r}: expected a list of keys")
+    if len(keys) not in counts:
+        expected = (
+            "input, state, and (optionally) episode starts"
+            if side == "in"
+            else ("output and state after")
+        )
+        raise ValueError(f"{side}_keys={keys!r} has {len(keys)} keys, expected those of {expected}")
+    for one in keys:
+        if not isinstance(one, str | tuple):
+            raise TypeError(f"{side}_keys={keys!r} has {one!r}: expected a key, a str or a tuple")
+    return list(unravel_key_list(list(keys)))
