@@ -6,6 +6,7 @@ import signal
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from xlstm_rl.agents import TrainConfig, make_agent
@@ -13,9 +14,19 @@ from xlstm_rl.cli.options import read_options, refusing_bad_input
 from xlstm_rl.cli.pipes import PIPE_CLOSED, say
 from xlstm_rl.closing import closed_on_error
 from xlstm_rl.config import FLAG_ONLY, ConfigError, find_config
+from xlstm_rl.runs.announcing import Announcing
 from xlstm_rl.runs.signals import Stopped, stopped_once
 
 _STOPPED = {128 + signal.SIGINT: "interrupted; ", 128 + signal.SIGTERM: "terminated; "}
+
+FIRST_PAGE = (
+    *("config", "seed", "total_steps", "device", "run_dir"),
+    *("env.id", "env.num_envs", "memory.kind", "memory.pattern", "memory.width"),
+    *("agent.algo", "agent.rollout_steps", "agent.epochs", "agent.minibatches"),
+    *("agent.learning_rate", "agent.gamma", "agent.clip", "agent.entropy_coef"),
+    *("logger.kind", "checkpoint.every_steps"),
+)
+"""The options that `--help` shows; `--help all` shows every one."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +49,18 @@ class TrainOptions(TrainConfig):
 
 def run(args: Sequence[str]) -> int:
     """Train, and say where the run is and how to evaluate it."""
-    options = read_options(TrainOptions, args, "train", _config_file(args))
+    options = read_options(TrainOptions, args, "train", _config_file(args), FIRST_PAGE)
     values = {one.name: getattr(options, one.name) for one in dataclasses.fields(TrainConfig)}
     config = TrainConfig(**values)
     with refusing_bad_input():
-        backend = _memory_backend(config)
-        agent = make_agent(config)
+        with Announcing("loading PyTorch"):
+            backend = _memory_backend(config)
+        with Announcing(f"making {config.env.num_envs} environments of {config.env.id}"):
+            agent = make_agent(config)
         # Whoever trains from the command line wants the policy afterwards, logger or not.
         with closed_on_error(agent.close):
             folder = agent.open_run()
+    from xlstm_rl.cli.slow import slow_images
     from xlstm_rl.profiling import Profile
     from xlstm_rl.runs.progress import TrainingProgress
 
@@ -55,7 +69,12 @@ def run(args: Sequence[str]) -> int:
     try:
         with stopped_once():
             try:
-                with TrainingProgress(config.total_steps, headline=backend) as progress:
+                with TrainingProgress(
+                    config.total_steps,
+                    headline=backend,
+                    first=f"collecting the first {_rollout(config)} steps",
+                    advice=partial(slow_images, agent),
+                ) as progress:
                     agent.learn(on_update=progress.update, profile=profile)
                 if progress.is_unread:
                     status = PIPE_CLOSED
@@ -108,6 +127,10 @@ def _memory_backend(config: TrainConfig) -> str:
         return line
     reason = f"memory.backend={asked}" if known["native"].runs else known["native"].about
     return f"{line}; not native: {reason}"
+
+
+def _rollout(config: TrainConfig) -> int:
+    return config.env.num_envs * config.agent.rollout_steps
 
 
 def _where(folder: Path) -> str:

@@ -17,8 +17,8 @@ from xlstm_rl.config.settings import (
     settings_from_args,
 )
 from xlstm_rl.config.yaml_file import load_yaml, parse_yaml
-from xlstm_rl.options.arguments import did_you_mean
 from xlstm_rl.options.fields import convert, is_flag, is_mapping, is_sequence, own_fields
+from xlstm_rl.options.foreign import suggest
 from xlstm_rl.options.kinds import Kinds, classes_of, is_section, kinds_of
 from xlstm_rl.options.section import refusal
 
@@ -135,10 +135,10 @@ class _Builder:
         elif why is None:
             known = [prefix + own for own in own_fields(cls)]
             known += all_paths(self._root, with_flags=setting.is_words)
-            hint = did_you_mean(prefix + ".".join(setting.path), known)
+            show = as_flag if setting.is_words else str
+            hint = suggest(prefix + ".".join(setting.path), known, show)
             if setting.is_words:
-                *_, close = hint.removesuffix("?").split(" ")
-                hint = f"; did you mean {as_flag(close)}?" if hint else "; --help lists them"
+                hint = hint or "; --help all lists them"
             what = "option" if setting.is_words else "key"
             why = f"no such {what}{hint or '; known here: ' + ', '.join(sorted(own_fields(cls)))}"
         raise ConfigError(f"{source}: {why}")
