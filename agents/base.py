@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 from typing_extensions import Self
 
+from xlstm_rl.agents.action_histograms import action_histograms
 from xlstm_rl.agents.config import CheckpointConfig
 from xlstm_rl.agents.device import torch_threads
 from xlstm_rl.agents.optimization import gradient_step
@@ -88,6 +89,9 @@ class RecurrentAgent(AgentSetup, Closing):
                 metrics["time/sps"] = self._budget.rollout / elapsed
                 metrics |= self._profile.rollout(self._budget.rollout, elapsed)
                 with self._profile.part("logging"):
+                    if self._run.takes_histograms:
+                        shown = action_histograms(self.policy, rollout)
+                        self._run.histograms(self.steps_done, shown)
                     self._run.log(self.steps_done, metrics)
                     if self._checkpoint_is_due():
                         self._checkpoint()

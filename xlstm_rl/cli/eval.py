@@ -17,6 +17,7 @@ from xlstm_rl.config import ConfigError
 from xlstm_rl.files import replacing
 from xlstm_rl.options.arguments import user_path
 from xlstm_rl.runs.folder import latest_checkpoint, run_of
+from xlstm_rl.runs.loggers.wandb_artifacts import local_folder
 
 if TYPE_CHECKING:
     from xlstm_rl.evaluation import EvaluationResult
@@ -62,6 +63,10 @@ class EvalOptions:
     video: str | None = None
     """Folder for a video (mp4) of every episode (needs the extra `video`)."""
 
+    wandb: bool = False
+    """Add the result, and the videos, to the W&B run that the training was logged in, or to a new
+    one."""
+
     json: bool = False
     """Print JSON and nothing else: an object, or a list of them where there are several results."""
 
@@ -74,7 +79,7 @@ def run(args: Sequence[str]) -> int:
     if options.both and options.stochastic:
         raise ConfigError("--both with --stochastic: give one of the two")
     # A mistake in the last run is found before hours go into the first.
-    checkpoints = [latest_checkpoint(name) for name in options.run]
+    checkpoints = [latest_checkpoint(local_folder(name)) for name in options.run]
     modes = (True, False) if options.both else (not options.stochastic,)
     played: list[Played] = []
     unwritten: list[str] = []
@@ -110,6 +115,7 @@ def _evaluate(
     options: EvalOptions, number: int, checkpoint: Path, modes: tuple[bool, ...]
 ) -> "list[Played]":
     from xlstm_rl import evaluate, load_policy  # not needed for the help
+    from xlstm_rl.evaluation.wandb_report import log_evaluation
 
     policy = load_policy(checkpoint)
     played = []
@@ -123,6 +129,8 @@ def _evaluate(
             video_dir=_video_folder(options, number, deterministic),
             max_episode_steps=options.max_episode_steps,
         )
+        if options.wandb:
+            log_evaluation(checkpoint, result, _video_folder(options, number, deterministic))
         trained_on = None if policy.env_config is None else policy.env_config.id
         report = {
             "env": options.env.id or trained_on,

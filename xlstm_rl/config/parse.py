@@ -172,7 +172,8 @@ def _choose(kinds: Kinds, settings: Sequence[Setting], cls: type) -> tuple[type,
 def _read_words(words: list[str], kind: Any) -> Any:
     """What the words behind a flag of this type are in Python; those of a key may be anything."""
     if is_sequence(kind):
-        return words
+        # as `wandb agent` passes a list: --logger.tags=['a', 'b']
+        return parse_yaml(words[0]) if len(words) == 1 and words[0][:1] == "[" else words
     if not words and is_flag(kind):
         return True
     if not words:

@@ -22,6 +22,7 @@ from xlstm_rl.options.section import accepting_unused
 from xlstm_rl.policy.config import PolicyConfig
 from xlstm_rl.policy.policy import Policy
 from xlstm_rl.runs.folder import latest_checkpoint
+from xlstm_rl.runs.loggers.wandb_artifacts import local_folder
 from xlstm_rl.runs.weights import network_dtype, plain_weights, todays_weights
 
 _FORMAT = "xlstm_rl policy 1"
@@ -65,13 +66,14 @@ def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
     """Load a policy for acting: weights and configuration alone, in the dtype they were saved in.
 
     Args:
-        path: a run folder, whose latest checkpoint is taken, or one checkpoint's folder.
+        path: a run folder, whose latest checkpoint is taken, or one checkpoint's folder; or
+            `wandb:entity/project/artifact:alias`, which is fetched.
         device: where the weights go; any device, whichever the policy was trained on.
 
     Raises:
         CheckpointError: the folder is missing, damaged, or not one of this library's.
     """
-    folder = latest_checkpoint(Path(path))
+    folder = latest_checkpoint(local_folder(path))
     policy = _build(folder)
     try:
         weights = load_file(folder / "policy.safetensors")

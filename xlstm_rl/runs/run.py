@@ -8,7 +8,7 @@ from typing import Any
 from xlstm_rl.options.arguments import user_path
 from xlstm_rl.policy.policy import Policy
 from xlstm_rl.runs.checkpoint import write_checkpoint
-from xlstm_rl.runs.folder import create_run_folder, new_checkpoint
+from xlstm_rl.runs.folder import create_run_folder, latest_checkpoint, new_checkpoint
 from xlstm_rl.runs.loggers import Logger, LoggerConfig, make_logger
 from xlstm_rl.runs.signals import signals_held
 
@@ -65,6 +65,16 @@ class Run:
         if self._logger is not None:
             self._logger.log(step, metrics)
 
+    @property
+    def takes_histograms(self) -> bool:
+        """Whether histograms are shown anywhere, so that they are worth computing."""
+        return self._logger is not None and self._logger.takes_histograms
+
+    def histograms(self, step: int, values: Mapping[str, Any]) -> None:
+        """Log distributions at one step, where they are shown."""
+        if self._logger is not None:
+            self._logger.histograms(step, values)
+
     def save(self, run_dir: str | Path, policy: Policy, trainer_state: Mapping[str, Any]) -> Path:
         """Write a checkpoint into a folder that is new or empty, or was made here before.
 
@@ -78,6 +88,8 @@ class Run:
             self._create(path)
         with signals_held(), new_checkpoint(path, trainer_state["steps_done"], self._keep) as draft:
             write_checkpoint(draft, policy, dict(trainer_state))
+        if self._logger is not None and path == self.folder:
+            self._logger.checkpoint(trainer_state["steps_done"], latest_checkpoint(path))
         return path
 
     def close(self) -> None:

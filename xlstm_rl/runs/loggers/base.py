@@ -1,9 +1,12 @@
 """What every destination of metrics is, and the logger that hands metrics to those of a run."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from xlstm_rl.closing import Closing, closed_on_error
 from xlstm_rl.options.arguments import user_path
@@ -26,6 +29,43 @@ class Sink(Protocol):
         ...
 
 
+@runtime_checkable
+class HistogramSink(Protocol):
+    """A destination that takes distributions too."""
+
+    def write_histograms(self, step: int, values: Mapping[str, NDArray[Any]]) -> None:
+        """Take the values `[N]` of each name, at one step."""
+        ...
+
+
+@runtime_checkable
+class VideoSink(Protocol):
+    """A destination that takes videos too."""
+
+    def write_videos(self, step: int, files: Mapping[str, Path]) -> None:
+        """Take the file (mp4) of each name, at one step."""
+        ...
+
+
+@runtime_checkable
+class CheckpointSink(Protocol):
+    """A destination that keeps checkpoints too."""
+
+    def keep_checkpoint(self, step: int, folder: Path, aliases: Sequence[str]) -> None:
+        """Take the files of a checkpoint, which is complete and may be removed afterwards."""
+        ...
+
+
+@runtime_checkable
+class ForgettingSink(Protocol):
+    """A destination whose files are still there when a run goes on."""
+
+    @staticmethod
+    def forget_after(folder: Path, step: int) -> None:
+        """Drop what was logged of later steps; called while the run folder's logger is closed."""
+        ...
+
+
 class Logger(Closing):
     """Hands metrics to every destination of a run; a context manager that closes them.
 
@@ -44,6 +84,42 @@ class Logger(Closing):
         for sink in self._sinks:
             sink.write(step, numbers)
 
+    def histograms(self, step: int, values: Mapping[str, Any]) -> None:
+        """Log distributions, such as actions or gates: for each name an array or tensor, any shape.
+
+        Of what is not finite nothing is logged. TensorBoard and W&B show them, tables do not.
+        """
+        sinks = [sink for sink in self._sinks if isinstance(sink, HistogramSink)]
+        if not sinks:
+            return
+        finite = {key: _finite(one) for key, one in values.items()}
+        finite = {key: one for key, one in finite.items() if one.size}
+        for sink in sinks:
+            sink.write_histograms(step, finite)
+
+    @property
+    def takes_histograms(self) -> bool:
+        """Whether there is somebody to show them, so that they are worth computing."""
+        return any(isinstance(sink, HistogramSink) for sink in self._sinks)
+
+    def videos(self, step: int, files: Mapping[str, str | Path]) -> None:
+        """Log videos: for each name a file (mp4), such as an evaluation's."""
+        for sink in self._sinks:
+            if isinstance(sink, VideoSink):
+                sink.write_videos(step, {key: Path(file) for key, file in files.items()})
+
+    def checkpoint(self, step: int, folder: str | Path, aliases: Sequence[str] = ()) -> None:
+        """Keep a checkpoint where destinations can, under names of its own beside `latest`.
+
+        Args:
+            step: environment steps done.
+            folder: of the checkpoint, complete.
+            aliases: such as `("best",)`.
+        """
+        for sink in self._sinks:
+            if isinstance(sink, CheckpointSink):
+                sink.keep_checkpoint(step, Path(folder), aliases)
+
     def close(self) -> None:
         """Close every destination, also where another cannot be closed."""
         with ExitStack() as stack:
@@ -59,6 +135,31 @@ def make_logger(config: LoggerConfig, run_dir: str | Path, run_config: Mapping[s
         run_dir: The run folder, which exists; every file of every destination lies in it.
         run_config: The resolved configuration of the run, shown by W&B.
     """
+    folder = user_path(run_dir)
+    return Logger(LOGGERS.target(kind)(config, folder, run_config) for kind in _kinds(config))
+
+
+def forget_after(config: LoggerConfig, run_dir: str | Path, step: int) -> None:
+    """Drop what a run logged after a step, for one that goes on from a checkpoint of that step.
+
+    Args:
+        config: Which destinations.
+        run_dir: The run folder, whose logger is closed.
+        step: Of the checkpoint; its own rows stay.
+    """
+    for kind in _kinds(config):
+        target = LOGGERS.target(kind)
+        if isinstance(target, ForgettingSink):
+            target.forget_after(user_path(run_dir), step)
+
+
+def _kinds(config: LoggerConfig) -> list[str]:
     names = LOGGERS.names(config.kind)
-    kinds = [] if "none" in names else ["csv", *[name for name in names if name != "csv"]]
-    return Logger(LOGGERS.target(kind)(config, user_path(run_dir), run_config) for kind in kinds)
+    return [] if "none" in names else ["csv", *[name for name in names if name != "csv"]]
+
+
+def _finite(values: Any) -> NDArray[Any]:
+    array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values).ravel()
+    array = array.astype(np.float64, copy=False)
+    found: NDArray[Any] = array[np.isfinite(array)]
+    return found

@@ -47,6 +47,18 @@ class CsvSink:
         """Close the file."""
         self._file.close()
 
+    @staticmethod
+    def forget_after(folder: Path, step: int) -> None:
+        """Drop the rows of later steps, and one that a killed run left incomplete."""
+        path = folder / METRICS_FILE
+        if not (path.exists() and path.stat().st_size):
+            return
+        with path.open(newline="", encoding="utf-8") as file:
+            columns, *rows = list(csv.reader(file))
+        kept = [row for row in rows if len(row) == len(columns) and _step_of(row, columns) <= step]
+        with replacing(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows([columns, *kept])
+
     def _open(self, mode: str) -> None:
         self._file = self._path.open(mode, newline="", encoding="utf-8")
         self._writer = csv.writer(self._file, lineterminator="\n")
@@ -66,3 +78,10 @@ class CsvSink:
             self._columns += new
         finally:
             self._open("a")
+
+
+def _step_of(row: list[str], columns: list[str]) -> float:
+    try:
+        return float(row[columns.index("step")])
+    except ValueError:
+        return float("inf")
