@@ -67,7 +67,7 @@ class Run:
 
     @property
     def takes_histograms(self) -> bool:
-        """Whether histograms are shown anywhere, so that they are worth computing."""
+        """Whether histograms are shown somewhere, and it is time for the next ones."""
         return self._logger is not None and self._logger.takes_histograms
 
     def histograms(self, step: int, values: Mapping[str, Any]) -> None:

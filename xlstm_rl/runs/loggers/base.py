@@ -1,5 +1,6 @@
 """What every destination of metrics is, and the logger that hands metrics to those of a run."""
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,7 +11,10 @@ from numpy.typing import NDArray
 
 from xlstm_rl.closing import Closing, closed_on_error
 from xlstm_rl.options.arguments import user_path
+from xlstm_rl.runs.loggers.budget import LoggingBudget
 from xlstm_rl.runs.loggers.config import LOGGERS, LoggerConfig
+
+_HISTOGRAM_SECONDS = 1.0
 
 
 class Sink(Protocol):
@@ -18,6 +22,9 @@ class Sink(Protocol):
 
     Its class is called with the options of its kind, the run folder, which exists, and the
     resolved configuration of the run.
+
+    With `is_slow = True` some rows are left out where updates are so short that logging would take
+    more than one percent of the time; not the last one, and none with other names.
     """
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -74,21 +81,39 @@ class Logger(Closing):
 
     def __init__(self, sinks: Iterable[Sink]) -> None:
         self._sinks: tuple[Sink, ...] = ()
+        self._last_histograms = float("-inf")
+        self._budgets: dict[Sink, LoggingBudget] = {}
         with closed_on_error(self.close):
             for sink in sinks:
                 self._sinks += (sink,)
+                if getattr(sink, "is_slow", False):
+                    self._budgets[sink] = LoggingBudget()
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Log metrics (numbers, or tensors of one element) at an environment step."""
         numbers = {key: float(value) for key, value in metrics.items() if key != "step"}
         for sink in self._sinks:
-            sink.write(step, numbers)
+            budget = self._budgets.get(sink)
+            if budget is None:
+                sink.write(step, numbers)
+            elif budget.takes(step, numbers):
+                began = time.perf_counter()
+                sink.write(step, numbers)
+                budget.spend(time.perf_counter() - began)
+
+    def _catch_up(self) -> None:
+        """Write the latest row where it was left out."""
+        for sink, budget in self._budgets.items():
+            if budget.left_out is not None:
+                sink.write(*budget.left_out)
+                budget.left_out = None
 
     def histograms(self, step: int, values: Mapping[str, Any]) -> None:
         """Log distributions, such as actions or gates: for each name an array or tensor, any shape.
 
         Of what is not finite nothing is logged. TensorBoard and W&B show them, tables do not.
         """
+        self._last_histograms = time.monotonic()
         sinks = [sink for sink in self._sinks if isinstance(sink, HistogramSink)]
         if not sinks:
             return
@@ -99,8 +124,12 @@ class Logger(Closing):
 
     @property
     def takes_histograms(self) -> bool:
-        """Whether there is somebody to show them, so that they are worth computing."""
-        return any(isinstance(sink, HistogramSink) for sink in self._sinks)
+        """Whether somebody shows them, and the last ones are a second old.
+
+        They take milliseconds, which an update of a small policy takes too.
+        """
+        is_time = time.monotonic() - self._last_histograms >= _HISTOGRAM_SECONDS
+        return is_time and any(isinstance(sink, HistogramSink) for sink in self._sinks)
 
     def videos(self, step: int, files: Mapping[str, str | Path]) -> None:
         """Log videos: for each name a file (mp4), such as an evaluation's."""
@@ -116,6 +145,7 @@ class Logger(Closing):
             folder: of the checkpoint, complete.
             aliases: such as `("best",)`.
         """
+        self._catch_up()
         for sink in self._sinks:
             if isinstance(sink, CheckpointSink):
                 sink.keep_checkpoint(step, Path(folder), aliases)
@@ -125,6 +155,7 @@ class Logger(Closing):
         with ExitStack() as stack:
             for sink in reversed(self._sinks):
                 stack.callback(sink.close)
+            self._catch_up()
 
 
 def make_logger(config: LoggerConfig, run_dir: str | Path, run_config: Mapping[str, Any]) -> Logger:

@@ -43,6 +43,8 @@ class WandbSink:
             evaluation adds points to what is there.
     """
 
+    is_slow = True
+
     def __init__(
         self,
         config: WandbConfig,
