@@ -82,31 +82,30 @@ class Logger(Closing):
     def __init__(self, sinks: Iterable[Sink]) -> None:
         self._sinks: tuple[Sink, ...] = ()
         self._last_histograms = float("-inf")
-        self._budgets: dict[Sink, LoggingBudget] = {}
+        self._budget = LoggingBudget()
         with closed_on_error(self.close):
             for sink in sinks:
                 self._sinks += (sink,)
-                if getattr(sink, "is_slow", False):
-                    self._budgets[sink] = LoggingBudget()
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Log metrics (numbers, or tensors of one element) at an environment step."""
         numbers = {key: float(value) for key, value in metrics.items() if key != "step"}
         for sink in self._sinks:
-            budget = self._budgets.get(sink)
-            if budget is None:
+            if not _is_slow(sink):
                 sink.write(step, numbers)
-            elif budget.takes(step, numbers):
-                began = time.perf_counter()
+        if self._budget.takes(step, numbers):
+            self._write_slowly(step, numbers)
+
+    def _write_slowly(self, step: int, numbers: Mapping[str, float]) -> None:
+        with self._budget.spending():
+            for sink in filter(_is_slow, self._sinks):
                 sink.write(step, numbers)
-                budget.spend(time.perf_counter() - began)
 
     def _catch_up(self) -> None:
         """Write the latest row where it was left out."""
-        for sink, budget in self._budgets.items():
-            if budget.left_out is not None:
-                sink.write(*budget.left_out)
-                budget.left_out = None
+        row, self._budget.left_out = self._budget.left_out, None
+        if row is not None:
+            self._write_slowly(*row)
 
     def histograms(self, step: int, values: Mapping[str, Any]) -> None:
         """Log distributions, such as actions or gates: for each name an array or tensor, any shape.
@@ -117,19 +116,24 @@ class Logger(Closing):
         sinks = [sink for sink in self._sinks if isinstance(sink, HistogramSink)]
         if not sinks:
             return
-        finite = {key: _finite(one) for key, one in values.items()}
-        finite = {key: one for key, one in finite.items() if one.size}
-        for sink in sinks:
-            sink.write_histograms(step, finite)
+        with self._budget.spending():
+            finite = {key: _finite(one) for key, one in values.items()}
+            finite = {key: one for key, one in finite.items() if one.size}
+            for sink in sinks:
+                sink.write_histograms(step, finite)
 
     @property
     def takes_histograms(self) -> bool:
         """Whether somebody shows them, and the last ones are a second old.
 
-        They take milliseconds, which an update of a small policy takes too.
+        They take milliseconds, as long as some updates.
         """
         is_time = time.monotonic() - self._last_histograms >= _HISTOGRAM_SECONDS
-        return is_time and any(isinstance(sink, HistogramSink) for sink in self._sinks)
+        return (
+            is_time
+            and self._budget.has_room
+            and any(isinstance(sink, HistogramSink) for sink in self._sinks)
+        )
 
     def videos(self, step: int, files: Mapping[str, str | Path]) -> None:
         """Log videos: for each name a file (mp4), such as an evaluation's."""
@@ -187,6 +191,10 @@ def forget_after(config: LoggerConfig, run_dir: str | Path, step: int) -> None:
 def _kinds(config: LoggerConfig) -> list[str]:
     names = LOGGERS.names(config.kind)
     return [] if "none" in names else ["csv", *[name for name in names if name != "csv"]]
+
+
+def _is_slow(sink: Sink) -> bool:
+    return bool(getattr(sink, "is_slow", False))
 
 
 def _finite(values: Any) -> NDArray[Any]:

@@ -1,16 +1,17 @@
-"""How much of a training's time a destination of metrics may take."""
+"""How much of a training's time the slow destinations of metrics may take."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
-SHARE, CREDIT = 0.01, 1.0
+SHARE, CREDIT = 0.01, 0.5
 """Of the time since the start, and seconds on top: a short or a slow run logs every update."""
 
 Row = tuple[int, Mapping[str, float]]
 
 
 class LoggingBudget:
-    """Says which rows a slow destination gets, so that small policies do not wait for it.
+    """Says which rows slow destinations get, so that small policies do not wait for them.
 
     A row that has other names than the one before, such as an evaluation's, is never left out.
     """
@@ -22,15 +23,25 @@ class LoggingBudget:
         self.left_out: Row | None = None
         """The latest row, where it was left out."""
 
+    @property
+    def has_room(self) -> bool:
+        """Whether less was spent than is allowed until now."""
+        elapsed = time.perf_counter() - self._began
+        return self._spent <= CREDIT + SHARE * elapsed
+
     def takes(self, step: int, metrics: Mapping[str, float]) -> bool:
         """Return whether a row is written."""
         names = frozenset(metrics)
-        is_rare, self._names = names != self._names, names
-        elapsed = time.perf_counter() - self._began
-        is_written = is_rare or self._spent <= CREDIT + SHARE * elapsed
+        is_written = names != self._names or self.has_room
+        self._names = names
         self.left_out = None if is_written else (step, metrics)
         return is_written
 
-    def spend(self, seconds: float) -> None:
-        """Count the time that a row took."""
-        self._spent += seconds
+    @contextmanager
+    def spending(self) -> Iterator[None]:
+        """Count the time that passes inside."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._spent += time.perf_counter() - began
