@@ -17,6 +17,7 @@ def records(path: Path) -> Iterator[tuple[int, Any]]:
     """Yield every complete record of a file, with the offset in the file behind it."""
     from wandb.proto import wandb_internal_pb2
 
+    protocol: Any = wandb_internal_pb2  # generated, and not typed everywhere
     data, position, record = path.read_bytes(), _HEADER, b""
     while position + _FRAGMENT <= len(data):
         room = _BLOCK - position % _BLOCK
@@ -30,7 +31,7 @@ def records(path: Path) -> Iterator[tuple[int, Any]]:
         record += data[position + _FRAGMENT : end]
         position = end
         if kind in (_WHOLE, _LAST):
-            yield position, wandb_internal_pb2.Record.FromString(record)
+            yield position, protocol.Record.FromString(record)
             record = b""
 
 
