@@ -1,10 +1,12 @@
 import io
+import itertools
 import re
 import time
 
 import pytest
 
 from xlstm_rl.runs import announcing
+from xlstm_rl.runs import progress as progress_module
 from xlstm_rl.runs.progress import TrainingProgress, describe
 
 
@@ -117,6 +119,8 @@ def test_percent_speed_and_time_left_stay_at_every_width(
 
 @pytest.mark.parametrize("total", [1, 1000, 1023, 1024, 2000])
 def test_a_finished_run_ends_at_100_percent(total: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = itertools.count(step=10.0)
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: next(seconds))
     steps = [512 * n for n in range(1, max(1, total // 512) + 1)]
     assert "100%" in screen(80, total, steps, monkeypatch)
     for interval in (0.0, 1000.0):

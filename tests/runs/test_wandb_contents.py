@@ -15,7 +15,14 @@ import wandb
 from xlstm_rl import RecurrentPPO, load_policy
 from xlstm_rl.cli import main
 from xlstm_rl.errors import CheckpointError
-from xlstm_rl.runs.loggers import Logger, LoggerConfig, forget_after, make_logger, wandb_artifacts
+from xlstm_rl.runs.loggers import (
+    Logger,
+    LoggerConfig,
+    budget,
+    forget_after,
+    make_logger,
+    wandb_artifacts,
+)
 from xlstm_rl.runs.loggers.wandb_file import cut_after, records
 from xlstm_rl.runs.loggers.wandb_note import note, read_note
 

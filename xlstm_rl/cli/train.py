@@ -72,7 +72,7 @@ def run(args: Sequence[str]) -> int:
                 with TrainingProgress(
                     config.total_steps,
                     headline=backend,
-                    first=f"collecting the first {_rollout(config)} steps",
+                    first=f"collecting the first {_rollout(config):,} steps",
                     advice=partial(slow_images, agent),
                 ) as progress:
                     agent.learn(on_update=progress.update, profile=profile)

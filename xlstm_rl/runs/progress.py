@@ -124,7 +124,8 @@ class TrainingProgress:
     def _say(self, step: int, metrics: Mapping[str, float]) -> None:
         self._printed = time.monotonic()
         done = max(1, step - self._start)
-        left = (self._printed - self._began) * (self._total - step) / done
+        rest = 0 if self._is_last else self._total - step
+        left = (self._printed - self._began) * rest / done
         share = 100 if self._is_last else min(100, math.floor(100 * step / self._total))
         self._print(f"{share:3}%  {describe(step, metrics)}  {_clock(left)} left")
 

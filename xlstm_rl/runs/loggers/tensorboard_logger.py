@@ -20,11 +20,11 @@ class TensorBoardSink:
     def __init__(self, config: LoggerConfig, folder: Path, run_config: Mapping[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(log_dir=str(folder / _FOLDER))
+        self._writer: Any = SummaryWriter(log_dir=str(folder / _FOLDER))
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Add a scalar per metric, and flush them, so that a killed run keeps them."""
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
 
         # in one event: one by one takes several times as long
         values = [Summary.Value(tag=key, simple_value=one) for key, one in metrics.items()]
@@ -35,7 +35,7 @@ class TensorBoardSink:
         """Add a histogram per name."""
         for key, array in values.items():
             # its own choice of bins, over a thousand, takes five times as long
-            self._writer.add_histogram(key, array, step, bins=_BINS)  # type: ignore[arg-type]
+            self._writer.add_histogram(key, array, step, bins=_BINS)
 
     def close(self) -> None:
         """Write the last events."""

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakSet
 
-from numpy.typing import NDArray
-
 from xlstm_rl.config.errors import one_line
 from xlstm_rl.runs.loggers.config import WandbConfig
 from xlstm_rl.runs.loggers.wandb_account import has_wandb_key, wandb_run
@@ -64,7 +62,7 @@ class WandbSink:
         self._artifact.see(metrics)
         self._log(step, metrics)
 
-    def write_histograms(self, step: int, values: Mapping[str, NDArray[Any]]) -> None:
+    def write_histograms(self, step: int, values: Mapping[str, Any]) -> None:
         """Log a histogram per name, in one point with the metrics that follow."""
         import wandb
 
