@@ -174,6 +174,8 @@ def _lines(text: str) -> list[str]:
 def _wrapped(text: str) -> str:
     """A text whose plain lines fit the terminal; frames, whose text fits already, stay."""
     lines: list[str] = []
+    # of positional words, whose frame keeps its width
+    text = text.replace("(default: )", " " * len("(default: )"))
     for line in text.splitlines():
         is_plain = line[:1].isalnum() or line[:1] == "`"
         lines += _lines(line) if is_plain else [line]
