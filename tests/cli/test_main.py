@@ -211,6 +211,7 @@ def test_help_is_wrapped_once(
         ["eval", "RUN", "--episodes", "2", "--both"],
         ["plot", "RUN", "--out", "figure.png"],
         ["list", "wrappers"],
+        ["export", "--help"],
     ],
     ids=" ".join,
 )
