@@ -29,10 +29,15 @@ if not TYPE_CHECKING:
 
 def make_agent(config: "TrainConfig") -> "RecurrentAgent":
     """Return the agent that a configuration names in `agent.algo`."""
+    return agent_class(config).from_config(config)
+
+
+def agent_class(config: "TrainConfig") -> "type[RecurrentAgent]":
+    """Return the class of the algorithm that a configuration names in `agent.algo`."""
     from xlstm_rl.agents.a2c import RecurrentA2C
     from xlstm_rl.agents.ppo import RecurrentPPO
 
     algorithms: dict[str, type[RecurrentAgent]] = {
         algorithm.algo: algorithm for algorithm in (RecurrentPPO, RecurrentA2C)
     }
-    return algorithms[config.agent.algo].from_config(config)
+    return algorithms[config.agent.algo]

@@ -7,8 +7,11 @@ from gymnasium.vector import VectorEnv
 
 from xlstm_rl.agents.config import TrainConfig
 from xlstm_rl.config import ConfigError, config_from_dict, config_to_dict
-from xlstm_rl.envs.config import CUSTOM_ENV, EnvConfig
+from xlstm_rl.envs.config import EnvConfig, custom_id, is_custom
 from xlstm_rl.options.fields import own_fields
+
+TOP_OPTIONS = ("seed", "total_steps", "horizon", "device", "threads")
+"""Options that stand in no section; `run_dir` has a meaning of its own where a run goes on."""
 
 Section: TypeAlias = Mapping[str, Any] | object | None
 Environment: TypeAlias = str | Callable[[], Any] | VectorEnv[Any, Any, Any] | None
@@ -36,6 +39,30 @@ def read_config(
     return config_from_dict(TrainConfig, {**top, **given})
 
 
+def merged(
+    before: Mapping[str, Any],
+    environment: Environment,
+    top: Mapping[str, Any],
+    sections: Mapping[str, Section],
+) -> dict[str, Any]:
+    """Return the values of a configuration with others in their places.
+
+    Args:
+        before: the configuration, as plain data.
+        environment: in place of its environment; None: that one.
+        top: values that stand in no section.
+        sections: mappings, whose keys replace single options, or whole config objects.
+    """
+    values = {**before, **top}
+    for name, section in sections.items():
+        if isinstance(section, Mapping):
+            values[name] = {**before[name], **section}
+        elif section is not None:
+            values[name] = section
+    values["env"] = _env_section(environment, values["env"])
+    return values
+
+
 def _env_section(environment: Environment, section: Any) -> Any:
     """Merge an environment given as the first argument into the `env` section."""
     values = dict(section) if isinstance(section, Mapping) else {}
@@ -43,7 +70,11 @@ def _env_section(environment: Environment, section: Any) -> Any:
         values = config_to_dict(section)
     if environment is None:
         return values
-    own: dict[str, Any] = {"id": environment if isinstance(environment, str) else CUSTOM_ENV}
+    own: dict[str, Any] = {
+        "id": environment if isinstance(environment, str) else custom_id(environment)
+    }
+    if is_custom(str(values.get("id", ""))):
+        del values["id"]  # what made the environments before: the same, or what stands for it
     _refuse_two(values, own, "an environment is given as well; leave one of the two out")
     if isinstance(environment, VectorEnv):
         count = {"num_envs": environment.num_envs}

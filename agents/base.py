@@ -2,23 +2,29 @@
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 from typing_extensions import Self
 
 from xlstm_rl.agents.action_histograms import action_histograms
-from xlstm_rl.agents.config import CheckpointConfig
+from xlstm_rl.agents.arguments import TOP_OPTIONS, Environment
+from xlstm_rl.agents.config import CheckpointConfig, TrainConfig
 from xlstm_rl.agents.device import torch_threads
 from xlstm_rl.agents.optimization import gradient_step
+from xlstm_rl.agents.resuming import Saved, go_on
 from xlstm_rl.agents.setup import AgentSetup
-from xlstm_rl.closing import Closing
+from xlstm_rl.closing import Closing, closed_on_error
 from xlstm_rl.collection.collector import Rollout
 from xlstm_rl.config import ConfigError
 from xlstm_rl.envs.faults.processes import close
+from xlstm_rl.errors import NonFiniteLossError
 from xlstm_rl.profiling import NO_PROFILE, Profile
+from xlstm_rl.runs.interruption import Interruption
 
 _CLOCK_TICK = 1e-9
 """Seconds; on a coarse clock a rollout and its update may seem to take no time."""
@@ -37,6 +43,56 @@ class RecurrentAgent(AgentSetup, Closing):
     @abstractmethod
     def update(self, rollout: Rollout, progress: float) -> dict[str, float]:
         """Improve the policy on a rollout and return what to log."""
+
+    @classmethod
+    def load(
+        cls,
+        run: str | Path,
+        environment: Environment = None,
+        /,
+        *,
+        trust_code: bool = False,
+        run_dir: str | None = None,
+        **options: Any,
+    ) -> Self:
+        """Return an agent that trains on where a run stood, in the same folder.
+
+        Optimiser, schedules, statistics, counters, random streams, memory states and, where the
+        environments can hand over their state, open episodes go on as if nothing had been between:
+        on a CPU to the bit. Otherwise new episodes begin, which one line says.
+
+        `learn()` then trains for what is left of the run's `total_steps`.
+
+        Args:
+            run: a run folder, whose latest checkpoint is taken, or the folder of one checkpoint.
+            environment: the callable or vector environment that the run was trained on, if it was
+                one; or other environments with the same spaces.
+            trust_code: import what the configuration names of other packages, and read what
+                environments pickled: both may run any code.
+            run_dir: a new folder for what follows; None: the run's own, where rows of the metrics
+                after the checkpoint are dropped.
+            options: those of the constructor that shall change, such as
+                `agent={"learning_rate": 1e-4}`. Spaces, memory and networks cannot.
+
+        Raises:
+            CheckpointError: the checkpoint is missing, damaged, of another version, or names code.
+            ConfigError: an option is wrong or cannot change, or the spaces are others.
+        """
+        saved = Saved.read(run, trust_code)
+        top = {name: options.pop(name) for name in TOP_OPTIONS if name in options}
+        config = saved.config_with(environment, {**top, "run_dir": run_dir}, options)
+        return cls.going_on(saved, config, environment)
+
+    @classmethod
+    def going_on(cls, saved: Saved, config: TrainConfig, environment: Environment = None) -> Self:
+        """Return an agent with the state of a checkpoint, and a configuration that fits it."""
+        saved.check_environment(config, environment)
+        agent = cls.__new__(cls)
+        agent._setup(config, environment)
+        is_ours = agent.env is not environment
+        with closed_on_error(agent.close) if is_ours else nullcontext():
+            go_on(agent, saved, config.run_dir)
+        return agent
 
     def learn(
         self,
@@ -68,16 +124,21 @@ class RecurrentAgent(AgentSetup, Closing):
                 and there is no run folder.
             TrainingError: a loss, an observation or a reward is not finite.
         """
-        steps = self.config.total_steps if total_steps is None else total_steps
+        steps = self.steps_to_go() if total_steps is None else total_steps
         rollouts = self._budget.start(self.steps_done, steps, horizon)
         self._profile = NO_PROFILE if profile is None else profile
-        with torch_threads(self.config.threads):
-            self._run.open_logger()
+        with (
+            torch_threads(self.config.threads),
+            self._run.training(self._budget.asked, self._horizon(horizon)),
+            Interruption() as interruption,
+            self._saved_on_error(interruption),
+        ):
             if self.run_dir is None:
                 self._refuse_checkpoints()
             if self._collector is None:
                 self._collector = self._make_collector()
             for _ in range(rollouts):
+                interruption.begin_update()
                 began = time.perf_counter()
                 rollout = self._collector.collect(self._profile)
                 self._prepare(rollout)
@@ -93,11 +154,15 @@ class RecurrentAgent(AgentSetup, Closing):
                         shown = action_histograms(self.policy, rollout)
                         self._run.histograms(self.steps_done, shown)
                     self._run.log(self.steps_done, metrics)
-                    if self._checkpoint_is_due():
-                        self._checkpoint()
+                    if self._checkpoint_is_due() and self.run_dir is not None:
+                        self._run.save_if_possible(self.policy, self.trainer_state())
+                interruption.end_update()
                 if on_update is not None and _is_false(on_update(self.steps_done, metrics)):
                     break
+                if interruption.number is not None:
+                    break
             self._checkpoint()
+            interruption.raise_if_asked()
         return self
 
     def _descend(self, loss: Tensor, log: dict[str, Tensor]) -> None:
@@ -106,6 +171,37 @@ class RecurrentAgent(AgentSetup, Closing):
         gradient_step(
             self.optimizer, self.parameters, loss, log, limit, self.steps_done, self._profile
         )
+
+    def steps_to_go(self) -> int:
+        """Return how many steps a call of `learn` without a number trains for.
+
+        Raises:
+            ConfigError: the run that was loaded is finished.
+        """
+        if self._origin is None:
+            return self.config.total_steps
+        return self._origin.steps_to_go(self.config.total_steps, self.steps_done, self._budget)
+
+    def _horizon(self, horizon: int | None) -> int | None:
+        """Return what the configuration of this training says of its schedules."""
+        asked, config = self._budget.asked, self.config
+        end = horizon or config.horizon or max(config.total_steps, asked)
+        return None if end == asked else int(end)
+
+    @contextmanager
+    def _saved_on_error(self, interruption: Interruption) -> Iterator[None]:
+        """Save what was trained where the block raises: by an interrupt, a callback, anything."""
+        try:
+            yield
+        except NonFiniteLossError:
+            raise  # it would come again from there: what was saved before stays the newest
+        except BaseException as error:
+            is_asked = isinstance(error, KeyboardInterrupt) or interruption.number is not None
+            is_new = self._run.saved_step != self.steps_done
+            if self.run_dir is not None and is_new and (is_asked or self.steps_done):
+                self._run.save_if_possible(self.policy, self.trainer_state())
+            interruption.raise_if_asked()  # which ended processes of environments, say
+            raise
 
     def _refuse_checkpoints(self) -> None:
         """Refuse to train without the folder that checkpoints were asked for in."""
@@ -153,15 +249,19 @@ class RecurrentAgent(AgentSetup, Closing):
         """
         return self._run.open()
 
-    def save(self, run_dir: str | Path) -> Path:
+    def save(self, run_dir: str | Path, overwrite: bool = False) -> Path:
         """Write the policy and the trainer's state into a run folder and return it.
 
-        The folder is new or empty, or one that this agent made before.
+        Args:
+            run_dir: a folder that is new or empty, or one that this agent made before.
+            overwrite: replace a run that stands there, once this one is written; nothing but a run
+                is ever replaced.
 
         Raises:
             ConfigError: the folder holds something else; nothing in it is touched.
+            TrainingError: it cannot be written.
         """
-        return self._run.save(run_dir, self.policy, self.trainer_state())
+        return self._run.save(run_dir, self.policy, self.trainer_state(), overwrite)
 
     def close(self) -> None:
         """Close the logger and the environments; `learn` would open another logger."""

@@ -215,6 +215,9 @@ class TrainConfig(Section):
     total_steps: Count = 100_000
     """Environment steps to train for, summed over the environments."""
 
+    horizon: Count | None = None
+    """Environment steps after which schedules reach their end; None: `total_steps`."""
+
     device: str = "auto"
     """`auto` (cuda where there is one, else cpu), `cpu`, `cuda`, `cuda:1`, ... On a CUDA device the
     memory tasks compute there too, unless `env.kwargs` has a `device` or `tensors: false`."""

@@ -1,6 +1,8 @@
 """Means over the episodes that ended most recently."""
 
 from collections import deque
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +40,14 @@ class RecentEpisodes:
             found["episode/success"] = float(np.mean(self._successes))
         return found
 
-    def state(self) -> list[list[float]]:
-        """Return `[return, length]` of each episode, oldest first."""
-        return [list(episode) for episode in self._recent]
+    def state(self) -> dict[str, list[Any]]:
+        """Return `[return, length]` of each episode, and successes, oldest first."""
+        return {
+            "episodes": [list(episode) for episode in self._recent],
+            "successes": list(self._successes),
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on with the episodes of `state`."""
+        self._recent.extend((float(one), int(length)) for one, length in state["episodes"])
+        self._successes.extend(float(one) for one in state["successes"])

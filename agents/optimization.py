@@ -1,5 +1,6 @@
 """Gradient steps: the schedule of the step size, the step itself, and the paper's RMSprop."""
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -51,6 +52,25 @@ def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
     """Give every parameter group the same step size."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
+
+
+def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Give an optimiser the averages of another of its kind, and leave it its own options.
+
+    One of another kind, or for other weights, has none that it could use: it begins anew, which
+    one line says.
+    """
+    own, groups = optimizer.state_dict()["param_groups"], state["param_groups"]
+    if [set(one) for one in groups] != [set(one) for one in own]:
+        print("the optimiser is of another kind than before: it begins anew", file=sys.stderr)
+        return
+    if [one["params"] for one in groups] != [one["params"] for one in own]:
+        raise ValueError("the optimiser is that of other weights")
+    optimizer.load_state_dict({"state": state["state"], "param_groups": own})
+    for weight, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.ndim and value.shape != weight.shape:
+                raise ValueError(f"{name} of the optimiser has shape {list(value.shape)}")
 
 
 def gradient_step(

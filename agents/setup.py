@@ -1,7 +1,9 @@
 """What an agent is made of: configuration, environments, policy, optimiser, random streams."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -12,10 +14,13 @@ from xlstm_rl.agents.arguments import Environment, Section, read_config
 from xlstm_rl.agents.config import AlgorithmConfig, TrainConfig
 from xlstm_rl.agents.device import resolve_device, torch_threads
 from xlstm_rl.agents.episode_metrics import RecentEpisodes
+from xlstm_rl.agents.optimization import load_optimizer
+from xlstm_rl.agents.origin import Origin
 from xlstm_rl.agents.step_budget import StepBudget
 from xlstm_rl.closing import closed_on_error
 from xlstm_rl.collection.collector import Collector
 from xlstm_rl.collection.masks import mask_check
+from xlstm_rl.collection.resuming import collector_state
 from xlstm_rl.config import ConfigError, config_to_dict
 from xlstm_rl.envs import make_vector_env
 from xlstm_rl.envs.faults.processes import close
@@ -23,7 +28,8 @@ from xlstm_rl.normalization import RewardNormalizer
 from xlstm_rl.policy.policy import Policy
 from xlstm_rl.policy.trained_on import TrainedOn
 from xlstm_rl.runs.run import Run
-from xlstm_rl.seeding import reset_seed, spawn_seed
+from xlstm_rl.runs.trust import trust_configuration
+from xlstm_rl.seeding import reset_seed, spawn_seed, streams_state
 
 
 class AgentSetup(ABC):
@@ -104,6 +110,7 @@ class AgentSetup(ABC):
                 f"class of that algorithm, or agent options of {self.algo}"
             )
         self.config = config
+        trust_configuration(config_to_dict(config))
         self.algorithm = config.agent
         self.device = resolve_device(config.device)
         custom = None if isinstance(environment, str) else environment
@@ -137,10 +144,11 @@ class AgentSetup(ABC):
         )
         self.steps_done = 0
         self._budget = StepBudget(
-            config.agent.rollout_steps * self.env.num_envs, config.total_steps
+            config.agent.rollout_steps * self.env.num_envs, config.horizon or config.total_steps
         )
         self._collector: Collector | None = None
         self._episodes = RecentEpisodes()
+        self._origin: Origin | None = None
         self._run = Run(
             config_to_dict(config), config.logger, config.run_dir, config.checkpoint.keep
         )
@@ -150,23 +158,65 @@ class AgentSetup(ABC):
         """Return the optimiser of `self.parameters`."""
 
     def _make_collector(self) -> Collector:
-        return Collector(
+        origin = self._origin
+        seed = self.config.seed
+        if origin is not None:  # the episodes of before are not to be played again
+            seed = spawn_seed(seed, "resuming", self.steps_done)
+        collector = Collector(
             self.env,
             self.policy,
             self.algorithm.rollout_steps,
             self.algorithm.sequence_steps(),
-            reset_seed(self.env, self.config.seed),
+            reset_seed(self.env, seed),
             self.sample_generator,
         )
+        if origin is not None:
+            origin.hand_over(collector)
+        return collector
+
+    def load_trainer_state(self, state: Mapping[str, Any], origin: Origin) -> None:
+        """Go on from what `trainer_state` returned, with the weights of that moment.
+
+        Args:
+            state: of a policy of the same shape.
+            origin: hands over what the collector and the environments need, at the first rollout.
+        """
+        self._origin = origin
+        self.steps_done = int(state["steps_done"])
+        self._budget.load_state(self.steps_done, state["budget"])
+        self._episodes.load_state(state["recent_episodes"])
+        load_optimizer(self.optimizer, state["optimizer"])
+        normalizer, saved = self.reward_normalizer, state["reward_normalizer"]
+        if normalizer is not None and saved is not None:
+            normalizer.load(saved)
+        generators = state["generators"]
+        self.shuffle_generator.set_state(generators["shuffling"])
+        if generators["device"] == self.device.type:
+            self.sample_generator.set_state(generators["actions"])
+        else:  # another device draws other numbers
+            self.sample_generator.manual_seed(
+                spawn_seed(self.config.seed, "resuming", self.steps_done)
+            )
+
+    def go_on_in(self, run_dir: Path, state: Mapping[str, Any]) -> None:
+        """Write into the folder of a run that has come to the state of a checkpoint."""
+        self._run.resume(run_dir, self.steps_done, state["config"].get("run_dir"))
 
     def trainer_state(self) -> dict[str, Any]:
         """Return what training needs beyond the policy, as plain values and tensors."""
         normalizer = self.reward_normalizer
         return {
+            "config": self._run.config,
             "steps_done": self.steps_done,
+            "budget": self._budget.state(),
             "optimizer": self.optimizer.state_dict(),
             "reward_normalizer": None if normalizer is None else normalizer.state_dict(),
-            "sample_generator": self.sample_generator.get_state(),
-            "shuffle_generator": self.shuffle_generator.get_state(),
+            "generators": {
+                "device": self.device.type,
+                "actions": self.sample_generator.get_state(),
+                "shuffling": self.shuffle_generator.get_state(),
+                "global": streams_state(),
+            },
             "recent_episodes": self._episodes.state(),
+            "collector": collector_state(self._collector),
         }

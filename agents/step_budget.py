@@ -1,5 +1,7 @@
 """How many rollouts a call of `learn` takes, and how far training has come."""
 
+from collections.abc import Mapping
+
 from xlstm_rl.config import ConfigError
 from xlstm_rl.options.arguments import check_whole
 
@@ -19,7 +21,9 @@ class StepBudget:
         self.rollout = rollout
         self._total = self._whole(total_steps)
         self._left_over = 0
-        self._end = rollout
+        self._end = self._last = rollout
+        self.asked = 0
+        """Steps of the whole training that the calls so far asked for."""
 
     def start(self, done: int, steps: int, horizon: int | None = None) -> int:
         """Return the rollouts of a call that trains for `steps` more after the `done` ones.
@@ -33,11 +37,20 @@ class StepBudget:
         steps = check_whole("total_steps", steps, 1, ConfigError)
         if horizon is not None:
             horizon = check_whole("horizon", horizon, 1, ConfigError)
+        self.asked = done + self._left_over + steps
         rollouts = max(1, (steps + self._left_over) // self.rollout)
         self._left_over = max(0, steps + self._left_over - rollouts * self.rollout)
-        last = done + rollouts * self.rollout
-        self._end = max(self._total, last) if horizon is None else self._whole(horizon)
+        self._last = done + rollouts * self.rollout
+        self._end = max(self._total, self._last) if horizon is None else self._whole(horizon)
         return rollouts
+
+    def state(self) -> dict[str, int]:
+        """Return what a resumed run needs to know: the end of the last call, and what is owed."""
+        return {"last": self._last, "left_over": self._left_over}
+
+    def load_state(self, done: int, state: Mapping[str, int]) -> None:
+        """Go on after `done` steps; what a call that was cut short left over is not owed."""
+        self._left_over = int(state["left_over"]) if done >= int(state["last"]) else 0
 
     def progress(self, done: int) -> float:
         """Return the fraction of training that is done, 1 beyond the horizon."""

@@ -32,6 +32,13 @@ def trainer(pattern):
     )
     return agent, lambda: agent.learn(2048)
 
+def default():
+    agent = RecurrentPPO(
+        "xlstm_rl/CartPoleNoVel-v1", env={"num_envs": 16}, logger={"kind": "none"},
+        agent={"rollout_steps": 128},
+    )
+    return lambda: agent.learn(2048)
+
 def act(policy):
     obs, state = np.zeros((16, 2), np.float32), None
     def run():
@@ -40,19 +47,21 @@ def act(policy):
             _, state = policy.act(obs, state)
     return run
 
-def single(policy):
-    actor, obs = policy.actor(), np.zeros(2, np.float32)
+def actor(policy, num_envs):
+    shape = (2,) if num_envs is None else (num_envs, 2)
+    actor, obs = policy.actor(num_envs), np.zeros(shape, np.float32)
     actor(obs, reset=True)
     def run():
         for _ in range(100):
             actor(obs)
     return run
 
-work = {}
+work = {"default configuration, one rollout and update": default()}
 for pattern in "m", "s":
     agent, work["one rollout and update, " + pattern] = trainer(pattern)
     work["100 x act, 16 environments, " + pattern] = act(agent.policy)
-    work["100 x actor, one environment, " + pattern] = single(agent.policy)
+    work["100 x actor, 16 environments, " + pattern] = actor(agent.policy, 16)
+    work["100 x actor, one environment, " + pattern] = actor(agent.policy, None)
 for run in work.values():
     run()
 print("ready", flush=True)

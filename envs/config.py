@@ -1,6 +1,7 @@
 """The configuration of an environment and of its vector form."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from xlstm_rl.options.arguments import plain_number
@@ -12,7 +13,21 @@ OnError = Literal["stop", "restart"]
 Autoreset = Literal["auto", "same_step", "next_step", "disabled"]
 
 CUSTOM_ENV = "custom"
-"""The `id` of what was made by a callable, or handed over ready made."""
+"""How the `id` begins of what was made by a callable, or handed over ready made."""
+
+
+def custom_id(made_by: object) -> str:
+    """Return the `id` that names what made environments, where that was no id."""
+    if isinstance(made_by, partial):
+        made_by = made_by.func
+    named = made_by if hasattr(made_by, "__qualname__") else type(made_by)
+    return f"{CUSTOM_ENV}({named.__module__}.{getattr(named, '__qualname__', '')})"
+
+
+def is_custom(env_id: str) -> bool:
+    """Return whether an `id` stands for a callable, or for a vector that was handed over."""
+    return env_id == CUSTOM_ENV or env_id.startswith(f"{CUSTOM_ENV}(")
+
 
 _SET_ELSEWHERE = {
     "num_envs": "set env.num_envs",

@@ -14,7 +14,7 @@ from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import TimeLimit
 
 from xlstm_rl.closing import closed_on_error
-from xlstm_rl.envs.config import EnvConfig
+from xlstm_rl.envs.config import EnvConfig, is_custom
 from xlstm_rl.envs.envpool import make_pool_env
 from xlstm_rl.envs.extras import missing_package
 from xlstm_rl.envs.registration import find_spec
@@ -109,6 +109,11 @@ def _bare_maker(
         config = replace(config, id=env)
         env = None
     rest = (config.kwargs, config.max_episode_steps, render_mode)
+    if env is None and is_custom(config.id):
+        raise ValueError(
+            f"env.id={config.id!r} names what a run in Python was made with, which no file holds: "
+            "give the callable or the vector environment itself"
+        )
     if env is None:
         return SpecMaker(find_spec(config.id), *rest)
     if callable(env):

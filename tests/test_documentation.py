@@ -26,8 +26,9 @@ from xlstm_rl.cli.eval import EvalOptions
 from xlstm_rl.cli.export import ExportOptions
 from xlstm_rl.cli.list import ListOptions
 from xlstm_rl.cli.plot import PlotOptions
+from xlstm_rl.cli.resume import ResumeOptions
 from xlstm_rl.cli.train import TrainOptions
-from xlstm_rl.config import ConfigError, find_config, parse_config
+from xlstm_rl.config import ConfigError, find_config, load_yaml, parse_config
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = (".", "docs", "docs/*", "envs", "kernels", "benchmarks")
@@ -53,6 +54,7 @@ NOT_OURS = {"ruff", "mypy", "lint-imports", "pytest", "venv", "tensorboard", "he
 """Programs whose options are not ours to check."""
 
 OTHERS = {"eval": EvalOptions, "export": ExportOptions, "list": ListOptions, "plot": PlotOptions}
+OTHERS |= {"resume": ResumeOptions}
 KINDS = [[], ["--agent.algo", "a2c"], ["--logger.kind", "wandb"]]
 """Options that other options need beside them: an option inside the text fits one of these."""
 
@@ -141,7 +143,7 @@ def place(tmp_path: Path, made_run: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 def _clear(text: str, place: Path) -> None:
     """Leave out the runs that a snippet itself makes."""
     for run in RUNS:
-        if f"--run-dir {run}" in text or f'save("{run}")' in text:
+        if f"--run-dir {run}" in text or f'save("{run}"' in text:
             shutil.rmtree(place / run)
 
 
@@ -152,6 +154,15 @@ def test_a_block_of_python_runs(snippet: Snippet, place: Path) -> None:
         text = re.sub(pattern, short, text)
     _clear(text, place)
     exec(compile(text, str(snippet), "exec"), {"__name__": "__main__"})
+
+
+def test_the_first_block_of_python_runs_twice_in_one_folder(place: Path) -> None:
+    text = next(one.text for one in BLOCKS if (one.page, one.language) == ("README.md", "python"))
+    for pattern, short in SHORTER.items():
+        text = re.sub(pattern, short, text)
+    _clear(text, place)
+    for _ in range(2):
+        exec(compile(text, "README.md", "exec"), {"__name__": "__main__"})
 
 
 @_cases([one for one in BLOCKS if one.language in ("sh", "bash")])
@@ -210,6 +221,8 @@ def _run_ours(args: list[str], for_real: bool) -> None:
     )
     if for_real and not is_missing:
         short = ["--total-steps", "1"] if command == "train" else []
+        if command == "resume":
+            short = ["--total-steps", str(_one_rollout_more(Path(options[0])))]
         assert main([*args, *short]) == 0
     elif command == "train":
         config = _train_config(options)
@@ -217,6 +230,12 @@ def _run_ours(args: list[str], for_real: bool) -> None:
             make_agent(config).close()
     else:
         parse_config(OTHERS[command], options)
+
+
+def _one_rollout_more(run: Path) -> int:
+    config = load_yaml(run / "config.yaml")
+    done = int((run / "latest").read_text(encoding="utf-8"))
+    return done + int(config["env"]["num_envs"]) * int(config["agent"]["rollout_steps"])
 
 
 def _train_config(words: list[str]) -> TrainConfig:
@@ -266,6 +285,7 @@ def test_an_option_inside_the_text_is_known(snippet: Snippet) -> None:
     tried = [(TrainOptions, [*kind, *words]) for kind in KINDS]
     tried += [(EvalOptions, ["runs/demo", *words]), (PlotOptions, ["runs/a", *words])]
     tried += [(ExportOptions, ["runs/demo", "--out", "x.onnx", *words])]
+    tried += [(ResumeOptions, ["runs/demo", *words])]
     refusals = []
     for options, given in tried:
         try:

@@ -243,6 +243,12 @@ class RewardNormalizer(nn.Module):
         self.moments = RunningMoments(1)
         self.register_buffer("discounted_return", torch.zeros(num_envs, dtype=torch.float64))
 
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Go on from a state dict; open episodes of another number of environments are dropped."""
+        name, own = "discounted_return", self.discounted_return
+        fits = state[name].shape == own.shape
+        self.load_state_dict(state if fits else {**state, name: own})
+
     def forward(self, reward: Tensor, reset: Tensor, valid: Tensor | None) -> Tensor:
         """Merge a rollout's rewards into the statistics and return them scaled.
 

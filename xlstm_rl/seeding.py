@@ -24,6 +24,7 @@ Purpose = Literal[
     "evaluation",
     "evaluation_actions",
     "evaluation_global",
+    "resuming",
 ]
 """What a stream is for. The order is part of every result: new purposes go to the end."""
 
@@ -85,6 +86,30 @@ def global_streams(seed: int, device: torch.device) -> Iterator[None]:
         finally:
             random.setstate(before)
             np.random.set_state(numpy_before)
+
+
+def streams_state() -> dict[str, Any]:
+    """Return where the global streams of Python, NumPy and torch stand, as plain values."""
+    numpy_state: Any = np.random.get_state(legacy=False)
+    key = torch.from_numpy(numpy_state["state"]["key"].astype(np.int64))
+    on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
+    return {
+        "python": random.getstate(),
+        "numpy": {**numpy_state, "state": {**numpy_state["state"], "key": key}},
+        "torch": torch.default_generator.get_state(),
+        "cuda": torch.cuda.get_rng_state_all() if on_gpu else [],
+    }
+
+
+def load_streams(state: dict[str, Any]) -> None:
+    """Let the global streams go on where `streams_state` found them."""
+    random.setstate(state["python"])
+    inner = state["numpy"]["state"]
+    key = inner["key"].numpy().astype(np.uint32)
+    np.random.set_state({**state["numpy"], "state": {**inner, "key": key}})
+    torch.default_generator.set_state(state["torch"])
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
 
 
 def _takes_a_list(env: VectorEnv[Any, Any, Any]) -> bool:

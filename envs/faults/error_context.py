@@ -14,6 +14,7 @@ from gymnasium import spaces
 
 from xlstm_rl.closing import closed_on_error
 from xlstm_rl.envs.faults.infos import RESERVED
+from xlstm_rl.envs.snapshots.hooks import HandsOverState
 from xlstm_rl.envs.spaces.leaves import (
     Leaf,
     is_nested,
@@ -28,7 +29,7 @@ class EnvStepError(RuntimeError):
     """An environment raised, or answered what is not in its space."""
 
 
-class ErrorContextEnv(gym.Wrapper[Any, Any, Any, Any]):
+class ErrorContextEnv(gym.Wrapper[Any, Any, Any, Any], HandsOverState):
     """Say in an `EnvStepError` which environment raised, or answered what cannot be used.
 
     Inside a vector all answers are copied into arrays: a wrong shape would be a puzzle there, and
@@ -48,6 +49,7 @@ class ErrorContextEnv(gym.Wrapper[Any, Any, Any, Any]):
     def __init__(self, env: gym.Env[Any, Any], name: str) -> None:
         super().__init__(env)
         self._name, self._steps = name, 0
+        self.is_over = self.resets_first = False
         space = env.observation_space
         self._leaves = space_leaves(space)
         alone = not is_nested(space)
@@ -67,7 +69,7 @@ class ErrorContextEnv(gym.Wrapper[Any, Any, Any, Any]):
             answer: Any = self.env.reset(seed=seed, options=options)
         except Exception as error:
             raise EnvStepError(f"{self._name} raised in reset: {_told(error)}") from error
-        self._steps = 0
+        self._steps, self.is_over = 0, False
         if not isinstance(answer, tuple | list) or len(answer) != 2:
             raise self._error(
                 f"its reset returned {describe_answer(answer)}, expected observation and info"
@@ -82,6 +84,10 @@ class ErrorContextEnv(gym.Wrapper[Any, Any, Any, Any]):
         Raises:
             EnvStepError: it raised, or answered what cannot be used.
         """
+        if self.resets_first:  # what the vector would have known, had it not been made anew
+            self.resets_first = False
+            observation, info = self.reset()
+            return observation, 0.0, False, False, info
         if self._acts_numbers:  # a row of a vector's actions is a number there, not an array
             action = map_leaves(_array_of_float, action)
         try:
@@ -106,6 +112,7 @@ class ErrorContextEnv(gym.Wrapper[Any, Any, Any, Any]):
             truncated = self._flag("truncated", truncated)
         info = self._info(info)
         if terminated or truncated:
+            self.is_over = True
             # kept by the vector through the reset, which may write over both
             observation, info = copy_of(observation), dict(info)
         return observation, reward, terminated, truncated, info

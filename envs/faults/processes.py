@@ -21,6 +21,7 @@ from xlstm_rl.closing import closed_on_error
 from xlstm_rl.envs.faults.error_context import EnvStepError
 from xlstm_rl.envs.faults.infos import AnyInfo
 from xlstm_rl.envs.faults.restarting import seed_after
+from xlstm_rl.envs.snapshots.graph import SnapshotError, trusting
 
 _PATIENCE = 30.0
 """Seconds that processes may take to end the step in which they were left."""
@@ -70,6 +71,50 @@ class AsyncVectorEnv(AnyInfo, gym_vector.AsyncVectorEnv):
             self._seeds = list(seed)
         super().reset_async(seed, options)
         self._is_new = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the environments, and the seeds.
+
+        Raises:
+            SnapshotError: one cannot hand it over, or does not answer.
+        """
+        states = self._ask("hand_over", [()] * self.num_envs)
+        for row, state in enumerate(states):
+            if isinstance(state, str):
+                raise SnapshotError(f"environment {row}: {state}")
+        return {"states": states, "seeds": self._seeds}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned, after a reset.
+
+        Raises:
+            SnapshotError: it does not fit, or a process does not answer.
+        """
+        resets_first = self._mode == AutoresetMode.NEXT_STEP
+        states, trust = list(state["states"]), trusting.get()
+        if len(states) != self.num_envs:
+            raise SnapshotError(f"it is of {len(states)} environments, expected {self.num_envs}")
+        arguments = [(one, trust, resets_first) for one in states]
+        for row, problem in enumerate(self._ask("take_over", arguments)):
+            if problem is not None:
+                raise SnapshotError(f"environment {row}: {problem}")
+        self._seeds = list(state["seeds"])
+
+    def _ask(self, method: str, arguments: list[Any]) -> list[Any]:
+        """Call a method of every environment and return what they answer."""
+        if self.closed or self._state != AsyncState.DEFAULT:
+            raise SnapshotError("its processes are closed, or busy")
+        if not all(process.is_alive() for process in self.processes):
+            raise SnapshotError("one of its processes is gone")
+        try:
+            for pipe, own in zip(self.parent_pipes, arguments, strict=True):
+                pipe.send(("_call", (method, own, {})))
+            answers = [pipe.recv() for pipe in self.parent_pipes]
+        except (EOFError, OSError) as error:
+            raise SnapshotError("one of its processes died") from error
+        if not all(success for _, success in answers):
+            raise SnapshotError(f"a process failed in {method}")
+        return [answer for answer, _ in answers]
 
     def recover(self) -> None:
         """Make ready for a full reset after a call that was interrupted or that failed."""

@@ -12,6 +12,7 @@ import numpy as np
 from xlstm_rl.closing import closed_on_error
 from xlstm_rl.envs.faults.error_context import EnvStepError, copy_of
 from xlstm_rl.envs.faults.validating import AnswerCheck, ValidatingEnv
+from xlstm_rl.envs.snapshots.hooks import HandsOverState
 from xlstm_rl.envs.spaces.support import same_spaces
 
 BROKEN = "xlstm_rl/broken"
@@ -21,7 +22,7 @@ MOST_IN_A_ROW = 3
 """At the failure with this number, without a whole step in between, restarting gives up."""
 
 
-class RestartingEnv(gym.Env[Any, Any]):
+class RestartingEnv(gym.Env[Any, Any], HandsOverState):
     """Cut an episode that an environment broke, and go on with a new environment.
 
     It breaks one by raising, and by all that `ValidatingEnv` refuses. To those who step it, a
@@ -49,6 +50,10 @@ class RestartingEnv(gym.Env[Any, Any]):
         self._seed: int | None = None
         self._is_new = False
         self._last: Any = None
+
+    def stepped(self) -> ValidatingEnv:
+        """Return the environment that lives."""
+        return self._env
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

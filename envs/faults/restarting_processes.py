@@ -81,6 +81,18 @@ class RestartingAsyncVectorEnv(AsyncVectorEnv):
         self.processes[index] = process
         return ours
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the environments, and what is known here of their episodes."""
+        links: list[Any] = list(self.parent_pipes)
+        return {**super().state_dict(), "links": [link.state() for link in links]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned, after a reset."""
+        super().load_state_dict(state)
+        links: list[Any] = list(self.parent_pipes)
+        for link, own in zip(links, state["links"], strict=True):
+            link.load_state(*own)
+
     def read_row(self, index: int) -> Any:
         """Return a copy of the last observation of an environment."""
         parts: Any = self.observations
@@ -153,6 +165,12 @@ class _WorkerPipe:
                     self._follow(answer)
                 return answer, success
         return self._stand_in(), True
+
+    def state(self) -> tuple[bool, int, int | None]:
+        return self._ended, self._steps, self._seed
+
+    def load_state(self, ended: bool, steps: int, seed: int | None) -> None:
+        self._ended, self._steps, self._seed = ended, steps, seed
 
     def _follow(self, answer: Any) -> None:
         """Keep what must be known of the episode should its process die."""

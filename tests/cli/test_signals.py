@@ -88,21 +88,19 @@ def test_a_signal_to_the_environments_processes_too_changes_nothing(
 
 
 class Agent:
-    """Stands in for an agent; `learn` and `save` do what a test says."""
+    """Stands in for an agent; `learn` does what a test says."""
 
-    def __init__(self, learn: Callable[[], None], save: Callable[[], None]) -> None:
-        self._learn, self._save = learn, save
-        self.saved = self.closed = False
+    steps_done, device = 0, "cpu"
+
+    def __init__(self, learn: Callable[[], None]) -> None:
+        self._learn = learn
+        self.closed = False
 
     def open_run(self) -> Path:
         return Path("run")
 
-    def learn(self, on_update: Any, profile: Any = None) -> None:
+    def learn(self, steps: int, on_update: Any, profile: Any = None) -> None:
         self._learn()
-
-    def save(self, folder: Path) -> None:
-        self._save()
-        self.saved = True
 
     def close(self) -> None:
         self.closed = True
@@ -110,25 +108,22 @@ class Agent:
 
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
-def test_further_signals_do_not_cut_the_save_short(
+def test_a_signal_decides_the_status_whatever_closing_raises(
     first: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def impatient() -> None:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.raise_signal(number)
-
-    agent = Agent(lambda: signal.raise_signal(first), impatient)
+    agent = Agent(lambda: signal.raise_signal(first))
     monkeypatch.setattr(train_command, "make_agent", lambda config: agent)
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     assert main(["train"]) == 128 + first
-    assert agent.saved and agent.closed
+    assert agent.closed
     output = capsys.readouterr()
-    assert "saved in run" in output.out and output.err == ""
+    assert "saved in run; next: xlstm-rl resume run" in output.out and output.err == ""
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
 def test_a_signal_that_is_ignored_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    agent = Agent(lambda: signal.raise_signal(signal.SIGHUP), lambda: None)
+    ended: list[bool] = []
+    agent = Agent(lambda: (signal.raise_signal(signal.SIGHUP), ended.append(True))[0])
     agent.close = lambda: None  # type: ignore[method-assign]
     monkeypatch.setattr(train_command, "make_agent", lambda config: agent)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
@@ -136,7 +131,7 @@ def test_a_signal_that_is_ignored_stays_ignored(monkeypatch: pytest.MonkeyPatch)
         assert main(["train"]) == 0
     finally:
         signal.signal(signal.SIGHUP, before)
-    assert not agent.saved
+    assert ended
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +197,7 @@ def test_a_pipe_that_breaks_elsewhere_is_a_failure(
     def learn() -> None:
         raise BrokenPipeError(32, "Broken pipe")
 
-    agent = Agent(learn, lambda: None)
+    agent = Agent(learn)
     agent.close = lambda: None  # type: ignore[method-assign]
     monkeypatch.setattr(train_command, "make_agent", lambda config: agent)
     assert "failed: BrokenPipeError" in refused("train", status=1)

@@ -19,11 +19,11 @@ from xlstm_rl.runs.loggers import (
     Logger,
     LoggerConfig,
     budget,
-    forget_after,
     make_logger,
     wandb_artifacts,
 )
 from xlstm_rl.runs.loggers.wandb_file import cut_after, records
+from xlstm_rl.runs.loggers.wandb_logger import ID_FILE, WandbSink
 from xlstm_rl.runs.loggers.wandb_note import note, read_note
 
 TINY: dict[str, Any] = {
@@ -189,15 +189,14 @@ def test_a_run_opened_again_is_the_same_and_forgets_what_followed_the_checkpoint
         for step in range(1, 6):
             first.log(step, {"x": float(step)})
     files(folder)
-    forget_after(config, folder, 3)
-    with make_logger(config, folder, {}) as second:
+    with make_logger(config, folder, {}, resumed_at=3) as second:
         for step in (4, 5, 6):
             second.log(step, {"x": 10.0 * step})
     expected = {1: 1.0, 2: 2.0, 3: 3.0, 4: 40.0, 5: 50.0, 6: 60.0}
     offline = files(folder, cut=1)
     assert len(offline) == 2
     ids = {of_kind(path, "run")[0].run_id for path in offline}
-    assert ids == {read_note(folder)["id"]}
+    assert ids == {(folder / ID_FILE).read_text().strip()}
     rows = [point for path in offline for point in points(path)]
     assert [(row["step"], row["x"]) for row in rows] == list(expected.items())
     table = [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()[1:]]
@@ -219,14 +218,8 @@ def test_a_line_that_a_killed_run_left_incomplete_is_dropped(kind: str, folder: 
     path = folder / f"metrics.{kind}"
     whole = path.read_text()
     path.write_text(whole + whole.splitlines()[-1][:4])
-    forget_after(config, folder, 5)
+    make_logger(config, folder, {}, resumed_at=5).close()
     assert path.read_text() == whole
-
-
-def test_a_folder_without_files_has_nothing_to_forget(folder: Path) -> None:
-    forget_after(LoggerConfig("csv,jsonl,tensorboard,wandb"), folder, 5)
-    forget_after(LoggerConfig("none"), folder, 5)
-    assert os.listdir(folder) == []
 
 
 def test_a_cut_file_of_many_blocks_keeps_every_point_up_to_the_step(
@@ -282,7 +275,7 @@ def test_the_variables_of_wandb_are_respected_and_options_beat_them(
     assert (run.run_group, list(run.tags)) == ("mine", ["x", "y"])
     (line,) = capsys.readouterr().err.splitlines()
     assert f"wandb sync {tmp_path}/elsewhere/wandb/offline-run-*-{run.run_id}`" in line
-    forget_after(LoggerConfig("wandb"), folder, 0)
+    WandbSink.forget_after(folder, 0)
     assert points(path) == []
 
 
@@ -318,7 +311,7 @@ def test_an_evaluation_and_its_videos_join_the_run_of_the_training(
     assert main(["eval", str(folder), *words]) == 0
     training, *evaluations = files(folder)
     ids = {of_kind(path, "run")[0].run_id for path in (training, *evaluations)}
-    assert ids == {read_note(folder)["id"]} and len(evaluations) == 2
+    assert len(ids) == 1 and len(evaluations) == 2
     kept = json.loads((folder / "eval.json").read_text())
     for path, report, head in zip(
         evaluations, kept, ("evaluation", "evaluation_sampled"), strict=True
@@ -388,13 +381,18 @@ def online(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, Any]
     return serve
 
 
+def keep_id(folder: Path) -> None:
+    (folder / ID_FILE).parent.mkdir()
+    (folder / ID_FILE).write_text("abc\n")
+
+
 def test_online_a_run_is_rewound_to_the_point_of_its_checkpoint(
     folder: Path, online: Callable[..., list[dict[str, Any]]]
 ) -> None:
-    note(folder, id="abc", project="p", entity="e", points={"64": 3, "128": 7})
-    forget_after(LoggerConfig("wandb"), folder, 64)
+    keep_id(folder)
+    note(folder, project="p", entity="e", points={"64": 3, "128": 7})
     asked = online(FakeRun(), lambda options: False)
-    logger(folder).close()
+    make_logger(LoggerConfig("wandb"), folder, {}, resumed_at=64).close()
     assert [one.get("resume_from") for one in asked] == ["abc?_step=3"]
     assert (asked[0]["project"], asked[0]["entity"]) == ("p", "e")
     assert "forget_after" not in read_note(folder)
@@ -403,11 +401,11 @@ def test_online_a_run_is_rewound_to_the_point_of_its_checkpoint(
 def test_where_nothing_can_be_rewound_no_point_is_logged_twice(
     folder: Path, online: Callable[..., list[dict[str, Any]]]
 ) -> None:
-    note(folder, id="abc", project="p", points={"64": 3})
-    forget_after(LoggerConfig("wandb"), folder, 64)
+    keep_id(folder)
+    note(folder, project="p", points={"64": 3})
     run = FakeRun(last=96)
     asked = online(run, lambda options: "resume_from" in options)
-    with logger(folder) as ours:
+    with make_logger(LoggerConfig("wandb"), folder, {}, resumed_at=64) as ours:
         for step in (80, 96, 112):
             ours.log(step, {"x": 1.0})
     assert [(one.get("id"), one.get("resume")) for one in asked] == [(None, None), ("abc", "allow")]

@@ -70,6 +70,9 @@ class EvalOptions:
     json: bool = False
     """Print JSON and nothing else: an object, or a list of them where there are several results."""
 
+    trust_code: bool = False
+    """Import what the run names of other packages (module:Name), which may run any code."""
+
     env: EvalEnvironment = field(default_factory=EvalEnvironment)
 
 
@@ -117,7 +120,7 @@ def _evaluate(
     from xlstm_rl import evaluate, load_policy  # not needed for the help
     from xlstm_rl.evaluation.wandb_report import log_evaluation
 
-    policy = load_policy(checkpoint)
+    policy = load_policy(checkpoint, trust_code=options.trust_code)
     played = []
     for deterministic in modes:
         result = evaluate(

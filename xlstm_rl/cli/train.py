@@ -8,6 +8,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from xlstm_rl.agents import TrainConfig, make_agent
 from xlstm_rl.cli.options import read_options, refusing_bad_input
@@ -16,6 +17,9 @@ from xlstm_rl.closing import closed_on_error
 from xlstm_rl.config import FLAG_ONLY, ConfigError, find_config
 from xlstm_rl.runs.announcing import Announcing
 from xlstm_rl.runs.signals import Stopped, stopped_once
+
+if TYPE_CHECKING:
+    from xlstm_rl.agents import RecurrentAgent
 
 _STOPPED = {128 + signal.SIGINT: "interrupted; ", 128 + signal.SIGTERM: "terminated; "}
 
@@ -59,28 +63,52 @@ def run(args: Sequence[str]) -> int:
             agent = make_agent(config)
         # Whoever trains from the command line wants the policy afterwards, logger or not.
         with closed_on_error(agent.close):
-            folder = agent.open_run()
+            agent.open_run()
+    rollout = config.env.num_envs * config.agent.rollout_steps
+    first = f"collecting the first {rollout:,} steps"
+    return train(agent, config.total_steps, options.profile, backend, first)
+
+
+def train(
+    agent: "RecurrentAgent",
+    steps: int,
+    measured: bool,
+    headline: str | None = None,
+    first: str = "collecting the first rollout",
+) -> int:
+    """Train an agent that has a run folder, show how it goes, and say where the run is.
+
+    Args:
+        agent: it is closed at the end.
+        steps: how many to train for.
+        measured: print where the time went.
+        headline: a line to show first.
+        first: what happens before the first update, said where it takes long.
+
+    Returns:
+        The exit status.
+    """
     from xlstm_rl.cli.slow import slow_images
     from xlstm_rl.profiling import Profile
     from xlstm_rl.runs.progress import TrainingProgress
 
-    status = 0
-    profile = Profile(agent.device) if options.profile else None
+    status, folder = 0, agent.open_run()
+    profile = Profile(agent.device) if measured else None
     try:
         with stopped_once():
             try:
                 with TrainingProgress(
-                    config.total_steps,
-                    headline=backend,
-                    first=f"collecting the first {_rollout(config):,} steps",
+                    agent.steps_done + steps,
+                    headline=headline,
+                    steps_done=agent.steps_done,
+                    first=first,
                     advice=partial(slow_images, agent),
                 ) as progress:
-                    agent.learn(on_update=progress.update, profile=profile)
+                    agent.learn(steps, on_update=progress.update, profile=profile)
                 if progress.is_unread:
                     status = PIPE_CLOSED
             except KeyboardInterrupt as stop:
                 status = 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
-                agent.save(folder)
     finally:
         # The signal may have reached the environments' processes too.
         with suppress(Exception) if status else nullcontext():
@@ -91,7 +119,7 @@ def run(args: Sequence[str]) -> int:
         profile.set_floors(product_floors(agent))
         say(profile.table())
     if status:
-        say(f"{_STOPPED.get(status, '')}{_where(folder)}")
+        say(f"{_STOPPED.get(status, '')}{_where(folder, 'resume')}")
     else:
         print(_where(folder))
     return status
@@ -129,9 +157,5 @@ def _memory_backend(config: TrainConfig) -> str:
     return f"{line}; not native: {reason}"
 
 
-def _rollout(config: TrainConfig) -> int:
-    return config.env.num_envs * config.agent.rollout_steps
-
-
-def _where(folder: Path) -> str:
-    return f"saved in {folder}; next: xlstm-rl eval {shlex.quote(str(folder))}"
+def _where(folder: Path, command: str = "eval") -> str:
+    return f"saved in {folder}; next: xlstm-rl {command} {shlex.quote(str(folder))}"

@@ -12,7 +12,7 @@ from xlstm_rl.collection.env_adapter import RawObservation, Transition
 from xlstm_rl.collection.episodes import EpisodeCounter
 from xlstm_rl.collection.finite import FinalNumbers, FiniteCheck
 from xlstm_rl.collection.insertion import FinalInput
-from xlstm_rl.collection.masks import read_masks, tell_of_unread_masks
+from xlstm_rl.collection.masks import mask_infos, read_masks, tell_of_unread_masks
 from xlstm_rl.collection.rollout_buffer import RolloutBuffer, batch_first
 from xlstm_rl.collection.tensor_adapter import make_env_adapter
 from xlstm_rl.collection.values import Collected, make_critic
@@ -84,6 +84,7 @@ class Collector:
         self.segment_steps = segment_steps
         self.generator = generator
         self.steps_done = 0
+        self.env = env
         self._adapter = make_env_adapter(env, policy)
         self._num_envs = env.num_envs
         # held, because a module looks its parts up in a dict at every access
@@ -106,6 +107,41 @@ class Collector:
         self._reset, self._autoreset = adapter.flags(True), adapter.flags(False)
         self._reward: Tensor | None = None
         self._is_cut_off = False
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the last rollout was cut off, so that the next one begins new episodes."""
+        return self._is_cut_off
+
+    def begin_anew(self) -> None:
+        """Let the next rollout begin new episodes."""
+        self._is_cut_off = True
+
+    def carried(self) -> dict[str, Any]:
+        """Return what is carried from rollout to rollout, beside the environments' own state."""
+        return {
+            "steps_done": self.steps_done,
+            "tensors": self._tensors,
+            "critic": self._critic.state,
+            "auxiliary": self._auxiliary_tensors,
+            "observation": self._observation,
+            "masks": mask_infos(self.policy, self._infos),
+            "flags": (self._reset, self._autoreset, self._adapter.ended),
+            "reward": self._reward,
+            "episodes": self._episodes.state(),
+        }
+
+    def carry_on(self, carried: dict[str, Any]) -> None:
+        """Go on from what `carried` returned in another process; the environments stand there."""
+        device = self.policy.device
+        self.steps_done = self._adapter.steps = carried["steps_done"]
+        self._tensors = tuple(one.to(device) for one in carried["tensors"])
+        self._critic.state = tuple(one.to(device) for one in carried["critic"])
+        self._auxiliary_tensors = tuple(one.to(device) for one in carried["auxiliary"])
+        self._observation, self._infos = carried["observation"], carried["masks"]
+        self._reset, self._autoreset, self._adapter.ended = carried["flags"]
+        self._reward = carried["reward"]
+        self._episodes.load_state(carried["episodes"])
 
     @torch.no_grad()
     def collect(self, profile: Profile = NO_PROFILE) -> Rollout:

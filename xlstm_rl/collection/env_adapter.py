@@ -106,7 +106,8 @@ class VectorEnvAdapter:
         self.env = env
         self.device = torch.device(device)
         self.mode = autoreset_mode(env)
-        self._ended: Answers = np.zeros(env.num_envs, dtype=bool)
+        self.ended: Answers = np.zeros(env.num_envs, dtype=bool)
+        """`[B]`, true where the next step only resets."""
         space = env.single_observation_space
         self._leaves, self._is_nested = space_leaves(space), is_nested(space)
         self._merges_infos = isinstance(env.unwrapped, SyncVectorEnv | AsyncVectorEnv)
@@ -122,7 +123,7 @@ class VectorEnvAdapter:
             EnvError: an environment raised, died, or observed what is not in its space.
         """
         self._call(recover, self.env)
-        self._ended = self.flags(False)
+        self.ended = self.flags(False)
         observation, self.first_info = self._reset(seed=seed)
         return observation
 
@@ -151,7 +152,7 @@ class VectorEnvAdapter:
     def _transition(
         self, answer: Any, reward: Any, terminated: Any, truncated: Any, info: Any
     ) -> Transition:
-        rows, skipped = self.env.num_envs, self._ended
+        rows, skipped = self.env.num_envs, self.ended
         observation, reward = self._read(answer), read_rewards(reward, rows)
         terminated = read_flags(terminated, "terminated", rows)
         truncated = read_flags(truncated, "truncated", rows)
@@ -182,7 +183,7 @@ class VectorEnvAdapter:
             # The step after an episode's last one only resets: what it answers is an episode's
             # first observation, and the action it was given went nowhere.
             transition.reset, transition.autoreset = skipped, ended
-            self._ended = ended
+            self.ended = ended
         elif ended.any():
             cut = np.flatnonzero(truncated)
             if self.mode == AutoresetMode.SAME_STEP:

@@ -55,6 +55,14 @@ class EpisodeCounter:
         self._add(reward[start:], valid[start:])
         return returns, lengths, successes
 
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return sums and lengths of the episodes that go on."""
+        return {"returns": self._return, "lengths": self._length}
+
+    def load_state(self, state: dict[str, NDArray[Any]]) -> None:
+        """Go on with the episodes of another counter."""
+        self._return, self._length = state["returns"], state["lengths"]
+
     def _add(self, reward: NDArray[Any], valid: NDArray[np.bool_]) -> None:
         self._return += reward.sum(0, dtype=np.float64)
         self._length += valid.sum(0)

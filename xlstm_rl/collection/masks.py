@@ -79,6 +79,13 @@ def _from_infos(policy: Policy, infos: Sequence[Info], rows: int) -> tuple[Flags
     return flags, found
 
 
+def mask_infos(policy: Policy, infos: Sequence[Info]) -> list[Info]:
+    """Return of infos what a policy reads there: the masks of its actions, if any."""
+    key = policy.policy_config.action_mask_key
+    wanted = (key, f"_{key}") if policy.auxiliary_reader.source == "info" else ()
+    return [{name: info[name] for name in wanted if name in info} for info in infos]
+
+
 _TOLD: WeakSet[Policy] = WeakSet()
 
 

@@ -28,14 +28,14 @@ class TensorVectorEnvAdapter(VectorEnvAdapter):
 
     def __init__(self, env: VectorEnv[Any, Any, Any], device: torch.device | str = "cpu") -> None:
         super().__init__(env, device)
-        self._nobody = self._ended = self.flags(False)
+        self._nobody = self.ended = self.flags(False)
         self._odd: Tensor | None = None
         self._may_truncate = bool(getattr(env, "may_truncate", True))
 
     def _transition(
         self, answer: Any, reward: Any, terminated: Any, truncated: Any, info: Any
     ) -> Transition:
-        skipped = self._ended
+        skipped = self.ended
         observation, reward = self._read(answer), self._one_each(reward, "reward")
         terminated = self._read_flags(terminated, "terminated")
         truncated = self._read_flags(truncated, "truncated")
@@ -61,7 +61,7 @@ class TensorVectorEnvAdapter(VectorEnvAdapter):
         )
         if self.mode == AutoresetMode.NEXT_STEP:
             transition.reset, transition.autoreset = skipped, ended
-            self._ended = ended
+            self.ended = ended
         elif self.mode == AutoresetMode.SAME_STEP:
             name = final_name(info)
             transition.lacks_final = self._may_truncate and name is None

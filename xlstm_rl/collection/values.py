@@ -62,6 +62,9 @@ class Collected:
 class Critic(ABC):
     """Values one rollout after the other."""
 
+    state: StateTensors = ()
+    """The critic's own memory `[B, ...]`; empty where it has none."""
+
     def __init__(self, network: ActorCritic) -> None:
         self.network = network
 
@@ -133,7 +136,7 @@ class SeparateCritic(Critic):
 
     def begin(self, num_envs: int, device: torch.device) -> None:
         """Begin with a fresh memory."""
-        self._state = self.network.critic_initial_tensors(num_envs, device)
+        self.state = self.network.critic_initial_tensors(num_envs, device)
 
     def begin_rollout(self, steps: int) -> None:
         """Forget what was seen of the rollout before."""
@@ -154,7 +157,7 @@ class SeparateCritic(Critic):
         steps = rollout.truncated.shape[0]
         for start in range(0, steps, segment_steps):
             segment = slice(start, start + segment_steps)
-            states.append(self._state)
+            states.append(self.state)
             insertion = Insertion(
                 self._finals,
                 rollout.truncated,
@@ -172,7 +175,7 @@ class SeparateCritic(Critic):
             final_value = torch.zeros_like(value)
             for insertion, final in finals:
                 final_value[insertion.at] = final
-        last_value, _ = self.network.critic_step(rollout.last, self._state, rollout.last_reset)
+        last_value, _ = self.network.critic_step(rollout.last, self.state, rollout.last_reset)
         return Values(value, final_value, last_value, states)
 
     def _run(
@@ -181,20 +184,20 @@ class SeparateCritic(Critic):
         """Value a segment `[B, S, ...]` and its final observations, and carry the memory on."""
         flags = reset if bool(reset.any()) else None
         if not len(insertion):
-            value, self._state = self.network.critic_sequence(x, self._state, flags)
+            value, self.state = self.network.critic_sequence(x, self.state, flags)
             return value, None
-        rows, others, before = insertion.rows, insertion.others, self._state
+        rows, others, before = insertion.rows, insertion.others, self.state
         longer, after = self.network.critic_sequence(
             insertion.insert(x), _rows(before, rows), insertion.spread(reset)
         )
         value = longer.new_empty(reset.shape)
         value[rows] = insertion.steps_of(longer)
-        self._state = _with_rows(before, rows, after)
+        self.state = _with_rows(before, rows, after)
         if len(others):
             value[others], after = self.network.critic_sequence(
                 map_observation(lambda one: one[others], x), _rows(before, others), reset[others]
             )
-            self._state = _with_rows(self._state, others, after)
+            self.state = _with_rows(self.state, others, after)
         return value, insertion.inserted_in(longer)
 
 

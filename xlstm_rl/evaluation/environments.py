@@ -13,7 +13,7 @@ from gymnasium.vector import VectorEnv
 from xlstm_rl.closing import closed_on_error
 from xlstm_rl.config import ConfigError
 from xlstm_rl.envs import make_env
-from xlstm_rl.envs.config import CUSTOM_ENV, EnvConfig
+from xlstm_rl.envs.config import CUSTOM_ENV, EnvConfig, is_custom
 from xlstm_rl.envs.registration import find_spec
 from xlstm_rl.envs.single_env import check_render_mode
 from xlstm_rl.envs.spaces.support import same_spaces
@@ -67,7 +67,7 @@ def _source(policy: Policy, env: Environment) -> EnvSource:
         known = trained is not None and _same_id(trained.id, env)
         env = trained if known and trained is not None else EnvConfig(id=env)
     if isinstance(env, EnvConfig):
-        if env.id == CUSTOM_ENV:
+        if is_custom(env.id):
             raise ConfigError(
                 "the policy was trained on a callable or a ready vector environment, which is not "
                 f"saved with it: {_PASS_ONE}"
@@ -81,7 +81,7 @@ def _source(policy: Policy, env: Environment) -> EnvSource:
         return EnvSource(EnvConfig(), env)
     if not callable(env):
         raise ConfigError(f"env is of type {type(env).__name__}: {_PASS_ONE}")
-    if trained is None or trained.id != CUSTOM_ENV or policy.trained_on.is_other(env):
+    if trained is None or not is_custom(trained.id) or policy.trained_on.is_other(env):
         return EnvSource(EnvConfig(), env)
     _refuse_two_values(trained.kwargs, env)
     return EnvSource(trained, env)

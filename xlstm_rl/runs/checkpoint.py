@@ -5,14 +5,19 @@ statistics as safetensors, configuration and spaces as YAML. `trainer.pt` holds 
 needs beyond them and is readable with `weights_only=True`.
 """
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from xlstm_rl.config import ConfigError, config_from_dict, config_to_dict, load_yaml, save_yaml
+from xlstm_rl.config.errors import one_line
 from xlstm_rl.envs.config import EnvConfig
 from xlstm_rl.envs.spaces.serialization import space_from_dict, space_to_dict
 from xlstm_rl.errors import CheckpointError
@@ -21,23 +26,27 @@ from xlstm_rl.normalization import NormalizationConfig
 from xlstm_rl.options.section import accepting_unused
 from xlstm_rl.policy.config import PolicyConfig
 from xlstm_rl.policy.policy import Policy
-from xlstm_rl.runs.folder import latest_checkpoint
+from xlstm_rl.runs.folder import POLICY_FILE, find_checkpoint
 from xlstm_rl.runs.loggers.wandb_artifacts import local_folder
+from xlstm_rl.runs.trainer_state import write_trainer_state
+from xlstm_rl.runs.trust import refuse_foreign_code
 from xlstm_rl.runs.weights import network_dtype, plain_weights, todays_weights
 
+_DESCRIPTION = "policy.yaml"
 _FORMAT = "xlstm_rl policy 1"
-_KEYS = {
-    "format",
-    "observation_space",
-    "action_space",
-    "memory",
-    "policy",
-    "normalization",
-    "env",
-}
+_SPACES = ("observation_space", "action_space")
+_SECTIONS = ("memory", "policy", "normalization", "env")
+_KEYS = {"format", *_SPACES, *_SECTIONS}
+
+_MARGIN = 100
+"""How many times the weights of its file a description may have until nothing is made of it; what
+differs by less is compared weight by weight."""
+
+_SMALL = 4096
+"""Bytes; a file of weights may be smaller than some option of a small policy."""
 
 
-def write_checkpoint(folder: Path, policy: Policy, trainer_state: dict[str, Any]) -> None:
+def write_checkpoint(folder: Path, policy: Policy, trainer_state: Mapping[str, Any]) -> None:
     """Write the three files of a checkpoint into a folder.
 
     Args:
@@ -45,9 +54,9 @@ def write_checkpoint(folder: Path, policy: Policy, trainer_state: dict[str, Any]
         policy: the policy.
         trainer_state: tensors and plain values, as `torch.load(weights_only=True)` accepts them.
     """
-    save_file(plain_weights(policy), folder / "policy.safetensors")
-    save_yaml(_description(policy), folder / "policy.yaml")
-    torch.save(trainer_state, folder / "trainer.pt")
+    save_file(plain_weights(policy), folder / POLICY_FILE)
+    save_yaml(_description(policy), folder / _DESCRIPTION)
+    write_trainer_state(folder, trainer_state, beside=[POLICY_FILE, _DESCRIPTION])
 
 
 def _description(policy: Policy) -> dict[str, Any]:
@@ -62,33 +71,40 @@ def _description(policy: Policy) -> dict[str, Any]:
     }
 
 
-def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
+def load_policy(
+    path: str | Path,
+    checkpoint: str | int = "latest",
+    *,
+    device: str | torch.device = "cpu",
+    trust_code: bool = False,
+) -> Policy:
     """Load a policy for acting: weights and configuration alone, in the dtype they were saved in.
 
     Args:
-        path: a run folder, whose latest checkpoint is taken, or one checkpoint's folder; or
-            `wandb:entity/project/artifact:alias`, which is fetched.
+        path: a run folder, or one checkpoint's folder; or `wandb:entity/project/artifact:alias`,
+            which is fetched.
+        checkpoint: of the run folder: `latest`, `best`, or the steps of one.
         device: where the weights go; any device, whichever the policy was trained on.
+        trust_code: import what the configuration names of other packages (`module:Name`), which
+            runs it. Without it only what this process itself trained with is imported.
 
     Raises:
-        CheckpointError: the folder is missing, damaged, or not one of this library's.
+        CheckpointError: the folder is missing, damaged, not one of this library's, or names code.
     """
-    folder = latest_checkpoint(local_folder(path))
-    policy = _build(folder)
-    try:
-        weights = load_file(folder / "policy.safetensors")
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{folder / 'policy.safetensors'} cannot be read ({error}): the file is missing or "
-            "damaged; load another checkpoint of the run"
-        ) from error
-    _load_weights(policy, weights, folder)
+    folder = find_checkpoint(local_folder(path), checkpoint)
+    description, weights = read_description(folder, trust_code), _read_weights(folder)
+    policy = _build(folder, description, weights)
+    _fill(policy, weights, folder)
     return policy.to(device).eval()
 
 
-def _build(folder: Path) -> Policy:
-    """Return the policy that `policy.yaml` describes, with fresh weights."""
-    path = folder / "policy.yaml"
+def read_description(folder: Path, trust_code: bool = False) -> dict[str, Any]:
+    """Return what `policy.yaml` of a checkpoint says, as plain data.
+
+    Raises:
+        CheckpointError: it is missing, damaged, of another version, or names code.
+    """
+    path = folder / _DESCRIPTION
     try:
         found = load_yaml(path)
     except (OSError, ConfigError) as error:
@@ -97,13 +113,34 @@ def _build(folder: Path) -> Policy:
         ) from error
     if found.get("format") != _FORMAT or set(found) != _KEYS:
         raise CheckpointError(
-            f"{path} has format {found.get('format')!r} and keys {sorted(found)}, expected "
-            f"{_FORMAT!r} with {sorted(_KEYS)}: this is not a policy that this version can load"
+            f"{path} has format {found.get('format')!r} and keys {sorted(map(str, found))}, "
+            f"expected {_FORMAT!r} with {sorted(_KEYS)}: this is not a policy that this version "
+            "can load"
         )
+    refuse_foreign_code({name: found[name] for name in _SECTIONS}, path, trust_code)
+    return found
+
+
+def spaces_of(description: Mapping[str, Any], folder: Path) -> dict[str, gymnasium.Space[Any]]:
+    """Return the spaces, by name, that a policy was trained in.
+
+    Raises:
+        CheckpointError: they are not spaces.
+    """
     try:
-        # Initial weights are drawn only to be overwritten; the user's random state is kept.
-        with torch.random.fork_rng(devices=[]), accepting_unused():
-            return Policy(
+        return {name: space_from_dict(description[name]) for name in _SPACES}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        path = folder / _DESCRIPTION
+        raise CheckpointError(f"{path} does not describe a policy: {error}") from error
+
+
+def _build(folder: Path, found: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> Policy:
+    """Return the policy that `policy.yaml` describes, with fresh weights."""
+    path = folder / _DESCRIPTION
+    try:
+        with accepting_unused():
+            make = partial(
+                Policy,
                 space_from_dict(found["observation_space"]),
                 space_from_dict(found["action_space"]),
                 config_from_dict(MemoryConfig, found["memory"]),
@@ -111,11 +148,85 @@ def _build(folder: Path) -> Policy:
                 config_from_dict(NormalizationConfig, found["normalization"]),
                 None if found["env"] is None else config_from_dict(EnvConfig, found["env"]),
             )
-    except (ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{path} does not describe a policy: {error}") from error
+            refuse_absurd_sizes(found, folder)
+            # Initial weights are drawn only to be overwritten; the user's random state is kept.
+            with torch.random.fork_rng(devices=[]):
+                _refuse_more_weights_than_saved(make, weights, folder)
+                return make()
+    except CheckpointError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, MemoryError) as error:
+        raise CheckpointError(
+            f"{path} does not describe a policy: {one_line(error) or type(error).__name__}"
+        ) from error
 
 
-def _load_weights(policy: Policy, weights: dict[str, torch.Tensor], folder: Path) -> None:
+def refuse_absurd_sizes(found: Mapping[str, Any], folder: Path) -> None:
+    """Refuse a description of more than its file of weights can hold, before room is made for it.
+
+    Raises:
+        CheckpointError: there is no such file, or too little in it.
+    """
+    path = folder / POLICY_FILE
+    try:
+        size = max(path.stat().st_size, _SMALL)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}): it is missing") from None
+    for name in ("memory", "policy"):
+        for option, number in _integers(found[name], name):
+            if number > size:
+                raise CheckpointError(
+                    f"{folder / _DESCRIPTION}: {option}={number} is more than {POLICY_FILE} of "
+                    f"{size:,} bytes has room for: one of the two was altered"
+                )
+
+
+def _refuse_more_weights_than_saved(
+    make: Callable[[], Policy], weights: Mapping[str, torch.Tensor], folder: Path
+) -> None:
+    saved = sum(one.numel() for one in weights.values())
+    count = 0
+    # There are shapes alone on this device. What it cannot make is judged where it is made.
+    with suppress(Exception), torch.device("meta"):
+        count = sum(one.numel() for one in make().network.parameters())
+    if count > _MARGIN * saved:
+        raise CheckpointError(
+            f"{folder / _DESCRIPTION}: describes {count:,} weights, and {POLICY_FILE} beside it "
+            f"has {saved:,}: one of the two was altered"
+        )
+
+
+def _integers(value: Any, path: str) -> Iterator[tuple[str, int]]:
+    if isinstance(value, int):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for name, one in value.items():
+            yield from _integers(one, f"{path}.{name}")
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _integers(one, path)
+
+
+def load_weights(policy: Policy, folder: Path) -> None:
+    """Give a policy the weights and statistics of a checkpoint, in the dtype of their file.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or does not fit the policy.
+    """
+    _fill(policy, _read_weights(folder), folder)
+
+
+def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(folder / POLICY_FILE)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{folder / POLICY_FILE} cannot be read ({error}): the file is missing or "
+            "damaged; load another checkpoint of the run"
+        ) from error
+
+
+def _fill(policy: Policy, weights: dict[str, torch.Tensor], folder: Path) -> None:
     expected = policy.state_dict()
     weights = todays_weights(weights, expected)
     missing, unknown = sorted(expected.keys() - weights), sorted(weights.keys() - expected)
@@ -126,7 +237,7 @@ def _load_weights(policy: Policy, weights: dict[str, torch.Tensor], folder: Path
     ]
     if missing or unknown or misshapen:
         raise CheckpointError(
-            f"{folder / 'policy.safetensors'} does not fit policy.yaml beside it: "
+            f"{folder / POLICY_FILE} does not fit {_DESCRIPTION} beside it: "
             f"missing {missing[:3]}, unknown {unknown[:3]}, of other shapes {misshapen[:3]}"
         )
     policy.to(network_dtype(weights)).load_state_dict(weights)

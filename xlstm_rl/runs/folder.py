@@ -26,6 +26,7 @@ METRICS_FILE = "metrics.csv"
 POLICY_FILE = "policy.safetensors"
 _CHECKPOINTS = "checkpoints"
 _LATEST = "latest"
+_BEST = "best"
 _PART = ".part"  # a checkpoint that is being written, or removed
 _OLD = ".old"  # a whole one, while another of the same step takes its place
 
@@ -202,10 +203,43 @@ def latest_checkpoint(run: str | Path) -> Path:
     return checkpoint
 
 
+def find_checkpoint(run: str | Path, which: object = _LATEST) -> Path:
+    """The folder of a checkpoint of a run: the `latest`, the `best`, or that of a step.
+
+    A checkpoint folder is its own latest.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    name, folder = str(which), user_path(run)
+    if name == _LATEST:
+        return latest_checkpoint(folder)
+    if name == _BEST:
+        for best in (folder / _BEST, folder / f".{_BEST}{_OLD}"):  # killed while it was replaced
+            if (best / POLICY_FILE).is_file():
+                return best
+        raise CheckpointError(
+            f"{folder}: has no {_BEST}/; training with evaluation.every_steps keeps one"
+        )
+    if not name.isdecimal():
+        raise CheckpointError(
+            f"checkpoint={which!r}: expected latest, best or the steps of a checkpoint; a device "
+            "is given by name, device=..."
+        )
+    if (folder / _CHECKPOINTS / name / POLICY_FILE).is_file():
+        return folder / _CHECKPOINTS / name
+    steps = ", ".join(map(str, checkpoint_steps(folder)))
+    raise CheckpointError(
+        f"{folder}: has no checkpoint of {name} steps" + (f"; it has {steps}" if steps else "")
+    )
+
+
 def run_of(checkpoint: Path) -> Path:
     """The run folder that a checkpoint lies in; the checkpoint itself, if it lies in none."""
-    run = checkpoint.parent.parent
-    return run if (run / CONFIG_FILE).is_file() else checkpoint
+    for run in (checkpoint.parent, checkpoint.parent.parent):
+        if (run / CONFIG_FILE).is_file():
+            return run
+    return checkpoint
 
 
 def _read_latest(folder: Path) -> int | None:

@@ -1,16 +1,26 @@
 """What an agent writes while it trains: run folders, checkpoints, metrics."""
 
+import copy
+import sys
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
+from xlstm_rl.config import ConfigError
+from xlstm_rl.config.errors import one_line
+from xlstm_rl.errors import TrainingError
 from xlstm_rl.options.arguments import user_path
 from xlstm_rl.policy.policy import Policy
 from xlstm_rl.runs.checkpoint import write_checkpoint
 from xlstm_rl.runs.folder import create_run_folder, latest_checkpoint, new_checkpoint
+from xlstm_rl.runs.lock import run_locked
 from xlstm_rl.runs.loggers import Logger, LoggerConfig, make_logger
 from xlstm_rl.runs.signals import signals_held
+from xlstm_rl.runs.standing import replacing_run, write_config
 
 
 class Run:
@@ -29,13 +39,29 @@ class Run:
         self, config: Mapping[str, Any], logger: LoggerConfig, run_dir: str | None, keep: int
     ) -> None:
         self.folder: Path | None = None
-        self._config = config
+        self.config: dict[str, Any] = dict(config)
+        self.saved_step: int | None = None
+        """The step of the last checkpoint in the run folder."""
         self._logger_config = logger
         self._run_dir = run_dir
         self._keep = keep
         self._made: set[Path] = set()
         self._logger: Logger | None = None
         self._close_logger: weakref.finalize[[], Run] | None = None
+        self._resumed_at: int | None = None
+
+    def resume(self, folder: Path, step: int, run_dir: str | None) -> None:
+        """Go on in the folder of a run, whose rows after `step` are dropped when it is opened.
+
+        Args:
+            folder: where it is now.
+            step: what it has come to.
+            run_dir: what its configuration calls it.
+        """
+        self.folder, self._resumed_at = folder, step
+        self.config["run_dir"] = run_dir
+        self._made.add(folder.resolve())
+        self.saved_step = step
 
     def open(self) -> Path:
         """Make the run folder, unless it is there, and return it.
@@ -47,23 +73,95 @@ class Run:
             self.folder = self._create(self._run_dir)
         return self.folder
 
-    def open_logger(self) -> None:
-        """Make ready to log, and the run folder too where there is a logger or a `run_dir`.
+    @contextmanager
+    def training(self, total_steps: int, horizon: int | None) -> Iterator[None]:
+        """Hold the run's lock, and make ready to log.
 
-        A logger that is open stays: a run has one until `close`, or until nobody holds the run.
+        There is a run folder where there is a logger or a `run_dir`, or where it was opened. A
+        logger that is open stays: a run has one until `close`, or until nobody holds the run.
+
+        Args:
+            total_steps: what the run's configuration is to say of its length,
+            horizon: and of where its schedules end.
+
+        Raises:
+            ConfigError: another process trains in the folder, or it cannot be made or written to.
         """
+        said = {**self.config, "total_steps": total_steps, "horizon": horizon}
+        has_changed, self.config = said != self.config, said
         if self._logger_config.kind != "none" or self._run_dir is not None:
             self.open()
-        if self.folder is not None and self._logger is None:
-            self._logger = make_logger(self._logger_config, self.folder, self._config)
+        with nullcontext() if self.folder is None else run_locked(self.folder):
+            if self.folder is not None:
+                if has_changed or self._resumed_at is not None:
+                    write_config(self.folder, self.config, self._resumed_at)
+                self._open_logger(self.folder)
+            yield
+
+    def _open_logger(self, folder: Path) -> None:
+        if self._logger is None:
+            self._logger = make_logger(self._logger_config, folder, self.config, self._resumed_at)
             self._close_logger = weakref.finalize(self, self._logger.close)
             # At exit every row is on disk, and W&B ends its runs itself, with the exit status.
             self._close_logger.atexit = False
+        self._resumed_at = None
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Log the metrics of one step, if there is a run folder."""
         if self._logger is not None:
             self._logger.log(step, metrics)
+
+    def save(
+        self,
+        run_dir: str | Path,
+        policy: Policy,
+        trainer_state: Mapping[str, Any],
+        overwrite: bool = False,
+    ) -> Path:
+        """Write a checkpoint into a folder that is new or empty, or was made here before.
+
+        Ctrl-C and the like wait until it is complete.
+
+        Args:
+            run_dir: the folder.
+            policy: the policy.
+            trainer_state: what training needs beyond it.
+            overwrite: replace a run that stands there; nothing else is ever replaced.
+
+        Raises:
+            ConfigError: the folder holds something else; nothing in it is touched.
+            TrainingError: it cannot be written, for a full disk or want of permission; what was
+                saved before stands.
+        """
+        path = user_path(run_dir)
+        if path.resolve() in self._made:
+            self._write(path, policy, trainer_state)
+        elif overwrite and path.is_dir() and any(path.iterdir()):
+            with replacing_run(path) as draft:
+                self._write(self._create(draft), policy, trainer_state)
+            self._made.add(path.resolve())
+        else:
+            self._write(self._create(path), policy, trainer_state)
+        return path
+
+    def _write(self, path: Path, policy: Policy, trainer_state: Mapping[str, Any]) -> None:
+        step = trainer_state["steps_done"]
+        try:
+            with signals_held(), new_checkpoint(path, step, self._keep) as draft:
+                write_checkpoint(draft, policy, trainer_state)
+        except (OSError, SafetensorError, RuntimeError) as error:
+            why = getattr(error, "strerror", None) or one_line(error)
+            before = "there is none before it"
+            if self.saved_step is not None:
+                before = f"the last one is that of step {self.saved_step}"
+            raise TrainingError(
+                f"run folder {path}: the checkpoint of step {step} cannot be written: {why}; "
+                f"{before}"
+            ) from error
+        if path == self.folder:
+            self.saved_step = step
+            if self._logger is not None:
+                self._logger.checkpoint(step, latest_checkpoint(path))
 
     @property
     def takes_histograms(self) -> bool:
@@ -75,22 +173,15 @@ class Run:
         if self._logger is not None:
             self._logger.histograms(step, values)
 
-    def save(self, run_dir: str | Path, policy: Policy, trainer_state: Mapping[str, Any]) -> Path:
-        """Write a checkpoint into a folder that is new or empty, or was made here before.
-
-        Ctrl-C and the like wait until it is complete.
-
-        Raises:
-            ConfigError: the folder holds something else; nothing in it is touched.
-        """
-        path = user_path(run_dir)
-        if path.resolve() not in self._made:
-            self._create(path)
-        with signals_held(), new_checkpoint(path, trainer_state["steps_done"], self._keep) as draft:
-            write_checkpoint(draft, policy, dict(trainer_state))
-        if self._logger is not None and path == self.folder:
-            self._logger.checkpoint(trainer_state["steps_done"], latest_checkpoint(path))
-        return path
+    def save_if_possible(self, policy: Policy, trainer_state: Mapping[str, Any]) -> bool:
+        """Write a checkpoint into the run folder; where that fails, say so in a line and go on."""
+        assert self.folder is not None
+        try:
+            self.save(self.folder, policy, trainer_state)
+        except (TrainingError, ConfigError) as error:
+            print(f"xlstm_rl: {one_line(error)}", file=sys.stderr)
+            return False
+        return True
 
     def close(self) -> None:
         """Close the logger."""
@@ -99,7 +190,7 @@ class Run:
             self._close_logger()  # once: afterwards it does nothing
 
     def _create(self, path: str | Path | None) -> Path:
-        config = self._config
+        config = copy.deepcopy(self.config)
         folder = create_run_folder(
             path,
             config,

@@ -3,11 +3,13 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
+from typing import Any
+from weakref import WeakSet
 
-_STOP_SIGNALS = [
+STOP_SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
 
@@ -20,6 +22,20 @@ class Stopped(KeyboardInterrupt):
         self.number = number
 
 
+_Handler = Callable[[int, FrameType | None], None]
+_OURS: "WeakSet[_Handler]" = WeakSet()
+
+
+def is_usual_handler(handler: Any) -> bool:
+    """Whether a handler is the system's or Python's own, or that of `stopped_once`."""
+    return handler in (signal.SIG_DFL, signal.default_int_handler) or handler in list(_OURS)
+
+
+def _is_ours(handler: _Handler) -> _Handler:
+    _OURS.add(handler)
+    return handler
+
+
 @contextmanager
 def stopped_once() -> Iterator[None]:
     """Raise `Stopped` at the first SIGINT, SIGTERM or SIGHUP, and ignore those that follow.
@@ -30,6 +46,7 @@ def stopped_once() -> Iterator[None]:
     """
     process, stopped = os.getpid(), False
 
+    @_is_ours
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal stopped
         if os.getpid() != process:  # an environment's process, which has this handler by birth
@@ -41,9 +58,9 @@ def stopped_once() -> Iterator[None]:
 
     with ExitStack() as stack:
         if threading.current_thread() is threading.main_thread():
-            for number in _STOP_SIGNALS:
+            for number in STOP_SIGNALS:
                 before = signal.getsignal(number)
-                if before in (signal.SIG_DFL, signal.default_int_handler):
+                if is_usual_handler(before):
                     stack.callback(signal.signal, number, before)
                     signal.signal(number, stop)
         yield
@@ -64,7 +81,7 @@ def signals_held() -> Iterator[None]:
     with ExitStack() as stack:
         if threading.current_thread() is threading.main_thread():
             stack.callback(deliver)
-            for number in _STOP_SIGNALS:
+            for number in STOP_SIGNALS:
                 before = signal.getsignal(number)
                 if before is not None:  # None: not Python's, and so cannot be put back
                     stack.callback(signal.signal, number, before)

@@ -5,7 +5,7 @@ other program. TensorBoard and W&B are called directly: TorchRL's loggers would 
 of two seconds and log one scalar at a time.
 """
 
-from xlstm_rl.runs.loggers.base import Logger, Sink, forget_after, make_logger
+from xlstm_rl.runs.loggers.base import Logger, Sink, make_logger
 from xlstm_rl.runs.loggers.config import LoggerConfig, register_logger
 
-__all__ = ["Logger", "LoggerConfig", "Sink", "forget_after", "make_logger", "register_logger"]
+__all__ = ["Logger", "LoggerConfig", "Sink", "make_logger", "register_logger"]

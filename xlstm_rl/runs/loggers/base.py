@@ -1,7 +1,8 @@
 """What every destination of metrics is, and the logger that hands metrics to those of a run."""
 
+import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -10,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlstm_rl.closing import Closing, closed_on_error
+from xlstm_rl.config.errors import one_line
 from xlstm_rl.options.arguments import user_path
 from xlstm_rl.runs.loggers.budget import LoggingBudget
 from xlstm_rl.runs.loggers.config import LOGGERS, LoggerConfig
+from xlstm_rl.runs.loggers.tables import last_step
 
 _HISTOGRAM_SECONDS = 1.0
 
@@ -33,6 +36,30 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Write out what is held back and let go of files."""
+        ...
+
+
+@runtime_checkable
+class ResumableSink(Protocol):
+    """A destination that is told, before the first `write`, that a run goes on from a step."""
+
+    def resume(self, step: int, logged: int) -> None:
+        """Go on behind a step; whatever stands there of later ones will be written once more.
+
+        Args:
+            step: The last that counts.
+            logged: The last that was logged before the run stopped.
+        """
+        ...
+
+
+@runtime_checkable
+class ForgettingSink(Protocol):
+    """A destination that drops, before it is opened on a run that goes on, what counts no more."""
+
+    @staticmethod
+    def forget_after(folder: Path, step: int) -> None:
+        """Drop what was logged of later steps."""
         ...
 
 
@@ -63,26 +90,19 @@ class CheckpointSink(Protocol):
         ...
 
 
-@runtime_checkable
-class ForgettingSink(Protocol):
-    """A destination whose files are still there when a run goes on."""
-
-    @staticmethod
-    def forget_after(folder: Path, step: int) -> None:
-        """Drop what was logged of later steps; called while the run folder's logger is closed."""
-        ...
-
-
 class Logger(Closing):
     """Hands metrics to every destination of a run; a context manager that closes them.
 
-    Those that were made are closed where the next one cannot be made.
+    Those that were made are closed where the next one cannot be made. One that fails later does not
+    stop the training: a line says so, once, and it gets nothing more, unless it recovers by itself
+    (`recovers`).
     """
 
     def __init__(self, sinks: Iterable[Sink]) -> None:
         self._sinks: tuple[Sink, ...] = ()
-        self._last_histograms = float("-inf")
+        self._failing: set[Sink] = set()
         self._budget = LoggingBudget()
+        self._last_histograms = float("-inf")
         with closed_on_error(self.close):
             for sink in sinks:
                 self._sinks += (sink,)
@@ -92,14 +112,31 @@ class Logger(Closing):
         numbers = {key: float(value) for key, value in metrics.items() if key != "step"}
         for sink in self._sinks:
             if not _is_slow(sink):
-                sink.write(step, numbers)
+                self._write(sink, step, numbers)
         if self._budget.takes(step, numbers):
             self._write_slowly(step, numbers)
+
+    def _write(self, sink: Sink, step: int, numbers: Mapping[str, float]) -> None:
+        self._hand(sink, step, lambda: sink.write(step, numbers))
+
+    def _hand(self, sink: Sink, step: int, give: Callable[[], None]) -> None:
+        """Give a destination something, unless it fails."""
+        if sink in self._failing and not getattr(sink, "recovers", False):
+            return
+        try:
+            give()
+        except Exception as error:  # whatever a server, a disk or somebody's class may do
+            if sink not in self._failing:
+                name, what = type(sink).__name__, one_line(error) or type(error).__name__
+                print(f"{name}: step {step} is not logged: {what}", file=sys.stderr)
+            self._failing.add(sink)
+        else:
+            self._failing.discard(sink)
 
     def _write_slowly(self, step: int, numbers: Mapping[str, float]) -> None:
         with self._budget.spending():
             for sink in filter(_is_slow, self._sinks):
-                sink.write(step, numbers)
+                self._write(sink, step, numbers)
 
     def _catch_up(self) -> None:
         """Write the latest row where it was left out."""
@@ -113,14 +150,12 @@ class Logger(Closing):
         Of what is not finite nothing is logged. TensorBoard and W&B show them, tables do not.
         """
         self._last_histograms = time.monotonic()
-        sinks = [sink for sink in self._sinks if isinstance(sink, HistogramSink)]
-        if not sinks:
-            return
         with self._budget.spending():
             finite = {key: _finite(one) for key, one in values.items()}
             finite = {key: one for key, one in finite.items() if one.size}
-            for sink in sinks:
-                sink.write_histograms(step, finite)
+            for sink in self._sinks:
+                if isinstance(sink, HistogramSink):
+                    self._hand(sink, step, _later(sink.write_histograms, step, finite))
 
     @property
     def takes_histograms(self) -> bool:
@@ -129,17 +164,15 @@ class Logger(Closing):
         They take milliseconds, as long as some updates.
         """
         is_time = time.monotonic() - self._last_histograms >= _HISTOGRAM_SECONDS
-        return (
-            is_time
-            and self._budget.has_room
-            and any(isinstance(sink, HistogramSink) for sink in self._sinks)
-        )
+        is_shown = any(isinstance(sink, HistogramSink) for sink in self._sinks)
+        return is_shown and is_time and self._budget.has_room
 
     def videos(self, step: int, files: Mapping[str, str | Path]) -> None:
         """Log videos: for each name a file (mp4), such as an evaluation's."""
+        paths = {key: Path(file) for key, file in files.items()}
         for sink in self._sinks:
             if isinstance(sink, VideoSink):
-                sink.write_videos(step, {key: Path(file) for key, file in files.items()})
+                self._hand(sink, step, _later(sink.write_videos, step, paths))
 
     def checkpoint(self, step: int, folder: str | Path, aliases: Sequence[str] = ()) -> None:
         """Keep a checkpoint where destinations can, under names of its own beside `latest`.
@@ -152,7 +185,7 @@ class Logger(Closing):
         self._catch_up()
         for sink in self._sinks:
             if isinstance(sink, CheckpointSink):
-                sink.keep_checkpoint(step, Path(folder), aliases)
+                self._hand(sink, step, _later(sink.keep_checkpoint, step, Path(folder), aliases))
 
     def close(self) -> None:
         """Close every destination, also where another cannot be closed."""
@@ -162,35 +195,40 @@ class Logger(Closing):
             self._catch_up()
 
 
-def make_logger(config: LoggerConfig, run_dir: str | Path, run_config: Mapping[str, Any]) -> Logger:
+def make_logger(
+    config: LoggerConfig,
+    run_dir: str | Path,
+    run_config: Mapping[str, Any],
+    resumed_at: int | None = None,
+) -> Logger:
     """The logger of a run: `metrics.csv`, and what the configuration adds; with `none` nothing.
 
     Args:
         config: Which destinations.
         run_dir: The run folder, which exists; every file of every destination lies in it.
         run_config: The resolved configuration of the run, shown by W&B.
+        resumed_at: The step that a run goes on from: what was logged of later ones does not count.
     """
-    folder = user_path(run_dir)
-    return Logger(LOGGERS.target(kind)(config, folder, run_config) for kind in _kinds(config))
-
-
-def forget_after(config: LoggerConfig, run_dir: str | Path, step: int) -> None:
-    """Drop what a run logged after a step, for one that goes on from a checkpoint of that step.
-
-    Args:
-        config: Which destinations.
-        run_dir: The run folder, whose logger is closed.
-        step: Of the checkpoint; its own rows stay.
-    """
-    for kind in _kinds(config):
-        target = LOGGERS.target(kind)
-        if isinstance(target, ForgettingSink):
-            target.forget_after(user_path(run_dir), step)
-
-
-def _kinds(config: LoggerConfig) -> list[str]:
     names = LOGGERS.names(config.kind)
-    return [] if "none" in names else ["csv", *[name for name in names if name != "csv"]]
+    kinds = [] if "none" in names else ["csv", *[name for name in names if name != "csv"]]
+    folder = user_path(run_dir)
+    logged = resumed_at if resumed_at is None else max(resumed_at, last_step(folder))
+
+    def made(kind: str) -> Sink:
+        target = LOGGERS.target(kind)
+        if resumed_at is not None and isinstance(target, ForgettingSink):
+            target.forget_after(folder, resumed_at)
+        sink: Sink = target(config, folder, run_config)
+        if resumed_at is not None and logged is not None and isinstance(sink, ResumableSink):
+            with closed_on_error(sink.close):
+                sink.resume(resumed_at, logged)
+        return sink
+
+    return Logger(made(kind) for kind in kinds)
+
+
+def _later(call: Callable[..., None], *args: Any) -> Callable[[], None]:
+    return lambda: call(*args)
 
 
 def _is_slow(sink: Sink) -> bool:

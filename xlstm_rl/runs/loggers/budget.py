@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-SHARE, CREDIT = 0.008, 0.25
+SHARE, CREDIT = 0.008, 1.0
 """Of the time since the start, and seconds on top: a short or a slow run logs every update."""
 
 Row = tuple[int, Mapping[str, float]]

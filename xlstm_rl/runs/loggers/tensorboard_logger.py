@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from xlstm_rl.runs.loggers.config import LoggerConfig
 
-_FOLDER = "tensorboard"
 _BINS = 64
 
 
@@ -20,7 +19,19 @@ class TensorBoardSink:
     def __init__(self, config: LoggerConfig, folder: Path, run_config: Mapping[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer: Any = SummaryWriter(log_dir=str(folder / _FOLDER))
+        self._make, self._folder = SummaryWriter, str(folder / "tensorboard")
+        self._opened: Any = None
+        self._purge_step: int | None = None
+
+    @property
+    def _writer(self) -> Any:
+        if self._opened is None:
+            self._opened = self._make(log_dir=self._folder, purge_step=self._purge_step)
+        return self._opened
+
+    def resume(self, step: int, logged: int) -> None:
+        """Let TensorBoard leave out what stands in earlier files of later steps."""
+        self._purge_step = step + 1
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Add a scalar per metric, and flush them, so that a killed run keeps them."""
@@ -39,14 +50,5 @@ class TensorBoardSink:
 
     def close(self) -> None:
         """Write the last events."""
-        self._writer.close()
-
-    @staticmethod
-    def forget_after(folder: Path, step: int) -> None:
-        """Write down that what was logged of later steps does not count; TensorBoard drops it."""
-        if not (folder / _FOLDER).is_dir():
-            return
-        from torch.utils.tensorboard import SummaryWriter
-
-        writer = SummaryWriter(log_dir=str(folder / _FOLDER), purge_step=step + 1)
-        writer.close()
+        if self._opened is not None:
+            self._opened.close()

@@ -1,6 +1,8 @@
 """Metrics in Weights & Biases."""
 
 import os
+import re
+import secrets
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +12,7 @@ from typing import Any, Literal
 from weakref import WeakSet
 
 from xlstm_rl.config.errors import one_line
+from xlstm_rl.files import replacing
 from xlstm_rl.runs.loggers.config import WandbConfig
 from xlstm_rl.runs.loggers.wandb_account import has_wandb_key, wandb_run
 from xlstm_rl.runs.loggers.wandb_artifacts import CheckpointArtifact
@@ -19,6 +22,7 @@ from xlstm_rl.runs.loggers.wandb_note import note, read_note
 _our_wandb_runs: "WeakSet[Any]" = WeakSet()
 """The W&B runs that were started here, and so are closed here."""
 
+ID_FILE = Path("wandb") / "xlstm_rl-run-id.txt"
 _PROJECT = "xlstm_rl"
 
 
@@ -96,11 +100,11 @@ class WandbSink:
     @staticmethod
     def forget_after(folder: Path, step: int) -> None:
         """Cut what was recorded offline, and have the next start rewind what was uploaded."""
-        known = read_note(folder)
-        if "id" not in known:
+        run_id = _kept_id(folder)
+        if run_id is None:
             return
         for root in {folder, Path(os.environ.get("WANDB_DIR") or folder)}:
-            for path in root.glob(f"wandb/offline-run-*-{known['id']}/*.wandb"):
+            for path in root.glob(f"wandb/offline-run-*-{run_id}/*.wandb"):
                 cut_after(path, step)
         note(folder, forget_after=step)
 
@@ -115,7 +119,7 @@ class WandbSink:
                 for key in values.keys() - self._on_our_axis:
                     self._run.define_metric(key, step_metric="step")
                 self._on_our_axis |= values.keys()
-            self._run.log({"step": step, **values}, commit=commit)
+            self._run.log({"step": step, **values}, **({} if commit else {"commit": False}))
         except Exception as error:  # a logger that broke must not cost the run
             self._give_up(error)
 
@@ -149,7 +153,7 @@ class WandbSink:
         settings = wandb.setup().settings
         variables = os.environ
 
-        def start(mode: Literal["offline"] | None, **same: Any) -> Any:
+        def start(mode: Literal["offline", "disabled"] | None, **same: Any) -> Any:
             # What is None is left to W&B's variables, to its settings and to its defaults.
             return wandb.init(
                 project=config.project
@@ -171,37 +175,56 @@ class WandbSink:
                 **same,
             )
 
-        same = {"id": known["id"]} if "id" in known else {}
+        kept = _kept_id(folder)
+        same = {"id": kept or os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)}
         mode = variables.get("WANDB_MODE") or settings.mode
         if mode in ("offline", "dryrun", "disabled"):
-            run, why = start(None, **same), ""
+            # said again: W&B may have read its variables before this one was set
+            is_disabled = mode == "disabled"
+            run = start("disabled" if is_disabled else "offline", **same, resume="allow")
+            why = ""
         elif not has_wandb_key():
-            run, why = start("offline", **same), "no API key, "
+            run, why = start("offline", **same, resume="allow"), "no API key, "
         else:
             try:
-                run, why = self._start_online(start, known), ""
+                run, why = self._start_online(start, known, same["id"], kept is not None), ""
             except Exception as error:  # a broken network or server must not cost the run
-                run, why = start("offline", **same), f"{one_line(error)}, "
+                run, why = start("offline", **same, resume="allow"), f"{one_line(error)}, "
         if not run.disabled:
-            note(folder, id=run.id, project=run.project, entity=run.entity, forget_after=None)
+            _keep_id(folder, run.id)
+            note(folder, project=run.project, entity=run.entity, forget_after=None)
         if run.offline:
-            kept = shlex.quote(str(Path(run.settings.sync_dir).parent))
-            _say(f"{why}recording offline; `wandb sync {kept}/offline-run-*-{run.id}` uploads it")
+            where = shlex.quote(str(Path(run.settings.sync_dir).parent))
+            _say(f"{why}recording offline; `wandb sync {where}/offline-run-*-{run.id}` uploads it")
         return run
 
-    def _start_online(self, start: Callable[..., Any], known: Mapping[str, Any]) -> Any:
+    def _start_online(
+        self, start: Callable[..., Any], known: Mapping[str, Any], run_id: str, is_kept: bool
+    ) -> Any:
         """Start a run, or go on in the one that is known, without what is to be forgotten."""
-        if "id" not in known:
-            return start(None)
         point = known.get("points", {}).get(str(known.get("forget_after")))
-        if point is not None:
+        if is_kept and point is not None:
             with suppress(Exception):  # not every server can rewind
-                return start(None, resume_from=f"{known['id']}?_step={point}")
-        run = start(None, id=known["id"], resume="allow")
-        if self._is_training:
+                return start(None, resume_from=f"{run_id}?_step={point}")
+        run = start(None, id=run_id, resume="allow")
+        if is_kept and self._is_training:
             # What is there already is not logged again.
             self._logged_already = float(dict(run.summary).get("step") or "-inf")
         return run
+
+
+def _kept_id(folder: Path) -> str | None:
+    """The id of the W&B run that the run folder keeps; None where it keeps none that can be one."""
+    path = folder / ID_FILE
+    found = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+    return found if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", found) else None
+
+
+def _keep_id(folder: Path, run_id: str) -> None:
+    path = folder / ID_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as draft:
+        draft.write_text(f"{run_id}\n", encoding="utf-8")
 
 
 def _say(line: str) -> None:

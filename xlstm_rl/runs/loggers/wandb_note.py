@@ -1,4 +1,4 @@
-"""Which W&B run a run folder belongs to, in `wandb.json`, so that a resumed run goes on there."""
+"""What a resumed run needs to know of its W&B run beside the id, in `wandb.json`."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ NOTE = "wandb.json"
 def read_note(folder: Path) -> dict[str, Any]:
     """Return what is known; nothing where there was no W&B run, or the file is damaged.
 
-    `id`, `project` and `entity` of the run; `points`, W&B's own count of points at each checkpoint;
+    `project` and `entity` of the run; `points`, W&B's own count of points at each checkpoint;
     `best`, the score of the best one; `forget_after`, a step to go back to.
     """
     try:

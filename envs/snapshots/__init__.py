@@ -1,0 +1,1 @@
+"""The state of running environments as plain data, and back into environments made anew."""

@@ -1,0 +1,122 @@
+"""Where metrics go when a run goes on: no step is missing, and none counts twice."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import wandb
+
+from xlstm_rl import RecurrentPPO
+from xlstm_rl.runs.loggers.tables import drop_rows_after, last_step
+
+
+@pytest.fixture(autouse=True)
+def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("NETRC", str(home / "netrc"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(home))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    yield
+    while wandb.run is not None:
+        wandb.finish()
+
+
+class _StoppedError(Exception):
+    """A run that dies."""
+
+
+def train_and_go_on(run: Path, kind: str) -> None:
+    """Log five rollouts, of which the checkpoint covers three, and go on for two."""
+    agent = RecurrentPPO(
+        "CartPole-v1",
+        run_dir=str(run),
+        env={"num_envs": 2},
+        memory={"width": 8, "num_heads": 2},
+        agent={"rollout_steps": 8, "epochs": 1, "minibatches": 1},
+        logger={"kind": kind},
+    )
+    with agent:
+        agent.learn(48)
+        for step in (64, 80):  # a process that was killed behind them
+            agent._run.log(step, {"loss/value": -1.0, "episode/return": 0.0})
+    with RecurrentPPO.load(run) as loaded:
+        loaded.learn(32)
+
+
+def test_tensorboard_leaves_out_what_the_checkpoint_does_not_cover(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train_and_go_on(tmp_path / "run", "tensorboard")
+    folder = tmp_path / "run" / "tensorboard"
+    assert len(list(folder.iterdir())) == 2
+    found = EventAccumulator(str(folder)).Reload().Scalars("loss/value")
+    assert [one.step for one in found] == [16, 32, 48, 64, 80]
+    assert all(one.value >= 0 for one in found)
+
+
+def test_a_wandb_run_goes_on_under_its_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    logged: list[tuple[str, int]] = []
+    init = wandb.init
+
+    def recorded(**options: Any) -> Any:
+        asked.append(options)
+        run = init(**options)
+        log = run.log
+
+        def noted(values: dict[str, Any], commit: bool = True) -> None:
+            if commit:
+                logged.append((run.id, values["step"]))
+            log(values, commit=commit)
+
+        run.log = noted
+        return run
+
+    monkeypatch.setattr(wandb, "init", recorded)
+    train_and_go_on(tmp_path / "run", "wandb")
+    first, second = asked
+    assert first["id"] == second["id"] and second["resume"] == "allow"
+    # what the checkpoint did not cover is cut from the first file, and logged anew
+    assert [step for _, step in logged] == [16, 32, 48, 64, 80, 64, 80]
+    assert {run_id for run_id, _ in logged} == {first["id"]}
+    names = [path.name for path in (tmp_path / "run" / "wandb").glob("offline-run-*")]
+    assert names and all(name.endswith(first["id"]) for name in names)
+
+
+@pytest.mark.parametrize("found", ["../../elsewhere", "a b", "", "x" * 99])
+def test_an_id_that_is_none_is_made_anew(found: str, tmp_path: Path) -> None:
+    from xlstm_rl.runs.loggers.wandb_logger import ID_FILE
+
+    path = tmp_path / "run" / ID_FILE
+    train_and_go_on(tmp_path / "run", "csv")
+    path.parent.mkdir(parents=True)
+    path.write_text(found)
+    with RecurrentPPO.load(tmp_path / "run", logger={"kind": "wandb"}) as agent:
+        agent.learn(16)
+        assert wandb.run is not None
+        assert wandb.run.id == path.read_text().strip() != found
+
+
+def test_rows_are_dropped_by_their_step(tmp_path: Path) -> None:
+    table = tmp_path / "metrics.csv"
+    table.write_text("step,a\n16,1\n32,2\n48,3\n64,")
+    assert last_step(tmp_path) == 64
+    drop_rows_after(table, 32)
+    assert table.read_text() == "step,a\n16,1\n32,2\n"
+    assert last_step(tmp_path) == 32
+    before = table.stat().st_mtime_ns
+    drop_rows_after(table, 32)
+    assert table.stat().st_mtime_ns == before
+    table.write_text("step,a\n16,1\n3")  # killed within a row
+    drop_rows_after(table, 32)
+    assert table.read_text() == "step,a\n16,1\n"
+    drop_rows_after(tmp_path / "none.csv", 3)
+    (tmp_path / "other.csv").write_text("x\n1\n")
+    drop_rows_after(tmp_path / "other.csv", 0)
+    assert (tmp_path / "other.csv").read_text() == "x\n1\n"

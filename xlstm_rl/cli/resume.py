@@ -1,0 +1,58 @@
+"""`xlstm-rl resume`."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from xlstm_rl.agents import TrainConfig, agent_class
+from xlstm_rl.cli.options import read_options, refusing_bad_input
+from xlstm_rl.cli.train import train
+from xlstm_rl.closing import closed_on_error
+from xlstm_rl.config import FLAG_ONLY, config_from_dict, parse_config
+from xlstm_rl.config.settings import settings_from_args
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumeOptions(TrainConfig):
+    """Train on where a run stood, in its folder, as if it had not been interrupted.
+
+    Options that are not given are those of the run. Spaces, memory, networks and seed cannot
+    change; a larger --total-steps trains a finished run on.
+    """
+
+    run: Annotated[Positional[str], arg(metavar="RUN")] = field(metadata=FLAG_ONLY)
+    """A run folder, or its latest checkpoint; with --run-dir any checkpoint."""
+
+    trust_code: bool = field(default=False, metadata=FLAG_ONLY)
+    """Import what the run names of other packages (module:Name), and read what its environments
+    pickled: both may run any code."""
+
+    profile: bool = field(default=False, metadata=FLAG_ONLY)
+    """Measure where the time goes: a table at the end, and `profile/...` in the metrics."""
+
+
+def run(args: Sequence[str]) -> int:
+    """Go on with a run, and say where it is."""
+    given = {one.path: one.value for one in settings_from_args(ResumeOptions, args)}
+    if ("run",) not in given or {"-h", "--help"} & set(args):
+        read_options(ResumeOptions, args, "resume")
+    from xlstm_rl.agents.resuming import Saved  # not needed for the help
+
+    with refusing_bad_input():
+        trust_code = given.get(("trust_code",), ["false"]) in ([], ["true"])
+        saved = Saved.read(given["run",][0], trust_code)
+        before = saved.trained_config()
+        options = parse_config(ResumeOptions, args, saved.config)
+        values: dict[str, Any] = {
+            one.name: getattr(options, one.name) for one in dataclasses.fields(TrainConfig)
+        }
+        config = config_from_dict(TrainConfig, values)
+        saved.refuse_changes(before, config)
+        agent = agent_class(config).going_on(saved, config)
+        with closed_on_error(agent.close):
+            steps = agent.steps_to_go()
+            agent.open_run()
+    return train(agent, steps, options.profile)
