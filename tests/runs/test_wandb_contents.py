@@ -2,9 +2,8 @@
 
 import json
 import os
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +11,16 @@ import numpy as np
 import pytest
 import wandb
 
-from xlstm_rl import RecurrentPPO, load_policy
+from xlstm_rl import RecurrentPPO
 from xlstm_rl.cli import main
-from xlstm_rl.errors import CheckpointError
 from xlstm_rl.runs.loggers import (
     Logger,
     LoggerConfig,
     budget,
     make_logger,
-    wandb_artifacts,
 )
 from xlstm_rl.runs.loggers.wandb_file import cut_after, records
 from xlstm_rl.runs.loggers.wandb_logger import ID_FILE, WandbSink
-from xlstm_rl.runs.loggers.wandb_note import note, read_note
 
 TINY: dict[str, Any] = {
     "env": {"num_envs": 2},
@@ -33,35 +29,17 @@ TINY: dict[str, Any] = {
 }
 
 
+pytestmark = pytest.mark.usefixtures("no_wandb_account")
+
+
 @pytest.fixture(autouse=True, scope="module")
 def own_settings() -> None:
     """Other tests may have had W&B read variables of theirs, which it does once."""
     wandb.teardown()
 
 
-@pytest.fixture(autouse=True)
-def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    home = tmp_path / "home"
-    home.mkdir()
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("NETRC", str(home / "netrc"))
-    monkeypatch.setenv("WANDB_CONFIG_DIR", str(home))
-    yield
-    while wandb.run is not None:
-        wandb.finish()
-
-
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "run"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
-def read_anew(no_account: None) -> Iterator[None]:
+def read_anew(no_wandb_account: None) -> Iterator[None]:
     """Have W&B read its variables and settings again, which it does once."""
     wandb.teardown()
     yield
@@ -322,140 +300,3 @@ def test_an_evaluation_and_its_videos_join_the_run_of_the_training(
         assert point[f"{head}/return"] == pytest.approx(report["mean"])
         assert point[f"{head}/return_low"] == pytest.approx(report["interval"][0])
     assert capsys.readouterr().err.count("wandb sync") == 3
-
-
-def test_a_logger_that_breaks_later_costs_one_line(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with logger(folder) as ours:
-        capsys.readouterr()
-
-        def fail(*_: Any, **__: Any) -> None:
-            raise RuntimeError("the service\nis gone")
-
-        monkeypatch.setattr(wandb.run, "log", fail)
-        monkeypatch.setattr(wandb.run, "log_artifact", fail)
-        for step in (1, 2, 3):
-            ours.log(step, {"x": 1.0})
-            ours.histograms(step, {"h": np.arange(3.0)})
-            ours.checkpoint(step, folder)
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("wandb: the service is gone; the run goes on without W&B")
-    assert (folder / "metrics.csv").read_text().count("\n") == 4
-
-
-class FakeRun:
-    """A W&B run as far as it is used, online."""
-
-    disabled = offline = False
-    id, project, entity, step = "abc", "p", "e", 7
-
-    def __init__(self, last: int | None = None) -> None:
-        self.logged: list[dict[str, Any]] = []
-        self.summary = {} if last is None else {"step": last}
-
-    def define_metric(self, *_: Any, **__: Any) -> None: ...
-
-    def log(self, data: dict[str, Any], commit: bool = True) -> None:
-        self.logged.append(data)
-
-    def finish(self) -> None: ...
-
-
-@pytest.fixture
-def online(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, Any]]]:
-    """A server that refuses or takes what it is asked; returns what it was asked."""
-    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
-    asked: list[dict[str, Any]] = []
-
-    def serve(run: FakeRun, refuses: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
-        def init(**options: Any) -> Any:
-            asked.append(options)
-            if refuses(options):
-                raise RuntimeError("no")
-            return run
-
-        monkeypatch.setattr(wandb, "init", init)
-        return asked
-
-    return serve
-
-
-def keep_id(folder: Path) -> None:
-    (folder / ID_FILE).parent.mkdir()
-    (folder / ID_FILE).write_text("abc\n")
-
-
-def test_online_a_run_is_rewound_to_the_point_of_its_checkpoint(
-    folder: Path, online: Callable[..., list[dict[str, Any]]]
-) -> None:
-    keep_id(folder)
-    note(folder, project="p", entity="e", points={"64": 3, "128": 7})
-    asked = online(FakeRun(), lambda options: False)
-    make_logger(LoggerConfig("wandb"), folder, {}, resumed_at=64).close()
-    assert [one.get("resume_from") for one in asked] == ["abc?_step=3"]
-    assert (asked[0]["project"], asked[0]["entity"]) == ("p", "e")
-    assert "forget_after" not in read_note(folder)
-
-
-def test_where_nothing_can_be_rewound_no_point_is_logged_twice(
-    folder: Path, online: Callable[..., list[dict[str, Any]]]
-) -> None:
-    keep_id(folder)
-    note(folder, project="p", points={"64": 3})
-    run = FakeRun(last=96)
-    asked = online(run, lambda options: "resume_from" in options)
-    with make_logger(LoggerConfig("wandb"), folder, {}, resumed_at=64) as ours:
-        for step in (80, 96, 112):
-            ours.log(step, {"x": 1.0})
-    assert [(one.get("id"), one.get("resume")) for one in asked] == [(None, None), ("abc", "allow")]
-    assert [point["step"] for point in run.logged] == [112]
-
-
-def test_a_policy_is_loaded_from_an_artifact(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    agent = RecurrentPPO("CartPole-v1", **TINY, logger={"kind": "none"})
-    run = agent.save(tmp_path / "run")
-    asked: list[str] = []
-
-    class Artifact:
-        version = "v3"
-
-        def download(self, root: str) -> str:
-            return str(shutil.copytree(next((run / "checkpoints").iterdir()), root))
-
-    class Api:
-        def artifact(self, name: str) -> Artifact:
-            asked.append(name)
-            if name.endswith("missing:latest"):
-                raise ValueError("Unable to fetch artifact with name\ne/p/missing:latest")
-            return Artifact()
-
-    monkeypatch.setattr(wandb, "Api", Api)
-    with pytest.raises(CheckpointError, match="no API key; run `wandb login`"):
-        load_policy("wandb:e/p/policy-abc:best")
-    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
-    policy = load_policy("wandb:e/p/policy-abc:best")
-    assert asked == ["e/p/policy-abc:best"]
-    own = agent.policy.state_dict()
-    assert all((value == own[key]).all() for key, value in policy.state_dict().items())
-    home = tmp_path / "home"
-    assert list(home.rglob("e/p/policy-abc-v3/policy.safetensors"))
-    shutil.rmtree(home)
-    assert main(["eval", "wandb:e/p/policy-abc", "--episodes", "2"]) == 0
-    assert asked[-1] == "e/p/policy-abc:latest"
-    capsys.readouterr()
-    for reference, part in (
-        ("wandb:e/p/missing", "cannot be fetched: Unable to fetch artifact with name e/p/missing"),
-        ("wandb:missing", "expected wandb:entity/project/artifact:alias"),
-    ):
-        assert main(["eval", reference]) == 2
-        error = capsys.readouterr().err
-        assert error.count("\n") == 1 and part in error
-
-
-@pytest.mark.parametrize("reference", ["wandb:a/b", "wandb:a/b/c/d", "wandb:a/../c", "wandb:"])
-def test_a_reference_that_is_none_is_refused(reference: str) -> None:
-    with pytest.raises(CheckpointError, match="expected wandb:entity/project/artifact:alias"):
-        wandb_artifacts.fetch_artifact(reference)
