@@ -1,4 +1,4 @@
-"""What W&B's server is asked when a run goes on, with a stand-in for it, and what a failure of it costs."""
+"""What W&B's server is asked when a run goes on, by a stand-in, and what its failure costs."""
 
 from collections.abc import Callable
 from pathlib import Path
