@@ -86,7 +86,7 @@ def test_a_wandb_run_goes_on_under_its_id(tmp_path: Path, monkeypatch: pytest.Mo
     assert [step for _, step in logged] == [16, 32, 48, 64, 80, 64, 80]
     assert {run_id for run_id, _ in logged} == {first["id"]}
     names = [path.name for path in (tmp_path / "run" / "wandb").glob("offline-run-*")]
-    assert names and all(name.endswith(first["id"]) for name in names)
+    assert names and all(f"-{first['id']}" in name for name in names)
 
 
 @pytest.mark.parametrize("found", ["../../elsewhere", "a b", "", "x" * 99])

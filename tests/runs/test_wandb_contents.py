@@ -252,7 +252,7 @@ def test_the_variables_of_wandb_are_respected_and_options_beat_them(
     assert (run.project, run.notes, run.display_name) == ("vp", "vn", "vname")
     assert (run.run_group, list(run.tags)) == ("mine", ["x", "y"])
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"wandb sync {tmp_path}/elsewhere/wandb/offline-run-*-{run.run_id}`" in line
+    assert f"wandb sync {tmp_path}/elsewhere/wandb/offline-run-*-{run.run_id}*`" in line
     WandbSink.forget_after(folder, 0)
     assert points(path) == []
 

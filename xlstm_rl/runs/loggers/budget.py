@@ -4,8 +4,11 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-SHARE, CREDIT = 0.008, 1.0
-"""Of the time since the start, and seconds on top: a short or a slow run logs every update."""
+SHARE, CREDIT = 0.008, 0.05
+"""Of the time since the start, and seconds on top."""
+
+FREE_ROWS = 50
+"""So many are written whatever they take: a short run logs every update."""
 
 Row = tuple[int, Mapping[str, float]]
 
@@ -19,6 +22,7 @@ class LoggingBudget:
     def __init__(self) -> None:
         self._began = time.perf_counter()
         self._spent = 0.0
+        self._rows = 0
         self._names: frozenset[str] = frozenset()
         self.left_out: Row | None = None
         """The latest row, where it was left out."""
@@ -32,7 +36,8 @@ class LoggingBudget:
     def takes(self, step: int, metrics: Mapping[str, float]) -> bool:
         """Return whether a row is written."""
         names = frozenset(metrics)
-        is_written = names != self._names or self.has_room
+        self._rows += 1
+        is_written = names != self._names or self._rows <= FREE_ROWS or self.has_room
         self._names = names
         self.left_out = None if is_written else (step, metrics)
         return is_written

@@ -104,7 +104,8 @@ class WandbSink:
         if run_id is None:
             return
         for root in {folder, Path(os.environ.get("WANDB_DIR") or folder)}:
-            for path in root.glob(f"wandb/offline-run-*-{run_id}/*.wandb"):
+            # W&B numbers the folders of one second
+            for path in root.glob(f"wandb/offline-run-*-{run_id}*/*.wandb"):
                 cut_after(path, step)
         note(folder, forget_after=step)
 
@@ -195,7 +196,7 @@ class WandbSink:
             note(folder, project=run.project, entity=run.entity, forget_after=None)
         if run.offline:
             where = shlex.quote(str(Path(run.settings.sync_dir).parent))
-            _say(f"{why}recording offline; `wandb sync {where}/offline-run-*-{run.id}` uploads it")
+            _say(f"{why}recording offline; `wandb sync {where}/offline-run-*-{run.id}*` uploads it")
         return run
 
     def _start_online(
