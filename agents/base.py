@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 from typing_extensions import Self
 
+from xlstm_rl.agents.action_histograms import log_actions
 from xlstm_rl.agents.arguments import TOP_OPTIONS, Environment
 from xlstm_rl.agents.config import TrainConfig
 from xlstm_rl.agents.device import torch_threads
@@ -169,6 +170,7 @@ class RecurrentAgent(AgentSetup, Closing):
                     continues = calls.update(self.steps_done, metrics) and continues
                 finally:  # what was trained has its row, also where a callback raises
                     with self._profile.part("logging"):
+                        log_actions(self._run, self.steps_done, self.policy, rollout)
                         self._run.log(self.steps_done, metrics | self._own_values)
                         self._own_values = {}
                         if self._checkpoint_is_due():

@@ -146,10 +146,13 @@ class LoggerOptions(TypedDict, total=False):
     """Options of `logger`."""
 
     kind: str | Sequence[str]
-    project: str
+    project: str | None
+    entity: str | None
     name: str | None
     group: str | None
     tags: Sequence[str]
+    notes: str | None
+    checkpoints: bool
 
 
 class CheckpointOptions(TypedDict, total=False):

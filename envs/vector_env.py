@@ -21,6 +21,7 @@ from xlstm_rl.envs.faults.processes import AsyncVectorEnv
 from xlstm_rl.envs.faults.restarting import restarting
 from xlstm_rl.envs.faults.restarting_processes import RestartingAsyncVectorEnv
 from xlstm_rl.envs.faults.validating import AnswerCheck
+from xlstm_rl.envs.registration import find_spec
 from xlstm_rl.envs.single_env import (
     AnyEnv,
     Maker,
@@ -128,6 +129,22 @@ def autoreset_mode(vector_env: AnyVectorEnv) -> AutoresetMode:
             f"({', '.join(mode.name for mode in AutoresetMode)}), for example "
             "env.metadata = {**env.metadata, 'autoreset_mode': AutoresetMode.NEXT_STEP}"
         ) from None
+
+
+def has_native_form(config: EnvConfig) -> bool:
+    """Return whether `make_vector_env` would take the environment's own vector form.
+
+    Its autoreset mode does not matter here.
+
+    Raises:
+        ValueError: There is no environment of that name.
+    """
+    if config.vectorization not in ("auto", "native") or config.wrappers:
+        return False
+    if config.on_error == "restart" and config.vectorization == "auto":
+        return False
+    spec = find_spec(config.id)
+    return spec.vector_entry_point is not None and not spec.additional_wrappers
 
 
 def _native_form(

@@ -1,14 +1,41 @@
+import contextlib
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from xlstm_rl import RecurrentPPO
 from xlstm_rl.cli import main
 from xlstm_rl.cli.main import COMMANDS
+from xlstm_rl.cli.train import FIRST_PAGE, TrainOptions
+from xlstm_rl.config import parse_config
+from xlstm_rl.config.settings import all_paths
 from xlstm_rl.memory.config import MEMORIES
 from xlstm_rl.policy.config import DISTRIBUTIONS
 from xlstm_rl.runs.loggers.config import LOGGERS
+
+TINY = (
+    *("--env.num-envs", "2", "--agent.rollout-steps", "8", "--agent.minibatches", "1"),
+    *("--memory.width", "8", "--memory.num-heads", "2", "--device", "cpu"),
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    agent = RecurrentPPO(
+        "CartPole-v1",
+        env={"num_envs": 4},
+        agent={"rollout_steps": 64},
+        memory={"width": 8, "num_heads": 2},
+        run_dir=str(folder),
+    )
+    agent.learn(256)
+    agent.close()
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -111,3 +138,126 @@ def test_list_names_each_with_a_description(
     assert main(["list", what]) == 0
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert set(names) <= set(lines)
+
+
+def _help(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    with pytest.raises(SystemExit) as exited:
+        main(["train", *words])
+    assert exited.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_the_first_page_of_train_is_short_and_names_the_way_to_the_whole(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    first, whole = _help(capsys, "--help"), _help(capsys, "--help", "all")
+    assert len(first.splitlines()) < 60 < len(whole.splitlines())
+    assert "--help all" in first
+    assert "--env.on-error" not in first and "--env.on-error" in whole
+    for flag in (f"--{path.replace('_', '-')} " for path in FIRST_PAGE):
+        assert flag in first and flag in whole
+    assert _help(capsys, "-h") == first
+    # every option is in the whole
+    paths = [path for path in all_paths(TrainOptions, with_flags=True)]
+    own = parse_config(TrainOptions)
+    for path in paths:
+        value = own
+        with contextlib.suppress(AttributeError):  # an option of another kind
+            for name in path.split("."):
+                value = getattr(value, name)
+            assert f"--{path.replace('_', '-')}" in whole, path
+
+
+def test_one_section_and_what_stands_beside_help_are_shown_whole(
+    capsys: pytest.CaptureFixture[str], refused: Callable[..., str]
+) -> None:
+    memory = _help(capsys, "--help", "memory")
+    assert "--memory.num-heads" in memory and "--env.id" not in memory
+    beside = _help(capsys, "--memory.kind", "gru", "--help")
+    assert "--memory.num-layers" in beside or "--memory.width" in beside
+    assert "--memory.pattern" not in beside and "--env.id" not in beside
+    assert "did you mean memory?" in refused("train", "--help", "memroy")
+    assert "there are all, env" in refused("train", "--help", "xyz")
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 140])
+@pytest.mark.parametrize("topic", [[], ["all"]])
+def test_help_is_wrapped_once(
+    columns: int,
+    topic: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    text = _help(capsys, "--help", *topic)
+    lines = [line.strip("│| ") for line in text.splitlines()]
+    assert max(map(len, text.splitlines())) <= columns
+    # A line ends where the next word would not fit; twice wrapped, some end much earlier.
+    about = "On a CUDA device the memory tasks compute there too, unless"
+    if topic and columns < 120:  # beyond, frames stand side by side
+        assert about in " ".join(lines)
+        inner = [line for line in lines if line in ("the", "torch's", "made", "makes the")]
+        assert inner == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["train", "--help", "all"],
+        ["train", "--total-steps", "64", *TINY],
+        ["eval", "RUN", "--episodes", "2", "--json"],
+        ["eval", "RUN", "--episodes", "2", "--both"],
+        ["plot", "RUN", "--out", "figure.png"],
+        ["list", "wrappers"],
+        ["export", "--help"],
+    ],
+    ids=" ".join,
+)
+def test_every_command_survives_a_reader_that_leaves(words: list[str], run: Path) -> None:
+    """`| head -1`, at the latest moment: the pipe is closed before the command starts."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "xlstm_rl", *[str(run) if w == "RUN" else w for w in words]],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            cwd=run.parent,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            text=True,
+        )
+    finally:
+        os.close(writer)
+    assert done.returncode == 141, done.stderr
+    assert "Traceback" not in done.stderr and "Exception" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+
+
+def test_environments_of_the_working_folder_are_found_and_stand_in_for_no_package(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "mymodule.py").write_text(
+        "import gymnasium\n"
+        "gymnasium.register('Mine-v0', entry_point='gymnasium.envs.classic_control:CartPoleEnv',"
+        " max_episode_steps=9)\n"
+    )
+    (tmp_path / "yaml.py").write_text("raise RuntimeError('a file in the folder was imported')\n")
+    # as the script that pip installs, whose first place to look is the folder of the script
+    script = (
+        "import sys; sys.path = [p for p in sys.path if p not in ('', sys.argv[1])];"
+        "sys.path.insert(0, sys.argv[2]); from xlstm_rl.cli import main; sys.exit(main("
+        "['train', '--env.id', 'mymodule:Mine-v0', '--total-steps', '64', '--run-dir', 'r',"
+        "'--logger.kind', 'none']))"
+    )
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path), root],
+        cwd=tmp_path,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "r" / "latest").exists()

@@ -23,19 +23,16 @@ class FakeAgent:
 
     def __init__(self, run_dir: Path, learn: Callable[..., None]) -> None:
         self.run_dir, self._learn = run_dir, learn
-        self.saved: list[Path] = []
+        self.steps_done = 0
         self.closed = False
 
     def open_run(self) -> Path:
         return self.run_dir
 
     def learn(
-        self, on_update: Callable[[int, dict[str, float]], None], profile: object = None
+        self, steps: int, on_update: Callable[[int, dict[str, float]], None], profile: object = None
     ) -> None:
         self._learn(on_update)
-
-    def save(self, run_dir: Path) -> None:
-        self.saved.append(run_dir)
 
     def close(self) -> None:
         self.closed = True

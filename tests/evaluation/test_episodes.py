@@ -207,3 +207,55 @@ def test_observations_that_are_not_finite_as_float32_are_refused(number: float) 
     env = Observes(np.float64, np.array([0.0, number]))
     with pytest.raises(EnvError, match=r"^environment of episode 0 at step 0: .* not finite"):
         evaluate(_policy(observation=env.observation_space), env, episodes=1)
+
+
+def test_a_callback_sees_every_step_of_every_episode_and_the_memory() -> None:
+    steps: list[Any] = []
+    policy = _cartpole_policy()
+    result = evaluate(policy, episodes=3, seed=2, on_step=steps.append)
+    for episode, length in enumerate(result.lengths):
+        own = [step for step in steps if step.episode == episode]
+        assert [step.step for step in own] == list(range(length))
+        assert [step.terminated or step.truncated for step in own] == [False] * (length - 1) + [
+            True
+        ]
+        assert sum(step.reward for step in own) == result.returns[episode]
+        # The steps alone are enough to choose the same actions again.
+        state = policy.initial_state(1, critic=False)
+        for step in own:
+            action, state = policy.act(step.observation[None], state)
+            assert action[0] == step.action
+            for key, value in state.items():
+                torch.testing.assert_close(step.state[key], value, rtol=1e-4, atol=1e-5)
+
+
+def test_a_callback_that_raises_stops_the_evaluation_and_closes_the_environments() -> None:
+    class Closes(Seeded):
+        closed = 0
+
+        def close(self) -> None:
+            type(self).closed += 1
+
+    def fail(step: Any) -> None:
+        raise RuntimeError(f"enough at {step.episode}")
+
+    with pytest.raises(RuntimeError, match=r"^enough at 0$"):
+        evaluate(_policy(), Closes, episodes=2, on_step=fail)
+    assert Closes.closed == 2
+
+
+def test_an_agent_stands_for_its_policy() -> None:
+    agent = RecurrentPPO("CartPole-v1", logger={"kind": "none"}, memory={"kind": "gru"})
+    assert evaluate(agent, episodes=2) == evaluate(agent.policy, episodes=2)
+    with pytest.raises(ConfigError, match=r"got a str as the policy, expected a policy"):
+        evaluate("runs/demo")  # type: ignore[arg-type]
+
+
+def test_a_result_says_in_one_line_how_actions_were_chosen() -> None:
+    result = evaluate(_policy(), Seeded, episodes=5, seed=3)
+    low, high = result.interval() or (0.0, 0.0)
+    assert low < result.mean < high
+    assert "over 5 episodes with most probable actions, 95 % interval [" in repr(result)
+    sampled = evaluate(_policy(), Seeded, episodes=1, deterministic=False)
+    assert sampled.interval() is None and not sampled.deterministic
+    assert "over 1 episode with sampled actions (min" in str(sampled)

@@ -1,9 +1,12 @@
 """A small agent, trained for a moment and saved."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 
 from xlstm_rl import RecurrentPPO
 
@@ -29,3 +32,26 @@ def trained() -> RecurrentPPO:
 @pytest.fixture
 def run(trained: RecurrentPPO, tmp_path: Path) -> Path:
     return trained.save(tmp_path / "run")
+
+
+@pytest.fixture
+def no_wandb_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """W&B without a key, variables and files of whoever runs the tests."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("NETRC", str(home / "netrc"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(home))
+    yield
+    while wandb.run is not None:
+        wandb.finish()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An empty run folder."""
+    path = tmp_path / "run"
+    path.mkdir()
+    return path

@@ -6,13 +6,24 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
 from xlstm_rl.cli.options import read_options, refusing_bad_input
+from xlstm_rl.cli.pipes import say
+from xlstm_rl.cli.tables import table
+from xlstm_rl.config import ConfigError
 from xlstm_rl.files import replacing
+from xlstm_rl.options.arguments import user_path
 from xlstm_rl.runs.folder import latest_checkpoint, run_of
+from xlstm_rl.runs.loggers.wandb_artifacts import local_folder
+
+if TYPE_CHECKING:
+    from xlstm_rl.evaluation import EvaluationResult
+
+    Played = tuple[dict[str, Any], EvaluationResult]
+    """What is written down of an evaluation, and the evaluation."""
 
 
 @dataclass(frozen=True)
@@ -25,19 +36,20 @@ class EvalEnvironment:
 
 @dataclass(frozen=True)
 class EvalOptions:
-    """Play whole episodes with a trained policy and report its return.
+    """Play whole episodes with trained policies and report their returns.
 
-    The result is also written to eval.json in the run folder.
+    One run gives a line, several a table. The result is also written to eval.json in each run
+    folder.
     """
 
-    run: Annotated[Positional[str], arg(metavar="RUN")]
-    """A run folder, or one checkpoint in it."""
+    run: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN...")]
+    """Run folders, or single checkpoints in them."""
 
     episodes: int = 20
     """How many episodes."""
 
     seed: int = 0
-    """Seed of the episodes: each has one of its own from it, which is none of training's."""
+    """Seed of the episodes, which are none of training's."""
 
     max_episode_steps: int | None = None
     """Truncate episodes after so many steps; none: the limit of training, or the registered one."""
@@ -45,11 +57,18 @@ class EvalOptions:
     stochastic: bool = False
     """Sample actions instead of taking the most probable one."""
 
+    both: bool = False
+    """Play with the most probable actions, and again with sampled ones."""
+
     video: str | None = None
-    """Folder for a video of every episode (needs the extra `video`)."""
+    """Folder for a video (mp4) of every episode (needs the extra `video`)."""
+
+    wandb: bool = False
+    """Add the result, and the videos, to the W&B run that the training was logged in, or to a new
+    one."""
 
     json: bool = False
-    """Print one JSON object and nothing else."""
+    """Print JSON and nothing else: an object, or a list of them where there are several results."""
 
     trust_code: bool = False
     """Import what the run names of other packages (module:Name), which may run any code."""
@@ -58,56 +77,113 @@ class EvalOptions:
 
 
 def run(args: Sequence[str]) -> int:
-    """Evaluate, print the result and write it into the run folder."""
+    """Evaluate, print the results and write them into the run folders."""
     options = read_options(EvalOptions, args, "eval")
-    # Video writers and environments print; --json promises to print nothing but the result.
-    with refusing_bad_input(), redirect_stdout(sys.stderr):
-        report = _evaluate(options)
-    text = json.dumps(report)
-    folder = run_of(Path(report["checkpoint"]))
-    with replacing(folder / "eval.json") as draft:
-        draft.write_text(f"{text}\n", encoding="utf-8")
-    print(text if options.json else _sentence(report))
+    if options.both and options.stochastic:
+        raise ConfigError("--both with --stochastic: give one of the two")
+    # A mistake in the last run is found before hours go into the first.
+    checkpoints = [latest_checkpoint(local_folder(name)) for name in options.run]
+    modes = (True, False) if options.both else (not options.stochastic,)
+    played: list[Played] = []
+    unwritten: list[str] = []
+    for number, checkpoint in enumerate(checkpoints):
+        if len(checkpoints) > 1 and sys.stderr.isatty():
+            say(f"{options.run[number]} ({number + 1} of {len(checkpoints)})", sys.stderr)
+        # Video writers and environments print; --json promises to print nothing but the result.
+        with refusing_bad_input(), redirect_stdout(sys.stderr):
+            found = _evaluate(options, number, checkpoint, modes)
+        played += found
+        try:
+            with replacing(run_of(checkpoint) / "eval.json") as draft:
+                draft.write_text(f"{_as_json(found)}\n", encoding="utf-8")
+        except OSError as error:
+            unwritten.append(f"{run_of(checkpoint) / 'eval.json'}: {error.strerror}")
+    if options.json:
+        print(_as_json(played))
+    elif len(played) > 1:
+        print(_table(options, played))
+    else:
+        print(f"{played[0][0]['env']}: {played[0][1]}")
+    if unwritten:
+        raise ConfigError(f"cannot be written: {'; '.join(unwritten)}")
     return 0
 
 
-def _evaluate(options: EvalOptions) -> dict[str, Any]:
+def _as_json(played: "list[Played]") -> str:
+    reports = [report for report, _ in played]
+    return json.dumps(reports[0] if len(reports) == 1 else reports)
+
+
+def _evaluate(
+    options: EvalOptions, number: int, checkpoint: Path, modes: tuple[bool, ...]
+) -> "list[Played]":
     from xlstm_rl import evaluate, load_policy  # not needed for the help
+    from xlstm_rl.evaluation.wandb_report import log_evaluation
 
-    checkpoint = latest_checkpoint(options.run)
     policy = load_policy(checkpoint, trust_code=options.trust_code)
-    result = evaluate(
-        policy,
-        options.env.id,
-        episodes=options.episodes,
-        seed=options.seed,
-        deterministic=not options.stochastic,
-        video_dir=options.video,
-        max_episode_steps=options.max_episode_steps,
-    )
-    trained_on = None if policy.env_config is None else policy.env_config.id
-    return {
-        "env": options.env.id or trained_on,
-        "episodes": options.episodes,
-        "seed": options.seed,
-        "deterministic": not options.stochastic,
-        "max_episode_steps": options.max_episode_steps,
-        "mean": result.mean,
-        "std": result.std,
-        "min": min(result.returns),
-        "max": max(result.returns),
-        "success_rate": result.success_rate,
-        "returns": result.returns,
-        "lengths": result.lengths,
-        "checkpoint": str(checkpoint),
-    }
+    played = []
+    for deterministic in modes:
+        result = evaluate(
+            policy,
+            options.env.id,
+            episodes=options.episodes,
+            seed=options.seed,
+            deterministic=deterministic,
+            video_dir=_video_folder(options, number, deterministic),
+            max_episode_steps=options.max_episode_steps,
+        )
+        if options.wandb:
+            log_evaluation(checkpoint, result, _video_folder(options, number, deterministic))
+        trained_on = None if policy.env_config is None else policy.env_config.id
+        report = {
+            "env": options.env.id or trained_on,
+            "episodes": options.episodes,
+            "seed": options.seed,
+            "deterministic": deterministic,
+            "max_episode_steps": options.max_episode_steps,
+            "mean": result.mean,
+            "std": result.std,
+            "interval": result.interval(),
+            "min": min(result.returns),
+            "max": max(result.returns),
+            "success_rate": result.success_rate,
+            "returns": result.returns,
+            "lengths": result.lengths,
+            "checkpoint": str(checkpoint),
+        }
+        played.append((report, result))
+    return played
 
 
-def _sentence(report: dict[str, Any]) -> str:
-    lengths, success = report["lengths"], report["success_rate"]
-    told = "" if success is None else f", success rate {success:.2f}"
-    return (
-        f"{report['env']}: return {report['mean']:.2f} ± {report['std']:.2f} over "
-        f"{report['episodes']} episodes (min {report['min']:.2f}, max {report['max']:.2f}), "
-        f"length {sum(lengths) / len(lengths):.1f} on average{told}"
-    )
+def _video_folder(options: EvalOptions, number: int, deterministic: bool) -> Path | None:
+    """Where the videos go: into a folder of their own for each run and each way to act."""
+    if options.video is None:
+        return None
+    folder = user_path(options.video)
+    if len(options.run) > 1:
+        folder /= f"{number + 1}-{user_path(options.run[number]).resolve().name}"
+    if options.both:
+        folder /= "most_probable" if deterministic else "sampled"
+    return folder
+
+
+def _table(options: EvalOptions, played: "list[Played]") -> str:
+    names = [name for name in options.run for _ in range(len(played) // len(options.run))]
+    envs = {str(report["env"]) for report, _ in played}
+    head = ["run", "actions", "return", "95 % interval", "success", "length"]
+    rows = []
+    for name, (report, result) in zip(names, played, strict=True):
+        ends, success = result.interval(), result.success_rate
+        rows.append(
+            [
+                name if len(envs) == 1 else f"{name} ({report['env']})",
+                result.actions,
+                f"{result.mean:.2f}",
+                "-" if ends is None else f"[{ends[0]:.2f}, {ends[1]:.2f}]",
+                "-" if success is None else f"{success:.2f}",
+                f"{result.mean_length:.1f}",
+            ]
+        )
+    where = f"{envs.pop()}: " if len(envs) == 1 else ""
+    caption = f"{where}{options.episodes} episodes each, seed {options.seed}"
+    return f"{caption}\n{table(head, rows, left=2)}"

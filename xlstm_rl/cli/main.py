@@ -3,7 +3,8 @@
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 
 from xlstm_rl import __version__
@@ -38,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = args[0] if args and args[0] in COMMANDS else None
     try:
         try:
-            return _run(name, args)
+            with _modules_of_the_working_folder():
+                return _run(name, args)
         finally:
             print(end="", flush=True)  # a closed pipe is noticed here, and not at exit
     except KeyboardInterrupt:
@@ -58,6 +60,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = "" if debug else " (--debug shows where)"
         say(f"{command_name}: failed: {what}{hint}", sys.stderr)
         return _FAILED
+
+
+@contextmanager
+def _modules_of_the_working_folder() -> Iterator[None]:
+    """Find `--env.id mymodule:Mine-v0` beside whoever runs the command.
+
+    `python -m xlstm_rl` does by itself. The folder is looked through last, so that no file in it
+    stands in for a package.
+    """
+    added: list[str] = []
+    with suppress(OSError):  # the folder is gone
+        added = [folder for folder in [os.getcwd()] if not {"", folder} & set(sys.path)]
+    sys.path.extend(added)
+    try:
+        yield
+    finally:
+        for one in added:
+            sys.path.remove(one)
 
 
 def _run(name: str | None, args: Sequence[str]) -> int:

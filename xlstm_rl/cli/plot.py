@@ -11,16 +11,23 @@ from xlstm_rl.cli.options import read_options
 
 @dataclass(frozen=True)
 class PlotOptions:
-    """Draw the return of runs against environment steps.
+    """Draw a metric of runs against environment steps.
 
-    Runs that differ in nothing but their seed share a colour, and their mean is drawn thick.
+    Runs that differ in nothing but their seed are one line: their mean, in a band that is its
+    95 % bootstrap interval. The legend names what sets the experiments apart.
     """
 
     runs: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN...")]
-    """Run folders."""
+    """Run folders, or folders that hold runs."""
 
     out: str
-    """The figure: a name that ends in .png, .svg or .pdf. An existing one is replaced."""
+    """The figure: a name that ends in .png, .svg, .pdf or .html. An existing one is replaced."""
+
+    metric: str = "episode/return"
+    """A column of metrics.csv, such as episode/length, loss/entropy or time/sps."""
+
+    smooth: int = 1
+    """Draw the mean of so many updates around each; 1: every value as it is."""
 
 
 def run(args: Sequence[str]) -> int:
@@ -28,5 +35,5 @@ def run(args: Sequence[str]) -> int:
     options = read_options(PlotOptions, args, "plot")
     from xlstm_rl.runs.plotting import plot_runs  # not needed for the help
 
-    print(f"wrote {plot_runs(options.runs, options.out)}")
+    print(f"wrote {plot_runs(options.runs, options.out, options.metric, options.smooth)}")
     return 0

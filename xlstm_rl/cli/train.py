@@ -6,6 +6,7 @@ import signal
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,12 +15,22 @@ from xlstm_rl.cli.options import read_options, refusing_bad_input
 from xlstm_rl.cli.pipes import PIPE_CLOSED, say
 from xlstm_rl.closing import closed_on_error
 from xlstm_rl.config import FLAG_ONLY, ConfigError, find_config
+from xlstm_rl.runs.announcing import Announcing
 from xlstm_rl.runs.signals import Stopped, stopped_once
 
 if TYPE_CHECKING:
     from xlstm_rl.agents import RecurrentAgent
 
 _STOPPED = {128 + signal.SIGINT: "interrupted; ", 128 + signal.SIGTERM: "terminated; "}
+
+FIRST_PAGE = (
+    *("config", "seed", "total_steps", "device", "run_dir"),
+    *("env.id", "env.num_envs", "memory.kind", "memory.pattern", "memory.width"),
+    *("agent.algo", "agent.rollout_steps", "agent.epochs", "agent.minibatches"),
+    *("agent.learning_rate", "agent.gamma", "agent.clip", "agent.entropy_coef"),
+    *("logger.kind", "checkpoint.every_steps"),
+)
+"""The options that `--help` shows; `--help all` shows every one."""
 
 
 @dataclass(frozen=True)
@@ -42,20 +53,28 @@ class TrainOptions(TrainConfig):
 
 def run(args: Sequence[str]) -> int:
     """Train, and say where the run is and how to evaluate it."""
-    options = read_options(TrainOptions, args, "train", _config_file(args))
+    options = read_options(TrainOptions, args, "train", _config_file(args), FIRST_PAGE)
     values = {one.name: getattr(options, one.name) for one in dataclasses.fields(TrainConfig)}
     config = TrainConfig(**values)
     with refusing_bad_input():
-        backend = _memory_backend(config)
-        agent = make_agent(config)
+        with Announcing("loading PyTorch"):
+            backend = _memory_backend(config)
+        with Announcing(f"making {config.env.num_envs} environments of {config.env.id}"):
+            agent = make_agent(config)
         # Whoever trains from the command line wants the policy afterwards, logger or not.
         with closed_on_error(agent.close):
             agent.open_run()
-    return train(agent, config.total_steps, options.profile, backend)
+    rollout = config.env.num_envs * config.agent.rollout_steps
+    first = f"collecting the first {rollout:,} steps"
+    return train(agent, config.total_steps, options.profile, backend, first)
 
 
 def train(
-    agent: "RecurrentAgent", total_steps: int, measured: bool, headline: str | None = None
+    agent: "RecurrentAgent",
+    total_steps: int,
+    measured: bool,
+    headline: str | None = None,
+    first: str = "collecting the first rollout",
 ) -> int:
     """Train an agent that has a run folder, show how it goes, and say where the run is.
 
@@ -64,10 +83,12 @@ def train(
         total_steps: of the whole run.
         measured: print where the time went.
         headline: a line to show first.
+        first: what happens before the first update, said where it takes long.
 
     Returns:
         The exit status.
     """
+    from xlstm_rl.cli.slow import slow_images
     from xlstm_rl.profiling import Profile
     from xlstm_rl.runs.progress import TrainingProgress
 
@@ -76,7 +97,13 @@ def train(
     try:
         with stopped_once():
             try:
-                with TrainingProgress(total_steps, headline=headline) as progress:
+                with TrainingProgress(
+                    total_steps,
+                    headline=headline,
+                    steps_done=agent.steps_done,
+                    first=first,
+                    advice=partial(slow_images, agent),
+                ) as progress:
                     agent.learn(on_update=progress.update, profile=profile)
                 if progress.is_unread:
                     status = PIPE_CLOSED

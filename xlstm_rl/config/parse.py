@@ -17,7 +17,6 @@ from xlstm_rl.config.settings import (
     settings_from_args,
 )
 from xlstm_rl.config.yaml_file import load_yaml, parse_yaml
-from xlstm_rl.options.arguments import did_you_mean
 from xlstm_rl.options.fields import (
     convert,
     default_of,
@@ -26,6 +25,7 @@ from xlstm_rl.options.fields import (
     is_sequence,
     own_fields,
 )
+from xlstm_rl.options.foreign import suggest
 from xlstm_rl.options.kinds import Kinds, classes_of, is_section, kinds_of
 from xlstm_rl.options.section import refusal
 
@@ -142,10 +142,10 @@ class _Builder:
         elif why is None:
             known = [prefix + own for own in own_fields(cls)]
             known += all_paths(self._root, with_flags=setting.is_words)
-            hint = did_you_mean(prefix + ".".join(setting.path), known)
+            show = as_flag if setting.is_words else str
+            hint = suggest(prefix + ".".join(setting.path), known, show)
             if setting.is_words:
-                *_, close = hint.removesuffix("?").split(" ")
-                hint = f"; did you mean {as_flag(close)}?" if hint else "; --help lists them"
+                hint = hint or "; --help all lists them"
             what = "option" if setting.is_words else "key"
             why = f"no such {what}{hint or '; known here: ' + ', '.join(sorted(own_fields(cls)))}"
         raise ConfigError(f"{source}: {why}")
@@ -179,7 +179,8 @@ def _choose(kinds: Kinds, settings: Sequence[Setting], cls: type) -> tuple[type,
 def _read_words(words: list[str], kind: Any) -> Any:
     """What the words behind a flag of this type are in Python; those of a key may be anything."""
     if is_sequence(kind):
-        return words
+        # as `wandb agent` passes a list: --logger.tags=['a', 'b']
+        return parse_yaml(words[0]) if len(words) == 1 and words[0][:1] == "[" else words
     if not words and is_flag(kind):
         return True
     if not words:

@@ -132,7 +132,7 @@ def opened(
                     "episodes are played one after the other"
                 )
             stack.callback(env.close)
-            _check_spaces(policy, env)
+            check_spaces(policy, env.observation_space, env.action_space)
             envs.append(env)
         yield envs
 
@@ -188,9 +188,15 @@ class _NotClosed(gymnasium.Wrapper[Any, Any, Any, Any]):
         """Leave it to whoever made it."""
 
 
-def _check_spaces(policy: Policy, env: AnyEnv) -> None:
-    for kind in ("observation_space", "action_space"):
-        difference = same_spaces(getattr(policy, kind), getattr(env, kind))
+def check_spaces(policy: Policy, observation_space: Any, action_space: Any) -> None:
+    """Refuse an environment whose spaces are not the policy's.
+
+    Raises:
+        ConfigError: says what differs.
+    """
+    spaces = {"observation_space": observation_space, "action_space": action_space}
+    for kind, space in spaces.items():
+        difference = same_spaces(getattr(policy, kind), space)
         if difference is not None:
             raise ConfigError(
                 f"the policy does not fit this environment's {kind} (policy's against "

@@ -1,20 +1,24 @@
 """Plays whole episodes side by side, each as it would be played alone."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from tensordict import TensorDict
 
 from xlstm_rl.collection.masks import read_masks, tell_of_unread_masks
 from xlstm_rl.config import ConfigError
-from xlstm_rl.envs.faults.error_context import EnvStepError, ErrorContextEnv, wrong_observation
+from xlstm_rl.envs.faults.error_context import EnvStepError, ErrorContextEnv
 from xlstm_rl.envs.spaces.leaves import row_of, stack_values, take
 from xlstm_rl.errors import EnvError
+from xlstm_rl.evaluation.checks import check_observations
 from xlstm_rl.evaluation.environments import AnyEnv, Environment, find_source, opened
+from xlstm_rl.evaluation.native import play_natively, plays_natively
 from xlstm_rl.evaluation.result import EvaluationResult
 from xlstm_rl.evaluation.success import read_success
 from xlstm_rl.options.arguments import check_whole
@@ -24,14 +28,57 @@ from xlstm_rl.seeding import global_streams, spawn_seed
 _MAX_PARALLEL = 20
 
 
+class HasPolicy(Protocol):
+    """An agent."""
+
+    policy: Policy
+
+
+@dataclass(frozen=True)
+class EvaluationStep:
+    """One step of one episode, for a callback."""
+
+    episode: int
+    """Number of the episode, from 0."""
+
+    step: int
+    """Number of the step in its episode, from 0."""
+
+    observation: Any
+    """What the policy saw, as the environment answered it."""
+
+    action: Any
+    """What it did, in the environment's units."""
+
+    reward: float
+    """What the environment paid for it."""
+
+    terminated: bool
+    """Whether the episode ended with it by the task's own rules."""
+
+    truncated: bool
+    """Whether the episode was cut after it."""
+
+    info: dict[str, Any]
+    """What the environment said beside."""
+
+    state: TensorDict
+    """The memory's state after the step, batch size `[1]`."""
+
+
+OnStep = Callable[[EvaluationStep], object]
+
+
 def evaluate(
-    policy: Policy,
+    policy: Policy | HasPolicy,
     env: Environment = None,
     episodes: int = 20,
     seed: int = 0,
     deterministic: bool = True,
     video_dir: str | Path | None = None,
     max_episode_steps: int | None = None,
+    *,
+    on_step: OnStep | None = None,
 ) -> EvaluationResult:
     """Run whole episodes and return what they scored.
 
@@ -41,6 +88,11 @@ def evaluate(
     same however many run side by side. Seeds and noise are so exactly, the network's outputs to
     rounding, since matrix products of other sizes round differently. The policy's statistics stand
     still.
+
+    An id whose environment has a vector form of its own (`env.vectorization` auto or native, as in
+    training) is played in that, many episodes in one call. They follow from `seed` and `episodes`
+    together, since one generator serves them all; `EnvConfig(id, vectorization="sync")` has the
+    single ones. Videos, `on_step` and policies that read action masks take single environments.
 
     The global random streams of Python, NumPy and torch follow from `seed` while the episodes run,
     and go on afterwards where they stood: evaluations change nothing in a training around them.
@@ -52,7 +104,7 @@ def evaluate(
     the other, and it stays open.
 
     Args:
-        policy: the policy.
+        policy: the policy, or an agent that has one.
         env: an id, a callable that makes one environment, one that is ready, a configuration, or
             None for the one that the policy was trained on.
         episodes: how many.
@@ -61,6 +113,8 @@ def evaluate(
         video_dir: where to write a video of every episode (needs the extra `video`).
         max_episode_steps: truncate episodes after so many steps, instead of training's or the
             registered limit; None: that limit.
+        on_step: called after every step of every episode with an `EvaluationStep`: observation,
+            action, reward, info and the memory's state.
 
     Raises:
         EnvError: an environment raised, or answered what cannot be used; named are the episode
@@ -72,14 +126,28 @@ def evaluate(
     seed = check_whole("seed", seed, 0, ConfigError)
     if max_episode_steps is not None:
         max_episode_steps = check_whole("max_episode_steps", max_episode_steps, 1, ConfigError)
+    if not isinstance(policy, Policy):
+        policy = _policy_of(policy)
     source = find_source(policy, env, max_episode_steps)
     alone = source.is_ready or video_dir is not None
     count = 1 if alone else min(episodes, _MAX_PARALLEL)
-    with (
-        global_streams(spawn_seed(seed, "evaluation_global"), policy.device),
-        opened(source, policy, count, video_dir) as envs,
-    ):
-        return _play(policy, envs, episodes, seed, deterministic)
+    with global_streams(spawn_seed(seed, "evaluation_global"), policy.device):
+        if not alone and on_step is None and plays_natively(source, policy):
+            result = play_natively(policy, source.config, episodes, seed, deterministic)
+            if result is not None:
+                return result
+        with opened(source, policy, count, video_dir) as envs:
+            return _play(policy, envs, episodes, seed, deterministic, on_step)
+
+
+def _policy_of(agent: object) -> Policy:
+    policy = getattr(agent, "policy", None)
+    if not isinstance(policy, Policy):
+        raise ConfigError(
+            f"evaluate got a {type(agent).__name__} as the policy, expected a policy "
+            "(`load_policy(run)`, `agent.policy`) or an agent"
+        )
+    return policy
 
 
 class _Seat:
@@ -91,6 +159,7 @@ class _Seat:
         self.generator = generator
         self.episode = self.steps = 0
         self.reward = self.total = 0.0
+        self.ended = (False, False)
         self.observation: Any = None
         self.info: dict[str, Any] = {}
 
@@ -109,12 +178,18 @@ class _Seat:
         """Take an action and return whether the episode is over."""
         with self._named():
             self.observation, reward, terminated, truncated, self.info = self.env.step(action)
-        self.reward = float(reward)
+        self.reward, self.ended = float(reward), (bool(terminated), bool(truncated))
         if not math.isfinite(self.reward):
             raise EnvError(f"{self.place}: its reward is {reward}")
         self.total += self.reward
         self.steps += 1
-        return bool(terminated or truncated)
+        return any(self.ended)
+
+    def told(self, seen: Any, action: Any, state: TensorDict) -> EvaluationStep:
+        """Return the step that was just taken, for a callback."""
+        return EvaluationStep(
+            self.episode, self.steps - 1, seen, action, self.reward, *self.ended, self.info, state
+        )
 
     @property
     def place(self) -> str:
@@ -132,7 +207,12 @@ class _Seat:
 
 
 def _play(
-    policy: Policy, envs: list[AnyEnv], episodes: int, seed: int, deterministic: bool
+    policy: Policy,
+    envs: list[AnyEnv],
+    episodes: int,
+    seed: int,
+    deterministic: bool,
+    on_step: OnStep | None,
 ) -> EvaluationResult:
     """Play the episodes in lockstep; an environment takes the next one when it is done."""
     returns, lengths = [0.0] * episodes, [0] * episodes
@@ -144,10 +224,14 @@ def _play(
         seat.begin(episode)
     if not policy.auxiliary.reads_mask:
         tell_of_unread_masks(policy, [seat.info for seat in seats])
+
+    def place(row: int) -> str:
+        return seats[row].place
+
     state = policy.initial_state(len(seats), critic=False)  # no action depends on it
     while seats:
         obs = stack_values(policy.observation_space, [seat.observation for seat in seats])
-        _check_observations(policy, seats, obs)
+        check_observations(policy, obs, len(seats), place)
         actions, state = policy.act(
             obs,
             state,
@@ -158,7 +242,11 @@ def _play(
         )
         playing: list[int] = []
         for row, seat in enumerate(seats):
-            if seat.step(row_of(actions, row)):
+            action, seen = row_of(actions, row), seat.observation
+            is_over = seat.step(action)
+            if on_step is not None:
+                on_step(seat.told(seen, action, state[row : row + 1]))
+            if is_over:
                 returns[seat.episode], lengths[seat.episode] = seat.total, seat.steps
                 successes[seat.episode] = read_success(seat.info)
                 following = next(waiting, None)
@@ -169,27 +257,7 @@ def _play(
         if len(playing) < len(seats):
             seats = [seats[row] for row in playing]
             state = state[torch.tensor(playing, dtype=torch.long)]
-    return EvaluationResult(returns, lengths, successes)
-
-
-def _check_observations(policy: Policy, seats: list[_Seat], obs: Any) -> None:
-    """Refuse what is not in the space, and numbers that are not finite as float32."""
-    for leaf in policy.reader.leaves:
-        values = np.asarray(take(obs, leaf.path))
-        wrong = wrong_observation(leaf, values, len(seats))
-        if wrong is not None:
-            raise EnvError(f"{seats[wrong[0] or 0].place}: {wrong[1]}")
-        if values.dtype.kind != "f":
-            continue
-        with np.errstate(over="ignore"):
-            finite = np.isfinite(values.astype(np.float32, copy=False))
-        if not finite.all():
-            row = int(np.argwhere(~finite)[0][0])
-            what = f" {leaf.name!r}" if leaf.path else ""
-            raise EnvError(
-                f"{seats[row].place}: its observation{what} is not finite, or too large for "
-                f"float32: {values[row]}"
-            )
+    return EvaluationResult(returns, lengths, successes, deterministic)
 
 
 def _auxiliary_inputs(policy: Policy, seats: list[_Seat], obs: Any) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def _tail(name: str) -> str:
-    return name.rpartition(".")[2]
+    return name.rpartition(".")[2].lower()
 
 
 def user_path(path: str | Path) -> Path:

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from xlstm_rl.options.arguments import did_you_mean
 from xlstm_rl.options.fields import check_range, convert, default_of, own_fields
+from xlstm_rl.options.foreign import suggest
 from xlstm_rl.options.kinds import Kinds
 
 _unused_is_refused: ContextVar[bool] = ContextVar("unused_is_refused", default=True)
@@ -37,7 +37,7 @@ class _SectionType(type):
         options = modernize(cls, options)
         for name in options.keys() - own_fields(cls):
             why = refusal(cls, getattr(cls, "kinds", None), cls.path(""), name)
-            hint = did_you_mean(name, own_fields(cls))
+            hint = suggest(name, own_fields(cls))
             raise ValueError(f"{cls.path(name)}: {why or 'no such option' + hint}")
         return super().__call__(*args, **options)
 

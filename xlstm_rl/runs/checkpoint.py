@@ -27,6 +27,7 @@ from xlstm_rl.options.section import accepting_unused
 from xlstm_rl.policy.config import PolicyConfig
 from xlstm_rl.policy.policy import Policy
 from xlstm_rl.runs.folder import POLICY_FILE, find_checkpoint
+from xlstm_rl.runs.loggers.wandb_artifacts import local_folder
 from xlstm_rl.runs.trainer_state import write_trainer_state
 from xlstm_rl.runs.trust import refuse_foreign_code
 from xlstm_rl.runs.weights import network_dtype, plain_weights, todays_weights
@@ -80,7 +81,8 @@ def load_policy(
     """Load a policy for acting: weights and configuration alone, in the dtype they were saved in.
 
     Args:
-        path: a run folder, or one checkpoint's folder.
+        path: a run folder, or one checkpoint's folder; or `wandb:entity/project/artifact:alias`,
+            which is fetched.
         checkpoint: of the run folder: `latest`, `best` (where training evaluated), or the steps of
             one.
         device: where the weights go; any device, whichever the policy was trained on.
@@ -90,7 +92,7 @@ def load_policy(
     Raises:
         CheckpointError: the folder is missing, damaged, not one of this library's, or names code.
     """
-    folder = find_checkpoint(path, checkpoint)
+    folder = find_checkpoint(local_folder(path), checkpoint)
     description, weights = read_description(folder, trust_code), _read_weights(folder)
     policy = _build(folder, description, weights)
     _fill(policy, weights, folder)

@@ -1,162 +1,197 @@
-"""Learning curves: the metrics of run folders, read and drawn."""
+"""Learning curves of runs, drawn."""
 
-import csv
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import html
+from collections.abc import Sequence
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
-from xlstm_rl.config import ConfigError, load_yaml
+from xlstm_rl.config import ConfigError
 from xlstm_rl.files import replacing
-from xlstm_rl.options.arguments import user_path
-from xlstm_rl.runs.folder import CONFIG_FILE, METRICS_FILE
+from xlstm_rl.options.arguments import check_whole, user_path
+from xlstm_rl.runs.curves import Curve, band, find_runs, group_by_label, read_curve, smoothed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-_FORMATS = (".png", ".svg", ".pdf")
-# What may differ between two runs of one experiment.
-_NOT_THE_EXPERIMENT = ("seed", "run_dir", "device", "threads", "logger.", "checkpoint.")
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One metric of one run against the environment steps, both `[N]`."""
-
-    run: Path
-    steps: npt.NDArray[np.float64]
-    values: npt.NDArray[np.float64]
-    experiment: Mapping[str, Any]
-    """What the run was, as dotted keys; the same for its other seeds."""
-
-
-def read_curve(run: str | Path, metric: str = "episode/return") -> Curve:
-    """Read one metric of a run, leaving out the updates that do not have it.
-
-    Raises:
-        ConfigError: The folder has no metrics, or none of this one.
-    """
-    folder = user_path(run)
-    path = folder / METRICS_FILE
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error):
-        raise ConfigError(
-            f"{path}: cannot be read; expected a run folder of `xlstm-rl train` "
-            "(with --logger.kind none there are no metrics)"
-        ) from None
-    try:
-        points = [(float(row["step"]), float(row[metric])) for row in rows if row[metric]]
-    except KeyError as error:
-        raise ConfigError(f"{path}: has no column {error.args[0]}") from None
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"{path}: expected numbers: {error}") from None
-    points = [point for point in points if math.isfinite(point[1])]
-    if not points:
-        raise ConfigError(f"{path}: has no {metric} yet; the run finished no episode")
-    steps, values = np.array(points).T
-    return Curve(folder, steps, values, _experiment(folder))
-
-
-def _experiment(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG_FILE
-    if not path.is_file():
-        return {"run": folder.name}
-    flat = _flatten(load_yaml(path))
-    return {key: value for key, value in flat.items() if not key.startswith(_NOT_THE_EXPERIMENT)}
-
-
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def group_by_label(curves: Sequence[Curve]) -> dict[str, list[Curve]]:
-    """Put the seeds of one experiment together, labelled by what sets it apart from the others."""
-    keys = dict.fromkeys(key for curve in curves for key in curve.experiment)
-    missing = object()
-    differing = [
-        key
-        for key in keys
-        if len({repr(curve.experiment.get(key, missing)) for curve in curves}) > 1
-    ]
-    groups: dict[str, list[Curve]] = {}
-    for curve in curves:
-        parts = [
-            str(curve.experiment[key])
-            if key in ("memory.kind", "env.id", "run")
-            else f"{key}={curve.experiment[key]}"
-            for key in differing
-            if key in curve.experiment
-        ]
-        label = ", ".join(parts) or str(curve.experiment.get("memory.kind", curve.run.name))
-        groups.setdefault(label, []).append(curve)
-    return groups
-
-
-def mean_curve(curves: Sequence[Curve]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """The mean of several runs where all of them have values: steps and values, both `[N]`.
-
-    Runs are joined by straight lines between their points. Where they have no steps in common,
-    both are empty.
-    """
-    start = max(curve.steps[0] for curve in curves)
-    end = min(curve.steps[-1] for curve in curves)
-    steps = np.unique(np.concatenate([curve.steps for curve in curves]))
-    steps = steps[(steps >= start) & (steps <= end)]
-    values = [np.interp(steps, curve.steps, curve.values) for curve in curves]
-    return steps, np.mean(values, axis=0)
-
-
-def plot_runs(runs: Sequence[str | Path], out: str | Path, metric: str = "episode/return") -> Path:
-    """Draw learning curves: every run thin, the mean of each experiment's seeds thick.
-
-    Raises:
-        ConfigError: A run has no metrics, or the figure's format is unknown.
-    """
-    path = user_path(out)
-    if path.suffix.lower() not in _FORMATS:
-        raise ConfigError(f"--out {out}: expected a name that ends in {', '.join(_FORMATS)}")
-    curves = [read_curve(run, metric) for run in runs]
-
-    # A Figure of its own needs no display and leaves pyplot's state alone.
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.0, 4.3), layout="constrained")
-    axes = figure.add_subplot()
-    for number, (label, group) in enumerate(sorted(group_by_label(curves).items())):
-        _draw_group(axes, group, label, color=f"C{number % 10}")
-    tasks = {str(curve.experiment.get("env.id", "")) for curve in curves}
-    axes.set_title(tasks.pop() if len(tasks) == 1 else "")
-    axes.set_xlabel("environment steps")
-    axes.set_ylabel(metric.replace("/", " "))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
+FORMATS = (".png", ".svg", ".pdf", ".html")
+
+# Told apart by those who see fewer colours, too (Okabe and Ito 2008); then with other lines.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_LINES = ("-", (0, (5, 1.5)), (0, (1, 1.2)))
+_INSIDE = 5
+"""Up to so many entries the legend stands in the axes; more stand beside them."""
+
+_LONGEST_LABEL = 44
+
+
+def plot_runs(
+    runs: Sequence[str | Path],
+    out: str | Path,
+    metric: str = "episode/return",
+    smooth: int = 1,
+) -> Path:
+    """Draw learning curves: a line for each experiment, and a band where it has several runs.
+
+    The line is the mean of an experiment's runs, the band its 95 % bootstrap interval. The runs
+    themselves are drawn thin while there are few.
+
+    Args:
+        runs: run folders, or folders of them.
+        out: the figure: a name that ends in .png, .svg, .pdf or .html.
+        metric: a column of metrics.csv.
+        smooth: each value becomes the mean of so many updates around it.
+
+    Raises:
+        ConfigError: a run has no metrics, an option is wrong, or the figure cannot be written.
+    """
+    path = user_path(out)
+    if path.suffix.lower() not in FORMATS:
+        raise ConfigError(f"--out {out}: expected a name that ends in {', '.join(FORMATS)}")
+    smooth = check_whole("smooth", smooth, 1, ConfigError)
+    curves = [read_curve(run, metric) for run in find_runs(runs)]
+    curves = [replace(curve, values=smoothed(curve.values, smooth)) for curve in curves]
+    figure = _draw(curves, metric)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as draft:
-            figure.savefig(draft, dpi=150)
+            if path.suffix.lower() == ".html":
+                draft.write_text(_page(figure, curves, metric), encoding="utf-8")
+            else:
+                figure.savefig(draft, dpi=150)
     except OSError as error:
         raise ConfigError(f"--out {out}: cannot be written: {error.strerror}") from None
     return path
 
 
-def _draw_group(axes: "Axes", curves: Sequence[Curve], label: str, color: str) -> None:
+def _draw(curves: Sequence[Curve], metric: str) -> "Figure":
+    # A Figure of its own needs no display and leaves pyplot's state alone.
+    from matplotlib.figure import Figure
+
+    groups = _by_last_value(group_by_label(curves))
+    is_crowded = len(groups) > _INSIDE
+    # The axes keep their size; the legend beside them, and its length, make the figure larger.
+    height = max(4.3, 0.8 + 0.22 * len(groups)) if is_crowded else 4.3
+    figure = Figure(figsize=(7.0 + 3.4 * is_crowded, height), layout="constrained")
+    axes = figure.add_subplot()
+    for number, (label, group) in enumerate(groups):
+        color = _COLORS[number % len(_COLORS)]
+        line = _LINES[number // len(_COLORS) % len(_LINES)]
+        _draw_group(axes, group, label, color, line, with_runs=len(curves) <= 12)
+    axes.set_title(_title(curves))
+    axes.set_xlabel("environment steps")
+    axes.set_ylabel(metric.replace("/", " "))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    axes.xaxis.set_major_formatter(lambda value, _: _steps(value))
+    if is_crowded:
+        figure.legend(loc="outside right center", frameon=False, fontsize="small")
+    else:
+        axes.legend(frameon=False, loc="best")
+    return figure
+
+
+def _by_last_value(groups: dict[str, list[Curve]]) -> list[tuple[str, list[Curve]]]:
+    """The experiments from the highest curve's end to the lowest, as the legend names them."""
+
+    def last(group: Sequence[Curve]) -> float:
+        return sum(float(curve.values[-1]) for curve in group) / len(group)
+
+    return sorted(groups.items(), key=lambda item: (-last(item[1]), item[0]))
+
+
+def _draw_group(
+    axes: "Axes",
+    curves: Sequence[Curve],
+    label: str,
+    color: str,
+    line: object,
+    with_runs: bool,
+) -> None:
+    name = label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL - 1]}…"
     if len(curves) == 1:
-        axes.plot(curves[0].steps, curves[0].values, color=color, linewidth=1.6, label=label)
+        curve = curves[0]
+        axes.plot(curve.steps, curve.values, color=color, linestyle=line, linewidth=1.6, label=name)
         return
-    for curve in curves:
-        axes.plot(curve.steps, curve.values, color=color, linewidth=0.8, alpha=0.4)
-    name = f"{label} (mean of {len(curves)})"
-    axes.plot(*mean_curve(curves), color=color, linewidth=2.0, label=name)
+    if with_runs:
+        for curve in curves:
+            axes.plot(curve.steps, curve.values, color=color, linewidth=0.6, alpha=0.3)
+    mean = band(curves)
+    axes.fill_between(mean.steps, mean.low, mean.high, color=color, alpha=0.18, linewidth=0)
+    axes.plot(
+        mean.steps,
+        mean.mean,
+        color=color,
+        linestyle=line,
+        linewidth=2.0,
+        label=f"{name} ({len(curves)} runs)",
+    )
+
+
+def _title(curves: Sequence[Curve]) -> str:
+    tasks = {str(curve.experiment.get("env.id", "")) for curve in curves}
+    return tasks.pop() if len(tasks) == 1 else ""
+
+
+def _steps(value: float) -> str:
+    """Steps on the axis: 250k, 1.5M."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"
+
+
+def _page(figure: "Figure", curves: Sequence[Curve], metric: str) -> str:
+    """A page that needs no other file: the figure as SVG, and a table of the last values."""
+    from matplotlib import rc_context
+
+    drawn = StringIO()
+    with rc_context({"svg.fonttype": "none"}):
+        figure.savefig(drawn, format="svg")
+    svg = drawn.getvalue()
+    svg = svg[svg.index("<svg") :]
+    rows = []
+    for label, group in _by_last_value(group_by_label(curves)):
+        mean = band(group)
+        has_points = len(mean.steps) > 0
+        ends = f"{mean.low[-1]:.2f} to {mean.high[-1]:.2f}" if has_points else "-"
+        cells = [
+            label,
+            str(len(group)),
+            f"{mean.steps[-1]:,.0f}" if has_points else "-",
+            f"{mean.mean[-1]:.2f}" if has_points else "-",
+            ends if len(group) > 1 else "-",
+        ]
+        rows.append("".join(f"<td>{html.escape(cell)}</td>" for cell in cells))
+    head = ("experiment", "runs", "steps", f"last {metric}", "95 % interval")
+    return _PAGE.format(
+        title=html.escape(_title(curves) or metric),
+        svg=svg,
+        head="".join(f"<th>{html.escape(name)}</th>" for name in head),
+        rows="\n".join(f"<tr>{row}</tr>" for row in rows),
+    )
+
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>{title}</title>
+<style>
+body {{ font-family: sans-serif; max-width: 75em; margin: 2em auto; padding: 0 1em; }}
+svg {{ width: 100%; height: auto; }}
+table {{ border-collapse: collapse; }}
+th, td {{ padding: .3em .8em; text-align: left; border-bottom: 1px solid #ddd; }}
+</style>
+</head>
+<body>
+{svg}
+<table>
+<tr>{head}</tr>
+{rows}
+</table>
+</body>
+</html>
+"""

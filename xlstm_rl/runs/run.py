@@ -17,7 +17,14 @@ from xlstm_rl.errors import TrainingError
 from xlstm_rl.options.arguments import user_path
 from xlstm_rl.policy.policy import Policy
 from xlstm_rl.runs.checkpoint import write_checkpoint
-from xlstm_rl.runs.folder import EVALUATION_FILE, create_run_folder, new_best, new_checkpoint
+from xlstm_rl.runs.folder import (
+    EVALUATION_FILE,
+    create_run_folder,
+    find_checkpoint,
+    latest_checkpoint,
+    new_best,
+    new_checkpoint,
+)
 from xlstm_rl.runs.lock import run_locked
 from xlstm_rl.runs.loggers import Logger, LoggerConfig, make_logger
 from xlstm_rl.runs.signals import signals_held
@@ -161,6 +168,18 @@ class Run:
             ) from error
         if path == self.folder:
             self.saved_step = step
+            if self._logger is not None:
+                self._logger.checkpoint(step, latest_checkpoint(path))
+
+    @property
+    def takes_histograms(self) -> bool:
+        """Whether histograms are shown somewhere, and it is time for the next ones."""
+        return self._logger is not None and self._logger.takes_histograms
+
+    def histograms(self, step: int, values: Mapping[str, Any]) -> None:
+        """Log distributions at one step, where they are shown."""
+        if self._logger is not None:
+            self._logger.histograms(step, values)
 
     def save_if_possible(self, policy: Policy, trainer_state: Mapping[str, Any]) -> bool:
         """Write a checkpoint into the run folder, if there is one.
@@ -190,6 +209,9 @@ class Run:
                 write_checkpoint(draft, policy, trainer_state)
                 text = json.dumps(dict(evaluation))
                 (draft / EVALUATION_FILE).write_text(f"{text}\n", encoding="utf-8")
+            if self._logger is not None:
+                best = find_checkpoint(self.folder, "best")
+                self._logger.checkpoint(trainer_state["steps_done"], best, ("best",))
         except (OSError, SafetensorError, RuntimeError) as error:
             why = getattr(error, "strerror", None) or one_line(error)
             print(

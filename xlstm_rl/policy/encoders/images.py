@@ -30,7 +30,7 @@ class ImageEncoder(nn.Module):
         height, breadth, channels = _sizes(self.shape, self.channels_last)
         # 1 / 255 for a camera; an image of few levels would be all but black with it
         self.scale = 1.0 / max(1.0, float(np.max(getattr(space, "high", 255))))
-        small = min(height, breadth) < _NATURE_SMALLEST
+        self.is_small = small = min(height, breadth) < _NATURE_SMALLEST
         kind = config.image_encoder
         if kind == "auto":
             kind = "impala" if small else "nature"
@@ -40,6 +40,7 @@ class ImageEncoder(nn.Module):
                 f"{_NATURE_SMALLEST} or more, got {height} x {breadth} of {space}: use 'impala', "
                 "or set policy.image_layout if that is not their size"
             )
+        self.kind = kind
         if kind == "flat":
             self.convolutions = nn.Sequential(nn.Flatten())
             hidden = None

@@ -1,16 +1,23 @@
 """What every destination of metrics is, and the logger that hands metrics to those of a run."""
 
 import sys
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from xlstm_rl.closing import Closing, closed_on_error
 from xlstm_rl.config.errors import one_line
 from xlstm_rl.options.arguments import user_path
+from xlstm_rl.runs.loggers.budget import LoggingBudget
 from xlstm_rl.runs.loggers.config import LOGGERS, LoggerConfig
 from xlstm_rl.runs.loggers.tables import last_step
+
+_HISTOGRAM_SECONDS = 1.0
 
 
 class Sink(Protocol):
@@ -18,6 +25,9 @@ class Sink(Protocol):
 
     Its class is called with the options of its kind, the run folder, which exists, and the
     resolved configuration of the run.
+
+    With `is_slow = True` some rows are left out where updates are so short that logging would take
+    more than one percent of the time; not the last one, and none with other names.
     """
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -43,6 +53,43 @@ class ResumableSink(Protocol):
         ...
 
 
+@runtime_checkable
+class ForgettingSink(Protocol):
+    """A destination that drops, before it is opened on a run that goes on, what counts no more."""
+
+    @staticmethod
+    def forget_after(folder: Path, step: int) -> None:
+        """Drop what was logged of later steps."""
+        ...
+
+
+@runtime_checkable
+class HistogramSink(Protocol):
+    """A destination that takes distributions too."""
+
+    def write_histograms(self, step: int, values: Mapping[str, NDArray[Any]]) -> None:
+        """Take the values `[N]` of each name, at one step."""
+        ...
+
+
+@runtime_checkable
+class VideoSink(Protocol):
+    """A destination that takes videos too."""
+
+    def write_videos(self, step: int, files: Mapping[str, Path]) -> None:
+        """Take the file (mp4) of each name, at one step."""
+        ...
+
+
+@runtime_checkable
+class CheckpointSink(Protocol):
+    """A destination that keeps checkpoints too."""
+
+    def keep_checkpoint(self, step: int, folder: Path, aliases: Sequence[str]) -> None:
+        """Take the files of a checkpoint, which is complete and may be removed afterwards."""
+        ...
+
+
 class Logger(Closing):
     """Hands metrics to every destination of a run; a context manager that closes them.
 
@@ -54,6 +101,8 @@ class Logger(Closing):
     def __init__(self, sinks: Iterable[Sink]) -> None:
         self._sinks: tuple[Sink, ...] = ()
         self._failing: set[Sink] = set()
+        self._budget = LoggingBudget()
+        self._last_histograms = float("-inf")
         with closed_on_error(self.close):
             for sink in sinks:
                 self._sinks += (sink,)
@@ -62,23 +111,88 @@ class Logger(Closing):
         """Log metrics (numbers, or tensors of one element) at an environment step."""
         numbers = {key: float(value) for key, value in metrics.items() if key != "step"}
         for sink in self._sinks:
-            if sink in self._failing and not getattr(sink, "recovers", False):
-                continue
-            try:
-                sink.write(step, numbers)
-            except Exception as error:  # whatever a server, a disk or somebody's class may do
-                if sink not in self._failing:
-                    name, what = type(sink).__name__, one_line(error) or type(error).__name__
-                    print(f"{name}: step {step} is not logged: {what}", file=sys.stderr)
-                self._failing.add(sink)
-            else:
-                self._failing.discard(sink)
+            if not _is_slow(sink):
+                self._write(sink, step, numbers)
+        if self._budget.takes(step, numbers):
+            self._write_slowly(step, numbers)
+
+    def _write(self, sink: Sink, step: int, numbers: Mapping[str, float]) -> None:
+        self._hand(sink, step, lambda: sink.write(step, numbers))
+
+    def _hand(self, sink: Sink, step: int, give: Callable[[], None]) -> None:
+        """Give a destination something, unless it fails."""
+        if sink in self._failing and not getattr(sink, "recovers", False):
+            return
+        try:
+            give()
+        except Exception as error:  # whatever a server, a disk or somebody's class may do
+            if sink not in self._failing:
+                name, what = type(sink).__name__, one_line(error) or type(error).__name__
+                print(f"{name}: step {step} is not logged: {what}", file=sys.stderr)
+            self._failing.add(sink)
+        else:
+            self._failing.discard(sink)
+
+    def _write_slowly(self, step: int, numbers: Mapping[str, float]) -> None:
+        with self._budget.spending():
+            for sink in filter(_is_slow, self._sinks):
+                self._write(sink, step, numbers)
+
+    def _catch_up(self) -> None:
+        """Write the latest row where it was left out."""
+        row, self._budget.left_out = self._budget.left_out, None
+        if row is not None:
+            self._write_slowly(*row)
+
+    def histograms(self, step: int, values: Mapping[str, Any]) -> None:
+        """Log distributions, such as actions or gates: for each name an array or tensor, any shape.
+
+        Of what is not finite nothing is logged. TensorBoard and W&B show them, tables do not.
+        """
+        self._last_histograms = time.monotonic()
+        with self._budget.spending():
+            finite = {key: _finite(one) for key, one in values.items()}
+            finite = {key: one for key, one in finite.items() if one.size}
+            for sink in self._sinks:
+                if isinstance(sink, HistogramSink):
+                    self._hand(sink, step, _later(sink.write_histograms, step, finite))
+
+    @property
+    def takes_histograms(self) -> bool:
+        """Whether somebody shows them, and the last ones are a second old.
+
+        They take milliseconds, as long as some updates.
+        """
+        is_time = time.monotonic() - self._last_histograms >= _HISTOGRAM_SECONDS
+        is_shown = any(isinstance(sink, HistogramSink) for sink in self._sinks)
+        return is_shown and is_time and self._budget.has_room
+
+    def videos(self, step: int, files: Mapping[str, str | Path]) -> None:
+        """Log videos: for each name a file (mp4), such as an evaluation's."""
+        paths = {key: Path(file) for key, file in files.items()}
+        for sink in self._sinks:
+            if isinstance(sink, VideoSink):
+                self._hand(sink, step, _later(sink.write_videos, step, paths))
+
+    def checkpoint(self, step: int, folder: str | Path, aliases: Sequence[str] = ()) -> None:
+        """Keep a checkpoint where destinations can, under names of its own beside `latest`.
+
+        Args:
+            step: environment steps done.
+            folder: of the checkpoint, complete.
+            aliases: such as `("best",)`.
+        """
+        self._catch_up()
+        for sink in self._sinks:
+            if isinstance(sink, CheckpointSink):
+                self._hand(sink, step, _later(sink.keep_checkpoint, step, Path(folder), aliases))
 
     def close(self) -> None:
         """Close every destination, also where another cannot be closed."""
         with ExitStack() as stack:
             for sink in reversed(self._sinks):
                 stack.callback(sink.close)
+            self._catch_up()
 
 
 def make_logger(
@@ -101,10 +215,28 @@ def make_logger(
     logged = resumed_at if resumed_at is None else max(resumed_at, last_step(folder))
 
     def made(kind: str) -> Sink:
-        sink: Sink = LOGGERS.target(kind)(config, folder, run_config)
+        target = LOGGERS.target(kind)
+        if resumed_at is not None and isinstance(target, ForgettingSink):
+            target.forget_after(folder, resumed_at)
+        sink: Sink = target(config, folder, run_config)
         if resumed_at is not None and logged is not None and isinstance(sink, ResumableSink):
             with closed_on_error(sink.close):
                 sink.resume(resumed_at, logged)
         return sink
 
     return Logger(made(kind) for kind in kinds)
+
+
+def _later(call: Callable[..., None], *args: Any) -> Callable[[], None]:
+    return lambda: call(*args)
+
+
+def _is_slow(sink: Sink) -> bool:
+    return bool(getattr(sink, "is_slow", False))
+
+
+def _finite(values: Any) -> NDArray[Any]:
+    array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values).ravel()
+    array = array.astype(np.float64, copy=False)
+    found: NDArray[Any] = array[np.isfinite(array)]
+    return found

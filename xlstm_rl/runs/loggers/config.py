@@ -73,7 +73,7 @@ class LoggerConfig(Section):
     @classmethod
     def upgrade(cls, options: Mapping[str, Any]) -> dict[str, Any]:
         """Drop W&B's options from a file of version 0.1, which held them for every kind."""
-        if not options.keys() >= own_fields(WandbConfig).keys():
+        if not options.keys() >= {"kind", "project", "name", "group", "tags"}:
             return dict(options)
         known = own_fields(LOGGERS.find(LOGGERS.word(options["kind"])))
         return {name: value for name, value in options.items() if name in known}
@@ -88,8 +88,8 @@ class CsvConfig(LoggerConfig):
     """metrics.csv in the run folder."""
 
     kind: Literal["csv"] = "csv"
-    """`csv`: metrics.csv in the run folder. `tensorboard`, `wandb`, `module:Name`: that and
-    metrics.csv. Several: `csv,wandb`. The kind decides the other options of this section:
+    """`csv`: metrics.csv in the run folder. `tensorboard`, `wandb`, `jsonl`, `module:Name`: that
+    and metrics.csv. Several: `csv,wandb`. The kind decides the other options of this section:
     `--logger.kind wandb --help` shows those of W&B."""
 
 
@@ -108,17 +108,34 @@ class WandbConfig(LoggerConfig):
     kind: Literal["wandb"] = "wandb"
     """The logger, or several: `csv,wandb`. It decides the other options of this section."""
 
-    project: str = "xlstm_rl"
-    """W&B project."""
+    project: str | None = None
+    """W&B project; None: that of `WANDB_PROJECT`, or `xlstm_rl`."""
+
+    entity: str | None = None
+    """W&B user or team; None: that of `WANDB_ENTITY`, or your own."""
 
     name: str | None = None
-    """W&B name of the run; None: the name of the run folder."""
+    """W&B name of the run; None: that of `WANDB_NAME`, or the name of the run folder."""
 
     group: str | None = None
-    """W&B group, such as one name for all seeds of an experiment."""
+    """W&B group, such as one name for all seeds of an experiment; None: `WANDB_RUN_GROUP`."""
 
     tags: tuple[str, ...] = ()
-    """W&B tags."""
+    """W&B tags; none: `WANDB_TAGS`."""
+
+    notes: str | None = None
+    """W&B notes; None: `WANDB_NOTES`."""
+
+    checkpoints: bool = True
+    """Keep every checkpoint as a version of an artifact, with the aliases latest and best."""
+
+
+@dataclass(frozen=True)
+class JsonLinesConfig(LoggerConfig):
+    """metrics.jsonl in the run folder: a JSON object per update."""
+
+    kind: Literal["jsonl"] = "jsonl"
+    """The logger, or several: `jsonl,wandb`. It decides the other options of this section."""
 
 
 @dataclass(frozen=True)
@@ -143,4 +160,5 @@ def register_logger(options: type[LoggerConfig], logger: Any) -> None:
 register_logger(CsvConfig, "xlstm_rl.runs.loggers.csv_logger:CsvSink")
 register_logger(TensorBoardConfig, "xlstm_rl.runs.loggers.tensorboard_logger:TensorBoardSink")
 register_logger(WandbConfig, "xlstm_rl.runs.loggers.wandb_logger:WandbSink")
+register_logger(JsonLinesConfig, "xlstm_rl.runs.loggers.jsonl_logger:JsonLinesSink")
 register_logger(NoLoggerConfig, None)

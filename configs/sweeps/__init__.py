@@ -1,0 +1,1 @@
+"""W&B sweeps, as `wandb sweep` takes them: YAML files only."""
