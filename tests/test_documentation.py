@@ -13,9 +13,7 @@ import runpy
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import torch
@@ -30,11 +28,7 @@ from xlstm_rl.cli.resume import ResumeOptions
 from xlstm_rl.cli.train import TrainOptions
 from xlstm_rl.config import ConfigError, find_config, load_yaml, parse_config
 
-ROOT = Path(__file__).parents[1]
-FOLDERS = (".", "docs", "docs/*", "envs", "kernels", "benchmarks")
-PAGES = {
-    path.relative_to(ROOT).as_posix(): path for f in FOLDERS for path in ROOT.glob(f"{f}/*.md")
-}
+from .pages import BLOCKS, ROOT, SPANS, Snippet
 
 PLACEHOLDERS = {"RUN": "runs/demo", "DIR": "there", "NAME": "memory_chain", "S": "0", "N": "2"}
 """What stands for the words in capitals of a command."""
@@ -59,43 +53,6 @@ KINDS = [[], ["--agent.algo", "a2c"], ["--logger.kind", "wandb"]]
 """Options that other options need beside them: an option inside the text fits one of these."""
 
 
-class Snippet(NamedTuple):
-    """A block, without a language where it shows output, or a span of code in the text."""
-
-    page: str
-    line: int
-    language: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.page}:{self.line}"
-
-
-_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
-
-
-def _fenced() -> Iterator[Snippet]:
-    for page, path in PAGES.items():
-        text = path.read_text(encoding="utf-8")
-        for block in _FENCE.finditer(text):
-            yield Snippet(page, text.count("\n", 0, block.start()) + 1, *block.groups())
-
-
-def _prose(page: str) -> str:
-    """A page without its blocks, line for line."""
-    text = PAGES[page].read_text(encoding="utf-8")
-    return _FENCE.sub(lambda block: "\n" * block[0].count("\n"), text)
-
-
-def _inline() -> Iterator[Snippet]:
-    for page in PAGES:
-        text = _prose(page)
-        for span in re.finditer(r"`([^`]+)`", text):
-            line = text.count("\n", 0, span.start()) + 1
-            yield Snippet(page, line, "", " ".join(span[1].split()))
-
-
-BLOCKS, SPANS = list(_fenced()), list(_inline())
 COMMAND = re.compile(r"(xlstm-rl|python|pytest|pip|\w+=\S+ python|\.ci/[\w.]+)( |$)")
 
 

@@ -7,11 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-FOLDERS = (".", "docs", "docs/*", "envs", "kernels", "benchmarks")
-PAGES = {
-    path.relative_to(ROOT).as_posix(): path for f in FOLDERS for path in ROOT.glob(f"{f}/*.md")
-}
+from .pages import PAGES, ROOT
 
 HISTORY = {"CHANGELOG.md"}
 """Pages that name what is gone."""

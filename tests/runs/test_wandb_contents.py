@@ -291,12 +291,10 @@ def test_an_evaluation_and_its_videos_join_the_run_of_the_training(
     ids = {of_kind(path, "run")[0].run_id for path in (training, *evaluations)}
     assert len(ids) == 1 and len(evaluations) == 2
     kept = json.loads((folder / "eval.json").read_text())
-    for path, report, head in zip(
-        evaluations, kept, ("evaluation", "evaluation_sampled"), strict=True
-    ):
+    heads = ("evaluation", "evaluation_sampled")
+    for path, report, head in zip(evaluations, kept, heads, strict=True):
         video, point = points(path)
         assert video == {"step": 16, f"{head}/rl-video-episode-0": "video-file"}
-        assert point["step"] == 16
-        assert point[f"{head}/return"] == pytest.approx(report["mean"])
+        assert (point["step"], point[f"{head}/return"]) == (16, pytest.approx(report["mean"]))
         assert point[f"{head}/return_low"] == pytest.approx(report["interval"][0])
     assert capsys.readouterr().err.count("wandb sync") == 3

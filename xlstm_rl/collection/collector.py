@@ -1,12 +1,10 @@
 """Collects rollouts `[B, T]` from a vector environment with a recurrent policy."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from gymnasium.vector import VectorEnv
-from tensordict import TensorDict
 from torch import Tensor
 
 from xlstm_rl.collection.env_adapter import RawObservation, Transition
@@ -15,6 +13,7 @@ from xlstm_rl.collection.finite import FinalNumbers, FiniteCheck
 from xlstm_rl.collection.infos import SUCCESS
 from xlstm_rl.collection.insertion import FinalInput
 from xlstm_rl.collection.masks import mask_infos, read_masks, tell_of_unread_masks
+from xlstm_rl.collection.rollout import Rollout as Rollout
 from xlstm_rl.collection.rollout_buffer import RolloutBuffer, batch_first
 from xlstm_rl.collection.tensor_adapter import make_env_adapter
 from xlstm_rl.collection.values import Collected, make_critic
@@ -23,43 +22,6 @@ from xlstm_rl.memory import StateTensors
 from xlstm_rl.normalization import Observation
 from xlstm_rl.policy.policy import Policy
 from xlstm_rl.profiling import NO_PROFILE, Profile
-
-
-@dataclass
-class Rollout:
-    """T steps of B environments, episode borders inside."""
-
-    data: TensorDict
-    """Batch size `[B, T]`: `observation` (normalised, as the network saw it; a TensorDict by the
-    leaf's name where the space is a Dict or Tuple), `action` (in the policy's units), `log_prob`,
-    `value`, `next_value`, `reward`, `terminated`, `truncated`, `reset`, `valid`."""
-
-    segment_states: list[StateTensors]
-    """The memory states, batch first, before the first step of each time segment."""
-
-    raw_observation: Any
-    """`[B, T, ...]`, a tensor or a TensorDict, flattened but not normalised: the numbers that the
-    running statistics are fed with."""
-
-    episode_returns: list[float] = field(default_factory=list)
-    """Sums of raw rewards of the episodes that ended."""
-
-    episode_lengths: list[int] = field(default_factory=list)
-    """Their lengths in steps."""
-
-    episode_successes: list[float] = field(default_factory=list)
-    """What `info["is_success"]` said at the ends of those episodes that have it."""
-
-    episode_ends: list[tuple[int, int]] = field(default_factory=list)
-    """Step of the rollout and environment at which each of them ended."""
-
-    episode_infos: dict[str, list[float]] = field(default_factory=dict)
-    """What the info of their last steps said under `is_success` and the keywords that were asked
-    for, NaN where it said nothing; a key that nobody said is missing."""
-
-    def all_valid(self) -> bool:
-        """Return whether no step is an autoreset step."""
-        return bool(self.data["valid"].all())
 
 
 class Collector:
