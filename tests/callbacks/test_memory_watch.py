@@ -254,6 +254,17 @@ def test_episodes_much_longer_than_the_reach_are_said_once() -> None:
         segments.learn()
 
 
+def test_a_run_that_goes_on_is_not_measured_by_its_first_returns(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    with agent_of(length=30, rollout_steps=16, total_steps=8_000) as agent:
+        agent.learn(64)
+        agent.save(tmp_path / "run")
+    with RecurrentA2C.load(tmp_path / "run", lambda: Noise(30, lambda episode: 0.0)) as agent:
+        agent.learn(5_000)
+    assert not [one for one in recwarn if issubclass(one.category, MemoryWarning)]
+
+
 @pytest.mark.parametrize(
     ("length", "pay"),
     [(20, lambda episode: 0.0), (30, lambda episode: float(episode))],

@@ -49,6 +49,7 @@ class MemoryWatch(Callback):
         self._returns: deque[float] = deque(maxlen=_EPISODES)
         self._first_returns: list[float] = []
         self._episodes = 0
+        self._began: int | None = None
         self._suspected: dict[str, int] = {}
         self._told: set[str] = set()
 
@@ -58,6 +59,8 @@ class MemoryWatch(Callback):
         self._found = {}
         if not any(memory.state_keys for memory in memories.values()):
             return
+        if self._began is None:
+            self._began = self.agent.steps_done
         self._lengths.extend(rollout.episode_lengths)
         self._returns.extend(rollout.episode_returns)
         self._episodes += len(rollout.episode_returns)
@@ -128,7 +131,8 @@ class MemoryWatch(Callback):
         """Say that episodes last much longer than gradients reach, if nothing is learnt."""
         config: Any = self.agent.config
         if (
-            self._episodes < 2 * _EPISODES
+            self._began  # a run that goes on: its first returns are not those of a beginner
+            or self._episodes < 2 * _EPISODES
             or np.mean(self._lengths) <= _MUCH_LONGER * reach
             or self.agent.steps_done < _EARLY * config.total_steps
             or _is_higher(self._returns, self._first_returns)
