@@ -92,6 +92,7 @@ class Agent:
 
     def __init__(self, learn: Callable[[], None]) -> None:
         self._learn = learn
+        self.steps_done = 0
         self.closed = False
 
     def open_run(self) -> Path:

@@ -30,7 +30,7 @@ class FakeAgent:
         return self.run_dir
 
     def learn(
-        self, steps: int, on_update: Callable[[int, dict[str, float]], None], profile: object = None
+        self, on_update: Callable[[int, dict[str, float]], None], profile: object = None
     ) -> None:
         self._learn(on_update)
 

@@ -32,7 +32,7 @@ SCRIPT = """
             agent={"rollout_steps": 8, "minibatches": 1, "epochs": 1},
         )
     print("ready", flush=True)
-    agent.learn()
+    agent.learn(1_000_000)
 """
 
 
