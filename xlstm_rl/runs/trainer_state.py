@@ -1,6 +1,7 @@
 """`trainer.pt`: what training needs beyond the policy, as tensors, numbers and text alone."""
 
 import hashlib
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,9 @@ def read_trainer_state(checkpoint: Path) -> dict[str, Any]:
             f"{path}: no such file: this checkpoint holds a policy alone, which load_policy loads"
         )
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a pickle's protocol: one line follows, not three
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and tensors each fail in ways of their own
         raise CheckpointError(
             f"{path}: damaged, or not written by xlstm_rl ({type(error).__name__}): it does not "
