@@ -51,14 +51,18 @@ class RecentEpisodes:
                 found[f"info/{key}"] = float(np.mean(values))
         return found
 
-    def state(self) -> dict[str, list[Any]]:
-        """Return `[return, length]` of each episode, and successes, oldest first."""
+    def state(self) -> dict[str, Any]:
+        """Return `[return, length]` of each episode, successes, what infos said; oldest first."""
         return {
             "episodes": [list(episode) for episode in self._recent],
             "successes": list(self._successes),
+            "infos": {key: list(values) for key, values in self._infos.items()},
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on with the episodes of `state`."""
         self._recent.extend((float(one), int(length)) for one, length in state["episodes"])
         self._successes.extend(float(one) for one in state["successes"])
+        for key, values in state["infos"].items():
+            said = self._infos.setdefault(str(key), deque(maxlen=_RECENT_EPISODES))
+            said.extend(float(one) for one in values)
