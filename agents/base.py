@@ -10,10 +10,10 @@ from typing import Any
 from torch import Tensor
 from typing_extensions import Self
 
-from xlstm_rl.agents.action_histograms import log_actions
 from xlstm_rl.agents.arguments import TOP_OPTIONS, Environment
 from xlstm_rl.agents.config import TrainConfig
 from xlstm_rl.agents.device import torch_threads
+from xlstm_rl.agents.histograms import log_histograms
 from xlstm_rl.agents.optimization import gradient_step
 from xlstm_rl.agents.own_callbacks import own_callbacks
 from xlstm_rl.agents.resuming import Saved, go_on
@@ -26,8 +26,7 @@ from xlstm_rl.errors import NonFiniteLossError
 from xlstm_rl.profiling import NO_PROFILE, Profile
 from xlstm_rl.runs.interruption import Interruption
 
-_CLOCK_TICK = 1e-9
-"""Seconds; on a coarse clock a rollout and its update may seem to take no time."""
+_CLOCK_TICK = 1e-9  # seconds; on a coarse clock an update may seem to take no time
 
 
 class RecurrentAgent(AgentSetup, Closing):
@@ -139,7 +138,7 @@ class RecurrentAgent(AgentSetup, Closing):
         rollouts = self._budget.start(self.steps_done, steps, horizon)
         self._profile = NO_PROFILE if profile is None else profile
         last = self.steps_done + rollouts * self._budget.rollout
-        own = own_callbacks(self.config, self._memory_watch, last if progress else None)
+        own = own_callbacks(self.config, self._watch, last if progress else None)
         calls = CallbackCalls(self, own, callbacks, on_update)
         with (
             torch_threads(self.config.threads),
@@ -170,7 +169,8 @@ class RecurrentAgent(AgentSetup, Closing):
                     continues = calls.update(self.steps_done, metrics) and continues
                 finally:  # what was trained has its row, also where a callback raises
                     with self._profile.part("logging"):
-                        log_actions(self._run, self.steps_done, self.policy, rollout)
+                        step = self.steps_done
+                        log_histograms(self._run, step, self.policy, rollout, self._watch)
                         self._run.log(self.steps_done, metrics | self._own_values)
                         self._own_values = {}
                         if self._checkpoint_is_due():

@@ -166,7 +166,7 @@ class AgentSetup(ABC):
         self._episodes = RecentEpisodes()
         self._origin: Origin | None = None
         self._own_values: dict[str, float] = {}
-        self._memory_watch = MemoryWatch()
+        self._watch = MemoryWatch()
         self._run = Run(
             config_to_dict(config), config.logger, config.run_dir, config.checkpoint.keep
         )

@@ -46,6 +46,9 @@ class MemoryHealth:
     """Steps after which a forget gate leaves 1/e, `-1 / mean(log f)`, by block and head; the mean
     over the gates of a head."""
 
+    gates: dict[str, Tensor] = field(default_factory=dict)
+    """The forget gates `[N]` by block."""
+
 
 @torch.no_grad()
 def measure(
@@ -93,6 +96,7 @@ def measure(
             for name, log in logs.items()
             for head in range(log.shape[1])
         },
+        gates={name: gate.flatten() for name, gate in gates.items()},
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from xlstm_rl.callbacks.base import Callback
 from xlstm_rl.callbacks.memory_health import MemoryHealth, measure
@@ -45,6 +46,7 @@ class MemoryWatch(Callback):
 
     def __init__(self) -> None:
         self._found: dict[str, float] = {}
+        self._gates: dict[str, Tensor] = {}
         self._lengths: deque[int] = deque(maxlen=_EPISODES)
         self._returns: deque[float] = deque(maxlen=_EPISODES)
         self._first_returns: list[float] = []
@@ -107,6 +109,12 @@ class MemoryWatch(Callback):
                 self._found[f"{name}/{what}"] = value
         for head, length in health.lengths.items():
             self._found[f"{name}/length/{head}"] = length
+        self._gates |= {f"{name}/forget_gates/{block}": one for block, one in health.gates.items()}
+
+    def take_gates(self) -> dict[str, Tensor]:
+        """Return the forget gates that were measured since the last call, by name and block."""
+        gates, self._gates = self._gates, {}
+        return gates
 
     def _judge(self, name: str, health: MemoryHealth) -> None:
         what = ""

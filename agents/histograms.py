@@ -1,9 +1,10 @@
-"""What a policy does, as distributions to be shown: one for each part of an action."""
+"""Distributions to be shown: what a policy does, one for each part of an action, and gates."""
 
 from typing import Any
 
 from torch import Tensor
 
+from xlstm_rl.callbacks.memory_watch import MemoryWatch
 from xlstm_rl.collection.collector import Rollout
 from xlstm_rl.envs.spaces.leaves import space_leaves, take
 from xlstm_rl.policy.policy import Policy
@@ -34,7 +35,9 @@ def action_histograms(policy: Policy, rollout: Rollout) -> dict[str, Tensor]:
     return found
 
 
-def log_actions(run: Run, step: int, policy: Policy, rollout: Rollout) -> None:
-    """Log the histograms of a rollout's actions, where a run shows them and it is time."""
+def log_histograms(
+    run: Run, step: int, policy: Policy, rollout: Rollout, watch: MemoryWatch
+) -> None:
+    """Log a rollout's actions, and gates that were measured, where a run shows them."""
     if run.takes_histograms:
-        run.histograms(step, action_histograms(policy, rollout))
+        run.histograms(step, action_histograms(policy, rollout) | watch.take_gates())
