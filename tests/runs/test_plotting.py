@@ -147,6 +147,24 @@ def test_options_of_the_same_name_keep_their_sections_in_the_label(tmp_path: Pat
     assert set(labels) == {"memory.width=8, policy.width=4", "memory.width=16, policy.width=8"}
 
 
+def test_long_names_are_cut_to_the_fewest_options_that_tell_experiments_apart(
+    tmp_path: Path,
+) -> None:
+    agent = {"gamma": 0.99, "gae_lambda": 0.95, "learning_rate": 0.0005, "entropy_coef": 0.01}
+    runs = [
+        make_run(tmp_path / "a", "1,1\n", memory={"kind": "lstm", "width": 64}, agent=agent),
+        make_run(
+            tmp_path / "b",
+            "1,1\n",
+            memory={"kind": "lstm", "width": 32},
+            agent={name: 2 * value for name, value in agent.items()},
+        ),
+        make_run(tmp_path / "c", "1,1\n", memory={"kind": "gru", "width": 64}, agent=agent),
+    ]
+    labels = group_by_label([read_curve(run) for run in runs])
+    assert list(labels) == ["lstm, width=64", "lstm, width=32", "gru, width=64"]
+
+
 def test_a_folder_of_runs_stands_for_the_runs_in_it_each_once(tmp_path: Path) -> None:
     for name in ("a", "b/c", "b/d"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

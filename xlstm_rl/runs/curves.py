@@ -22,6 +22,9 @@ _NOT_THE_EXPERIMENT = ("seed", "run_dir", "device", "threads", "logger.", "check
 _PLAIN = ("memory.kind", "env.id", "agent.algo", "run")
 """Values that say by themselves what they are."""
 
+LONGEST_LABEL = 44
+"""Characters of an experiment's name in a figure."""
+
 _MOST_POINTS = 400
 
 
@@ -127,7 +130,8 @@ def group_by_label(curves: Sequence[Curve]) -> dict[str, list[Curve]]:
     """Put the seeds of one experiment together, labelled by what sets it apart from the others.
 
     Options that only other kinds of memory, algorithm or the like have follow from the kind, and
-    are not named.
+    are not named. Where names would be long, as few options are named as tell the experiments
+    apart.
     """
     keys = dict.fromkeys(key for curve in curves for key in curve.experiment)
     everywhere = [key for key in keys if all(key in curve.experiment for curve in curves)]
@@ -140,6 +144,8 @@ def group_by_label(curves: Sequence[Curve]) -> dict[str, list[Curve]]:
     if len(set(labels)) < len(labels):  # what only some kinds have sets experiments apart too
         differing += [key for key in keys if key not in everywhere and _differ(key, curves)]
         labels = _labels(groups, differing)
+    if max(map(len, labels)) > LONGEST_LABEL:
+        labels = _labels(groups, _fewest(groups, differing))
     found: dict[str, list[Curve]] = {}
     for label, group in zip(labels, groups.values(), strict=True):
         found.setdefault(label, []).extend(group)
@@ -150,17 +156,41 @@ def _differ(key: str, curves: Sequence[Curve]) -> bool:
     return len({repr(curve.experiment[key]) for curve in curves if key in curve.experiment}) > 1
 
 
+def _fewest(groups: Mapping[Any, Sequence[Curve]], differing: Sequence[str]) -> list[str]:
+    """Return options that tell the groups apart as well as all of them do, kinds and ids first."""
+    wanted = len(set(_labels(groups, differing)))
+    chosen = [key for key in _PLAIN if key in differing]
+    others = sorted((key for key in differing if key not in chosen), key="total_steps".__eq__)
+
+    def told(keys: Sequence[str]) -> int:
+        return len(set(_labels(groups, keys)))
+
+    while told(chosen) < wanted:
+        best = max(others, key=lambda key: told([*chosen, key]))  # of equals the first
+        others.remove(best)
+        chosen.append(best)
+    return chosen
+
+
 def _labels(groups: Mapping[Any, Sequence[Curve]], differing: Sequence[str]) -> list[str]:
     labels = []
     for group in groups.values():
         own = group[0].experiment
         parts = [
-            str(own[key]) if key in _PLAIN else f"{_short(key, differing)}={own[key]}"
+            str(own[key]).removeprefix("xlstm_rl/")
+            if key in _PLAIN
+            else f"{_short(key, differing)}={own[key]}"
             for key in differing
             if key in own
         ]
         labels.append(", ".join(parts) or str(own.get("memory.kind", group[0].run.name)))
     return labels
+
+
+def _part(key: str, value: Any, differing: Sequence[str]) -> str:
+    if key in _PLAIN:
+        return str(value).removeprefix("xlstm_rl/")
+    return f"{_short(key, differing)}={value}"
 
 
 def _short(key: str, differing: Sequence[str]) -> str:

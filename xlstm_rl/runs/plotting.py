@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 from xlstm_rl.config import ConfigError
 from xlstm_rl.files import replacing
 from xlstm_rl.options.arguments import check_whole, user_path
-from xlstm_rl.runs.curves import Curve, band, find_runs, group_by_label, read_curve, smoothed
+from xlstm_rl.runs.curves import (
+    LONGEST_LABEL,
+    Curve,
+    band,
+    find_runs,
+    group_by_label,
+    read_curve,
+    smoothed,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,8 +31,6 @@ _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 _LINES = ("-", (0, (5, 1.5)), (0, (1, 1.2)))
 _INSIDE = 5
 """Up to so many entries the legend stands in the axes; more stand beside them."""
-
-_LONGEST_LABEL = 44
 
 
 def plot_runs(
@@ -110,7 +116,7 @@ def _draw_group(
     line: object,
     with_runs: bool,
 ) -> None:
-    name = label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL - 1]}…"
+    name = label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}…"
     if len(curves) == 1:
         curve = curves[0]
         axes.plot(curve.steps, curve.values, color=color, linestyle=line, linewidth=1.6, label=name)
