@@ -24,17 +24,6 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.fixture
-def no_wandb_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    home = tmp_path / "home"
-    home.mkdir()
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("NETRC", str(home / "netrc"))
-    monkeypatch.setenv("WANDB_CONFIG_DIR", str(home))
-
-
 def test_csv_has_a_row_per_update_which_is_on_disk_at_once(tmp_path: Path) -> None:
     logger = make_logger(LoggerConfig(), tmp_path, {})
     logger.log(128, {"time/sps": 9, "episode/length": torch.tensor(3.0), "episode/return": 1.5})
@@ -88,7 +77,7 @@ def test_tensorboard_reads_the_scalars_back(tmp_path: Path) -> None:
     assert [(one.step, one.value) for one in scalars] == [(128, 1.5), (256, 2.5)]
 
 
-@pytest.mark.usefixtures("no_wandb_key")
+@pytest.mark.usefixtures("no_wandb_account")
 def test_wandb_without_a_key_records_offline_and_says_so_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -111,7 +100,7 @@ def test_wandb_without_a_key_records_offline_and_says_so_once(
     assert ("*", "step") in axes
 
 
-@pytest.mark.usefixtures("no_wandb_key")
+@pytest.mark.usefixtures("no_wandb_account")
 def test_wandb_that_fails_to_start_is_recorded_offline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -203,7 +192,7 @@ def test_a_file_of_version_0_1_holds_the_options_of_wandb_for_every_kind() -> No
     assert config_from_dict(LoggerConfig, {"kind": "wandb", **old}).project == "p"  # type: ignore[attr-defined]
 
 
-@pytest.mark.usefixtures("no_wandb_key")
+@pytest.mark.usefixtures("no_wandb_account")
 @pytest.mark.parametrize("kind", [kind for kind in LOGGERS.classes if kind != "none"])
 def test_every_logger_goes_on_where_it_stopped_and_stays_in_the_run_folder(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,7 +1,5 @@
 """Where metrics go when a run goes on: no step is missing, and none counts twice."""
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +9,7 @@ import wandb
 from xlstm_rl import RecurrentPPO
 from xlstm_rl.runs.loggers.tables import drop_rows_after, last_step
 
-
-@pytest.fixture(autouse=True)
-def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    home = tmp_path / "home"
-    home.mkdir()
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("NETRC", str(home / "netrc"))
-    monkeypatch.setenv("WANDB_CONFIG_DIR", str(home))
-    yield
-    while wandb.run is not None:
-        wandb.finish()
+pytestmark = pytest.mark.usefixtures("no_wandb_account")
 
 
 class _StoppedError(Exception):

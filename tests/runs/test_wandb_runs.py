@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +19,7 @@ from xlstm_rl.runs.loggers.wandb_logger import WandbSink
 CONFIG = {"seed": 3, "env": {"id": "CartPole-v1"}, "memory": {"kind": "xlstm"}}
 
 
-@pytest.fixture(autouse=True)
-def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    home = tmp_path / "home"
-    home.mkdir()
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("NETRC", str(home / "netrc"))
-    monkeypatch.setenv("WANDB_CONFIG_DIR", str(home))
-    yield
-    while wandb.run is not None:
-        wandb.finish()
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "run"
-    path.mkdir()
-    return path
+pytestmark = pytest.mark.usefixtures("no_wandb_account")
 
 
 def users_run(tmp_path: Path, **options: Any) -> Any:
