@@ -1,5 +1,6 @@
 """A folder from elsewhere runs nothing: whatever it names, pickles or claims."""
 
+import importlib
 import json
 import os
 import pickle
@@ -260,6 +261,24 @@ def test_yaml_that_unfolds_without_end_is_refused(run: Path) -> None:
     path.write_text("\n".join(lines) + "\n" + path.read_text())
     with pytest.raises(CheckpointError):
         load_policy(run)
+
+
+def test_an_environment_of_an_extra_needs_no_trust_where_it_is_the_installed_one(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("minigrid")
+    monkeypatch.delitem(sys.modules, "minigrid")  # as in a process that has not imported it
+    change_policy(run, lambda found: found["env"].update(id="minigrid:MiniGrid-MemoryS7-v0"))
+    assert load_policy(run).env_config.id == "minigrid:MiniGrid-MemoryS7-v0"
+    (run / "minigrid.py").write_text(EVIL)  # in front of the installed one on the path
+    importlib.invalidate_caches()
+    with pytest.raises(CheckpointError, match=r"env\.id names minigrid:MiniGrid-MemoryS7-v0"):
+        load_policy(run)
+    (run / "minigrid.py").unlink()
+    change_policy(run, lambda found: found["memory"].update(kind="minigrid:register"))
+    with pytest.raises(CheckpointError, match=r"memory\.kind names minigrid:register"):
+        load_policy(run)
+    assert_nothing_ran(run)
 
 
 def test_trust_lets_the_code_be_imported(run: Path) -> None:

@@ -2,13 +2,18 @@
 
 A configuration names environments, wrappers, memories, encoders, distributions and loggers of other
 packages as `module:Name`, and to import a module is to run it. What this process was itself told
-to train with is trusted; what a run folder names beside that only where somebody says so.
+to train with is trusted, and for the id of an environment the packages that an extra of this
+library installs; what a run folder names beside that only where somebody says so.
 """
 
 import re
+import sysconfig
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
+from xlstm_rl.envs.extras import is_extra
 from xlstm_rl.errors import CheckpointError
 
 _NAME = re.compile(r"\s*([A-Za-z_][\w.]*):[A-Za-z_][^\s,]*\s*")
@@ -58,11 +63,22 @@ def refuse_foreign_code(config: Any, source: object, trust_code: bool) -> None:
     """
     names = {} if trust_code else code_names(config)
     for name, path in names.items():
-        if name not in _configured:
+        if name not in _configured and not (path == "env.id" and _is_installed_extra(name)):
             raise CheckpointError(
                 f"{source}: {path} names {name}, code of another package that would be run: if "
                 "you trust this folder, say so with trust_code=True (--trust-code)"
             )
+
+
+def _is_installed_extra(name: str) -> bool:
+    """Whether a package of an extra is meant: the installed one, and no file in its place."""
+    module = name.partition(":")[0]
+    if not is_extra(module):
+        return False
+    spec = find_spec(module.partition(".")[0])  # which runs nothing of it
+    where = None if spec is None or spec.origin is None else Path(spec.origin).resolve()
+    installed = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
+    return where is not None and any(folder in where.parents for folder in installed)
 
 
 def _texts(value: Any, path: str, seen: set[int]) -> Iterator[tuple[str, str]]:
