@@ -260,4 +260,5 @@ def test_environments_of_the_working_folder_are_found_and_stand_in_for_no_packag
         text=True,
     )
     assert done.returncode == 0, done.stderr
+    assert "next: xlstm-rl eval r --trust-code\n" in done.stdout  # it names code
     assert (tmp_path / "r" / "latest").exists()

@@ -14,7 +14,7 @@ from xlstm_rl.agents import TrainConfig, make_agent
 from xlstm_rl.cli.options import read_options, refusing_bad_input
 from xlstm_rl.cli.pipes import PIPE_CLOSED, say
 from xlstm_rl.closing import closed_on_error
-from xlstm_rl.config import FLAG_ONLY, ConfigError, find_config
+from xlstm_rl.config import FLAG_ONLY, ConfigError, config_to_dict, find_config
 from xlstm_rl.runs.announcing import Announcing
 from xlstm_rl.runs.signals import Stopped, stopped_once
 
@@ -119,9 +119,9 @@ def train(
         profile.set_floors(product_floors(agent))
         say(profile.table())
     if status:
-        say(f"{_STOPPED.get(status, '')}{_where(folder, 'resume')}")
+        say(f"{_STOPPED.get(status, '')}{_where(folder, agent.config, 'resume')}")
     else:
-        print(_where(folder))
+        print(_where(folder, agent.config))
     return status
 
 
@@ -157,5 +157,8 @@ def _memory_backend(config: TrainConfig) -> str:
     return f"{line}; not native: {reason}"
 
 
-def _where(folder: Path, command: str = "eval") -> str:
-    return f"saved in {folder}; next: xlstm-rl {command} {shlex.quote(str(folder))}"
+def _where(folder: Path, config: TrainConfig, command: str = "eval") -> str:
+    from xlstm_rl.runs.trust import foreign_names
+
+    trust = " --trust-code" if foreign_names(config_to_dict(config)) else ""
+    return f"saved in {folder}; next: xlstm-rl {command} {shlex.quote(str(folder))}{trust}"

@@ -45,6 +45,15 @@ def code_names(config: Any) -> dict[str, str]:
     return found
 
 
+def foreign_names(config: Any) -> dict[str, str]:
+    """Return those of `code_names` that another process imports only where it is told to."""
+    return {
+        name: path
+        for name, path in code_names(config).items()
+        if not (path == "env.id" and _is_installed_extra(name))
+    }
+
+
 def trust_configuration(config: Any) -> None:
     """Trust, as long as this process lives, what somebody configured a training with here."""
     _configured.update(code_names(config))
@@ -61,9 +70,9 @@ def refuse_foreign_code(config: Any, source: object, trust_code: bool) -> None:
     Raises:
         CheckpointError: it names some; nothing was imported.
     """
-    names = {} if trust_code else code_names(config)
+    names = {} if trust_code else foreign_names(config)
     for name, path in names.items():
-        if name not in _configured and not (path == "env.id" and _is_installed_extra(name)):
+        if name not in _configured:
             raise CheckpointError(
                 f"{source}: {path} names {name}, code of another package that would be run: if "
                 "you trust this folder, say so with trust_code=True (--trust-code)"
