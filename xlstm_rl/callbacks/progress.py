@@ -19,17 +19,19 @@ class ProgressBar(Callback):
     """
 
     def __init__(self, last_step: int) -> None:
-        self._progress = TrainingProgress(last_step, stream=_output())
-        self._is_open = self._is_done = False
+        self._last_step = last_step
+        self._progress: TrainingProgress | None = None
+        self._is_done = False
 
     def on_training_start(self) -> None:
-        """Show it."""
+        """Show it, as far as training has come."""
+        done = self.agent.steps_done
+        self._progress = TrainingProgress(self._last_step, stream=_output(), steps_done=done)
         self._progress.__enter__()
-        self._is_open = True
 
     def on_update(self, step: int, metrics: dict[str, float]) -> bool:
         """Move it on; training stops where nobody reads it any more."""
-        return self._progress.update(step, metrics)
+        return self._progress is None or self._progress.update(step, metrics)
 
     def on_training_end(self) -> None:
         """Fill it."""
@@ -37,9 +39,9 @@ class ProgressBar(Callback):
 
     def close(self) -> None:
         """Leave it as it is."""
-        if self._is_open:
-            self._is_open = False
-            self._progress.__exit__(None if self._is_done else KeyboardInterrupt, None, None)
+        progress, self._progress = self._progress, None
+        if progress is not None:
+            progress.__exit__(None if self._is_done else KeyboardInterrupt, None, None)
 
 
 class _Notebook(io.TextIOBase):
