@@ -268,11 +268,11 @@ def test_an_environment_of_an_extra_needs_no_trust_where_it_is_the_installed_one
 ) -> None:
     pytest.importorskip("minigrid")
     monkeypatch.delitem(sys.modules, "minigrid")  # as in a process that has not imported it
-    change_policy(run, lambda found: found["env"].update(id="minigrid:MiniGrid-MemoryS7-v0"))
-    assert load_policy(run).env_config.id == "minigrid:MiniGrid-MemoryS7-v0"
+    change_policy(run, lambda found: found["env"].update(id="minigrid:MiniGrid-FourRooms-v0"))
+    assert load_policy(run).env_config.id == "minigrid:MiniGrid-FourRooms-v0"
     (run / "minigrid.py").write_text(EVIL)  # in front of the installed one on the path
     importlib.invalidate_caches()
-    with pytest.raises(CheckpointError, match=r"env\.id names minigrid:MiniGrid-MemoryS7-v0"):
+    with pytest.raises(CheckpointError, match=r"env\.id names minigrid:MiniGrid-FourRooms-v0"):
         load_policy(run)
     (run / "minigrid.py").unlink()
     change_policy(run, lambda found: found["memory"].update(kind="minigrid:register"))
