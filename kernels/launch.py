@@ -49,8 +49,13 @@ def why_not_triton(device: torch.device, dtype: torch.dtype) -> str | None:
     )
 
 
-@functools.cache
+@torch.compiler.assume_constant_result  # Dynamo warns of a cache that it would look into
 def _too_old(index: int | None) -> str | None:
+    return _capability_too_low(index)
+
+
+@functools.cache
+def _capability_too_low(index: int | None) -> str | None:
     if torch.version.hip is not None or torch.cuda.get_device_capability(index) >= (8, 0):
         return None
     major, minor = torch.cuda.get_device_capability(index)

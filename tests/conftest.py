@@ -196,6 +196,8 @@ class _RefuseLooks(TorchDispatchMode):
         name = func.overloadpacket.__name__
         indices = args[1] if name in ("index", "index_put", "index_put_") else ()
         by_mask = any(one is not None and one.dtype == torch.bool for one in indices)
+        if name.startswith("index_put") and args[2].dim() == 0:
+            raise AssertionError(f"{func} brings a number from the host: use index_fill_")
         looks = ("_local_scalar_dense", "item", "is_nonzero", "nonzero", "masked_select", "equal")
         if by_mask or name in looks:
             raise AssertionError(f"{func} would wait for the device")

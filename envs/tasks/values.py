@@ -81,7 +81,11 @@ class BatchValues:
             values: A number; or `[N]` with indices, `[B]` with a mask.
         """
         if not is_mask(rows):
-            target[rows] = values
+            if self._on_tensors and not isinstance(values, Tensor):
+                # `target[rows] = 0` copies the 0 to the device, and the host waits for it
+                target.index_fill_(0, rows, values)
+            else:
+                target[rows] = values
         elif isinstance(values, Tensor):
             target.copy_(torch.where(rows, values, target))
         else:

@@ -50,7 +50,7 @@ def test_on_a_gpu_all_that_is_trained_on_lies_there(algo: str) -> None:
     agent = kind(**{**SMALL, "env": env}, agent=options, device="cuda").learn(64)
     assert agent.steps_done == 64
     assert agent.env.tensors and agent.env.device.type == "cuda"
-    assert agent.env.auxiliary.is_cuda and agent.env.elapsed.is_cuda
+    assert agent.env.context.is_cuda and agent.env.elapsed.is_cuda
     rollout = agent._collector.collect()
     assert agent._collector._observation.is_cuda
     assert all(column.is_cuda for column in rollout.data.values(True, True))

@@ -35,15 +35,37 @@ def test_the_newer_setting_counts_as_well(matmul):
     assert launch.dot_precision(torch.float32, "sm_90") == "tf32x3"
 
 
+@pytest.fixture
+def unknown_gpu():
+    """What was seen of a GPU is looked up again, and forgotten afterwards."""
+    launch._capability_too_low.cache_clear()
+    yield
+    launch._capability_too_low.cache_clear()
+
+
+@pytest.mark.usefixtures("unknown_gpu")
 def test_gpus_that_the_tiles_do_not_fit_are_left_to_torch(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "T4")
-    monkeypatch.setattr(launch, "_too_old", launch._too_old.__wrapped__)
     monkeypatch.setattr(launch, "HAS_TRITON", True)
     reason = launch.why_not_triton(torch.device("cuda", 0), torch.float32)
     assert reason is not None and "8.0 (Ampere) or later, T4 has 7.5" in reason
+    launch._capability_too_low.cache_clear()
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
     assert launch.why_not_triton(torch.device("cuda", 0), torch.float32) is None
+
+
+@pytest.mark.usefixtures("unknown_gpu")
+def test_dynamo_takes_the_choice_for_a_constant(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    monkeypatch.setattr(launch, "HAS_TRITON", True)
+
+    def run(x):
+        why = launch.why_not_triton(torch.device("cuda", 0), torch.float32)
+        return x + (1 if why is None else 0)
+
+    compiled = torch.compile(run, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(torch.zeros(2)), torch.ones(2))
 
 
 def test_a_tile_of_steps_is_never_wider_than_32_bits():

@@ -46,10 +46,14 @@ def test_lengths_and_head_sizes_all(hold_to_reference, make_slstm, make_reset, T
     xs = make_slstm(2, T, 1, D)
     # a state of two numbers averages no rounding
     tolerances = (2e-2, 3e-2) if D == 1 and dtype is not F32 else None
-    if (dtype, T, D) == (BF16, 130, 128):
-        # h is rounded for its product at every step; x off by half a digit would change the exact
-        # gradients by 3e-2
-        tolerances = (2e-2, 3e-2)
+    # h is rounded for its product at every step; x off by half a digit would change the exact
+    # gradients by 3e-2, 4e-2 and 2e-3 here
+    sensitive = {
+        (BF16, 130, 128): (2e-2, 3e-2),
+        (BF16, 130, 256): (2e-2, 1e-1),
+        (F16, 130, 256): (5e-3, 1e-2),
+    }
+    tolerances = sensitive.get((dtype, T, D), tolerances)
     reset = make_reset("random", 2, T)
     hold_to_reference(call, xs, reset, dtypes_of(xs, dtype), tolerances=tolerances)
 
@@ -126,7 +130,7 @@ def test_more_rows_than_one_part_of_the_weight_gradients(hold_to_reference, make
     hold_to_reference(call, make_slstm(130, 2, 1, 2), make_reset("random", 130, 2))
 
 
-def test_strided_inputs(hold_to_reference, make_slstm, make_reset):
+def test_strided_inputs(hold_to_reference, make_slstm, make_reset, device):
     xs = make_slstm(2, 3, 2, 4)
     xs = [x.movedim(0, -1).contiguous().movedim(-1, 0) for x in xs]
     reset = make_reset("random", 3, 2).t()
@@ -135,9 +139,10 @@ def test_strided_inputs(hold_to_reference, make_slstm, make_reset):
     hold_to_reference(call, [x, *xs[1:]], reset)
     x = torch.randn(1, 3, 4, 1, 4, dtype=F64).expand(2, 3, 4, 2, 4)
     with torch.no_grad():
-        args = [t.float() for t in xs[1:]]
-        got = kernels.slstm(x.float(), *args[:2], reset, tuple(args[2:]), backend="triton")[0]
-        want = kernels.slstm(x.float(), *args[:2], reset, tuple(args[2:]), backend="reference")[0]
+        x, *args = (t.float().to(device) for t in (x, *xs[1:]))
+        args.insert(2, reset.to(device))
+        got = kernels.slstm(x, *args[:3], tuple(args[3:]), backend="triton")[0]
+        want = kernels.slstm(x, *args[:3], tuple(args[3:]), backend="reference")[0]
     torch.testing.assert_close(got, want)
 
 
