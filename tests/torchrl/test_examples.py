@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from .conftest import torchrl_014
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -15,6 +17,7 @@ def _load(name: str) -> dict[str, Any]:
     return runpy.run_path(str(EXAMPLES / name))
 
 
+@torchrl_014("has no Collector")
 def test_ppo_of_torchrls_parts_makes_updates() -> None:
     example = _load("torchrl_ppo.py")
     steps = example["NUM_ENVS"] * example["STEPS"]
@@ -23,6 +26,7 @@ def test_ppo_of_torchrls_parts_makes_updates() -> None:
     assert all(5 < one < 100 for one in returns)
 
 
+@torchrl_014("has no Collector")
 @pytest.mark.slow
 def test_ppo_of_torchrls_parts_learns_without_velocities() -> None:
     returns = list(_load("torchrl_ppo.py")["train"](150_000))
