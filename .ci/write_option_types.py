@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from xlstm_rl.agents.config import TrainConfig
 from xlstm_rl.options.fields import bare, is_mapping, is_sequence, members, own_fields
-from xlstm_rl.options.kinds import Registry, classes_of, is_section, kinds_of
+from xlstm_rl.options.kinds import classes_of, is_section, kinds_of
 
 FILE = Path(__file__).parents[1] / "agents" / "option_types.py"
 
@@ -46,7 +46,7 @@ def is_current() -> bool:
 def _write(name: str, annotation: Any, blocks: list[str]) -> str:
     """Append the class of a section behind those inside it; return the type of its values."""
     kinds, classes = kinds_of(annotation), classes_of(annotation)
-    if kinds is not None and not isinstance(kinds, Registry):  # each has defaults of its own
+    if name == "agent":  # each class of agents takes the options of its own
         return " | ".join(
             _class(f"{_NAMES[word]}Options", [cls], None, blocks) for word, cls in classes.items()
         )

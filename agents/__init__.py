@@ -34,10 +34,7 @@ def make_agent(config: "TrainConfig") -> "RecurrentAgent":
 
 def agent_class(config: "TrainConfig") -> "type[RecurrentAgent]":
     """Return the class of the algorithm that a configuration names in `agent.algo`."""
-    from xlstm_rl.agents.a2c import RecurrentA2C
-    from xlstm_rl.agents.ppo import RecurrentPPO
+    from xlstm_rl.agents.algorithm_config import ALGORITHMS
 
-    algorithms: dict[str, type[RecurrentAgent]] = {
-        algorithm.algo: algorithm for algorithm in (RecurrentPPO, RecurrentA2C)
-    }
-    return algorithms[config.agent.algo]
+    found: type[RecurrentAgent] = ALGORITHMS.target(config.agent.algo)
+    return found

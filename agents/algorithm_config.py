@@ -5,18 +5,26 @@ from typing import Any, ClassVar, Literal
 
 from xlstm_rl.options.arguments import did_you_mean
 from xlstm_rl.options.fields import Count, Fraction, Positive
+from xlstm_rl.options.kinds import Registry
 from xlstm_rl.options.section import Section, refuse_unused
 
 _SCHEDULES = ("constant", "linear", "cosine")
 
+ALGORITHMS = Registry("algo")
+"""The algorithms: the options of each, and its class."""
+
 
 @dataclass(frozen=True)
 class AlgorithmConfig(Section):
-    """What every on-policy algorithm here needs to know."""
+    """What every on-policy algorithm here needs to know; `algo` says which, and what else it needs.
+
+    Called, it makes the options of that algorithm: `AlgorithmConfig(algo="a2c")` is an `A2CConfig`.
+    """
 
     section = "agent"
+    kinds = ALGORITHMS
 
-    algo: str
+    algo: str = ""
     """The algorithm."""
 
     rollout_steps: Count = 64
@@ -124,8 +132,8 @@ class PPOConfig(AlgorithmConfig):
     """Recurrent proximal policy optimisation (Schulman et al. 2017, arXiv:1707.06347)."""
 
     algo: Literal["ppo"] = "ppo"
-    """The algorithm, ppo or a2c, which decides the other options of this section:
-    `--agent.algo a2c --help` shows those of A2C."""
+    """The algorithm, ppo or a2c, or `module:Name` of another; it decides the other options of this
+    section: `--agent.algo a2c --help` shows those of A2C."""
 
     epochs: Count = 10
     """Passes over each rollout."""
@@ -197,7 +205,7 @@ class A2CConfig(AlgorithmConfig):
     """Recurrent advantage actor-critic (A2C: Mnih et al. 2016, arXiv:1602.01783, synchronous)."""
 
     algo: Literal["a2c"] = "a2c"
-    """The algorithm, ppo or a2c, which decides the other options of this section."""
+    """The algorithm, which decides the other options of this section."""
 
     rollout_steps: Count = 32
     """Steps collected from each environment between two updates (T of a rollout `[B, T]`)."""
@@ -260,3 +268,18 @@ class A2CConfig(AlgorithmConfig):
                 "gradient step the rollout is another policy's; use agent.advantages=vtrace, "
                 "which corrects for it, or agent.epochs=1"
             )
+
+
+def register_algorithm(options: type[AlgorithmConfig], algorithm: Any) -> None:
+    """Give `agent.algo` one name more: the default of `algo` in the options.
+
+    Args:
+        options: the class of the algorithm's options.
+        algorithm: its `RecurrentAgent`; or `module:Name` of it, which is then imported when the
+            first one is made.
+    """
+    ALGORITHMS.add(options, algorithm)
+
+
+register_algorithm(PPOConfig, "xlstm_rl.agents.ppo:RecurrentPPO")
+register_algorithm(A2CConfig, "xlstm_rl.agents.a2c:RecurrentA2C")

@@ -77,7 +77,7 @@ class TrainConfig(Section):
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     """Encoder and heads."""
 
-    agent: PPOConfig | A2CConfig = field(default_factory=PPOConfig)
+    agent: AlgorithmConfig = field(default_factory=PPOConfig)
     """The algorithm: `agent.algo` says which, the other options of the section are its own."""
 
     logger: LoggerConfig = field(default_factory=LoggerConfig)

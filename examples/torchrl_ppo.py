@@ -1,6 +1,6 @@
 """Recurrent PPO in TorchRL's own parts, with `XLSTMModule` where `LSTMModule` would stand.
 
-python examples/torchrl_ppo.py
+python examples/torchrl_ppo.py    # with TorchRL 0.14 or newer
 """
 
 from collections.abc import Iterator

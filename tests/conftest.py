@@ -18,6 +18,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from xlstm_rl.versions import installed_version
+
 if not torch.cuda.is_available():
     # The Triton kernels are tested on every machine; read when a kernel's module is imported.
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -53,8 +55,14 @@ class Countdown(gymnasium.Env[np.ndarray, int]):
         return self._observe(), float(self.t), ended and not cut, cut, {}
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Let signals work as in a terminal: what starts tests in the background ignores some."""
+    if installed_version("wandb") < (0, 21):
+        # `wandb.teardown()`, which only tests call, leaves its socket to the garbage collector.
+        config.addinivalue_line(
+            "filterwarnings",
+            "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning",
+        )
     for number, usual in (
         (signal.SIGINT, signal.default_int_handler),
         (signal.SIGHUP, signal.SIG_DFL),

@@ -1,10 +1,13 @@
 """What cannot be exported is refused in one line, and leaves no file."""
 
+import re
 import sys
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 from gymnasium import spaces
 
+from xlstm_rl import versions
 from xlstm_rl.cli.main import main
 from xlstm_rl.errors import ExportError
 from xlstm_rl.export import export_policy, pt2
@@ -65,6 +68,24 @@ def test_a_missing_package_names_the_extra(small, tmp_path, monkeypatch):
     with pytest.raises(ExportError, match=r'pip install "xlstm_rl\[export\]"'):
         export_policy(small, tmp_path / "x.onnx", check=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_onnxscript_that_is_too_old_is_named(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(versions, "version", lambda package: "0.5.7")
+    path = tmp_path / "x.onnx"
+    line = "onnx needs onnxscript 0.7 or newer, and 0.5 is installed: "
+    with pytest.raises(ExportError, match="^" + re.escape(line)):
+        export_policy(small, path)
+    assert not path.exists()
+
+
+def test_a_missing_onnxscript_names_the_extra(small, tmp_path, monkeypatch):
+    def missing(package):
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(versions, "version", missing)
+    with pytest.raises(ExportError, match=r"needs the package onnxscript: .*xlstm_rl\[export\]"):
+        export_policy(small, tmp_path / "x.onnx")
 
 
 def _touch(step, path, description):

@@ -6,14 +6,34 @@ from typing import Any
 
 import pytest
 import torch
-import torchrl
 from tensordict import TensorDict
-from torch import Tensor
+from torch import Tensor, nn
+from torchrl import collectors
+from torchrl.envs.transforms import Compose, InitTracker
+from torchrl.modules import utils
 
 from xlstm_rl import XLSTMModule
+from xlstm_rl.versions import installed_version
 
-if tuple(map(int, torchrl.__version__.split(".")[:2])) < (0, 14):
-    collect_ignore_glob = ["test_*.py"]  # earlier ones lack some of what is tried here
+IS_OLD = installed_version("torchrl") < (0, 14)
+
+
+def torchrl_014(lacks: str) -> pytest.MarkDecorator:
+    """Mark a test of what TorchRL itself lacks before 0.14."""
+    return pytest.mark.skipif(IS_OLD, reason=f"TorchRL before 0.14 {lacks}")
+
+
+def _older_transforms(module: nn.Module, init_key: str = "is_init") -> Compose:
+    return Compose(InitTracker(init_key=init_key), utils.get_primers_from_module(module))
+
+
+# What is newer than 0.10, or has another name there.
+Collector = getattr(collectors, "Collector", None) or collectors.SyncDataCollector
+MultiSyncCollector = (
+    getattr(collectors, "MultiSyncCollector", None) or collectors.MultiSyncDataCollector
+)
+get_env_transforms_from_module = getattr(utils, "get_env_transforms_from_module", _older_transforms)
+
 
 MEMORIES = {
     "m": {"pattern": "m", "width": 8, "num_heads": 2, "round_to": 8},

@@ -10,7 +10,6 @@ import torch
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule, TensorDictSequential
 from torch import nn
-from torchrl.collectors import Collector, MultiSyncCollector
 from torchrl.envs import (
     Compose,
     GymEnv,
@@ -21,9 +20,16 @@ from torchrl.envs import (
     TransformedEnv,
 )
 from torchrl.modules import GRUModule, OneHotCategorical, ProbabilisticActor, set_recurrent_mode
-from torchrl.modules.utils import get_env_transforms_from_module, get_primers_from_module
+from torchrl.modules.utils import get_primers_from_module
 
 from xlstm_rl import XLSTMModule
+
+from .conftest import (
+    Collector,
+    MultiSyncCollector,
+    get_env_transforms_from_module,
+    torchrl_014,
+)
 
 STATE, AFTER = "recurrent_state", ("next", "recurrent_state")
 
@@ -135,6 +141,7 @@ def test_without_a_primer_the_first_step_says_so(xlstm: dict[str, Any]) -> None:
         env.rollout(3, policy)
 
 
+@torchrl_014("has collectors that do not add the transforms of a policy")
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_collector_adds_the_transforms_once(xlstm: dict[str, Any], wrapped: bool) -> None:
     policy = _policy(xlstm)
@@ -154,6 +161,7 @@ def test_collector_adds_the_transforms_once(xlstm: dict[str, Any], wrapped: bool
         collector.shutdown()
 
 
+@torchrl_014("has collectors that do not add the transforms of a policy")
 def test_collector_takes_a_batch_of_environments_with_their_own_trackers(
     xlstm: dict[str, Any],
 ) -> None:
@@ -211,6 +219,7 @@ def test_several_processes_collect(xlstm: dict[str, Any]) -> None:
         collector.shutdown()
 
 
+@torchrl_014("takes no policy for an environment")
 def test_environment_takes_the_policy_as_an_argument(xlstm: dict[str, Any]) -> None:
     policy = _policy(xlstm)
     env = GymEnv("CartPole-v1", policy=policy)
@@ -235,6 +244,7 @@ def test_two_modules_give_two_primers(xlstm: dict[str, Any]) -> None:
     assert keys == {"critic", "recurrent_state"}
 
 
+@torchrl_014("has no strict=False")
 def test_a_primer_that_fails_is_named_and_the_others_stay(xlstm: dict[str, Any]) -> None:
     good = XLSTMModule(4, xlstm, in_key="observation", out_key="embed")
     bad = XLSTMModule(4, xlstm, in_key="observation", out_keys=["value", "elsewhere"])
@@ -278,6 +288,7 @@ def test_nested_state_is_carried(xlstm: dict[str, Any], key: tuple[str, ...]) ->
     assert not batch[key][init].any()
 
 
+@torchrl_014("has no transforms on a batch of Gymnasium's")
 def test_environment_that_is_a_batch_already(xlstm: dict[str, Any]) -> None:
     policy = _policy(xlstm)
     env = GymEnv("CartPole-v1", num_envs=2)  # with a transform of its own already

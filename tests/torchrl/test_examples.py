@@ -10,6 +10,8 @@ import pytest
 import torch
 from tensordict import TensorDict
 
+from .conftest import torchrl_014
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -17,6 +19,7 @@ def _load(name: str) -> dict[str, Any]:
     return runpy.run_path(str(EXAMPLES / name))
 
 
+@torchrl_014("has no Collector")
 def test_ppo_of_torchrls_parts_makes_updates() -> None:
     example = _load("torchrl_ppo.py")
     steps = example["NUM_ENVS"] * example["STEPS"]
@@ -25,6 +28,7 @@ def test_ppo_of_torchrls_parts_makes_updates() -> None:
     assert all(5 < one < 100 for one in returns)
 
 
+@torchrl_014("has no Collector")
 @pytest.mark.slow
 def test_ppo_of_torchrls_parts_learns_without_velocities() -> None:
     returns = list(_load("torchrl_ppo.py")["train"](150_000))

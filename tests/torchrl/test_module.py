@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import torch
 from tensordict import TensorDict
-from torchrl.modules import canonicalize_rnn_subset, recurrent_mode, set_recurrent_mode
+from torchrl.modules import recurrent_mode, set_recurrent_mode
 
 from xlstm_rl import MemoryConfig, XLSTMModule, make_memory
+
+from .conftest import torchrl_014
 
 
 def _module(memory: Any = None, **options: Any) -> XLSTMModule:
@@ -194,6 +196,7 @@ def test_mode_is_that_of_the_context_or_the_default(default: bool | None) -> Non
     assert recurrent_mode() is None
 
 
+@torchrl_014("has one mode for all threads")
 def test_mode_of_another_thread_does_not_count() -> None:
     module, seen = _module(), []
     with set_recurrent_mode(True):
@@ -214,7 +217,10 @@ def test_state_key_that_does_not_lead_to_itself_has_no_primer() -> None:
         module.make_tensordict_primer()
 
 
+@torchrl_014("has no canonicalize_rnn_subset")
 def test_canonical_layout_covers_its_keys() -> None:
+    from torchrl.modules import canonicalize_rnn_subset
+
     module = _module()
     batch = _batch(module, 3, 5)
     batch["observation"] = torch.randn(5, 3, 4).transpose(0, 1)

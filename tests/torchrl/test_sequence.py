@@ -11,6 +11,8 @@ from torchrl.modules import GRUModule, LSTMModule, set_recurrent_mode
 
 from xlstm_rl import XLSTMModule
 
+from .conftest import IS_OLD
+
 
 def _module(memory: dict[str, Any], **options: Any) -> XLSTMModule:
     return XLSTMModule(
@@ -276,8 +278,9 @@ def test_outputs_states_and_gradients_are_those_of_torchrls_module(
     with set_recurrent_mode(recurrent):
         found, expected = ours(batch), theirs(other)
     torch.testing.assert_close(found["embed"], expected["embed"], rtol=0, atol=1e-5)
-    state = found["next", "recurrent_state"]
-    torch.testing.assert_close(state, _of_peer(theirs, expected), rtol=0, atol=1e-5)
+    if not (recurrent and IS_OLD):  # which fills states inside a row otherwise
+        state = found["next", "recurrent_state"]
+        torch.testing.assert_close(state, _of_peer(theirs, expected), rtol=0, atol=1e-5)
     found["embed"].square().sum().backward()
     expected["embed"].square().sum().backward()
     network = getattr(theirs, kind)

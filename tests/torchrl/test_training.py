@@ -31,6 +31,8 @@ from torchrl.objectives.value import GAE, TD0Estimator
 
 from xlstm_rl import XLSTMModule
 
+from .conftest import IS_OLD, torchrl_014
+
 STATE, AFTER = "recurrent_state", ("next", "recurrent_state")
 
 
@@ -92,7 +94,10 @@ def _values_by_steps(critic: Any, batch: TensorDict, root: bool) -> torch.Tensor
         return critic(one)["state_value"].unflatten(0, batch.shape)
 
 
-@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize(
+    "shifted",
+    [False, pytest.param(True, marks=torchrl_014("does not mark what a shifted pass leaves out"))],
+)
 @pytest.mark.parametrize("deactivate_vmap", [False, True])
 @pytest.mark.parametrize("estimator", [GAE, TD0Estimator])
 def test_recurrent_values_are_those_of_steps(
@@ -209,9 +214,11 @@ def test_ppo_ratio_is_one_before_the_first_update(stateful: dict[str, Any]) -> N
     batch = loss.prepare(_collect(policy, trunk))
     out = loss(batch)
     torch.testing.assert_close(out["kl_approx"], torch.zeros(()), rtol=0, atol=1e-5)
-    torch.testing.assert_close(out["max_ratio"], torch.ones(()), rtol=0, atol=1e-5)
+    if not IS_OLD:  # which does not report it
+        torch.testing.assert_close(out["max_ratio"], torch.ones(()), rtol=0, atol=1e-5)
 
 
+@torchrl_014("does not mark the beginning of a slice")
 def test_flat_slices_start_from_their_stored_states(stateful: dict[str, Any]) -> None:
     trunk = _trunk(stateful)
     policy = TensorDictSequential(trunk, _linear(2, "logits"))

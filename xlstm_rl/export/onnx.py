@@ -12,14 +12,29 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from xlstm_rl.errors import ExportError
 from xlstm_rl.export.step import ExportedStep
+from xlstm_rl.versions import installed_version
 
 METADATA = "xlstm_rl"
 _OPSET = 18
+_ONNXSCRIPT = (0, 7)
+"""Earlier ones fail on what torch 2.8 hands them (0.5.7, 0.6.0), or print (0.6.2)."""
 
 
 def write(step: ExportedStep, path: Path, description: dict[str, Any]) -> None:
-    """Write the step, weights included; the description becomes the model's metadata."""
+    """Write the step, weights included; the description becomes the model's metadata.
+
+    Raises:
+        ExportError: onnxscript, with which torch writes ONNX, is too old.
+    """
+    found = installed_version("onnxscript")
+    if found < _ONNXSCRIPT:
+        oldest = "{}.{}".format(*_ONNXSCRIPT)
+        raise ExportError(
+            f"onnx needs onnxscript {oldest} or newer, and {found[0]}.{found[1]} is installed: "
+            f'`pip install "onnxscript>={oldest}"`'
+        )
     with _quiet():
         program = torch.onnx.export(
             step,

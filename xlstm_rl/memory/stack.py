@@ -50,7 +50,7 @@ class XLSTMStack(Memory):
     ) -> tuple[Tensor, StateTensors]:
         new_tensors: StateTensors = ()
         for block, old in zip(self.blocks, self._per_block(tensors), strict=True):
-            x, new = cast(MLSTMBlock | SLSTMBlock, block).step(x, old, reset, inplace)
+            x, new = cast("MLSTMBlock | SLSTMBlock", block).step(x, old, reset, inplace)
             new_tensors += new
         return self.norm(x), new_tensors
 

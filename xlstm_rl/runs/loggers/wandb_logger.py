@@ -18,6 +18,7 @@ from xlstm_rl.runs.loggers.wandb_account import has_wandb_key, wandb_run
 from xlstm_rl.runs.loggers.wandb_artifacts import CheckpointArtifact
 from xlstm_rl.runs.loggers.wandb_file import cut_after
 from xlstm_rl.runs.loggers.wandb_note import note, read_note
+from xlstm_rl.runs.loggers.wandb_versions import await_free_folder, offline_resume
 
 _our_wandb_runs: "WeakSet[Any]" = WeakSet()
 """The W&B runs that were started here, and so are closed here."""
@@ -154,6 +155,9 @@ class WandbSink:
         settings = wandb.setup().settings
         variables = os.environ
 
+        # absolute: the process that writes was started where an earlier run was
+        root = variables.get("WANDB_DIR") or str(folder.absolute())
+
         def start(mode: Literal["offline", "disabled"] | None, **same: Any) -> Any:
             # What is None is left to W&B's variables, to its settings and to its defaults.
             return wandb.init(
@@ -168,8 +172,7 @@ class WandbSink:
                 tags=config.tags or None,
                 notes=config.notes,
                 config=dict(self._run_config),
-                # absolute: the process that writes was started where an earlier run was
-                dir=variables.get("WANDB_DIR") or str(folder.absolute()),
+                dir=root,
                 mode=mode,
                 reinit=reinit,
                 settings=wandb.Settings(console="off", silent=True, init_timeout=30),
@@ -177,20 +180,24 @@ class WandbSink:
             )
 
         kept = _kept_id(folder)
-        same = {"id": kept or os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)}
+        run_id = kept or variables.get("WANDB_RUN_ID") or secrets.token_hex(4)
+
+        def start_offline() -> Any:
+            await_free_folder(Path(root), run_id)
+            return start("offline", id=run_id, **offline_resume())
+
         mode = variables.get("WANDB_MODE") or settings.mode
         if mode in ("offline", "dryrun", "disabled"):
             # said again: W&B may have read its variables before this one was set
-            is_disabled = mode == "disabled"
-            run = start("disabled" if is_disabled else "offline", **same, resume="allow")
+            run = start("disabled", id=run_id) if mode == "disabled" else start_offline()
             why = ""
         elif not has_wandb_key():
-            run, why = start("offline", **same, resume="allow"), "no API key, "
+            run, why = start_offline(), "no API key, "
         else:
             try:
-                run, why = self._start_online(start, known, same["id"], kept is not None), ""
+                run, why = self._start_online(start, known, run_id, kept is not None), ""
             except Exception as error:  # a broken network or server must not cost the run
-                run, why = start("offline", **same, resume="allow"), f"{one_line(error)}, "
+                run, why = start_offline(), f"{one_line(error)}, "
         if not run.disabled:
             _keep_id(folder, run.id)
             note(folder, project=run.project, entity=run.entity, forget_after=None)
