@@ -54,5 +54,7 @@ def run(args: Sequence[str]) -> int:
             int8=options.int8,
         )
     checked = "; acts as the policy does over 1,000 steps" if options.check else ""
-    print(f"wrote {path} ({path.stat().st_size / 2**10:,.0f} KiB){checked}")
+    written = [path, path.with_suffix(".weights")] if options.format == "c" else [path]
+    sizes = (f"{one} ({one.stat().st_size / 2**10:,.0f} KiB)" for one in written)
+    print(f"wrote {' and '.join(sizes)}{checked}")
     return 0

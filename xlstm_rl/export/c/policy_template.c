@@ -1,7 +1,7 @@
 /* A policy of xlstm_rl @VERSION@ as one step: C99, without dependencies and without allocation.
 
-   @LOWER@_weights reads the weights file into memory of yours, @UPPER@_BYTES of it at a multiple
-   of 16. Then, for each environment:
+   @LOWER@_weights reads the weights file into @UPPER@_BYTES of memory of yours, aligned as a double
+   is. Then, for each environment:
 
      static float state[@UPPER@_STATE], work[@UPPER@_WORK];   zeros at first; `work` may be shared
      @LOWER@_inputs in = {.obs = ..., .reset = 1};
