@@ -9,6 +9,7 @@ import numpy as np
 
 import xlstm_rl.envs
 from xlstm_rl.export import export_policy
+from xlstm_rl.export.step import ExportedStep
 from xlstm_rl.kernels.native.compilation import find_compiler
 
 from .conftest import make_policy
@@ -62,5 +63,18 @@ def test_c_balances_the_pole_as_long_as_the_policy_does(tmp_path):
 
 
 def test_the_examples_are_short():
-    for name in ("act_from_onnx.py", "act_from_c.c"):
+    for name in ("act_from_onnx.py", "act_from_c.c", "browser/index.html"):
         assert len((EXAMPLES / name).read_text("utf-8").splitlines()) <= 60
+
+
+def test_the_browser_page_needs_no_other_host_and_feeds_every_input():
+    """What it names is what the export has; that it acts was seen in headless Chromium."""
+    page = (EXAMPLES / "browser" / "index.html").read_text("utf-8")
+    assert "http" not in page
+    env = gymnasium.make(ENV)
+    policy = make_policy(env.observation_space, env.action_space, {"pattern": "m"}, {})
+    ports = ExportedStep(policy).ports
+    assert [p.name for p in (*ports.observation, *ports.others)] == ["obs", "reset"]
+    assert [p.name for p in ports.action] == ["action"]
+    for text in ("{ obs, reset:", "out.action.data", 'startsWith("state.")', '"state.", "next."'):
+        assert text in page
