@@ -45,6 +45,7 @@ EXTRAS = {"minigrid": "minigrid", "envpool": "envpool", "popgym": "popgym", "bsu
 """Words of a command that need a package, without which the command is read and not run."""
 
 NOT_OURS = {"ruff", "mypy", "lint-imports", "pytest", "venv", "tensorboard", "head"}
+NOT_OURS |= {"npm", "mv", "tar", "http.server"}
 """Programs whose options are not ours to check."""
 
 OTHERS = {"eval": EvalOptions, "export": ExportOptions, "list": ListOptions, "plot": PlotOptions}

@@ -4,14 +4,17 @@ import re
 import sys
 from importlib.metadata import PackageNotFoundError
 
+import numpy as np
 import pytest
 from gymnasium import spaces
+from torch import nn
 
 from xlstm_rl import versions
 from xlstm_rl.cli.main import main
 from xlstm_rl.errors import ExportError
 from xlstm_rl.export import export_policy, pt2
 from xlstm_rl.export import policy as module
+from xlstm_rl.memory.baselines import GRUMemory
 
 from .conftest import BOX, make_policy
 
@@ -32,7 +35,7 @@ def test_an_existing_path_is_kept(small, tmp_path):
 
 
 def test_an_unknown_format_and_a_missing_folder(small, tmp_path):
-    with pytest.raises(ExportError, match="'tflite', expected one of onnx, pt2"):
+    with pytest.raises(ExportError, match="'tflite', expected one of onnx, pt2, c"):
         export_policy(small, tmp_path / "x", "tflite")
     with pytest.raises(ExportError, match="is not a folder"):
         export_policy(small, tmp_path / "none" / "x.pt2", "pt2")
@@ -88,6 +91,91 @@ def test_a_missing_onnxscript_names_the_extra(small, tmp_path, monkeypatch):
         export_policy(small, tmp_path / "x.onnx")
 
 
+def test_c_is_kept_from_existing_files_of_both_names(small, tmp_path):
+    (tmp_path / "policy.weights").write_text("mine")
+    with pytest.raises(ExportError, match=r"policy\.weights exists"):
+        export_policy(small, tmp_path / "policy.c", "c")
+    assert [one.name for one in tmp_path.iterdir()] == ["policy.weights"]
+    export_policy(small, tmp_path / "policy.c", "c", overwrite=True)
+    assert (tmp_path / "policy.weights").read_bytes()[:8] == b"xlstm_rl"
+    with pytest.raises(ExportError, match=r"must end in \.c"):
+        export_policy(small, tmp_path / "policy.cpp", "c")
+
+
+def test_int8_is_of_c_alone(small, tmp_path):
+    with pytest.raises(ExportError, match="int8 is for format='c'"):
+        export_policy(small, tmp_path / "x.pt2", "pt2", int8=True)
+
+
+class OwnMemory(GRUMemory):
+    """Another one: what it does is its own affair."""
+
+
+class OwnEncoder(nn.Linear):
+    """Likewise."""
+
+
+def _with_own_memory():
+    policy = make_policy(BOX, spaces.Discrete(3), {"kind": "gru"}, {})
+    policy.network.trunk.memory.__class__ = OwnMemory
+    return policy
+
+
+def _with_own_encoder():
+    policy = make_policy(BOX, spaces.Discrete(3), {"kind": "gru"}, {})
+    policy.network.trunk.encoder = OwnEncoder(3, 16)
+    return policy
+
+
+def _with_hook():
+    policy = make_policy(BOX, spaces.Discrete(3), {"kind": "gru"}, {})
+    policy.network.action_head.output.register_forward_hook(lambda *_: None)
+    return policy
+
+
+def _with_halves():
+    space = spaces.Box(-1, 1, (2,), np.float16)
+    return make_policy(space, spaces.Discrete(3), {"kind": "gru"}, {})
+
+
+def _with_half_actions():
+    space = spaces.Box(-1, 1, (2,), np.float16)
+    return make_policy(BOX, space, {"kind": "gru"}, {})
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (_with_own_memory, "no memory of kind OwnMemory"),
+        (_with_own_encoder, "it has no OwnEncoder"),
+        (_with_hook, "network.action_head.output has a forward hook"),
+        (_with_halves, "'obs' is of float16, for which C99 has no type"),
+        (_with_half_actions, "'action' is of float16"),
+    ],
+)
+def test_c_refuses_what_it_lacks_in_one_line(make, says, tmp_path):
+    with pytest.raises(ExportError, match=says) as error:
+        export_policy(make(), tmp_path / "policy.c", "c")
+    assert "onnx and pt2 may take it" in str(error.value) and "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_check_without_a_compiler_says_so(small, tmp_path, monkeypatch):
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ExportError, match=r"only where it can be compiled: no C compiler"):
+        export_policy(small, tmp_path / "policy.c", "c", check=True)
+    assert list(tmp_path.iterdir()) == []
+    assert export_policy(small, tmp_path / "policy.c", "c").is_file()
+
+
+def test_a_compiler_that_fails_leaves_no_file(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("CC", "false")
+    with pytest.raises(ExportError, match="does not compile"):
+        export_policy(small, tmp_path / "policy.c", "c", check=True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def _touch(step, path, description):
     path.write_text("")
 
@@ -105,6 +193,16 @@ def test_the_command_writes_checks_and_refuses(tmp_path, capsys):
     assert main(command) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("xlstm-rl export:") and "exists" in line
+    small = [*command[:2], "--format", "c", "--out", str(tmp_path / "small.c"), "--int8", "--check"]
+    assert main(small) == 0
+    said = capsys.readouterr().out
+    assert "small.c" in said and "small.weights" in said and "over 1,000 steps" in said
+    assert main(small) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "small.c exists" in line
+    assert main([*command[:2], "--out", str(tmp_path / "x.onnx"), "--int8"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "int8 is for" in line
     assert main(["export", str(tmp_path / "none"), "--out", str(tmp_path / "x.onnx")]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "none" in line

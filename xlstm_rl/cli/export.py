@@ -20,16 +20,19 @@ class ExportOptions:
     """A run folder, or one checkpoint in it."""
 
     out: str
-    """The file."""
+    """The file. Of C it ends in .c, and the weights lie beside it."""
 
-    format: Literal["onnx", "pt2"] = "onnx"
-    """ONNX, or an exported program of PyTorch."""
+    format: Literal["onnx", "pt2", "c"] = "onnx"
+    """ONNX, an exported program of PyTorch, or C."""
 
     check: bool = False
     """Run the file beside the policy for 1,000 steps before it takes its place."""
 
     overwrite: bool = False
-    """Replace an existing file."""
+    """Replace existing files."""
+
+    int8: bool = False
+    """Of C: keep matrices as bytes, a quarter of the size."""
 
     trust_code: bool = False
     """Import what the run names of other packages (module:Name), which may run any code."""
@@ -48,7 +51,10 @@ def run(args: Sequence[str]) -> int:
             options.format,
             check=options.check,
             overwrite=options.overwrite,
+            int8=options.int8,
         )
     checked = "; acts as the policy does over 1,000 steps" if options.check else ""
-    print(f"wrote {path} ({path.stat().st_size / 2**10:,.0f} KiB){checked}")
+    written = [path, path.with_suffix(".weights")] if options.format == "c" else [path]
+    sizes = (f"{one} ({one.stat().st_size / 2**10:,.0f} KiB)" for one in written)
+    print(f"wrote {' and '.join(sizes)}{checked}")
     return 0

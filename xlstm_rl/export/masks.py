@@ -1,6 +1,8 @@
 """The action mask that is part of an observation, as tensors alone: what a file can hold."""
 
+import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from gymnasium import spaces
@@ -8,6 +10,22 @@ from torch import Tensor
 
 from xlstm_rl.envs.spaces.leaves import Leaf, space_leaves
 from xlstm_rl.policy.policy_module import PolicyModule
+
+
+class MaskPart(NamedTuple):
+    """What masks the outputs of one leaf of the action space."""
+
+    names: tuple[str, ...]
+    """Leaves of the observation; none: its outputs are free."""
+
+    sizes: tuple[int, ...]
+    """How many numbers each of them has."""
+
+    is_bits: bool
+    """Whether a number masks two outputs, 0 and 1: that of a MultiBinary space."""
+
+    width: int
+    """How many outputs of the network it masks."""
 
 
 class ObservedMask:
@@ -23,25 +41,33 @@ class ObservedMask:
     def __init__(self, policy: PolicyModule) -> None:
         key = policy.policy_config.mask_in_observation
         masks = [leaf for leaf in space_leaves(policy.observation_space) if leaf.path[0] == key]
-        self._parts = [
-            (action, [mask.name for mask in masks if _belongs(mask, action)])
-            for action in space_leaves(policy.action_space)
+        distribution = policy.network.distribution
+        widths = [part.num_outputs for part in getattr(distribution, "parts", ())]
+        self.parts = [
+            MaskPart(
+                tuple(mask.name for mask in masks if _belongs(mask, action)),
+                tuple(
+                    math.prod(mask.space.shape or ()) for mask in masks if _belongs(mask, action)
+                ),
+                isinstance(action.space, spaces.MultiBinary),
+                width,
+            )
+            for action, width in zip(
+                space_leaves(policy.action_space), widths or [distribution.num_outputs], strict=True
+            )
         ]
-        self._widths = [
-            part.num_outputs for part in getattr(policy.network.distribution, "parts", ())
-        ] or [policy.network.distribution.num_outputs]
 
     def __call__(self, raw: Mapping[str, Tensor]) -> Tensor:
         """Return the flags, true where an output may be taken."""
         found = []
-        for (action, names), width in zip(self._parts, self._widths, strict=True):
+        for part in self.parts:
             rows = next(iter(raw.values())).shape[0]
-            if not names:  # free
+            if not part.names:  # free
                 like = next(iter(raw.values()))
-                found.append(torch.ones(rows, width, dtype=torch.bool, device=like.device))
+                found.append(torch.ones(rows, part.width, dtype=torch.bool, device=like.device))
                 continue
-            values = torch.cat([raw[name].flatten(1) for name in names], 1)
-            if isinstance(action.space, spaces.MultiBinary):
+            values = torch.cat([raw[name].flatten(1) for name in part.names], 1)
+            if part.is_bits:
                 found.append(torch.stack((values != 1, values != 0), -1).flatten(1))
             else:
                 found.append(values != 0)

@@ -1,5 +1,6 @@
 """Write a policy as a file that acts without this library."""
 
+from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from xlstm_rl.policy.policy_module import PolicyModule
 FORMATS = {
     "onnx": "ONNX, for ONNX Runtime on a machine or in a browser",
     "pt2": "an exported program of PyTorch",
+    "c": "one file of C99, and the weights in a file beside it",
 }
 """Each format's module in this package, and what it is."""
 
@@ -28,18 +30,21 @@ def export_policy(
     format: str = "onnx",
     check: bool = False,
     overwrite: bool = False,
+    int8: bool = False,
 ) -> Path:
     """Write one deterministic step of a policy, with its state as inputs and outputs.
 
     Normaliser, masks, inputs from the step before and the scale of actions are in it; the batch
-    size is free. `export/ports.py` has the names of inputs and outputs.
+    size is free, and one in C. `export/ports.py` has the names of inputs and outputs.
 
     Args:
         policy: any; it stays as it is.
-        path: the file.
+        path: the file. Of C it ends in `.c`, and the weights are beside it: `.weights`.
         format: one of `FORMATS`.
         check: run the file beside the policy for 1,000 steps before it takes its place.
-        overwrite: replace an existing file.
+        overwrite: replace existing files.
+        int8: of C: keep matrices as bytes, with a scale for each of their outputs. What `check`
+            looks at is then the policy with its weights rounded so.
 
     Returns:
         The file.
@@ -51,16 +56,22 @@ def export_policy(
     """
     if format not in FORMATS:
         raise ExportError(f"format is {format!r}, expected one of {', '.join(FORMATS)}")
+    if int8 and format != "c":
+        raise ExportError(f"int8 is for format='c', got format={format!r}: leave it out")
     target = user_path(path)
-    if target.exists() and not overwrite:
-        raise ExportError(f"{target} exists: choose another name, or pass overwrite=True")
+    module = import_module(f"xlstm_rl.export.{format}")
+    targets = module.files_of(target) if format == "c" else [target]
+    for one in targets:
+        if one.exists() and not overwrite:
+            raise ExportError(f"{one} exists: choose another name, or pass overwrite=True")
     if not target.parent.is_dir():
         raise ExportError(f"{target.parent} is not a folder: make it first")
-    module = import_module(f"xlstm_rl.export.{format}")
     step = ExportedStep(policy)
-    with replacing(target) as draft:
+    options = {"name": target.stem, "int8": int8} if format == "c" else {}
+    with ExitStack() as drafts:
+        draft, *_ = [drafts.enter_context(replacing(one)) for one in targets]
         try:
-            module.write(step, draft, describe(step))
+            module.write(step, draft, describe(step), **options)
             if check:
                 parity.check(step, module.load(draft), f"the {format} file")
         except ImportError as error:

@@ -32,7 +32,7 @@ class ExportedStep(nn.Module):
         self._names = [leaf.name for leaf in space_leaves(policy.observation_space)]
         self._action_paths = [leaf.path for leaf in space_leaves(policy.action_space)]
         in_observation = self.policy.auxiliary_reader.source == "observation"
-        self._mask = ObservedMask(self.policy) if in_observation else None
+        self.mask = ObservedMask(self.policy) if in_observation else None
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Take one step for a batch of environments."""
@@ -44,8 +44,8 @@ class ExportedStep(nn.Module):
             for port, x in zip(self.ports.others, inputs[count : count + others], strict=True)
         }
         mask = named.get("action_mask")
-        if self._mask is not None and isinstance(raw, dict):
-            mask = self._mask(raw)
+        if self.mask is not None and isinstance(raw, dict):
+            mask = self.mask(raw)
         action, after = self.policy.step(
             raw,
             inputs[count + others :],

@@ -26,7 +26,7 @@ INLINE vf verf(vf x) {
 
 INLINE vf activate(int64_t kind, vf x, vf *slope) {
   const vf zero = broadcast(0), one = broadcast(1);
-  const vi low = (vi)(x <= zero);
+  const vi low = MASK(x <= zero);
   if (kind == GELU) {
     const vf below = broadcast(0.5f) * (one + verf(x * broadcast(0.70710678118f)));
     *slope = below + x * broadcast(0.3989422804f) * vexp(broadcast(-0.5f) * x * x);

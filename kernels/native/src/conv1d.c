@@ -3,6 +3,7 @@
 #include "conv1d.h"
 #include "export.h"
 #include "parallel.h"
+#include "transpose.h"
 
 #define ROWS_AT_ONCE 32
 /* Groups of sequences: each sums into gradients of its own, which are then added in order. */

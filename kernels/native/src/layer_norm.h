@@ -11,7 +11,7 @@ INLINE void row_moments(int64_t n, const float *x, float *mean, float *inverse) 
   const float m = sum_lanes(sum) / (float)n;
   FOR_VECTORS(i, n, left) {
     vf d = load_left(x + i, left) - broadcast(m);
-    if (left < VW) d = load_part((float *)&d, left); /* lanes past the end hold -m */
+    if (VW > 1 && left < VW) d = load_part((float *)&d, left); /* lanes past the end hold -m */
     squares += d * d;
   }
   *mean = m;

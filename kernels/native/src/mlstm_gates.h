@@ -4,12 +4,11 @@
    and u = m - b the running maximum of c, so that step j weighs exp(c_j - u_i) in row i. A start (a
    reset, or a forget gate that forgets all) begins a segment: rows see the columns of their own. */
 #pragma once
+#include "log_weight.h"
 #include "tiles.h"
 
 #define CHUNK 32
 #define NOTHING (-1e300)       /* m where nothing was written: -inf, but differences are numbers */
-#define LEAST_LOG_FORGET -1e5f /* a log forget gate below this forgets all, as a reset does */
-#define LEAST_LOG_WEIGHT -64.47f /* exp of it is 1e-28: no sum can feel less */
 #define FRESH_BOUND 60.9         /* what a fresh state weighs, for its gradient: e^60.9 at most */
 
 typedef struct {
@@ -31,11 +30,6 @@ typedef struct {
   int32_t best;  /* the step whose input gate m came from; -1: the first m; -2: none */
   int32_t broken; /* a gate was no number, or infinite where that means no weight */
 } gate_run;
-
-INLINE vf weight(vf log_weight) {
-  const vi tiny = (vi)(log_weight < broadcast(LEAST_LOG_WEIGHT));
-  return keep_where(~tiny, vexp(vmin(broadcast(0), log_weight)));
-}
 
 INLINE int starts_anew(const uint8_t *reset, int64_t t, float f) {
   return (reset && reset[t]) || f < LEAST_LOG_FORGET; /* log sigmoid(f) is f that far below 0 */

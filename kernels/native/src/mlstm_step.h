@@ -3,7 +3,8 @@
    Nothing is mixed between rows, so what is no number stays where it is; the corners are those of
    kernels/mlstm/reference.py. States may be overwritten in place. */
 #pragma once
-#include "mlstm_gates.h"
+#include "log_weight.h"
+#include "repeat.h"
 
 #define STEP_GATES 64 /* heads whose gates are made together */
 
@@ -91,14 +92,14 @@ INLINE void step_head(int64_t K, int64_t V, const float *q, const float *k, cons
     store_left(n_1 + r, t, left);
     along += t * load_left(q + r, left);
   }
-  int64_t at = 0;
-  for (; at + 4 * VW <= V; at += 4 * VW)
+  const int64_t fours = V / (4 * VW) * (4 * VW), ones = V / VW * VW;
+  for (int64_t at = 0; at < fours; at += 4 * VW)
     if (fresh) step_columns_4(K, V, q, written, v + at, 0, 1, C + at, C_1 + at, h + at);
     else step_columns_4(K, V, q, written, v + at, gates->forget[e], 0, C + at, C_1 + at, h + at);
-  for (; at + VW <= V; at += VW)
+  for (int64_t at = fours; at < ones; at += VW)
     if (fresh) step_columns_1(K, V, q, written, v + at, 0, 1, C + at, C_1 + at, h + at);
     else step_columns_1(K, V, q, written, v + at, gates->forget[e], 0, C + at, C_1 + at, h + at);
-  for (; at < V; at++) {
+  for (int64_t at = ones; at < V; at++) {
     float sum = 0;
     for (int64_t r = 0; r < K; r++) {
       float t = written[r] * v[at];

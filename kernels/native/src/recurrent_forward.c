@@ -1,6 +1,8 @@
 /* LSTM and GRU forward. */
 #include "recurrent.h"
 
+#include "recurrent_cell.h"
+
 typedef struct {
   const xl_recurrent_args *args;
   recurrent_saved saved;
@@ -54,30 +56,6 @@ static void input_piece(int piece, int worker, void *context) {
   else
     few_rows_linear(rows, G, a->I, x, a->I, a->w_ih, to, 4 * a->H, p->bias, 0,
                     p->few + worker * few_size(a));
-}
-
-static void lstm_row(int64_t H, const float *raw, float *gates, float *c, float *h, float *kept_c) {
-  FOR_VECTORS(e, H, left) {
-    const vf i = vsigmoid(load_left(raw + e, left)), f = vsigmoid(load_left(raw + H + e, left));
-    const vf g = vtanh(load_left(raw + 2 * H + e, left)), o = vsigmoid(load_left(raw + 3 * H + e, left));
-    const vf after = f * load_left(c + e, left) + i * g;
-    store_left(gates + e, i, left), store_left(gates + H + e, f, left);
-    store_left(gates + 2 * H + e, g, left), store_left(gates + 3 * H + e, o, left);
-    store_left(c + e, after, left), store_left(kept_c + e, after, left);
-    store_left(h + e, o * vtanh(after), left);
-  }
-}
-
-static void gru_row(int64_t H, float *gates, const float *of_h, float *h) {
-  FOR_VECTORS(e, H, left) {
-    const vf r = vsigmoid(load_left(gates + e, left) + load_left(of_h + e, left));
-    const vf z = vsigmoid(load_left(gates + H + e, left) + load_left(of_h + H + e, left));
-    const vf to_n = load_left(of_h + 2 * H + e, left);
-    const vf n = vtanh(load_left(gates + 2 * H + e, left) + r * to_n);
-    store_left(gates + e, r, left), store_left(gates + H + e, z, left);
-    store_left(gates + 2 * H + e, n, left), store_left(gates + 3 * H + e, to_n, left);
-    store_left(h + e, n + z * (load_left(h + e, left) - n), left);
-  }
 }
 
 static void forward_group(int group, int worker, void *context) {

@@ -3,12 +3,14 @@
    A tile is R rows by one or two vectors of C = beta * Cin + A B. Its sums are *named* vector
    variables, and a number of A is broadcast by an initialiser: with an array of sums, or a
    broadcast out of a call, compilers leave the sums in memory (11 - 46 in place of 103 - 114
-   GFLOP/s). Hence the macros: ROWS_n(X) writes X(0) ... X(n - 1).
+   GFLOP/s). Hence the macros of repeat.h.
 
    A is read by two strides, A[m, k] = a[m * row + k * col], so that it may be transposed; B and C
    are rows of vectors. Every element is summed over k in order, whatever the tile: results do not
    depend on how rows are cut. */
 #pragma once
+#include "repeat.h"
+#include "transpose.h"
 #include "vector.h"
 
 #if VW == 8
@@ -17,12 +19,6 @@
 #define TILE_ROWS 8 /* 16 sums of 32 registers */
 #endif
 #define TILE_COLUMNS (2 * VW)
-
-#define ROWS_1(X) X(0)
-#define ROWS_2(X) ROWS_1(X) X(1)
-#define ROWS_4(X) ROWS_2(X) X(2) X(3)
-#define ROWS_6(X) ROWS_4(X) X(4) X(5)
-#define ROWS_8(X) ROWS_6(X) X(6) X(7)
 
 #define TILE_ARGUMENTS                                                                     \
   int64_t K, const float *a, int64_t row, int64_t col, const float *b, int64_t ldb,        \

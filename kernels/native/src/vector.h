@@ -1,7 +1,9 @@
 /* Vectors of floats in the extensions that GCC and Clang share, and what is computed on them.
 
    VW is the width: 16 floats for x86-64-v4, 8 for v3, 4 for NEON and the baseline. One source
-   serves all; only the maxima name an instruction, because no compiler finds it by itself.
+   serves all; only the maxima name an instruction, because no compiler finds it by itself. Where
+   there are no such vectors a vector is one float, and this is plain C99: exported policies include
+   this file too (xlstm_rl/export/c). So a mask is made by MASK, and bits are read by BITS, FLOATS.
 
    What is not a number has to stay one. In vmax(a, b) and vmin(a, b) a NaN in b survives, one in a
    may not: constants come first.
@@ -13,27 +15,58 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__AVX512F__)
+#if !defined(__GNUC__) || defined(XL_PLAIN)
+#define VW 1
+#elif defined(__AVX512F__)
 #define VW 16
 #elif defined(__AVX2__)
 #define VW 8
-#else
+#elif defined(__SSE2__) || defined(__ARM_NEON) || defined(__wasm_simd128__)
 #define VW 4
+#else
+#define VW 1
 #endif
-#if defined(__x86_64__)
+#if VW >= 8
 #include <immintrin.h>
-#elif defined(__ARM_NEON)
+#elif VW == 4 && defined(__ARM_NEON)
 #include <arm_neon.h>
 #endif
 
-#define INLINE static inline __attribute__((always_inline))
-#define LOCAL static __attribute__((unused)) /* a function of a header that not every file calls */
+/* LOCAL: a function of a header that not every file calls */
+#if defined(__GNUC__)
+#define INLINE static inline __attribute__((always_inline, unused))
+#define LOCAL static __attribute__((unused))
 #define ALIGNED __attribute__((aligned(64)))
+#else
+#define INLINE static inline
+#define LOCAL static
+#define ALIGNED
+#endif
 #define ROUND_UP(n, multiple) (((n) + (multiple) - 1) / (multiple) * (multiple))
 
+#if VW > 1
 typedef float vf __attribute__((vector_size(VW * 4)));
-typedef int32_t vi __attribute__((vector_size(VW * 4)));
+typedef int32_t vi_lane;
+typedef vi_lane vi __attribute__((vector_size(VW * 4)));
 typedef float vf_anywhere __attribute__((vector_size(VW * 4), aligned(4), may_alias));
+#define MASK(condition) ((vi)(condition)) /* -1 where it holds, else 0 */
+#define BITS(x) ((vi)(x))
+#define FLOATS(bits) ((vf)(bits))
+#else
+typedef float vf, vf_anywhere;
+typedef uint32_t vi_lane, vi; /* sums wrap around, as those of vectors do */
+#define MASK(condition) ((vi)0 - (vi)(condition))
+INLINE vi BITS(vf x) {
+  vi bits;
+  memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+INLINE vf FLOATS(vi bits) {
+  vf x;
+  memcpy(&x, &bits, sizeof x);
+  return x;
+}
+#endif
 
 INLINE vf load(const float *p) { return *(const vf_anywhere *)p; }
 INLINE void store(float *p, vf x) { *(vf_anywhere *)p = x; }
@@ -44,12 +77,14 @@ INLINE void store(float *p, vf x) { *(vf_anywhere *)p = x; }
 #elif VW == 8
 #define EACH_LANE(x) {x, x, x, x, x, x, x, x}
 #define LANE_NUMBERS {0, 1, 2, 3, 4, 5, 6, 7}
-#else
+#elif VW == 4
 #define EACH_LANE(x) {x, x, x, x}
 #define LANE_NUMBERS {0, 1, 2, 3}
+#else
+#define EACH_LANE(x) {x}
 #endif
 INLINE vf broadcast(float x) { return (vf)EACH_LANE(x); }
-INLINE vi broadcast_int(int32_t x) { return (vi)EACH_LANE(x); }
+INLINE vi broadcast_int(int32_t x) { return (vi)EACH_LANE((vi_lane)x); }
 
 /* Lanes of x and y by their numbers; those of y begin at VW. */
 #if defined(__clang__)
@@ -73,31 +108,36 @@ INLINE void store_part(float *p, vf x, int64_t n) {
 /* For every vector of a row of n floats: i is where it begins, `left` how many floats are its own. */
 #define FOR_VECTORS(i, n, left) \
   for (int64_t i = 0, left; left = (n) - i, i < (n); i += VW)
-INLINE vf load_left(const float *p, int64_t left) { return left >= VW ? load(p) : load_part(p, left); }
+INLINE vf load_left(const float *p, int64_t left) {
+  return VW == 1 || left >= VW ? load(p) : load_part(p, left);
+}
 INLINE void store_left(float *p, vf x, int64_t left) {
-  if (left >= VW) store(p, x);
+  if (VW == 1 || left >= VW) store(p, x);
   else store_part(p, x, left);
 }
 
 /* yes where the lane of `mask` is -1, no where it is 0 */
-INLINE vf pick(vi mask, vf yes, vf no) { return (vf)(((vi)yes & mask) | ((vi)no & ~mask)); }
-INLINE vf keep_where(vi mask, vf x) { return (vf)((vi)x & mask); }
+INLINE vf pick(vi mask, vf yes, vf no) { return FLOATS((BITS(yes) & mask) | (BITS(no) & ~mask)); }
+INLINE vf keep_where(vi mask, vf x) { return FLOATS(BITS(x) & mask); }
 
-#if defined(__AVX512F__)
+#if VW == 16
 INLINE vf vmax(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
 INLINE vf vmin(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
-#elif defined(__AVX2__)
+#elif VW == 8
 INLINE vf vmax(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
 INLINE vf vmin(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m256)b); }
-#elif defined(__ARM_NEON)
+#elif VW == 4 && defined(__ARM_NEON)
 INLINE vf vmax(vf a, vf b) { return (vf)vmaxq_f32((float32x4_t)a, (float32x4_t)b); }
 INLINE vf vmin(vf a, vf b) { return (vf)vminq_f32((float32x4_t)a, (float32x4_t)b); }
 #else
-INLINE vf vmax(vf a, vf b) { return pick((vi)(a > b), a, b); }
-INLINE vf vmin(vf a, vf b) { return pick((vi)(a < b), a, b); }
+INLINE vf vmax(vf a, vf b) { return pick(MASK(a > b), a, b); }
+INLINE vf vmin(vf a, vf b) { return pick(MASK(a < b), a, b); }
 #endif
-INLINE vf vabs(vf x) { return (vf)((vi)x & broadcast_int(0x7fffffff)); }
+INLINE vf vabs(vf x) { return FLOATS(BITS(x) & broadcast_int(0x7fffffff)); }
 
+#if VW == 1
+INLINE float sum_lanes(vf x) { return x; }
+#else
 INLINE float sum_lanes(vf x) {
   float lanes[VW] ALIGNED;
 #if VW == 16
@@ -109,6 +149,7 @@ INLINE float sum_lanes(vf x) {
   store(lanes, x);
   return (lanes[0] + lanes[2]) + (lanes[1] + lanes[3]);
 }
+#endif
 
 /* The largest x for which neither exp(x) nor exp(-x) leaves the normal numbers. */
 #define EXP_BOUND 87.0f
@@ -129,8 +170,8 @@ INLINE vf vexp(vf x) {
   p = p * r + broadcast(1.6666665459e-1f);
   p = p * r + broadcast(5.0000001201e-1f);
   p = p * (r * r) + r + broadcast(1.0f);
-  vi exponent = ((vi)shifted - (vi)magic + broadcast_int(127)) << 23;
-  return p * (vf)exponent;
+  vi exponent = (BITS(shifted) - BITS(magic) + broadcast_int(127)) << 23;
+  return p * FLOATS(exponent);
 }
 INLINE vf vsigmoid(vf x) { return broadcast(1.0f) / (broadcast(1.0f) + vexp(-x)); }
 
@@ -160,9 +201,9 @@ INLINE vf vtanh(vf x) {
   p = p * z + broadcast(-3.33332819422e-1f);
   vf near = p * z * x + x;
   vf far = broadcast(1.0f) - broadcast(2.0f) / (vexp(a + a) + broadcast(1.0f));
-  vi sign = (vi)x & broadcast_int((int32_t)0x80000000);
-  far = (vf)((vi)far | sign);
-  return pick((vi)(a < broadcast(0.625f)), near, far);
+  vi sign = BITS(x) & broadcast_int(INT32_MIN);
+  far = FLOATS(BITS(far) | sign);
+  return pick(MASK(a < broadcast(0.625f)), near, far);
 }
 
 INLINE float dot(int64_t n, const float *a, const float *b) {
@@ -176,63 +217,4 @@ INLINE int all_finite(int64_t n, const float *x) {
   vf sum = broadcast(0);
   FOR_VECTORS(i, n, left) sum += load_left(x + i, left) * broadcast(0);
   return sum_lanes(sum) == 0;
-}
-
-/* A square of floats transposed in registers: neighbours change places at distance 1, 2, 4. */
-#if VW == 4
-#define TRANSPOSE_TILE 4
-INLINE void transpose_tile(const float *s, int64_t lds, float *d, int64_t ldd) {
-  vf a = load(s), b = load(s + lds), c = load(s + 2 * lds), e = load(s + 3 * lds);
-  vf ac0 = SHUFFLE(a, b, 0, 4, 1, 5), ac1 = SHUFFLE(a, b, 2, 6, 3, 7);
-  vf ce0 = SHUFFLE(c, e, 0, 4, 1, 5), ce1 = SHUFFLE(c, e, 2, 6, 3, 7);
-  store(d, SHUFFLE(ac0, ce0, 0, 1, 4, 5));
-  store(d + ldd, SHUFFLE(ac0, ce0, 2, 3, 6, 7));
-  store(d + 2 * ldd, SHUFFLE(ac1, ce1, 0, 1, 4, 5));
-  store(d + 3 * ldd, SHUFFLE(ac1, ce1, 2, 3, 6, 7));
-}
-#else
-/* eight lanes for 16-wide vectors too: matrices here are often only 16 or 32 on a side */
-#define TRANSPOSE_TILE 8
-typedef float v8 __attribute__((vector_size(32)));
-typedef int32_t v8i __attribute__((vector_size(32)));
-typedef float v8_anywhere __attribute__((vector_size(32), aligned(4), may_alias));
-#if defined(__clang__)
-#define SHUFFLE8(x, y, ...) __builtin_shufflevector(x, y, __VA_ARGS__)
-#else
-#define SHUFFLE8(x, y, ...) __builtin_shuffle(x, y, (v8i){__VA_ARGS__})
-#endif
-#define EVEN1(x, y) SHUFFLE8(x, y, 0, 8, 1, 9, 4, 12, 5, 13)
-#define ODD1(x, y) SHUFFLE8(x, y, 2, 10, 3, 11, 6, 14, 7, 15)
-#define EVEN2(x, y) SHUFFLE8(x, y, 0, 1, 8, 9, 4, 5, 12, 13)
-#define ODD2(x, y) SHUFFLE8(x, y, 2, 3, 10, 11, 6, 7, 14, 15)
-#define EVEN4(x, y) SHUFFLE8(x, y, 0, 1, 2, 3, 8, 9, 10, 11)
-#define ODD4(x, y) SHUFFLE8(x, y, 4, 5, 6, 7, 12, 13, 14, 15)
-INLINE void transpose_tile(const float *s, int64_t lds, float *d, int64_t ldd) {
-#define ROW8(r) (*(const v8_anywhere *)(s + (r) * lds))
-#define PUT8(r, x) (*(v8_anywhere *)(d + (r) * ldd) = (x))
-  v8 a0 = EVEN1(ROW8(0), ROW8(1)), a1 = ODD1(ROW8(0), ROW8(1));
-  v8 b0 = EVEN1(ROW8(2), ROW8(3)), b1 = ODD1(ROW8(2), ROW8(3));
-  v8 c0 = EVEN1(ROW8(4), ROW8(5)), c1 = ODD1(ROW8(4), ROW8(5));
-  v8 e0 = EVEN1(ROW8(6), ROW8(7)), e1 = ODD1(ROW8(6), ROW8(7));
-  v8 p0 = EVEN2(a0, b0), p1 = ODD2(a0, b0), p2 = EVEN2(a1, b1), p3 = ODD2(a1, b1);
-  v8 q0 = EVEN2(c0, e0), q1 = ODD2(c0, e0), q2 = EVEN2(c1, e1), q3 = ODD2(c1, e1);
-  PUT8(0, EVEN4(p0, q0)), PUT8(4, ODD4(p0, q0));
-  PUT8(1, EVEN4(p1, q1)), PUT8(5, ODD4(p1, q1));
-  PUT8(2, EVEN4(p2, q2)), PUT8(6, ODD4(p2, q2));
-  PUT8(3, EVEN4(p3, q3)), PUT8(7, ODD4(p3, q3));
-#undef ROW8
-#undef PUT8
-}
-#endif
-
-/* d [n, m] = s [m, n] turned, of any size */
-INLINE void transpose(int64_t m, int64_t n, const float *s, int64_t lds, float *d, int64_t ldd) {
-  const int64_t side = TRANSPOSE_TILE, mt = m / side * side, nt = n / side * side;
-  for (int64_t i = 0; i < mt; i += side) {
-    for (int64_t j = 0; j < nt; j += side) transpose_tile(s + i * lds + j, lds, d + j * ldd + i, ldd);
-    for (int64_t j = nt; j < n; j++)
-      for (int64_t r = i; r < i + side; r++) d[j * ldd + r] = s[r * lds + j];
-  }
-  for (int64_t i = mt; i < m; i++)
-    for (int64_t j = 0; j < n; j++) d[j * ldd + i] = s[i * lds + j];
 }

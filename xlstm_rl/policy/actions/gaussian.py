@@ -15,8 +15,8 @@ from xlstm_rl.policy.actions.base import ActionDistribution, torch_dtype
 from xlstm_rl.policy.config import DistributionConfig, GaussianOptions
 
 _LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
-_LOG_STD_RANGE = (-10.0, 3.0)  # of a network's outputs, which nothing else would hold
-_FREE_LOG_STD_RANGE = (-40.0, 40.0)  # beyond it densities and samples leave float32
+LOG_STD_RANGE = (-10.0, 3.0)  # of a network's outputs, which nothing else would hold
+FREE_LOG_STD_RANGE = (-40.0, 40.0)  # beyond it densities and samples leave float32
 _NODES = 32
 _INSIDE = 1.0 - 2.0**-23  # the largest number that a tanh in float32 leaves finite
 _NO_BOUND = 1e18
@@ -97,8 +97,8 @@ class DiagonalGaussian(ActionDistribution):
         """Return means and log standard deviations, each `[..., A]`."""
         mean, log_std = params.chunk(2, -1)
         if self.state_std:
-            return mean, (log_std + self.initial_log_std).clamp(*_LOG_STD_RANGE)
-        return mean, log_std.clamp(*_FREE_LOG_STD_RANGE)
+            return mean, (log_std + self.initial_log_std).clamp(*LOG_STD_RANGE)
+        return mean, log_std.clamp(*FREE_LOG_STD_RANGE)
 
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw actions `[..., A]`."""

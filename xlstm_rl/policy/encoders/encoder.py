@@ -94,7 +94,7 @@ class JoinedEncoder(nn.Module):
         super().__init__()
         self.names = list(encoders)
         self.encoders = nn.ModuleList(encoders.values())
-        self._scale = 1.0 / math.sqrt(len(encoders))
+        self.scale = 1.0 / math.sqrt(len(encoders))
 
     def forward(self, observation: Mapping[str, Tensor]) -> Tensor:
         """Return `[..., width]` for tensors by the leaf's name."""
@@ -103,7 +103,7 @@ class JoinedEncoder(nn.Module):
         out: Tensor = parts[0]
         for part in parts[1:]:
             out = out + part
-        return out * self._scale
+        return out * self.scale
 
 
 def make_encoder(

@@ -104,14 +104,14 @@ def _impala(channels: int) -> nn.Sequential:
         layers += [
             _orthogonal(nn.Conv2d(channels, out, 3, padding=1), 1.0),
             nn.MaxPool2d(3, 2, padding=1),
-            _Residual(out),
-            _Residual(out),
+            Residual(out),
+            Residual(out),
         ]
         channels = out
     return nn.Sequential(*layers, nn.ReLU(), nn.Flatten())
 
 
-class _Residual(nn.Module):
+class Residual(nn.Module):
     """Two convolutions beside a shortcut."""
 
     def __init__(self, channels: int) -> None:

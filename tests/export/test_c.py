@@ -1,0 +1,153 @@
+"""Exported C files act as their policies do, whatever memory and spaces these have."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from xlstm_rl.export import c, export_policy
+from xlstm_rl.export.c.compiled import CompiledPolicy
+from xlstm_rl.export.parity import _own, largest_difference
+from xlstm_rl.export.step import ExportedStep
+
+from .c_cases import ALL, PATTERNS, ExactStep
+from .conftest import BOX, CASES, make_policy
+from .test_formats import moved
+
+FAST = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-O1")
+
+
+@pytest.fixture
+def small():
+    return make_policy(BOX, spaces.Discrete(3), {"kind": "mlp"}, {})
+
+
+@pytest.fixture(autouse=True)
+def _quickly_compiled(monkeypatch):
+    monkeypatch.setattr("xlstm_rl.export.c.compiled.FLAGS", FAST)
+
+
+@pytest.mark.parametrize("case", ALL)
+def test_c_acts_as_the_policy(case, tmp_path):
+    """In double precision; where torch in single precision is further off, so may C be."""
+    policy = moved(make_policy(*ALL[case]))
+    path, step = export_policy(policy, tmp_path / "policy.c", "c"), ExportedStep(policy)
+    exact = ExactStep(step)
+    worst, where = largest_difference(exact, c.load(path), steps=80)
+    if worst >= 1e-4:
+        assert worst < largest_difference(exact, partial(_own, step), steps=80)[0], where
+
+
+@pytest.mark.parametrize(
+    "case", ["m", "ms, exponential gates", "lstm of two layers", "gru of two layers"]
+)
+def test_a_thousand_steps_do_not_drift(case, tmp_path):
+    policy = moved(make_policy(*ALL[case]))
+    assert export_policy(policy, tmp_path / "policy.c", "c", check=True).is_file()
+
+
+INT8 = ("msm, odd sizes", "m, dense q, k, v", "gru of two layers", "dict with images, s")
+INT8_SLOW = [pytest.param(one, marks=pytest.mark.slow) for one in PATTERNS if one not in INT8]
+
+
+@pytest.mark.parametrize("case", [*INT8, *INT8_SLOW])
+def test_int8_acts_as_the_policy_with_rounded_weights(case, tmp_path):
+    policy = moved(make_policy(*ALL[case]))
+    step = ExportedStep(policy)
+    path = tmp_path / "policy.c"
+    c.write(step, path, {"xlstm_rl": "", "inputs": _inputs(step)}, int8=True)
+    worst, where = largest_difference(ExactStep(step), c.load(path), steps=80)
+    assert worst < 1e-4, where
+
+
+def _inputs(step):
+    return [port.description() for port in step.ports.inputs]
+
+
+def test_rounded_weights_are_at_most_half_a_level_off(tmp_path):
+    policy = make_policy(*CASES["discrete ms"])
+    step = ExportedStep(policy)
+    c.write(step, tmp_path / "policy.c", {"xlstm_rl": "", "inputs": _inputs(step)}, int8=True)
+    before = dict(policy.named_parameters())
+    changed = []
+    for name, after in step.policy.named_parameters():
+        if torch.equal(after, before[name]):
+            continue
+        changed.append(name)
+        largest = before[name].abs().max()
+        assert (after - before[name]).abs().max() <= 0.5001 * largest / 127, name
+    assert len(changed) == 3 + 4 + 4  # of encoder and head, of the mLSTM, of the sLSTM
+    whole = export_policy(policy, tmp_path / "whole.c", "c").with_suffix(".weights")
+    small = (tmp_path / "policy.weights").stat().st_size
+    assert small < whole.stat().st_size / 2
+
+
+def test_the_parameters_of_the_distribution_are_those_of_the_policy(tmp_path):
+    """Logits; means and log standard deviations with their limits, as samples need them."""
+    case = ALL["a tuple of everything"]
+    policy = make_policy(*case[:3], {})
+    with torch.no_grad():
+        policy.network.log_std.fill_(50.0)  # beyond what a deviation may be
+    run = CompiledPolicy(export_policy(policy, tmp_path / "policy.c", "c"))
+    policy.observation_space.seed(3)
+    obs = policy.observation_space.sample()
+    names = ["obs.0", "obs.1", "obs.2", "obs.3"]
+    run.give({"reset": np.array(True), **dict(zip(names, obs, strict=True))})
+    assert run.step() == 0
+    found = run.outputs()
+    batch = tuple(np.asarray(one)[None] for one in obs)
+    raw, _, _ = policy.reader.read(batch, None, "")
+    params, _ = policy.network.action_step(policy.normalizer(raw), policy.initial_tensors(1), None)
+    expected = params[0].detach().numpy()
+    logits, mean = expected[:12], expected[12:14]
+    np.testing.assert_allclose(found["params_0"], logits[:3], atol=1e-5)
+    np.testing.assert_allclose(found["params_1"], logits[3:8], atol=1e-5)
+    np.testing.assert_allclose(found["params_2"], expected[8:16], atol=1e-5)
+    np.testing.assert_allclose(found["params_3"][:2], expected[16:18], atol=1e-5)
+    np.testing.assert_array_equal(found["params_3"][2:], [40.0, 40.0])
+    assert mean.shape == (2,)
+
+
+def test_a_choice_outside_its_space_is_refused_and_nothing_is_read(tmp_path):
+    policy = make_policy(*ALL["a tuple of everything"][:3], {})
+    run = CompiledPolicy(export_policy(policy, tmp_path / "policy.c", "c"))
+    obs = {"obs.0": np.zeros(3, np.float32), "obs.2": np.zeros((2, 2), np.int8)}
+    good, bad = np.array([1, -4]), np.array([1, -5])
+    for pair, last, expected in (
+        (good, 2, 0),
+        (bad, 2, 1),
+        (good, 3, 2),
+        (good, -1, 2),
+        (np.array([2**62, 0]), 0, 1),
+    ):
+        run.give({"reset": np.array(True), **obs, "obs.1": pair, "obs.3": np.array(last)})
+        assert run.step() == expected
+
+
+def test_functions_and_sizes_are_called_after_the_file(small, tmp_path):
+    text = export_policy(small, tmp_path / "left-arm.c", "c").read_text()
+    assert "int left_arm_step(const void *weights" in text and "LEFT_ARM_STATE" in text
+    assert CompiledPolicy(tmp_path / "left-arm.c").description["c"]["name"] == "left_arm"
+
+
+def test_metadata_names_inputs_spaces_and_version(small, tmp_path):
+    from xlstm_rl import __version__
+
+    found = CompiledPolicy(export_policy(small, tmp_path / "policy.c", "c")).description
+    assert found["xlstm_rl"] == __version__
+    assert found["observation_space"]["type"] == "Box"
+    assert found["action_space"]["type"] == "Discrete"
+    assert [one["name"] for one in found["inputs"]] == ["obs", "reset"]
+    assert found["outputs"] == ["action"]
+
+
+def test_names_of_leaves_become_fields(tmp_path):
+    space = spaces.Dict(
+        {"a b": BOX, "a.b": BOX, "for": BOX, "*/ \\": BOX, "ä": BOX, "??/": spaces.Discrete(2)}
+    )
+    policy = make_policy(space, spaces.Dict({"1": spaces.Discrete(2)}), {"kind": "gru"}, {})
+    path = export_policy(policy, tmp_path / "policy.c", "c")
+    worst, where = largest_difference(ExportedStep(policy), c.load(path), steps=5)
+    assert worst < 1e-4, where
