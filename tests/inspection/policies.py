@@ -71,7 +71,7 @@ def remembers_the_sign(length: int) -> Policy:
     lstm.weight_ih_l0[9, 2] = 3.0
     logits[:, 0] = torch.tensor([0.0, 5.0, 0.0, -5.0])  # right, up, left, down
     logits[:, 1] = torch.tensor([-20.0, 0.0, 0.0, 0.0])
-    getattr(policy.network.action_head, "output").bias.copy_(torch.tensor([10.0, 0, -30, 0]))
+    policy.network.action_head.output.bias.copy_(torch.tensor([10.0, 0, -30, 0]))
     return policy
 
 

@@ -77,9 +77,9 @@ def test_a_part_is_erased_and_nothing_else() -> None:
             erased = torch.zeros_like(new, dtype=torch.bool)
             if group == "memory" and is_block:
                 erased[[0, 2]] = True
-            elif group == "memory" and name.startswith(f"head {block.removeprefix('block_')}."):
-                if which != "conv":
-                    erased[[0, 2], int(name[-1])] = True
+            is_head = name.startswith(f"head {block.removeprefix('block_')}.")
+            if group == "memory" and is_head and which != "conv":
+                erased[[0, 2], int(name[-1])] = True
             assert torch.equal(new == 0, erased), (name, key)
 
 

@@ -12,7 +12,7 @@ from tensordict import TensorDict, TensorDictBase
 from xlstm_rl.bootstrap import bootstrap_interval
 from xlstm_rl.evaluation import EvaluationResult, evaluate
 from xlstm_rl.evaluation.environments import Environment
-from xlstm_rl.inspection.parts import CONVOLUTION, Block, blocks_of
+from xlstm_rl.inspection.parts import CONVOLUTION, blocks_of
 from xlstm_rl.options.arguments import check_whole
 from xlstm_rl.policy.actor_critic import MEMORY
 from xlstm_rl.policy.policy import Policy
@@ -86,11 +86,11 @@ def find_erasing(
 ) -> Erasing:
     """Erase the state before one step of every episode, and return what is left of the return.
 
-    The whole is also erased before every 1, 2, 4, ... steps. All curves and the intact return are of the same episodes: environments, seeds and noise are
-    those of `evaluate`, so that a part that does not matter has the intact return to the bit.
-    Erased is the memory that actions depend on: the state of the whole, of each block where there
-    are several, and of each head. The window of a causal convolution belongs to the block. An
-    erased state is a fresh one, all zeros.
+    The whole is also erased before every 1, 2, 4, ... steps. All curves and the intact return are
+    of the same episodes: environments, seeds and noise are those of `evaluate`, so that a part that
+    does not matter has the intact return. Erased is the memory that actions depend on: the state of
+    the whole, of each block where there are several, and of each head. The window of a causal
+    convolution belongs to the block. An erased state is a fresh one, all zeros.
 
     Args:
         policy: that acts.

@@ -5,7 +5,7 @@ The episodes are those of `evaluate` with the same seed.
 
 import copy
 import warnings
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, SupportsFloat
 
@@ -105,7 +105,7 @@ def record(
     source = find_source(policy, env, None)
     inner, problem = _make(source, frames)
     recorder = _Recorder(gymnasium.wrappers.TimeLimit(inner, max_steps), frames and not problem)
-    with suppress() if source.is_ready else closing(recorder):
+    with nullcontext() if source.is_ready else closing(recorder):
         evaluate(policy, recorder, episodes, seed, deterministic)
     return recorder.episodes, problem or recorder.problem
 
@@ -163,7 +163,9 @@ class _Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
     def _draw(self) -> None:
         """Keep a picture; a failure is told of and ends the drawing, not the inspection."""
         try:
-            frame = np.asarray(self.env.render())
+            with warnings.catch_warnings():  # of a missing display, say; the failure says it
+                warnings.simplefilter("ignore")
+                frame = np.asarray(self.env.render())
             if frame.ndim != 3 or frame.shape[2] != 3:
                 raise ValueError(f"drew an array {list(frame.shape)}, expected [height, width, 3]")
         except Exception as error:

@@ -33,8 +33,8 @@ class Saliency:
     """The steps of the actions, `[N]`, ascending."""
 
     by_input: dict[str, NDArray[np.float64]]
-    """For each input of the network `[N, T]`: the sum over its numbers of what they contribute, each
-    taken as positive; zero behind the action."""
+    """For each input of the network `[N, T]`: the sum over its numbers of what they contribute,
+    each taken as positive; zero behind the action."""
 
     signed: NDArray[np.float64]
     """The sum of all contributions with their signs, `[N, T]`: above 0 where a step speaks for the
@@ -48,6 +48,19 @@ class Saliency:
     def total(self) -> NDArray[np.float64]:
         """The sum over the inputs, `[N, T]`."""
         return np.sum([*self.by_input.values()], axis=0)
+
+    @property
+    def relative(self) -> NDArray[np.float64]:
+        """Each action's weights `[N, T]` relative to its largest before the action, at most 1.
+
+        The present, which often weighs more than all that is past, ends at 1.
+        """
+        total = self.total
+        past = np.where(np.arange(total.shape[1]) < self.steps[:, None], total, 0.0)
+        largest = past.max(axis=1, keepdims=True)
+        largest = np.where(largest > 0.0, largest, total.max(axis=1, keepdims=True))
+        found: NDArray[np.float64] = np.minimum(total / np.where(largest > 0, largest, 1.0), 1.0)
+        return found
 
     def most_salient(self, step: int) -> int:
         """Return the step before one that weighs most in its action.
@@ -165,7 +178,7 @@ def _contributions(
     blind = tuple(
         name
         for name, part in network_input.items()
-        if name not in inputs and name not in embedded and not part.dtype == torch.bool
+        if name not in inputs and name not in embedded and part.dtype != torch.bool
     )
     targets = [*inputs.values(), *(gate for _, gate in gates)]
     named = [*inputs, *_names(network.trunk.encoder, gates, network_input)]
