@@ -10,14 +10,16 @@ from xlstm_rl.inspection.erasing import Erasing, ErasingCurve
 from xlstm_rl.inspection.results import Inspected, InspectedEpisode
 from xlstm_rl.inspection.rows import Row
 from xlstm_rl.inspection.saliency import Saliency
-from xlstm_rl.runs.plotting import COLORS
+from xlstm_rl.runs.plotting import COLORS, LINES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _DPI = 120
 _FRAMES = 12
-_STRIP, _ROW, _MAP = 0.9, 0.95, 3.2  # heights in inches
+_STRIP, _ROW, _MAP = 0.7, 0.62, 3.0  # heights in inches
+_GAP, _ABOVE, _BELOW, _LEFT = 0.32, 0.65, 0.5, 0.65  # between them and around
+_LEGEND, _IN_A_COLUMN = 0.8, 5  # width of a legend's column, and its entries
 _MUTED = "#5f6773"
 
 
@@ -37,13 +39,26 @@ def draw_episode(path: Path, runs: Sequence[Inspected], number: int) -> None:
     has_frames = any(one.recording.frames for one in episodes)
     has_saliency = any(one.saliency is not None for one in episodes)
     heights = [_STRIP] * has_frames + [_ROW] * len(keys) + [_MAP] * has_saliency
-    width = 10.0 if len(runs) == 1 else 7.0 * len(runs)
-    figure = Figure(figsize=(width, sum(heights) + 0.9), layout="constrained")
+    most = max(len(row.lines) for rows in by_run for row in rows.values())
+    right = 0.2 + _LEGEND * -(-most // _IN_A_COLUMN)
+    width = (9.0 if len(runs) == 1 else 6.0) + right
+    size = (width * len(runs), sum(heights) + _GAP * (len(heights) - 1) + _ABOVE + _BELOW)
+    figure = Figure(figsize=size)
     axes = figure.subplots(len(heights), len(runs), squeeze=False, height_ratios=heights)
+    # in inches, and not by a constrained layout, which takes seconds for so many axes
+    figure.subplots_adjust(
+        left=_LEFT / size[0],
+        right=1.0 - right / size[0],
+        bottom=_BELOW / size[1],
+        top=1.0 - _ABOVE / size[1],
+        wspace=(_LEFT + right) / (width - _LEFT - right),
+        hspace=_GAP * len(heights) / sum(heights),
+    )
     for column, (run, episode) in enumerate(zip(runs, episodes, strict=True)):
         first, *_ = axes[:, column]
         heading = episode.title if len(runs) == 1 else f"{run.name}\n{episode.title}"
-        first.set_title(heading, loc="left", fontsize=11, fontweight="bold")
+        pad = 16 if has_frames else 6  # above the numbers of the frames
+        first.set_title(heading, loc="left", fontsize=11, fontweight="bold", pad=pad)
         rest = list(axes[:, column])
         if has_frames:
             _draw_frames(rest.pop(0), episode)
@@ -69,7 +84,7 @@ def draw_erasing(path: Path, runs: Sequence[tuple[str, Erasing]]) -> None:
     axes = figure.subplots(len(runs), 2, squeeze=False, width_ratios=(3, 2), sharey=True)
     for (left, right), (name, found) in zip(axes, runs, strict=True):
         for number, curve in enumerate(found.once):
-            _draw_curve(left, curve, COLORS[number % len(COLORS)], number == 0)
+            _draw_curve(left, curve, number)
         title = "erased once" if len(runs) == 1 else f"{name}: erased once"
         left.set_title(title, loc="left", fontsize=11, fontweight="bold")
         left.set_xlabel("step before which the state is erased")
@@ -80,7 +95,7 @@ def draw_erasing(path: Path, runs: Sequence[tuple[str, Erasing]]) -> None:
             right.set_xticks([])
             right.set_xlabel("")
         else:
-            _draw_curve(right, found.every, COLORS[0], True)
+            _draw_curve(right, found.every, 0)
             right.set_xscale("log", base=2)
             right.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         for one in (left, right):
@@ -93,20 +108,28 @@ def draw_erasing(path: Path, runs: Sequence[tuple[str, Erasing]]) -> None:
     figure.savefig(path, dpi=_DPI)
 
 
-def _draw_curve(axes: "Axes", curve: ErasingCurve, color: str, is_whole: bool) -> None:
-    width = 2.4 if is_whole else 1.3
+def _ink(number: int) -> tuple[str, Any]:
+    """Return colour and style of a line."""
+    return COLORS[number % len(COLORS)], LINES[number // len(COLORS) % len(LINES)]
+
+
+def _draw_curve(axes: "Axes", curve: ErasingCurve, number: int) -> None:
+    """Draw a curve; the first is of the whole memory, with its interval."""
+    (color, style), is_whole = _ink(number), number == 0
     axes.plot(
         curve.steps,
         curve.mean,
         color=color,
-        linewidth=width,
+        linestyle=style,
+        linewidth=2.4 if is_whole else 1.3,
         marker="o" if len(curve.steps) < 40 else None,
         markersize=3.0,
         label=curve.part,
         zorder=2 if is_whole else 3,
     )
-    low, high = curve.interval.T
-    axes.fill_between(curve.steps, low, high, color=color, alpha=0.12, linewidth=0)
+    if is_whole:
+        low, high = curve.interval.T
+        axes.fill_between(curve.steps, low, high, color=color, alpha=0.15, linewidth=0)
 
 
 def _name_levels(axes: "Axes", found: Erasing) -> None:
@@ -156,13 +179,13 @@ def _draw_row(axes: "Axes", row: Row | None, length: int) -> None:
         )
         return
     steps = np.arange(length)
-    for number, (label, values) in enumerate(row.lines.items()):
-        color = COLORS[number % len(COLORS)]
+    for number, (label, values) in enumerate(row.lines.items(), row.offset):
+        color, style = _ink(number)
         if row.bars:
             axes.bar(steps, values, color=color, width=0.9 if length < 100 else 1.0)
             axes.axhline(0.0, color=_MUTED, linewidth=0.6)
             continue
-        axes.plot(steps, values, color=color, linewidth=1.3, label=label)
+        axes.plot(steps, values, color=color, linestyle=style, linewidth=1.3, label=label)
         if label in row.bands:
             low, high = row.bands[label]
             axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
@@ -183,6 +206,8 @@ def _draw_row(axes: "Axes", row: Row | None, length: int) -> None:
             fontsize=7,
             handlelength=1.2,
             labelspacing=0.25,
+            ncols=-(-len(row.lines) // _IN_A_COLUMN),
+            columnspacing=1.0,
         )
 
 

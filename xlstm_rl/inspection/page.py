@@ -86,6 +86,7 @@ def _row(row: Row) -> dict[str, Any]:
         "key": row.key,
         "title": row.title,
         "about": row.about,
+        "offset": row.offset,
         "log": row.is_log,
         "limits": row.limits,
         "bars": row.bars,

@@ -29,6 +29,8 @@ const color = (index) => {
   return own === "#000000" ? "currentColor" : own;
 };
 
+const dash = (index) => ["none", "7 3", "2 3"][Math.floor(index / data.colors.length) % 3];
+
 /* Axes */
 
 function scale(low, high, isLog, start, end) {
@@ -47,7 +49,7 @@ function ticks(low, high, isLog, least = 3) {
     return found.filter((value) => value >= low && value <= high);
   }
   const size = 10 ** Math.floor(Math.log10(high - low));
-  const step = [1, 0.5, 0.2, 0.1, 0.05].map((one) => one * size)
+  const step = [5, 2, 1, 0.5, 0.2, 0.1, 0.05].map((one) => one * size)
     .find((one) => Math.floor(high / one + 1e-9) - Math.ceil(low / one - 1e-9) + 1 >= least);
   const found = [];
   for (let k = Math.ceil(low / step - 1e-9); k * step <= high + 1e-9 * step; k++) found.push(k * step);
@@ -120,7 +122,7 @@ function lines(row, width, height) {
   const time = timeAxis(width), y = scale(low, high, row.log, height - BOTTOM, TOP);
   const svg = chart(width, height, { ...time, y, low, high, log: row.log });
   row.lines.forEach((line, index) => {
-    const ink = color(index), steps = line.values.map((_, step) => step);
+    const ink = color(index + row.offset), steps = line.values.map((_, step) => step);
     if (row.bars) {
       const wide = Math.max(1, 0.8 * (width - LEFT - RIGHT) / length);
       line.values.forEach((value, step) => {
@@ -135,7 +137,7 @@ function lines(row, width, height) {
       const back = path([...steps].reverse(), [...above].reverse(), time.x, y).replace("M", "L");
       svg.append(make("path", { d: `${path(steps, below, time.x, y)}${back}Z`, fill: ink, opacity: 0.15 }));
     }
-    svg.append(make("path", { d: path(steps, line.values, time.x, y), fill: "none", stroke: ink, "stroke-width": 1.8, "stroke-linejoin": "round" }));
+    svg.append(make("path", { d: path(steps, line.values, time.x, y), fill: "none", stroke: ink, "stroke-width": 1.8, "stroke-linejoin": "round", "stroke-dasharray": dash(index + row.offset) }));
     line.dots.forEach((value, step) => value === null
       || svg.append(make("circle", { cx: time.x(step), cy: y(value), r: 1.6, fill: ink })));
   });
@@ -161,7 +163,7 @@ function head(who, title, ...rest) {
 
 function rowCard(who, row, width) {
   const entries = row.lines.map((line, index) => ({
-    label: row.lines.length > 1 ? line.label : "", ink: color(index), value: (step) => line.values[step],
+    label: row.lines.length > 1 ? line.label : "", ink: color(index + row.offset), value: (step) => line.values[step],
   }));
   return make("div", { class: "card" }, head(who, row.title, legend(entries)), make("p", { class: "about" }, row.about), lines(row, width, 104));
 }

@@ -60,8 +60,8 @@ function curve(curves, run, width, isLog) {
     const index = curves.length - 1 - reversed, ink = color(index);
     const [below, above] = one.interval;
     const back = path([...one.steps].reverse(), [...above].reverse(), x, y).replace("M", "L");
-    svg.append(make("path", { d: `${path(one.steps, below, x, y)}${back}Z`, fill: ink, opacity: 0.1 }),
-      make("path", { d: path(one.steps, one.mean, x, y), fill: "none", stroke: ink, "stroke-width": index ? 1.6 : 2.8 }));
+    if (!index) svg.append(make("path", { d: `${path(one.steps, below, x, y)}${back}Z`, fill: ink, opacity: 0.12 }));
+    svg.append(make("path", { d: path(one.steps, one.mean, x, y), fill: "none", stroke: ink, "stroke-width": index ? 1.6 : 2.8, "stroke-dasharray": dash(index) }));
     one.steps.forEach((step, k) => svg.append(make("circle", { cx: x(step), cy: y(one.mean[k]), r: index ? 1.8 : 2.6, fill: ink })));
   });
   if (!isLog) {

@@ -30,6 +30,9 @@ class Row:
     lines: dict[str, Numbers]
     """`[T]` by label."""
 
+    offset: int = 0
+    """Which colour the first line has: that of a head is the same in all rows."""
+
     is_log: bool = False
     """Whether the axis is logarithmic."""
 
@@ -110,10 +113,13 @@ def _memories(columns: Columns) -> Iterator[Row]:
     for owner in owners:
         whose = "critic: " if owner.startswith("critic") and len(owners) > 1 else ""
         found: dict[str, dict[str, Numbers]] = {}
+        heads: dict[str, None] = {}
         for name in names:
             if name.split("/")[0] == owner:
                 part, _, what = name.partition("/")[2].rpartition("/")
-                found.setdefault(what, {})[f"head {part}" if part else "state"] = columns[name]
+                label = f"head {part}" if part else "state"
+                found.setdefault(what, {})[label] = columns[name]
+                heads[label] = None
         for what, lines in found.items():
             title, about = _OF_A_HEAD.get(what, ("", ""))
             limits = (0.0, 1.0) if what == "forget_gate" else None
@@ -121,7 +127,9 @@ def _memories(columns: Columns) -> Iterator[Row]:
                 tensor = what.removeprefix("norm_")
                 title, about = f"norm of {tensor}", "of the state, Euclidean, without its scale"
             is_log = what in _LOG and any(float(one.max()) > 1.0 for one in lines.values())
-            yield Row(f"{owner}/{what}", f"{whose}{title}", about, lines, is_log, limits)
+            offset = [*heads].index(next(iter(lines)))
+            title = f"{whose}{title}"
+            yield Row(f"{owner}/{what}", title, about, lines, offset, is_log, limits)
 
 
 def _grouped(columns: Columns, names: list[str]) -> dict[str, dict[str, Numbers]]:

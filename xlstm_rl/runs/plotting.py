@@ -28,8 +28,7 @@ FORMATS = (".png", ".svg", ".pdf", ".html")
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Told apart by those who see fewer colours, too (Okabe and Ito 2008); then with other lines."""
-
-_LINES = ("-", (0, (5, 1.5)), (0, (1, 1.2)))
+LINES = ("-", (0, (5, 1.5)), (0, (1, 1.2)))
 _INSIDE = 5
 """Up to so many entries the legend stands in the axes; more stand beside them."""
 
@@ -85,7 +84,7 @@ def _draw(curves: Sequence[Curve], metric: str) -> "Figure":
     axes = figure.add_subplot()
     for number, (label, group) in enumerate(groups):
         color = COLORS[number % len(COLORS)]
-        line = _LINES[number // len(COLORS) % len(_LINES)]
+        line = LINES[number // len(COLORS) % len(LINES)]
         _draw_group(axes, group, label, color, line, with_runs=len(curves) <= 12)
     axes.set_title(_title(curves))
     axes.set_xlabel("environment steps")
