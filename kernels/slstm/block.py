@@ -109,9 +109,10 @@ def slstm_block_gates(
     """
     convolve = partial(causal_conv1d, backend=options.backend)
     gates, _ = _cell_inputs(x, reset, state, weights, options, convolve)
-    R, b, old = weights.R, weights.b, None if state is None else state[-4:]
-    h, _ = slstm(gates, R, b, reset, old, forget_gate=options.forget_gate, backend=options.backend)
-    first = torch.zeros_like(h[:, :1]) if old is None else old[0].unsqueeze(1)
+    R, b = weights.R, weights.b
+    cell: Cell = partial(slstm, forget_gate=options.forget_gate, backend=options.backend)
+    h, _ = cell(gates, R, b, reset, None if state is None else state[-4:])
+    first = torch.zeros_like(h[:, :1]) if state is None else state[-4].unsqueeze(1)
     last = torch.cat([first, h[:, :-1]], 1)
     if reset is not None:
         last = last.masked_fill(reset[..., None, None], 0.0)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from xlstm_rl.inspection.recording import Recording, record
+from xlstm_rl.inspection.recording import record
 from xlstm_rl.inspection.saliency import Saliency, find_saliency
 from xlstm_rl.memory import MemoryConfig
 from xlstm_rl.normalization import NormalizationConfig
@@ -31,9 +31,27 @@ CASES: dict[str, tuple[Any, Any, dict[str, Any], dict[str, Any]]] = {
     ),
     "gru, separate critic": (BOX, spaces.Discrete(2), {"kind": "gru"}, {"critic": "separate"}),
     "m, parts": (NESTED, spaces.Discrete(4), {"pattern": "m", "num_heads": 2}, {}),
+    "image": (
+        spaces.Box(0, 255, (36, 36, 1), np.uint8),
+        spaces.Discrete(3),
+        {"pattern": "m", "num_heads": 2},
+        {"image_encoder": "flat"},
+    ),
     "mlp, choices": (spaces.Discrete(4), spaces.Discrete(3), {"kind": "mlp"}, {}),
 }
-T, STEP = 6, 4
+
+
+class OneHot(torch.nn.Module):
+    """An encoder of somebody's own, which reads integers."""
+
+    def __init__(self, space: Any, width: int) -> None:
+        super().__init__()
+        self.n = int(space.n)
+        self.linear = torch.nn.Linear(self.n, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        code = torch.nn.functional.one_hot(x, self.n)
+        return self.linear(code.to(self.linear.weight.dtype))
 
 
 def _policy(case: str) -> Policy:
@@ -72,7 +90,7 @@ def _decision(policy: Policy, read: Sequences, step: int, changed: dict[str, Any
     return network.distribution.decision(params, read.action[:, step])[0]
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if "choices" not in case])
+@pytest.mark.parametrize("case", [case for case in CASES if case not in ("mlp, choices", "image")])
 def test_weights_of_numbers_are_those_of_finite_differences_of_steps(
     case: str, any_spaces: Any
 ) -> None:
@@ -134,6 +152,27 @@ def test_weights_of_choices_are_those_of_finite_differences_of_embeddings(
             handle.remove()
         expected[t] = float(((ends[0] - ends[1]) / (2 * h)).norm())
     np.testing.assert_allclose(found.by_input[name][0], expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("case", ["image", "ms, discrete", "s, box"])
+def test_contributions_add_up_to_the_slope_along_the_inputs(case: str, any_spaces: Any) -> None:
+    policy = _policy(case)
+    read = _played(policy, any_spaces)
+    step, h = read.action.shape[1] - 1, 1e-5
+    found = find_saliency(policy, read, [step])
+    assert isinstance(read.observation, torch.Tensor)
+    x = read.observation.double()
+    up, down = (_decision(policy, read, step, {"observation": x * k}) for k in (1 + h, 1 - h))
+    slope = float(((up - down) / (2 * h)).sum())
+    assert found.signed[0].sum() == pytest.approx(slope, rel=1e-6)
+
+
+def test_an_encoder_of_ones_own_that_reads_integers_is_blind(any_spaces: Any) -> None:
+    options = PolicyConfig(encoder=f"{__name__}:OneHot")
+    space, memory = spaces.Discrete(3), MemoryConfig(kind="gru", width=8)
+    policy = Policy(space, space, memory, options, NormalizationConfig())
+    found = find_saliency(policy, _played(policy, any_spaces))
+    assert found.blind == ("observation",) and not found.total.any()
 
 
 @pytest.mark.parametrize("case", ["ms, discrete", "lstm, previous", "s, box"])
@@ -232,4 +271,3 @@ def test_inputs_beside_the_observation_have_weights_of_their_own(any_spaces: Any
         "~previous_reward",
         "~first_step",
     ]
-    assert isinstance(Recording(0), Recording)

@@ -143,7 +143,8 @@ def _pictures(frames: Sequence[NDArray[np.uint8]]) -> tuple[list[str], list[int]
 
     side = _LARGE if len(frames) <= _MANY else _SMALL
     known: dict[bytes, int] = {}
-    pictures, places = [], []
+    pictures: list[str] = []
+    places = []
     for frame in frames:
         small = _smaller(frame, side)
         place = known.setdefault(small.tobytes(), len(pictures))

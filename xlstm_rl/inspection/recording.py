@@ -70,8 +70,8 @@ class Recording:
             for step, info in enumerate(self.infos[:steps]):
                 masks[step] = info.get(policy.policy_config.action_mask_key)
             mask = policy.auxiliary_reader.mask.read(masks, steps)[None]
-        with_batch = [map_leaves(lambda leaf: leaf[None], one) for one in (obs, actions)]
-        return policy.read_sequences(*with_batch, reward=reward, action_mask=mask)
+        obs, actions = (map_leaves(lambda leaf: leaf[None], one) for one in (obs, actions))
+        return policy.read_sequences(obs, actions, reward=reward, action_mask=mask)
 
 
 def record(

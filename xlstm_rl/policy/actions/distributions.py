@@ -93,7 +93,7 @@ class JointDistribution(ActionDistribution):
 
     def shown(self, params: Tensor) -> dict[str, Tensor]:
         """Return what the leaves show, after their names."""
-        found = {}
+        found: dict[str, Tensor] = {}
         leaves = zip(space_leaves(self.space), self._parts, self._params(params), strict=True)
         for leaf, part, own in leaves:
             found |= {f"{leaf.name}/{name}": one for name, one in part.shown(own).items()}
