@@ -82,9 +82,10 @@ def find_saliency(
 
     The weight of an input x in a decision y is `x dy/dx`, with the gradient through all steps
     between them. y is what `ActionDistribution.decision` returns: the log-odds of the action that
-    was taken, or the means of numbers; several add up as a Euclidean norm. x is the observation
-    behind the normaliser. Of a choice it is the row of its embedding less their mean over the
-    episode: what counts is which choice it is, not that there is one.
+    was taken, or the means of numbers; several add up as a Euclidean norm. x is the observation as
+    the environment answers it; of pixels and what stands beside the observation likewise. Of a
+    choice it is the row of its embedding less their mean over the episode: what counts is which
+    choice it is, not that there is one.
 
     Args:
         policy: that acts.
