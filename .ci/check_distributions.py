@@ -21,7 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("kernels", "agents", "envs", "configs")
-SUFFIXES = (".py", ".yaml", ".c", ".h")
+SUFFIXES = (".py", ".yaml", ".c", ".h", ".html", ".css", ".js")
 LIBRARY = re.compile(r"xlstm_rl/kernels/native/_native-\w+\.so")
 NOT_COPIED = ("build", "dist", "__pycache__", "*.egg-info", ".*")
 OUTPUT_FOLDERS = {"runs", "wandb"}  # of the root alone: a folder of the package may be called so

@@ -22,6 +22,7 @@ from xlstm_rl.agents import TrainConfig, make_agent
 from xlstm_rl.cli import main
 from xlstm_rl.cli.eval import EvalOptions
 from xlstm_rl.cli.export import ExportOptions
+from xlstm_rl.cli.inspect import InspectOptions
 from xlstm_rl.cli.list import ListOptions
 from xlstm_rl.cli.plot import PlotOptions
 from xlstm_rl.cli.resume import ResumeOptions
@@ -49,7 +50,7 @@ NOT_OURS |= {"npm", "mv", "tar", "http.server"}
 """Programs whose options are not ours to check."""
 
 OTHERS = {"eval": EvalOptions, "export": ExportOptions, "list": ListOptions, "plot": PlotOptions}
-OTHERS |= {"resume": ResumeOptions}
+OTHERS |= {"resume": ResumeOptions, "inspect": InspectOptions}
 KINDS = [[], ["--agent.algo", "a2c"], ["--logger.kind", "wandb"]]
 """Options that other options need beside them: an option inside the text fits one of these."""
 
@@ -243,6 +244,7 @@ def test_an_option_inside_the_text_is_known(snippet: Snippet) -> None:
     tried = [(TrainOptions, [*kind, *words]) for kind in KINDS]
     tried += [(EvalOptions, ["runs/demo", *words]), (PlotOptions, ["runs/a", *words])]
     tried += [(ExportOptions, ["runs/demo", "--out", "x.onnx", *words])]
+    tried += [(InspectOptions, ["runs/demo", "--out", "there", *words])]
     tried += [(ResumeOptions, ["runs/demo", *words])]
     refusals = []
     for options, given in tried:

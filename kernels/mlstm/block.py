@@ -94,16 +94,38 @@ def mlstm_block_step(
     return y, new
 
 
-def _run(
+def mlstm_block_gates(
+    x: Tensor,
+    reset: Tensor | None,
+    state: State | None,
+    weights: MLSTMBlockWeights,
+    options: MLSTMBlockOptions,
+) -> tuple[Tensor, Tensor]:
+    """Return what the gates i and f are before their activations, each ``[B, T, H]``.
+
+    Arguments are those of :func:`mlstm_block`.
+    """
+    convolve = partial(causal_conv1d, backend=options.backend)
+    return _cell_inputs(x, reset, state, weights, options, convolve).gates
+
+
+class _CellInputs(NamedTuple):
+    qkv: tuple[Tensor, ...]
+    gates: tuple[Tensor, Tensor]
+    convolved: Tensor
+    output_gate: Tensor
+    conv_state: State
+
+
+def _cell_inputs(
     x: Tensor,
     reset: Tensor | None,
     state: State | None,
     w: MLSTMBlockWeights,
     options: MLSTMBlockOptions,
     convolve: Convolve,
-    cell: Cell,
-) -> tuple[Tensor, State]:
-    """Do what a sequence and a step have in common: everything but the two kernels."""
+) -> _CellInputs:
+    """Do what comes before the cell."""
     lead, heads = x.shape[:-1], options.num_heads
     u, z = F.linear(layer_norm(x, w.norm), w.up, w.up_bias).chunk(2, -1)
     conv_state: State = ()
@@ -117,7 +139,20 @@ def _run(
     if w.qkv_bias is not None:
         qkv = qkv + w.qkv_bias.to(qkv.dtype)  # differs under autocast
     i, f = F.linear(qkv, w.gate, w.gate_bias).chunk(2, -1)
-    q, k, v = qkv.view(*lead, 3, heads, -1).unbind(-3)
-    h, after = cell(q, k, v, i, f, reset, None if state is None else state[-3:])
+    return _CellInputs(qkv.view(*lead, 3, heads, -1).unbind(-3), (i, f), c, z, conv_state)
+
+
+def _run(
+    x: Tensor,
+    reset: Tensor | None,
+    state: State | None,
+    w: MLSTMBlockWeights,
+    options: MLSTMBlockOptions,
+    convolve: Convolve,
+    cell: Cell,
+) -> tuple[Tensor, State]:
+    """Do what a sequence and a step have in common: everything but the two kernels."""
+    qkv, gates, c, z, conv_state = _cell_inputs(x, reset, state, w, options, convolve)
+    h, after = cell(*qkv, *gates, reset, None if state is None else state[-3:])
     h = torch.addcmul(head_norm(h, w.head_norm), w.skip, c) * F.silu(z)
     return x + F.linear(h, w.down, w.down_bias), (*conv_state, *after)

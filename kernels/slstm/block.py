@@ -96,16 +96,40 @@ def slstm_block_step(
     return y, new
 
 
-def _run(
+def slstm_block_gates(
+    x: Tensor,
+    reset: Tensor | None,
+    state: State | None,
+    weights: SLSTMBlockWeights,
+    options: SLSTMBlockOptions,
+) -> tuple[Tensor, Tensor]:
+    """Return what the gates i and f are before their activations, each ``[B, T, H, S]``.
+
+    Arguments are those of :func:`slstm_block`. What the last output adds by R is in them.
+    """
+    convolve = partial(causal_conv1d, backend=options.backend)
+    gates, _ = _cell_inputs(x, reset, state, weights, options, convolve)
+    R, b = weights.R, weights.b
+    cell: Cell = partial(slstm, forget_gate=options.forget_gate, backend=options.backend)
+    h, _ = cell(gates, R, b, reset, None if state is None else state[-4:])
+    first = torch.zeros_like(h[:, :1]) if state is None else state[-4].unsqueeze(1)
+    last = torch.cat([first, h[:, :-1]], 1)
+    if reset is not None:
+        last = last.masked_fill(reset[..., None, None], 0.0)
+    recurrent = torch.einsum("bths,ghsr->btghr", last, R[:2])
+    i, f = (gates[:, :, :2] + recurrent + b[:2]).unbind(2)
+    return i, f
+
+
+def _cell_inputs(
     x: Tensor,
     reset: Tensor | None,
     state: State | None,
     w: SLSTMBlockWeights,
     options: SLSTMBlockOptions,
     convolve: Convolve,
-    cell: Cell,
 ) -> tuple[Tensor, State]:
-    """Do what a sequence and a step have in common: everything but the two kernels."""
+    """Do what comes before the cell: its input and the state of the convolution."""
     lead, heads = x.shape[:-1], options.num_heads
     u = layer_norm(x, w.norm)
     conv_state: State = ()
@@ -116,7 +140,20 @@ def _run(
     else:
         c = u
     gates = block_diagonal_linear(torch.cat([c, c, u, u], -1), w.input.flatten(0, 1))
-    gates = gates.view(*lead, 4, heads, x.shape[-1] // heads)
+    return gates.view(*lead, 4, heads, x.shape[-1] // heads), conv_state
+
+
+def _run(
+    x: Tensor,
+    reset: Tensor | None,
+    state: State | None,
+    w: SLSTMBlockWeights,
+    options: SLSTMBlockOptions,
+    convolve: Convolve,
+    cell: Cell,
+) -> tuple[Tensor, State]:
+    """Do what a sequence and a step have in common: everything but the two kernels."""
+    gates, conv_state = _cell_inputs(x, reset, state, w, options, convolve)
     h, after = cell(gates, w.R, w.b, reset, None if state is None else state[-4:])
     x = x + head_norm(h, w.head_norm)
     if w.up is not None and w.down is not None:

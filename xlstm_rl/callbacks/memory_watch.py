@@ -15,6 +15,7 @@ from xlstm_rl.callbacks.memory_health import MemoryHealth, measure
 from xlstm_rl.collection.collector import Rollout
 from xlstm_rl.memory import StateTensors
 from xlstm_rl.policy.actor_critic import CRITIC_MEMORY
+from xlstm_rl.policy.memory_inputs import memory_inputs
 
 _ROWS, _STEPS = 8, 33  # sequences and steps that a measurement looks at
 _FIRST, _EVERY = (1, 2, 4, 8, 16), 50  # updates at which it is taken
@@ -88,17 +89,12 @@ class MemoryWatch(Callback):
         start = rollout.data.batch_size[1] - last
         where = slice(_ROWS), slice(start, start + steps)
         observation, reset = rollout.data["observation"][where], rollout.data["reset"][where]
-        trunks: dict[str, Any] = dict(
-            zip(network.memories(), (network.trunk, network.critic_trunk), strict=False)
-        )
-        for name, trunk in trunks.items():
-            size = len(trunk.memory.state_keys)
+        with torch.no_grad():
+            found = list(memory_inputs(network, observation))
+        for name, memory, x in found:
+            size = len(memory.state_keys)
             own, tensors = tensors[:size], tensors[size:]
-            if not own:
-                continue
-            encoder = network.trunk.encoder if trunk.encoder is None else trunk.encoder
-            with torch.no_grad():
-                health = measure(trunk.memory, encoder(observation), own, reset)
+            health = measure(memory, x, own, reset) if own else None
             if health is not None:
                 yield name, health
 

@@ -18,7 +18,7 @@ from xlstm_rl.envs.spaces.leaves import row_of, stack_values, take
 from xlstm_rl.errors import EnvError
 from xlstm_rl.evaluation.checks import check_observations
 from xlstm_rl.evaluation.environments import AnyEnv, Environment, find_source, opened
-from xlstm_rl.evaluation.native import play_natively, plays_natively
+from xlstm_rl.evaluation.native import EditState, play_natively, plays_natively
 from xlstm_rl.evaluation.result import EvaluationResult
 from xlstm_rl.evaluation.success import read_success
 from xlstm_rl.options.arguments import check_whole
@@ -79,6 +79,7 @@ def evaluate(
     max_episode_steps: int | None = None,
     *,
     on_step: OnStep | None = None,
+    edit_state: EditState | None = None,
 ) -> EvaluationResult:
     """Run whole episodes and return what they scored.
 
@@ -115,6 +116,8 @@ def evaluate(
             registered limit; None: that limit.
         on_step: called after every step of every episode with an `EvaluationStep`: observation,
             action, reward, info and the memory's state.
+        edit_state: called before every step with the state, batch size `[B]`, and the numbers of
+            the steps in their episodes, `[B]`; what it returns is what the policy acts from.
 
     Raises:
         EnvError: an environment raised, or answered what cannot be used; named are the episode
@@ -133,11 +136,11 @@ def evaluate(
     count = 1 if alone else min(episodes, _MAX_PARALLEL)
     with global_streams(spawn_seed(seed, "evaluation_global"), policy.device):
         if not alone and on_step is None and plays_natively(source, policy):
-            result = play_natively(policy, source.config, episodes, seed, deterministic)
+            result = play_natively(policy, source.config, episodes, seed, deterministic, edit_state)
             if result is not None:
                 return result
         with opened(source, policy, count, video_dir) as envs:
-            return _play(policy, envs, episodes, seed, deterministic, on_step)
+            return _play(policy, envs, episodes, seed, deterministic, on_step, edit_state)
 
 
 def _policy_of(agent: object) -> Policy:
@@ -213,6 +216,7 @@ def _play(
     seed: int,
     deterministic: bool,
     on_step: OnStep | None,
+    edit_state: EditState | None,
 ) -> EvaluationResult:
     """Play the episodes in lockstep; an environment takes the next one when it is done."""
     returns, lengths = [0.0] * episodes, [0] * episodes
@@ -232,6 +236,8 @@ def _play(
     while seats:
         obs = stack_values(policy.observation_space, [seat.observation for seat in seats])
         check_observations(policy, obs, len(seats), place)
+        if edit_state is not None:
+            state = edit_state(state, np.array([seat.steps for seat in seats]))
         actions, state = policy.act(
             obs,
             state,

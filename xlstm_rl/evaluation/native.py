@@ -1,11 +1,14 @@
 """Plays episodes in an environment's own vector form, many in one call."""
 
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from tensordict import TensorDict
 
 from xlstm_rl.collection.env_adapter import VectorEnvAdapter
 from xlstm_rl.envs import make_vector_env
@@ -21,6 +24,9 @@ from xlstm_rl.seeding import spawn_seed
 
 _MAX_ROWS = 64
 
+EditState = Callable[[TensorDict, NDArray[np.int64]], TensorDict]
+"""Changes the state before a step: see `evaluate`."""
+
 
 def plays_natively(source: EnvSource, policy: Policy) -> bool:
     """Return whether the environments have a vector form of their own that can be used here.
@@ -31,7 +37,12 @@ def plays_natively(source: EnvSource, policy: Policy) -> bool:
 
 
 def play_natively(
-    policy: Policy, config: EnvConfig, episodes: int, seed: int, deterministic: bool
+    policy: Policy,
+    config: EnvConfig,
+    episodes: int,
+    seed: int,
+    deterministic: bool,
+    edit_state: EditState | None = None,
 ) -> EvaluationResult | None:
     """Play episodes side by side; environment b of B plays the episodes b, b + B, b + 2 B, ...
 
@@ -56,7 +67,7 @@ def play_natively(
         if getattr(env, "tensors", False):
             return None
         check_spaces(policy, env.single_observation_space, env.single_action_space)
-        return _Rows(policy, env, episodes, seed, deterministic).play()
+        return _Rows(policy, env, episodes, seed, deterministic).play(edit_state)
 
 
 class _Rows:
@@ -84,7 +95,7 @@ class _Rows:
         """Return the episode and its step, for errors."""
         return f"environment of episode {self.episode[row]} at step {self.steps[row]}"
 
-    def play(self) -> EvaluationResult:
+    def play(self, edit_state: EditState | None = None) -> EvaluationResult:
         """Play every episode to its end."""
         policy, adapter, episodes = self.policy, self.adapter, len(self.returns)
         # below that, a vector may count on from it, one seed for each environment
@@ -97,6 +108,8 @@ class _Rows:
         while (self.episode < episodes).any():
             obs = self._nested(observation)
             check_observations(policy, obs, self.count, self.place)
+            if edit_state is not None:
+                state = edit_state(state, self.steps.copy())
             action, state = policy.act(
                 obs, state, reset, self.deterministic, self.generators, **auxiliary
             )

@@ -9,6 +9,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
 from xlstm_rl.kernels.checks import check_inplace
+from xlstm_rl.memory.gates import Gates
 from xlstm_rl.options.arguments import check_whole
 
 StateTensors = tuple[Tensor, ...]
@@ -161,6 +162,15 @@ class Memory(nn.Module, ABC):
         if before is None:
             before = self.initial_tensors(x.shape[0], x.device)
         return tuple(new.to(old.dtype) for new, old in zip(after, before, strict=True))
+
+    def gates(
+        self, x: Tensor, tensors: StateTensors | None = None, reset: Tensor | None = None
+    ) -> dict[str, Gates]:
+        """Return the gates over a sequence by block, without gradients; none: there are none.
+
+        Arguments are those of `forward_tensors`. For looking at a memory, not for speed.
+        """
+        return {}
 
     def initial_state(
         self,

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear, logsigmoid
 
 from xlstm_rl.kernels.autograd import transforming, wants_gradient
 from xlstm_rl.kernels.native.choose import takes_native
@@ -12,6 +13,7 @@ from xlstm_rl.kernels.native.recurrent import covers, recurrent_layer, recurrent
 from xlstm_rl.kernels.recurrent.reference import Weights, gru_step, lstm_step
 from xlstm_rl.memory.base import Memory, StateKey, StateTensors
 from xlstm_rl.memory.config import LayeredConfig
+from xlstm_rl.memory.gates import Gates
 from xlstm_rl.memory.layers import parameter
 
 
@@ -60,6 +62,31 @@ class _RecurrentMemory(Memory):
     @abstractmethod
     def _run_equations(self, x: Tensor, state: StateTensors, layer: int) -> StateTensors:
         """Do what `_run_cell` does in operations that every transform knows."""
+
+    @abstractmethod
+    def _gates(self, pre: Tensor) -> Gates:
+        """Return the gates [B, D] that sums of inputs and biases [B, G D] are activated to."""
+
+    @torch.no_grad()
+    def gates(
+        self, x: Tensor, tensors: StateTensors | None = None, reset: Tensor | None = None
+    ) -> dict[str, Gates]:
+        """Return the gates over x [B, T, D] of all layers, which are its heads."""
+        given = self.initial_tensors(x.shape[0], x.device, x.dtype) if tensors is None else tensors
+        steps = []
+        for t in range(x.shape[1]):
+            if reset is not None:
+                given = tuple([one.masked_fill(reset[:, t, None, None], 0.0) for one in given])
+            below, layers = x[:, t], []
+            after = self._step(below, given, None, inplace=False)[1]
+            for layer in range(self.network.num_layers):
+                w_ih, w_hh, b_ih, b_hh = self._cell_weights(layer)
+                pre = linear(below, w_ih, b_ih) + linear(given[0][:, layer], w_hh, b_hh)
+                layers.append(self._gates(pre))
+                below = after[0][:, layer]
+            steps.append([torch.stack(one, 1) for one in zip(*layers, strict=True)])
+            given = after
+        return {"0": Gates(*(torch.stack(one, 1) for one in zip(*steps, strict=True)))}
 
     def _sequence(
         self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None
@@ -167,6 +194,10 @@ class LSTMMemory(_RecurrentMemory):
     def _run_equations(self, x: Tensor, state: StateTensors, layer: int) -> StateTensors:
         return lstm_step(x, state, self._cell_weights(layer))
 
+    def _gates(self, pre: Tensor) -> Gates:
+        i, f, _, _ = pre.chunk(4, -1)
+        return Gates(logsigmoid(i), logsigmoid(f))
+
 
 class GRUMemory(_RecurrentMemory):
     """A GRU of `num_blocks` layers; state h [B, layers, D]."""
@@ -184,6 +215,10 @@ class GRUMemory(_RecurrentMemory):
 
     def _run_equations(self, x: Tensor, state: StateTensors, layer: int) -> StateTensors:
         return gru_step(x, state, self._cell_weights(layer))
+
+    def _gates(self, pre: Tensor) -> Gates:
+        z = pre.chunk(3, -1)[1]  # what is not kept is new
+        return Gates(logsigmoid(-z), logsigmoid(z))
 
 
 class MLPMemory(Memory):

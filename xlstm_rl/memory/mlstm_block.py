@@ -3,12 +3,14 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xlstm_rl.kernels.mlstm.block import (
     MLSTMBlockOptions,
     MLSTMBlockWeights,
     mlstm_block,
+    mlstm_block_gates,
     mlstm_block_step,
 )
 from xlstm_rl.kernels.native.choose import takes_native
@@ -16,6 +18,7 @@ from xlstm_rl.kernels.native.mlstm_block import run_mlstm_block
 from xlstm_rl.kernels.native.mlstm_block_step import MLSTMBlockStep
 from xlstm_rl.memory.base import StateTensors
 from xlstm_rl.memory.config import XLSTMConfig
+from xlstm_rl.memory.gates import Gates
 from xlstm_rl.memory.layers import LayerNorm, conv_init_, output_init_, small_init_
 
 
@@ -102,6 +105,11 @@ class MLSTMBlock(nn.Module):
             if found is not None:
                 return found
         return mlstm_block_step(x, reset, tensors, weights, options, inplace)
+
+    def gates(self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None) -> Gates:
+        """Return the gates over x [B, T, D]."""
+        i, f = mlstm_block_gates(x, reset, tensors, self._weights(), self._options)
+        return Gates(i, F.logsigmoid(f) if self._options.forget_gate == "sigmoid" else f)
 
     def as_function(self) -> tuple[MLSTMBlockWeights, MLSTMBlockOptions]:
         """Return what the functions of this block in the kernels take beside input and state."""

@@ -1,6 +1,7 @@
 """The post-up-projection block around an sLSTM cell."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xlstm_rl.kernels.native.choose import takes_native
@@ -10,10 +11,12 @@ from xlstm_rl.kernels.slstm.block import (
     SLSTMBlockOptions,
     SLSTMBlockWeights,
     slstm_block,
+    slstm_block_gates,
     slstm_block_step,
 )
 from xlstm_rl.memory.base import StateTensors
 from xlstm_rl.memory.config import XLSTMConfig
+from xlstm_rl.memory.gates import Gates
 from xlstm_rl.memory.layers import (
     GatedFeedForward,
     LayerNorm,
@@ -111,6 +114,11 @@ class SLSTMBlock(nn.Module):
             if found is not None:
                 return found
         return slstm_block_step(x, reset, tensors, weights, options, inplace)
+
+    def gates(self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None) -> Gates:
+        """Return the gates over x [B, T, D]."""
+        i, f = slstm_block_gates(x, reset, tensors, self._weights(), self._options)
+        return Gates(i, F.logsigmoid(f) if self._options.forget_gate == "sigmoid" else f)
 
     def as_function(self) -> tuple[SLSTMBlockWeights, SLSTMBlockOptions]:
         """Return what the functions of this block in the kernels take beside input and state."""

@@ -2,10 +2,12 @@
 
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from xlstm_rl.memory.base import Memory, StateKey, StateTensors
 from xlstm_rl.memory.config import XLSTMConfig
+from xlstm_rl.memory.gates import Gates
 from xlstm_rl.memory.layers import LayerNorm
 from xlstm_rl.memory.mlstm_block import MLSTMBlock
 from xlstm_rl.memory.slstm_block import SLSTMBlock
@@ -53,6 +55,19 @@ class XLSTMStack(Memory):
             x, new = cast("MLSTMBlock | SLSTMBlock", block).step(x, old, reset, inplace)
             new_tensors += new
         return self.norm(x), new_tensors
+
+    @torch.no_grad()
+    def gates(
+        self, x: Tensor, tensors: StateTensors | None = None, reset: Tensor | None = None
+    ) -> dict[str, Gates]:
+        """Return the gates over x [B, T, D] of each block, by its number."""
+        found = {}
+        for index, (block, old) in enumerate(
+            zip(self.blocks, self._per_block(tensors), strict=True)
+        ):
+            found[str(index)] = cast(MLSTMBlock | SLSTMBlock, block).gates(x, old, reset)
+            x, _ = block(x, old, reset)
+        return found
 
     def _per_block(self, tensors: StateTensors | None) -> list[StateTensors | None]:
         """Cut the flat state into that of each block."""

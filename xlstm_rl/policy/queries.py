@@ -32,6 +32,25 @@ class ActionEvaluation(NamedTuple):
     """The memory state after the last step, batch size `[B]`."""
 
 
+class Sequences(NamedTuple):
+    """Whole sequences as the network reads them."""
+
+    observation: Observation
+    """Normalised, with all that stands beside it, `[B, T, ...]`."""
+
+    action: Tensor
+    """In the policy's units, `[B, T, ...]`."""
+
+    tensors: StateTensors
+    """The state of the memories before the first step."""
+
+    auxiliary: StateTensors
+    """The state of the auxiliary inputs after the last step."""
+
+    reset: Tensor | None
+    """`[B, T]`."""
+
+
 class PolicyQueries(PolicyModule):
     """Values and evaluations of actions, for losses and searches of your own."""
 
@@ -97,6 +116,25 @@ class PolicyQueries(PolicyModule):
             ValueError: a shape or dtype does not fit, what the policy needs is missing, or the
                 state lacks the critic's memory.
         """
+        read = self.read_sequences(obs, actions, state, reset, reward, action_mask)
+        params, value, after = self.network(read.observation, read.tensors, read.reset)
+        log_prob, entropy = self.network.distribution.log_prob_and_entropy(params, read.action)
+        after_all = self.pack_state((*read.auxiliary, *after), len(value))
+        return ActionEvaluation(log_prob, entropy, value, after_all)
+
+    def read_sequences(
+        self,
+        obs: Any,
+        actions: Any,
+        state: TensorDict | None = None,
+        reset: Any = None,
+        reward: Any = None,
+        action_mask: Any = None,
+    ) -> Sequences:
+        """Return whole sequences as the network reads them.
+
+        Arguments and errors are those of `evaluate_actions`.
+        """
         device, lead = self.device, self._lead(obs)
         raw, _, _ = self.reader.read(obs, lead, "evaluate_actions takes [B, T, ...]")
         action = self._read_actions(actions, lead)
@@ -106,9 +144,7 @@ class PolicyQueries(PolicyModule):
         x, own, tensors = self._sequence_input(
             raw, action, self._whole_state(state, lead[0]), flags, beside
         )
-        params, value, after = self.network(x, tensors, flags)
-        log_prob, entropy = self.network.distribution.log_prob_and_entropy(params, action)
-        return ActionEvaluation(log_prob, entropy, value, self.pack_state((*own, *after), lead[0]))
+        return Sequences(x, action, tensors, own, flags)
 
     def _lead(self, obs: Any) -> tuple[int, int]:
         """Return the sizes B and T of sequences of observations."""

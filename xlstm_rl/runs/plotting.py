@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 FORMATS = (".png", ".svg", ".pdf", ".html")
 
-# Told apart by those who see fewer colours, too (Okabe and Ito 2008); then with other lines.
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_LINES = ("-", (0, (5, 1.5)), (0, (1, 1.2)))
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Told apart by those who see fewer colours, too (Okabe and Ito 2008); then with other lines."""
+LINES = ("-", (0, (5, 1.5)), (0, (1, 1.2)))
 _INSIDE = 5
 """Up to so many entries the legend stands in the axes; more stand beside them."""
 
@@ -83,8 +83,8 @@ def _draw(curves: Sequence[Curve], metric: str) -> "Figure":
     figure = Figure(figsize=(7.0 + 3.4 * is_crowded, height), layout="constrained")
     axes = figure.add_subplot()
     for number, (label, group) in enumerate(groups):
-        color = _COLORS[number % len(_COLORS)]
-        line = _LINES[number // len(_COLORS) % len(_LINES)]
+        color = COLORS[number % len(COLORS)]
+        line = LINES[number // len(COLORS) % len(LINES)]
         _draw_group(axes, group, label, color, line, with_runs=len(curves) <= 12)
     axes.set_title(_title(curves))
     axes.set_xlabel("environment steps")

@@ -85,6 +85,22 @@ class ActionDistribution(KeepsPrecision, ABC):
     def log_prob_and_entropy(self, params: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Return log-probability and entropy, in nats, each `[...]`."""
 
+    def shown(self, params: Tensor) -> dict[str, Tensor]:
+        """Return what of the distributions can be drawn, `[...]` each, in the environment's units.
+
+        Names are `probability/<choice>`, `mean/<index>` and `std/<index>`; a family that does not
+        say how it is drawn has none.
+        """
+        return {}
+
+    def decision(self, params: Tensor, action: Tensor) -> Tensor:
+        """Return the numbers `[..., K]` that decide for actions `[...]`, with gradients.
+
+        Of a choice its log-odds against all others, which do not fade where it is almost certain;
+        of a normal its mean, in the policy's units; of other families the log-probability.
+        """
+        return self.log_prob_and_entropy(params, action)[0].unsqueeze(-1)
+
     @abstractmethod
     def to_env(self, action: Tensor) -> Any:
         """Turn actions in the policy's units into elements of the environment's space.

@@ -71,6 +71,16 @@ class Categorical(ActionDistribution):
         log_prob = log_p.gather(-1, action.unsqueeze(-1)).squeeze(-1)
         return log_prob, -(log_p.exp() * log_p).sum(-1)
 
+    def shown(self, params: Tensor) -> dict[str, Tensor]:
+        """Return the probability of each choice, named as the environment has it."""
+        first = _from_int64(self.start, self.env_dtype)
+        probability = params.softmax(-1).unbind(-1)
+        return {f"probability/{first + i}": one for i, one in enumerate(probability)}
+
+    def decision(self, params: Tensor, action: Tensor) -> Tensor:
+        """Return the log-odds `[..., 1]` of choices `[...]`."""
+        return _log_odds(params, action).unsqueeze(-1)
+
     def to_env(self, action: Tensor) -> Tensor:
         """Shift choices to the first element of the environment's space, in its dtype."""
         shifted = action + self.start if self.start else action
@@ -150,6 +160,20 @@ class MultiCategorical(ActionDistribution):
         log_prob = log_p.gather(-1, action.unsqueeze(-1)).squeeze(-1).sum(-1)
         return log_prob, -(log_p.exp() * log_p).sum((-2, -1))
 
+    def shown(self, params: Tensor) -> dict[str, Tensor]:
+        """Return the probability of each choice, after the index of its number."""
+        probability = self._logits(params).softmax(-1)
+        found = {}
+        for k, places in enumerate(self.place.tolist()):
+            first = _from_int64(int(self.starts[k]), self.env_dtype)
+            for choice in range(sum(place < self.num_params for place in places)):
+                found[f"probability/{k}/{first + choice}"] = probability[..., k, choice]
+        return found
+
+    def decision(self, params: Tensor, action: Tensor) -> Tensor:
+        """Return the log-odds `[..., K]` of choices `[..., K]`."""
+        return _log_odds(self._logits(params), action)
+
     def to_env(self, action: Tensor) -> Tensor:
         """Shift choices to the first elements of the environment's space, in its shape."""
         shifted = (action + self.starts).to(self.env_dtype)
@@ -165,9 +189,22 @@ class MultiCategorical(ActionDistribution):
         return (action[..., self.number] == self.choices).float()
 
 
+def _log_odds(logits: Tensor, action: Tensor) -> Tensor:
+    """Return `log p - log(1 - p)` `[...]` of choices `[...]` with logits `[..., n]`."""
+    chosen = action.unsqueeze(-1)
+    # masked, not infinite: of a single choice the gradient stays a number
+    others = logits.scatter(-1, chosen, MASKED_LOGIT).logsumexp(-1)
+    return logits.gather(-1, chosen).squeeze(-1) - others
+
+
 def _as_int64(number: int) -> int:
     """Return the int64 with the same bits as a uint64: a sum with it wraps around to the right one.
 
     Only uint64 holds numbers for which there is a difference.
     """
     return number - 2**64 if number >= 2**63 else number
+
+
+def _from_int64(number: int, dtype: torch.dtype) -> int:
+    """Return the number of an environment's dtype that `_as_int64` was given."""
+    return number % 2**64 if dtype == torch.uint64 else number

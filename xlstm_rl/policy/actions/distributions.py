@@ -91,6 +91,19 @@ class JointDistribution(ActionDistribution):
         log_probs, entropies = zip(*found, strict=True)
         return torch.stack(log_probs).sum(0), torch.stack(entropies).sum(0)
 
+    def shown(self, params: Tensor) -> dict[str, Tensor]:
+        """Return what the leaves show, after their names."""
+        found: dict[str, Tensor] = {}
+        leaves = zip(space_leaves(self.space), self._parts, self._params(params), strict=True)
+        for leaf, part, own in leaves:
+            found |= {f"{leaf.name}/{name}": one for name, one in part.shown(own).items()}
+        return found
+
+    def decision(self, params: Tensor, action: Tensor) -> Tensor:
+        """Return the numbers that decide for each leaf, one leaf after the other."""
+        leaves = zip(self._parts, self._params(params), self._split(action), strict=True)
+        return torch.cat([part.decision(own, one) for part, own, one in leaves], -1)
+
     def to_env(self, action: Tensor) -> Any:
         """Return actions nested like the space, each leaf as its own distribution gives it."""
         leaves = zip(self._parts, self._split(action), strict=True)

@@ -117,6 +117,17 @@ class DiagonalGaussian(ActionDistribution):
         log_prob = (-0.5 * z.square() - log_std - _LOG_SQRT_2PI).sum(-1)
         return log_prob, (log_std + (0.5 + _LOG_SQRT_2PI)).sum(-1)
 
+    def shown(self, params: Tensor) -> dict[str, Tensor]:
+        """Return mean and standard deviation of each number; the latter before clip or tanh."""
+        mean = self.to_env(self.mode(params)).flatten(params.ndim - 1).unbind(-1)
+        std = (self._split(params)[1].exp() * self.scale).unbind(-1)
+        found = {f"mean/{i}": one for i, one in enumerate(mean)}
+        return found | {f"std/{i}": one for i, one in enumerate(std)}
+
+    def decision(self, params: Tensor, action: Tensor) -> Tensor:
+        """Return the means `[..., A]`, whatever was sampled."""
+        return self._split(params)[0]
+
     def to_env(self, action: Tensor) -> Tensor:
         """Scale actions `[..., A]` to the environment's range and clip them to its bounds."""
         out = torch.addcmul(self.center, action, self.scale)

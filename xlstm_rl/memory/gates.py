@@ -1,0 +1,19 @@
+"""What a memory lets in and keeps at each step, to be looked at."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Gates(NamedTuple):
+    """The gates of a block over sequences, as natural logarithms `[B, T, H]` or `[B, T, H, D]`.
+
+    H heads (of an LSTM or a GRU its layers), D units of a head that have gates of their own. A
+    state follows `state[t] = forget[t] * state[t - 1] + input[t] * news[t]`.
+    """
+
+    input: Tensor
+    """Logarithm of the input gate; an exponential one has no bound."""
+
+    forget: Tensor
+    """Logarithm of the forget gate."""
