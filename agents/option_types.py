@@ -58,6 +58,8 @@ class MemoryOptions(TypedDict, total=False):
     window: int
     feedforward_factor: int
     gating: Literal["residual", "gru"]
+    state_size: int
+    lora_rank: int
 
 
 class ActionDistributionOptions(TypedDict, total=False):

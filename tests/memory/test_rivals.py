@@ -105,7 +105,82 @@ def test_the_gate_of_a_gtrxl_lets_little_through_at_first() -> None:
     torch.testing.assert_close(gate(x, y), (1 - z) * x + z * c, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["framestack", "mingru", "transformer"])
+@torch.no_grad()
+def test_mamba2_is_the_state_space_of_the_paper() -> None:
+    memory = make_memory(
+        MemoryConfig("mamba2", width=D, num_heads=2, state_size=3, chunk_size=4, final_norm=False)
+    )
+    block = random_(memory).blocks[0]
+    x = torch.randn(B, T, D, dtype=torch.float64)
+    y, _ = memory(x)
+    z, mixed, dt = block.project(normed(x, block.norm.weight)).split([32, 38, 2], -1)
+    taps = block.conv_weight.flip(1)  # [C, 4], the present step first
+    past = nn.functional.pad(mixed, (0, 0, 3, 0))
+    mixed = sum(past[:, 3 - i : 3 - i + T] * taps[:, i] for i in range(4)) + block.conv_bias
+    z = z.clone()
+    inner, b, c = nn.functional.silu(mixed).split([32, 3, 3], -1)
+    dt = (1 + (dt + block.step_bias).exp()).log()
+    a = -block.log_a.exp()
+    for row in range(B):
+        for head in range(2):
+            own = slice(16 * head, 16 * head + 16)
+            h = torch.zeros(3, 16, dtype=torch.float64)
+            for t in range(T):  # section 2.1, with the discretisation of Mamba
+                step = dt[row, t, head]
+                h = (a[head] * step).exp() * h + step * torch.outer(b[row, t], inner[row, t, own])
+                inner_y = c[row, t] @ h + block.skip[head] * inner[row, t, own]
+                z[row, t, own] = inner_y * nn.functional.silu(z[row, t, own])
+    z = z * (z.square().mean(-1, keepdim=True) + 1e-5).rsqrt() * block.inner_norm
+    torch.testing.assert_close(y, x + block.out(z), rtol=1e-10, atol=1e-10)
+
+
+@torch.no_grad()
+def test_rwkv_is_finch_of_the_paper() -> None:
+    memory = make_memory(
+        MemoryConfig("rwkv", width=D, num_heads=2, lora_rank=3, chunk_size=4, final_norm=False)
+    )
+    block = random_(memory).blocks[0]
+    x = torch.randn(B, T, D, dtype=torch.float64)
+    y, _ = memory(x)
+    lora_in = block.lora_in.weight.view(5, 3, D)
+
+    def lerp(u: Tensor, back: Tensor, mu: Tensor) -> Tensor:
+        return u + (back - u) * mu  # equation 9
+
+    for row in range(B):
+        state = torch.zeros(2, 8, 8, dtype=torch.float64)
+        last_u = last_c = torch.zeros(D, dtype=torch.float64)
+        for t in range(T):
+            u = normed(x[row, t], block.time_norm.weight)
+            inputs = []
+            for which in range(5):  # equations 10 to 13
+                low = torch.tanh(lora_in[which] @ lerp(u, last_u, block.mix_x))
+                mu = block.mix[which] + low @ block.lora_out[which]
+                inputs.append(lerp(u, last_u, mu))
+            r, k, v, g = (
+                layer(one)
+                for layer, one in zip(
+                    (block.read, block.key, block.value, block.gate), inputs, strict=False
+                )
+            )
+            decay = (-block.decay_out(torch.tanh(block.decay_in(inputs[4]))).exp()).exp()
+            heads = []
+            for head in range(2):
+                own = slice(8 * head, 8 * head + 8)
+                added = torch.outer(k[own], v[own])
+                o = r[own] @ (state[head] + block.bonus[head][:, None] * added)  # equation 16
+                state[head] = decay[own][:, None] * state[head] + added
+                heads.append(nn.functional.layer_norm(o, (8,), block.head_norm[own], eps=1e-5))
+            middle = x[row, t] + block.out(torch.cat(heads) * nn.functional.silu(g))
+            c = normed(middle, block.channel_norm.weight)
+            key = block.channel_key(lerp(c, last_c, block.channel_mix[0])).clamp(min=0).square()
+            read = torch.sigmoid(block.channel_read(lerp(c, last_c, block.channel_mix[1])))
+            expected = middle + read * block.channel_value(key)
+            torch.testing.assert_close(y[row, t], expected, rtol=1e-10, atol=1e-10)
+            last_u, last_c = u, c
+
+
+@pytest.mark.parametrize("kind", ["framestack", "mingru", "transformer", "mamba2", "rwkv"])
 @pytest.mark.parametrize("where", ["before", "behind"])
 def test_what_is_not_finite_stays_in_its_row_and_episode(kind: str, where: str) -> None:
     memory = random_(make_memory(MemoryConfig(kind, width=D)))

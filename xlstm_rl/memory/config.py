@@ -6,8 +6,10 @@ from xlstm_rl.memory.rival_configs import (
     GRUConfig,
     LayeredConfig,
     LSTMConfig,
+    Mamba2Config,
     MinGRUConfig,
     MLPConfig,
+    RWKVConfig,
     TransformerConfig,
 )
 from xlstm_rl.memory.xlstm_config import Activation, Backend, ForgetGate, XLSTMConfig
@@ -22,8 +24,10 @@ __all__ = [
     "LSTMConfig",
     "LayeredConfig",
     "MLPConfig",
+    "Mamba2Config",
     "MemoryConfig",
     "MinGRUConfig",
+    "RWKVConfig",
     "TransformerConfig",
     "XLSTMConfig",
     "register_memory",
@@ -36,3 +40,5 @@ register_memory(MLPConfig, "xlstm_rl.memory.baselines:MLPMemory")
 register_memory(FrameStackConfig, "xlstm_rl.memory.frame_stack:FrameStackMemory")
 register_memory(MinGRUConfig, "xlstm_rl.memory.min_gru:MinGRUStack")
 register_memory(TransformerConfig, "xlstm_rl.memory.transformer:TransformerStack")
+register_memory(Mamba2Config, "xlstm_rl.memory.mamba2:Mamba2Stack")
+register_memory(RWKVConfig, "xlstm_rl.memory.rwkv:RWKVStack")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from xlstm_rl.memory.kinds import MemoryConfig
+from xlstm_rl.memory.xlstm_config import ProjFactor
 from xlstm_rl.options.fields import Count, Range
 
 Window = Annotated[int, Range("an integer >= 2", lambda x: x >= 2)]
@@ -112,3 +113,57 @@ class TransformerConfig(ResidualConfig):
     def head_size(self) -> int:
         """Size of a head: even, and all heads together are at least as wide as the memory."""
         return 2 * math.ceil(self.width / (2 * self.num_heads))
+
+
+@dataclass(frozen=True)
+class Mamba2Config(ResidualConfig):
+    """Mamba-2: a selective state space model with one decay for each head."""
+
+    kind: Literal["mamba2"] = "mamba2"
+    """The memory, which decides the other options of this section."""
+
+    num_heads: Count = 4
+    """Heads of each block."""
+
+    proj_factor: ProjFactor = 2.0
+    """Inner width as a multiple of `width`, before it is rounded up to a multiple of the heads."""
+
+    state_size: Count = 32
+    """Numbers that the state holds for each channel; N in the paper."""
+
+    conv1d_kernel_size: Window = 4
+    """Taps of the causal convolution before the state space."""
+
+    chunk_size: Count = 64
+    """Chunk length of a sequence; it changes speed, not results."""
+
+    @property
+    def head_size(self) -> int:
+        """Size of a head."""
+        return math.ceil(self.proj_factor * self.width / self.num_heads - 1e-6)
+
+
+@dataclass(frozen=True)
+class RWKVConfig(ResidualConfig):
+    """RWKV-6 (Finch): linear attention with a decay for each channel that the input sets."""
+
+    kind: Literal["rwkv"] = "rwkv"
+    """The memory, which decides the other options of this section."""
+
+    num_heads: Count = 4
+    """Heads of each block."""
+
+    feedforward_factor: Count = 1
+    """Hidden width of the channel mix as a multiple of `width`."""
+
+    lora_rank: Count = 4
+    """Rank of the matrices that set how far each input is mixed with the one before, and the
+    decay."""
+
+    chunk_size: Count = 16
+    """Chunk length of a sequence; it changes speed and memory, not results."""
+
+    @property
+    def head_size(self) -> int:
+        """Size of a head: all heads together are at least as wide as the memory."""
+        return math.ceil(self.width / self.num_heads)
