@@ -3,7 +3,8 @@
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from xlstm_rl.agents import TrainConfig
 from xlstm_rl.cli.options import read_options, refusing_bad_input
@@ -11,7 +12,11 @@ from xlstm_rl.cli.pipes import say
 from xlstm_rl.cli.tables import table
 from xlstm_rl.config import FLAG_ONLY, ConfigError, find_config, parse_config
 from xlstm_rl.config.settings import Setting, as_flag, find_type, settings_from_args
+from xlstm_rl.options.arguments import user_path
 from xlstm_rl.options.fields import Count, Seed, own_fields
+
+if TYPE_CHECKING:
+    from xlstm_rl.comparing.job import Job
 
 FIRST_PAGE = (
     *("config", "memories", "seeds", "out", "match", "jobs", "episodes", "threshold"),
@@ -61,24 +66,54 @@ class CompareOptions(TrainConfig):
     """Return whose steps are looked for. None: the one that the environment is registered with."""
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A comparison that was checked, and not begun."""
+
+    options: CompareOptions
+    jobs: "list[Job]"
+    out: Path
+    thresholds: dict[str, float | None]
+
+
 def run(args: Sequence[str]) -> int:
     """Run the comparison, print its table and say where the rest is."""
     if {"-h", "--help"} & set(args):
         read_options(CompareOptions, args, "compare", None, FIRST_PAGE)
+    prepared = prepare(args)
+    from xlstm_rl.comparing.compare import compare, is_complete, write_report
+
+    try:
+        report = compare(prepared.jobs, prepared.out, prepared.options.jobs, prepared.thresholds)
+    except KeyboardInterrupt as stop:
+        say("interrupted; the runs are saved, and the same command goes on")
+        return 128 + getattr(stop, "number", signal.SIGINT)
+    print(table(*report.table(), left=2))
+    for line in [*report.notes, *report.missing]:
+        say(line)
+    written = write_report(report, prepared.out)
+    print(f"wrote {written[-1]}")
+    return 0 if is_complete(report) else 1
+
+
+def prepare(args: Sequence[str]) -> Prepared:
+    """Read the words of the command and make its runs, without starting one.
+
+    Raises:
+        ConfigError: they are wrong, or do not fit what stands in the folder.
+    """
     own, training = _apart(args)
     options = read_options(CompareOptions, own, "compare")
     if options.out is None:
         raise ConfigError("--out is missing: the folder of the comparison")
-    from xlstm_rl.comparing.compare import compare, is_complete, write_report
     from xlstm_rl.comparing.contenders import CONFIGURED, read_contenders
     from xlstm_rl.comparing.plan import Case, make_jobs, threshold_of
-    from xlstm_rl.options.arguments import user_path
 
     contenders = read_contenders(options.memories) or [CONFIGURED]
     cases = [Case(name, config) for name, config in _cases(options.config, training)]
-    if options.threshold is not None and len(cases) > 1:
-        raise ConfigError(f"--threshold {options.threshold:g}: one for {len(cases)} configurations")
-    out = user_path(options.out)
+    given = options.threshold
+    if given is not None and len(cases) > 1:
+        raise ConfigError(f"--threshold {given:g}: one for {len(cases)} configurations")
     first = cases[0].config.seed
     evaluation = {
         "episodes": options.episodes,
@@ -86,23 +121,13 @@ def run(args: Sequence[str]) -> int:
         "deterministic": not options.stochastic,
     }
     seeds = range(first, first + options.seeds)
+    out = user_path(options.out)
     with refusing_bad_input():
         jobs = make_jobs(cases, contenders, seeds, out, evaluation, options.match)
-    given = options.threshold
     thresholds = {
         case.name: threshold_of(case.config.env) if given is None else given for case in cases
     }
-    try:
-        report = compare(jobs, out, options.jobs, thresholds)
-    except KeyboardInterrupt as stop:
-        say("interrupted; the runs are saved, and the same command goes on")
-        return 128 + getattr(stop, "number", signal.SIGINT)
-    print(table(*report.table(), left=2))
-    for line in [*report.notes, *report.missing]:
-        say(line)
-    written = write_report(report, out)
-    print(f"wrote {written[-1]}")
-    return 0 if is_complete(report) else 1
+    return Prepared(options, jobs, out, thresholds)
 
 
 def _apart(args: Sequence[str]) -> tuple[list[str], list[str]]:
