@@ -52,6 +52,14 @@ class MemoryOptions(TypedDict, total=False):
     slstm_conv1d_kernel_size: int | None
     chunk_size: int
     backend: Literal["auto", "reference", "torch", "native", "triton"]
+    frames: int
+    hidden_width: int | None
+    state_factor: int
+    window: int
+    feedforward_factor: int
+    gating: Literal["residual", "gru"]
+    state_size: int
+    lora_rank: int
 
 
 class ActionDistributionOptions(TypedDict, total=False):

@@ -20,6 +20,7 @@ import torch
 
 from xlstm_rl.agents import TrainConfig, make_agent
 from xlstm_rl.cli import main
+from xlstm_rl.cli.compare import CompareOptions
 from xlstm_rl.cli.eval import EvalOptions
 from xlstm_rl.cli.export import ExportOptions
 from xlstm_rl.cli.inspect import InspectOptions
@@ -50,7 +51,7 @@ NOT_OURS |= {"npm", "mv", "tar", "http.server"}
 """Programs whose options are not ours to check."""
 
 OTHERS = {"eval": EvalOptions, "export": ExportOptions, "list": ListOptions, "plot": PlotOptions}
-OTHERS |= {"resume": ResumeOptions, "inspect": InspectOptions}
+OTHERS |= {"resume": ResumeOptions, "inspect": InspectOptions, "compare": CompareOptions}
 KINDS = [[], ["--agent.algo", "a2c"], ["--logger.kind", "wandb"]]
 """Options that other options need beside them: an option inside the text fits one of these."""
 
@@ -179,7 +180,9 @@ def _run_ours(args: list[str], for_real: bool) -> None:
         if word in " ".join(args)
     )
     if for_real and not is_missing:
-        short = ["--total-steps", "1"] if command == "train" else []
+        short = ["--total-steps", "1"] if command in ("train", "compare") else []
+        if command == "compare":
+            short += ["--seeds", "1", "--episodes", "1", "--memories", "mlp"]
         if command == "resume":
             short = ["--total-steps", str(_one_rollout_more(Path(options[0])))]
         assert main([*args, *short]) == 0
@@ -245,7 +248,7 @@ def test_an_option_inside_the_text_is_known(snippet: Snippet) -> None:
     tried += [(EvalOptions, ["runs/demo", *words]), (PlotOptions, ["runs/a", *words])]
     tried += [(ExportOptions, ["runs/demo", "--out", "x.onnx", *words])]
     tried += [(InspectOptions, ["runs/demo", "--out", "there", *words])]
-    tried += [(ResumeOptions, ["runs/demo", *words])]
+    tried += [(ResumeOptions, ["runs/demo", *words]), (CompareOptions, words)]
     refusals = []
     for options, given in tried:
         try:

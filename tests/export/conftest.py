@@ -41,6 +41,10 @@ CASES = {
         {"kind": "mlp"},
         {"action_mask": "observation", "action_mask_key": "mask"},
     ),
+    **{
+        kind: (BOX, spaces.Box(-2, 3, (2,)), {"kind": kind}, {})
+        for kind in ("framestack", "mingru", "transformer", "mamba2", "rwkv")
+    },
     "image, squashed": (
         spaces.Box(0, 255, (36, 36, 3), np.uint8),
         spaces.Box(-1, 1, (2,)),

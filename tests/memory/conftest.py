@@ -39,6 +39,11 @@ for _kind, _options in MEMORIES.classes.items():
         VARIANTS[_kind] = {"kind": _kind}
         if "num_blocks" in own_fields(_options):
             VARIANTS[f"{_kind} of two blocks"] = {"kind": _kind, "num_blocks": 2}
+VARIANTS["short chunks"] = {"kind": "mamba2", "chunk_size": 4, "num_heads": 3, "width": 20}
+VARIANTS["odd heads"] = {"kind": "rwkv", "chunk_size": 5, "num_heads": 3, "width": 20}
+VARIANTS["a short window"] = {"kind": "transformer", "window": 5, "num_heads": 3, "width": 20}
+VARIANTS["gated"] = {"kind": "transformer", "gating": "gru", "window": 9, "final_norm": False}
+VARIANTS["many frames"] = {"kind": "framestack", "frames": 40, "hidden_width": 7}
 
 
 @pytest.fixture(autouse=True)

@@ -120,13 +120,18 @@ def test_a_reset_of_one_row_never_touches_another(memory: Memory) -> None:
 
 
 def test_the_past_is_remembered_where_there_is_a_state(memory: Memory) -> None:
-    """Without this, a memory that is always fresh would pass every other test here."""
+    """Without this, a memory that is always fresh would pass every other test here.
+
+    One with a window sees as far as that.
+    """
     x, _ = random_inputs(memory)
     changed = x.clone()
     changed[:, 0] = torch.randn(B, memory.width)  # a shift would be normed away
     difference = (memory(x)[0] - memory(changed)[0]).abs().amax((0, 2))
     assert difference[0] > 1e-9
-    assert ((difference[1:] > 1e-9) == bool(memory.state_keys)).all()
+    seen = T - 1 if memory.span is None else memory.span
+    assert bool(memory.state_keys) == (seen > 0)
+    assert ((difference[1:] > 1e-9) == (torch.arange(1, T) <= seen)).all()
 
 
 def test_nothing_is_seen_before_it_happens(memory: Memory) -> None:

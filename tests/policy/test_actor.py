@@ -10,6 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from xlstm_rl.memory.config import MEMORIES
 from xlstm_rl.policy import Policy
 
 Make = Callable[..., Policy]
@@ -58,7 +59,7 @@ def test_a_state_with_the_names_of_version_0_1_is_carried_on(make_policy: Make) 
     np.testing.assert_array_equal(actor(OBS[1]), expected)
 
 
-@pytest.mark.parametrize("kind", ["xlstm", "lstm", "gru", "mlp"])
+@pytest.mark.parametrize("kind", list(MEMORIES.classes))
 def test_a_state_that_was_read_stays_and_can_be_gone_on_from(make_policy: Make, kind: str) -> None:
     policy = make_policy(kind=kind)
     actor = policy.actor(num_envs=2)
@@ -168,7 +169,7 @@ def test_nothing_of_nested_spaces_asks_for_a_value_off_the_cpu(
 @pytest.mark.parametrize("deterministic", [True, False], ids=["mode", "sample"])
 @pytest.mark.parametrize("action", [gymnasium.spaces.Discrete(3, start=1), None])
 @pytest.mark.parametrize("observation", [gymnasium.spaces.Discrete(4, start=2), None])
-@pytest.mark.parametrize("kind", ["xlstm", "lstm", "gru", "mlp"])
+@pytest.mark.parametrize("kind", list(MEMORIES.classes))
 def test_a_step_off_the_cpu_never_asks_for_a_value(
     make_policy: Make, kind: str, observation: Any, action: Any, deterministic: bool
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from xlstm_rl.memory.config import MEMORIES
 from xlstm_rl.policy import Actor, GraphActor, Policy
 
 Make = Callable[..., Policy]
@@ -57,7 +58,7 @@ def _assert_same(ours: Any, theirs: Any) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("kind", ["xlstm", "lstm", "gru", "mlp"])
+@pytest.mark.parametrize("kind", list(MEMORIES.classes))
 def test_a_copy_of_a_policy_acts_as_it_does(make_policy: Make, kind: str, way: str) -> None:
     policy = make_policy(kind=kind, action=ACTION, config=AUXILIARY)
     policy.auxiliary.update(torch.randn(50) * 7)

@@ -9,6 +9,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from xlstm_rl.memory.config import MEMORIES
 from xlstm_rl.policy import Policy
 
 Make = Callable[..., Policy]
@@ -27,7 +28,7 @@ class Step(nn.Module):
         return self.policy.step(obs, tensors, reset)
 
 
-@pytest.mark.parametrize("kind", ["xlstm", "lstm", "gru", "mlp"])
+@pytest.mark.parametrize("kind", list(MEMORIES.classes))
 @pytest.mark.parametrize("action", [spaces.Discrete(3, start=1), TORQUE], ids=str)
 def test_an_exported_step_acts_as_the_policy(make_policy: Make, kind: str, action: Any) -> None:
     policy = make_policy(action=action, kind=kind, config={"previous_action": True})

@@ -12,10 +12,11 @@ from gymnasium import spaces
 
 from xlstm_rl import RecurrentA2C, RecurrentPPO, evaluate, load_policy
 from xlstm_rl.envs.spaces.leaves import map_leaves
+from xlstm_rl.memory.config import MEMORIES
 from xlstm_rl.policy import Policy
 
 Make = Callable[..., Policy]
-KINDS = ["xlstm", "lstm", "gru", "mlp"]
+KINDS = list(MEMORIES.classes)
 AUXILIARY = {"previous_action": True, "previous_reward": True, "first_step": True}
 OBSERVATION = spaces.Dict(
     eye=spaces.Box(0, 255, (8, 8, 3), np.uint8),

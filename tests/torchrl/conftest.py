@@ -41,6 +41,11 @@ MEMORIES = {
     "lstm": {"kind": "lstm", "width": 8, "num_blocks": 2},
     "gru": {"kind": "gru", "width": 8},
     "mlp": {"kind": "mlp", "width": 8},
+    "framestack": {"kind": "framestack", "width": 8},
+    "mingru": {"kind": "mingru", "width": 8},
+    "transformer": {"kind": "transformer", "width": 8, "num_heads": 2, "window": 6},
+    "mamba2": {"kind": "mamba2", "width": 8, "num_heads": 2, "state_size": 4},
+    "rwkv": {"kind": "rwkv", "width": 8, "num_heads": 2},
 }
 
 

@@ -136,7 +136,7 @@ def _first_page(
     for flag, text in entries:
         first = f"  {flag}".ljust(column)
         if len(first) > column:
-            lines.append(first)
+            lines += [first] if len(first) <= _width() else _at_commas(first)
             first = " " * column
         lines += textwrap.wrap(text, _width(), initial_indent=first, subsequent_indent=" " * column)
     usage = f"usage: xlstm-rl {command} [--config NAME] [--SECTION.OPTION VALUE ...]"
@@ -161,6 +161,12 @@ def _metavar(root: type, kind: Any) -> str:
         elif bare(one) is not type(None):
             names.append(_METAVARS.get(bare(one), "VALUE"))
     return "|".join(names)
+
+
+def _at_commas(flag: str) -> list[str]:
+    """The words that an option takes, on several lines where one has no room for them."""
+    spread = flag.replace(",", ", ")
+    return textwrap.wrap(spread, _width(), subsequent_indent=" " * 6, break_on_hyphens=False)
 
 
 def _width() -> int:

@@ -17,6 +17,7 @@ COMMANDS = {
     "train": "train an agent; without options, PPO with an xLSTM on CartPole without velocities",
     "eval": "play whole episodes with the policy of a run and report its return",
     "resume": "train on where a run stood, to the bit as if it had not stopped",
+    "compare": "train several memories with several seeds, and put them into one table",
     "inspect": "look inside a policy: a page of what it sees, does, keeps and forgets",
     "export": "write a policy as a file that acts without this library: onnx, pt2, c",
     "plot": "draw the learning curves of runs",

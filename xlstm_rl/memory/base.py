@@ -37,6 +37,9 @@ class Memory(nn.Module, ABC):
         state_shapes: Key and shape of each state tensor, without the batch dimension.
     """
 
+    span: int | None = None
+    """How many steps back it can see; None: to the beginning of the episode."""
+
     def __init__(self, width: int, state_shapes: dict[StateKey, tuple[int, ...]]) -> None:
         super().__init__()
         self.width = width

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, logsigmoid
 
-from xlstm_rl.kernels.autograd import transforming, wants_gradient
+from xlstm_rl.kernels.autograd import wants_gradient
 from xlstm_rl.kernels.native.choose import takes_native
 from xlstm_rl.kernels.native.recurrent import covers, recurrent_layer, recurrent_step
 from xlstm_rl.kernels.recurrent.reference import Weights, gru_step, lstm_step
@@ -15,10 +15,7 @@ from xlstm_rl.memory.base import Memory, StateKey, StateTensors
 from xlstm_rl.memory.config import LayeredConfig
 from xlstm_rl.memory.gates import Gates
 from xlstm_rl.memory.layers import parameter
-
-
-def _spelt_out() -> bool:
-    return transforming() or torch.compiler.is_exporting()
+from xlstm_rl.memory.transforms import spelt_out
 
 
 def _stacked(layers: list[StateTensors]) -> StateTensors:
@@ -93,7 +90,7 @@ class _RecurrentMemory(Memory):
     ) -> tuple[Tensor, StateTensors]:
         if tensors is None:
             tensors = self.initial_tensors(x.shape[0], x.device, x.dtype)
-        if _spelt_out():
+        if spelt_out():
             return self._sequence_of_steps(x, tensors, reset)
         native = self._native_layers(x, reset, tensors)
         if native is not None:
@@ -159,7 +156,7 @@ class _RecurrentMemory(Memory):
         if reset is not None:
             old = tuple(tensor.masked_fill(reset[:, None, None], 0.0) for tensor in given)
         layers = []
-        run_cell = self._run_equations if _spelt_out() else self._run_cell
+        run_cell = self._run_equations if spelt_out() else self._run_cell
         for layer in range(self.network.num_layers):
             state = run_cell(x, tuple(tensor[:, layer] for tensor in old), layer)
             x = state[0]
@@ -221,6 +218,15 @@ class GRUMemory(_RecurrentMemory):
         return Gates(logsigmoid(-z), logsigmoid(z))
 
 
+def mlp_layers(width: int, blocks: int) -> list[nn.Module]:
+    """Return layers that map D -> 3 D -> D, as often as there are blocks."""
+    layers: list[nn.Module] = []
+    for _ in range(blocks):
+        layers += [nn.Linear(width, 3 * width), nn.SiLU()]
+        layers += [nn.Linear(3 * width, width), nn.SiLU()]
+    return layers
+
+
 class MLPMemory(Memory):
     """An MLP that remembers nothing, what a memory has to beat; its state is empty.
 
@@ -228,14 +234,12 @@ class MLPMemory(Memory):
     mLSTM block of `proj_factor` 2.
     """
 
+    span = 0
+
     def __init__(self, config: LayeredConfig) -> None:
         super().__init__(config.width, {})
         self.config = config
-        layers: list[nn.Module] = []
-        for _ in range(config.num_layers):
-            layers += [nn.Linear(config.width, 3 * config.width), nn.SiLU()]
-            layers += [nn.Linear(3 * config.width, config.width), nn.SiLU()]
-        self.network = nn.Sequential(*layers)
+        self.network = nn.Sequential(*mlp_layers(config.width, config.num_layers))
 
     def _sequence(
         self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None

@@ -1,289 +1,44 @@
 """What a memory is made of: the kinds of memory, and a frozen class of options for each."""
 
-import math
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from xlstm_rl.memory.kinds import MEMORIES, MemoryConfig, register_memory
+from xlstm_rl.memory.rival_configs import (
+    FrameStackConfig,
+    GRUConfig,
+    LayeredConfig,
+    LSTMConfig,
+    Mamba2Config,
+    MinGRUConfig,
+    MLPConfig,
+    RWKVConfig,
+    TransformerConfig,
+)
+from xlstm_rl.memory.xlstm_config import Activation, Backend, ForgetGate, XLSTMConfig
 
-from xlstm_rl.options.fields import Count, Range, own_fields
-from xlstm_rl.options.kinds import Registry
-from xlstm_rl.options.section import Section, refuse_unused
-
-Activation = Literal["gelu", "relu", "relu^2", "sigmoid", "swish", "selu"]
-ForgetGate = Literal["sigmoid", "exponential"]
-Backend = Literal["auto", "reference", "torch", "native", "triton"]
-
-ProjFactor = Annotated[float, Range("a finite number > 0", lambda x: 0 < x < math.inf)]
-ProjFactorOrZero = Annotated[
-    float, Range("a finite number >= 0 (0: no feed-forward)", lambda x: 0 <= x < math.inf)
+__all__ = [
+    "MEMORIES",
+    "Activation",
+    "Backend",
+    "ForgetGate",
+    "FrameStackConfig",
+    "GRUConfig",
+    "LSTMConfig",
+    "LayeredConfig",
+    "MLPConfig",
+    "Mamba2Config",
+    "MemoryConfig",
+    "MinGRUConfig",
+    "RWKVConfig",
+    "TransformerConfig",
+    "XLSTMConfig",
+    "register_memory",
 ]
-KernelSize = Annotated[
-    int, Range("an integer >= 2, or 0 for no convolution", lambda x: x == 0 or x >= 2)
-]
-
-MEMORIES = Registry("kind")
-"""The kinds of memory: the options of each, and its class."""
-
-_RENAMED = {
-    "expansion": "proj_factor",
-    "conv_window": "conv1d_kernel_size",
-    "slstm_conv_window": "slstm_conv1d_kernel_size",
-    "feed_forward_factor": "feedforward_proj_factor",
-    "feed_forward_activation": "feedforward_activation",
-    "feed_forward_bias": "feedforward_bias",
-    "feed_forward_width": "feedforward_width",
-}
-
-
-@dataclass(frozen=True)
-class MemoryConfig(Section):
-    """A policy memory: `kind` says which, the other options are its own.
-
-    Called, it makes the options of that kind: `MemoryConfig(kind="gru", width=64)` is a
-    `GRUConfig`, `MemoryConfig(pattern="ms")` an `XLSTMConfig`. The options of a memory of your own
-    derive from this class.
-
-    Raises:
-        ValueError: If an option is unknown, is another kind's, is out of range, or does not fit
-            another one.
-    """
-
-    section = "memory"
-    kinds = MEMORIES
-    renamed = _RENAMED
-
-    kind: str = ""
-    """The kind of memory, which decides the other options of this section."""
-
-    width: Count = 64
-    """Size D of the vectors that enter and leave the memory."""
-
-    if TYPE_CHECKING:  # every kind has options of its own
-
-        def __init__(self, kind: str = "xlstm", **options: Any) -> None: ...
-
-    @classmethod
-    def upgrade(cls, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Drop the other kinds' options from a file of version 0.1, which held those of all."""
-        if not options.keys() >= _OPTIONS_OF_0_1:
-            return dict(options)
-        known = own_fields(MEMORIES.find(str(options["kind"])))
-        return {name: value for name, value in options.items() if _RENAMED.get(name, name) in known}
-
-
-@dataclass(frozen=True)
-class XLSTMConfig(MemoryConfig):
-    """An xLSTM stack.
-
-    The defaults are those of the paper (Beck et al. 2024, arXiv:2405.04517, appendix A.3), the
-    names those of its code.
-    """
-
-    kind: Literal["xlstm"] = "xlstm"
-    """The memory: an xLSTM stack, or for comparison an LSTM, a GRU, an MLP without memory; or
-    `module:Name` of another. It decides the other options of this section:
-    `--memory.kind gru --help` shows those of a GRU."""
-
-    pattern: str = "m"
-    """Order of the blocks, m = mLSTM, s = sLSTM: "m", "s", "ms", "msm", or the paper's "7:1" for
-    seven mLSTM blocks, then one sLSTM block. Repeated, and cut, to `num_blocks`."""
-
-    width: Count = 64
-    """Size D of the vectors that enter and leave the memory, and of the residual stream."""
-
-    num_blocks: Count | None = None
-    """Number of blocks. None: once through the pattern."""
-
-    num_heads: Count = 4
-    """Heads of each block."""
-
-    conv1d_kernel_size: KernelSize = 4
-    """Taps of the causal convolution before the cell, at least 2; 0: no convolution."""
-
-    proj_factor: ProjFactor = 2.0
-    """Inner width of an mLSTM block as a multiple of `width`, before rounding."""
-
-    qkv_block_size: Count = 4
-    """Block size of the block-diagonal query, key and value projections of an mLSTM block."""
-
-    feedforward_proj_factor: ProjFactorOrZero = 4 / 3
-    """Hidden width of the feed-forward after an sLSTM cell as a multiple of `width`, before
-    rounding; 0: no feed-forward."""
-
-    feedforward_activation: Activation = "gelu"
-    """Activation of the gate in that feed-forward."""
-
-    round_to: Count = 64
-    """Inner and feed-forward widths are rounded up to a multiple of this."""
-
-    forget_gate: ForgetGate = "sigmoid"
-    """Activation of the forget gate, of mLSTM and sLSTM alike."""
-
-    final_norm: bool = True
-    """Whether a LayerNorm follows the last block."""
-
-    bias: bool = False
-    """Whether the projections of an mLSTM block have biases."""
-
-    feedforward_bias: bool = False
-    """Whether the feed-forward after an sLSTM cell has biases."""
-
-    slstm_num_heads: Count | None = None
-    """Heads of the sLSTM blocks, where they differ. None: as `num_heads`."""
-
-    slstm_conv1d_kernel_size: KernelSize | None = None
-    """Taps of the convolution of the sLSTM blocks, where they differ. None: as
-    `conv1d_kernel_size`."""
-
-    chunk_size: Count = 64
-    """Chunk length of the chunkwise mLSTM kernel; it changes speed, not results."""
-
-    backend: Backend = "auto"
-    """Kernel backend; "auto" picks the fastest that runs on the input's device."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._refuse_unread()
-        blocks = self.block_types
-        if "m" in blocks:
-            inner = f"the inner width {self.inner_width} of memory.width={self.width}"
-            if self.inner_width == self.width:
-                inner = f"memory.width={self.width}"
-            for name in ("num_heads", "qkv_block_size"):
-                _check_divides(name, getattr(self, name), self.inner_width, inner)
-        if "s" in blocks:
-            name = "num_heads" if self.slstm_num_heads is None else "slstm_num_heads"
-            _check_divides(name, getattr(self, name), self.width, f"memory.width={self.width}")
-
-    def _refuse_unread(self) -> None:
-        """Refuse options that no block of this stack reads."""
-        blocks, has = self.block_types, f"memory.pattern={self.pattern}"
-        if set(blocks) != set(_parse_pattern(self.pattern)):
-            has += f" cut to memory.num_blocks={self.num_blocks}"
-        narrow = "memory.feedforward_proj_factor is 0"
-        if "s" not in blocks:
-            refuse_unused(self, _OF_SLSTM_BLOCKS, f"sLSTM blocks, but {has} has none")
-        elif self.feedforward_proj_factor == 0:
-            names = ("feedforward_activation", "feedforward_bias")
-            refuse_unused(self, names, f"the feed-forward, but {narrow}")
-        if "m" in blocks:
-            return
-        owner = f"mLSTM blocks, but {has} has none"
-        refuse_unused(self, _OF_MLSTM_BLOCKS, owner)
-        for name in ("num_heads", "conv1d_kernel_size"):
-            if getattr(self, f"slstm_{name}") is not None:
-                refuse_unused(self, (name,), f"{owner} and memory.slstm_{name} is set")
-        if self.feedforward_proj_factor == 0:
-            refuse_unused(self, ("round_to",), f"{owner} and {narrow}")
-
-    @property
-    def block_types(self) -> str:
-        """One letter per block, m or s: the pattern repeated and cut to `num_blocks`."""
-        letters = _parse_pattern(self.pattern)
-        count = len(letters) if self.num_blocks is None else self.num_blocks
-        return (letters * (count // len(letters) + 1))[:count]
-
-    @property
-    def inner_width(self) -> int:
-        """Width inside an mLSTM block."""
-        return _round_up(self.proj_factor * self.width, self.round_to)
-
-    @property
-    def feedforward_width(self) -> int:
-        """Hidden width of the feed-forward of an sLSTM block; 0 if there is none."""
-        return _round_up(self.feedforward_proj_factor * self.width, self.round_to)
-
-
-@dataclass(frozen=True)
-class LayeredConfig(MemoryConfig):
-    """A memory of equal layers."""
-
-    num_blocks: Count | None = None
-    """Number of layers. None: one."""
-
-    @property
-    def num_layers(self) -> int:
-        """Number of layers."""
-        return 1 if self.num_blocks is None else self.num_blocks
-
-
-@dataclass(frozen=True)
-class LSTMConfig(LayeredConfig):
-    """An LSTM."""
-
-    kind: Literal["lstm"] = "lstm"
-    """The memory, which decides the other options of this section."""
-
-
-@dataclass(frozen=True)
-class GRUConfig(LayeredConfig):
-    """A GRU."""
-
-    kind: Literal["gru"] = "gru"
-    """The memory, which decides the other options of this section."""
-
-
-@dataclass(frozen=True)
-class MLPConfig(LayeredConfig):
-    """An MLP without memory."""
-
-    kind: Literal["mlp"] = "mlp"
-    """The memory, which decides the other options of this section."""
-
-
-def register_memory(options: type[MemoryConfig], memory: Any) -> None:
-    """Give `memory.kind` one name more: the default of `kind` in the options.
-
-    Args:
-        options: The class of the memory's options.
-        memory: The class of the memory, which is called with such options; or `module:Name` of it,
-            which is then imported when the first one is made.
-    """
-    MEMORIES.add(options, memory)
-
 
 register_memory(XLSTMConfig, "xlstm_rl.memory.stack:XLSTMStack")
 register_memory(LSTMConfig, "xlstm_rl.memory.baselines:LSTMMemory")
 register_memory(GRUConfig, "xlstm_rl.memory.baselines:GRUMemory")
 register_memory(MLPConfig, "xlstm_rl.memory.baselines:MLPMemory")
-
-_OPTIONS_OF_0_1 = {
-    *("kind", "pattern", "width", "num_blocks", "num_heads", "conv_window", "expansion"),
-    *("qkv_block_size", "feed_forward_factor", "feed_forward_activation", "round_to"),
-    *("forget_gate", "final_norm", "bias", "feed_forward_bias", "slstm_num_heads"),
-    *("slstm_conv_window", "chunk_size", "backend"),
-}
-
-_OF_MLSTM_BLOCKS = ("proj_factor", "qkv_block_size", "bias", "chunk_size")
-_OF_SLSTM_BLOCKS = (
-    *("feedforward_proj_factor", "feedforward_activation", "feedforward_bias"),
-    *("slstm_num_heads", "slstm_conv1d_kernel_size"),
-)
-
-
-def _parse_pattern(pattern: str) -> str:
-    """Return one round of the pattern in letters: "3:1" is "mmms"."""
-    if re.fullmatch("[ms]+", pattern):
-        return pattern
-    ratio = re.fullmatch(r"(\d+):(\d+)", pattern)
-    if ratio and int(ratio[1]) + int(ratio[2]) > 0:
-        return "m" * int(ratio[1]) + "s" * int(ratio[2])
-    lowered = re.sub("[^ms]", "", pattern.lower())
-    raise ValueError(
-        f"memory.pattern={pattern!r}: expected the letters m (mLSTM) and s (sLSTM), e.g. 'ms', or "
-        "a ratio of them, e.g. '7:1'" + (f"; did you mean {lowered!r}?" if lowered else "")
-    )
-
-
-def _check_divides(name: str, value: int, whole: int, whole_is: str) -> None:
-    if whole % value:
-        divisors = [str(d) for d in range(1, min(whole, 64) + 1) if whole % d == 0]
-        raise ValueError(
-            f"memory.{name}={value} does not divide {whole_is}; use {', '.join(divisors[:6])}..."
-        )
-
-
-def _round_up(size: float, multiple: int) -> int:
-    # 1e-6: a factor such as 4/3 times the width may land a rounding error above a multiple.
-    return math.ceil(size / multiple - 1e-6) * multiple
+register_memory(FrameStackConfig, "xlstm_rl.memory.frame_stack:FrameStackMemory")
+register_memory(MinGRUConfig, "xlstm_rl.memory.min_gru:MinGRUStack")
+register_memory(TransformerConfig, "xlstm_rl.memory.transformer:TransformerStack")
+register_memory(Mamba2Config, "xlstm_rl.memory.mamba2:Mamba2Stack")
+register_memory(RWKVConfig, "xlstm_rl.memory.rwkv:RWKVStack")

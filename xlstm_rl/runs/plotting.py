@@ -83,15 +83,8 @@ def _draw(curves: Sequence[Curve], metric: str) -> "Figure":
     figure = Figure(figsize=(7.0 + 3.4 * is_crowded, height), layout="constrained")
     axes = figure.add_subplot()
     for number, (label, group) in enumerate(groups):
-        color = COLORS[number % len(COLORS)]
-        line = LINES[number // len(COLORS) % len(LINES)]
-        _draw_group(axes, group, label, color, line, with_runs=len(curves) <= 12)
-    axes.set_title(_title(curves))
-    axes.set_xlabel("environment steps")
-    axes.set_ylabel(metric.replace("/", " "))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    axes.xaxis.set_major_formatter(lambda value, _: _steps(value))
+        draw_group(axes, group, label, number, with_runs=len(curves) <= 12)
+    dress(axes, _title(curves), metric)
     if is_crowded:
         figure.legend(loc="outside right center", frameon=False, fontsize="small")
     else:
@@ -108,14 +101,30 @@ def _by_last_value(groups: dict[str, list[Curve]]) -> list[tuple[str, list[Curve
     return sorted(groups.items(), key=lambda item: (-last(item[1]), item[0]))
 
 
-def _draw_group(
-    axes: "Axes",
-    curves: Sequence[Curve],
-    label: str,
-    color: str,
-    line: object,
-    with_runs: bool,
+def dress(axes: "Axes", title: str, metric: str) -> None:
+    """Give axes that curves are drawn in their title, labels and grid."""
+    axes.set_title(title)
+    axes.set_xlabel("environment steps")
+    axes.set_ylabel(metric.replace("/", " "))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    axes.xaxis.set_major_formatter(lambda value, _: _steps(value))
+
+
+def draw_group(
+    axes: "Axes", curves: Sequence[Curve], label: str, number: int, with_runs: bool
 ) -> None:
+    """Draw the runs of one experiment: their mean in the band of its 95 % bootstrap interval.
+
+    Args:
+        axes: where.
+        curves: one for each run.
+        label: the experiment's name in the legend.
+        number: of the experiment, from 0, which decides its colour and its line.
+        with_runs: draw each run as well, thin.
+    """
+    color = COLORS[number % len(COLORS)]
+    line = LINES[number // len(COLORS) % len(LINES)]
     name = label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}…"
     if len(curves) == 1:
         curve = curves[0]
@@ -151,13 +160,6 @@ def _steps(value: float) -> str:
 
 def _page(figure: "Figure", curves: Sequence[Curve], metric: str) -> str:
     """A page that needs no other file: the figure as SVG, and a table of the last values."""
-    from matplotlib import rc_context
-
-    drawn = StringIO()
-    with rc_context({"svg.fonttype": "none"}):
-        figure.savefig(drawn, format="svg")
-    svg = drawn.getvalue()
-    svg = svg[svg.index("<svg") :]
     rows = []
     for label, group in _by_last_value(group_by_label(curves)):
         mean = band(group)
@@ -170,14 +172,32 @@ def _page(figure: "Figure", curves: Sequence[Curve], metric: str) -> str:
             f"{mean.mean[-1]:.2f}" if has_points else "-",
             ends if len(group) > 1 else "-",
         ]
-        rows.append("".join(f"<td>{html.escape(cell)}</td>" for cell in cells))
+        rows.append(cells)
     head = ("experiment", "runs", "steps", f"last {metric}", "95 % interval")
-    return _PAGE.format(
-        title=html.escape(_title(curves) or metric),
-        svg=svg,
-        head="".join(f"<th>{html.escape(name)}</th>" for name in head),
-        rows="\n".join(f"<tr>{row}</tr>" for row in rows),
-    )
+    return page(_title(curves) or metric, [svg_of(figure), table_of(head, rows)])
+
+
+def page(title: str, parts: Sequence[str]) -> str:
+    """Return an HTML page that needs no other file, from parts that are HTML."""
+    return _PAGE.format(title=html.escape(title), body="\n".join(parts))
+
+
+def svg_of(figure: "Figure") -> str:
+    """Return a figure as an SVG element for a page, its text as text."""
+    from matplotlib import rc_context
+
+    drawn = StringIO()
+    with rc_context({"svg.fonttype": "none"}):
+        figure.savefig(drawn, format="svg")
+    svg = drawn.getvalue()
+    return svg[svg.index("<svg") :]
+
+
+def table_of(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return an HTML table of texts."""
+    lines = [[f"<th>{html.escape(cell)}</th>" for cell in head]]
+    lines += [[f"<td>{html.escape(cell)}</td>" for cell in row] for row in rows]
+    return "\n".join(["<table>", *(f"<tr>{''.join(line)}</tr>" for line in lines), "</table>"])
 
 
 _PAGE = """<!DOCTYPE html>
@@ -193,11 +213,7 @@ th, td {{ padding: .3em .8em; text-align: left; border-bottom: 1px solid #ddd; }
 </style>
 </head>
 <body>
-{svg}
-<table>
-<tr>{head}</tr>
-{rows}
-</table>
+{body}
 </body>
 </html>
 """

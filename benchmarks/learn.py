@@ -1,0 +1,66 @@
+"""Train, evaluate and write down one case, or draw the table of all of them.
+
+    python benchmarks/learn.py --list
+    python benchmarks/learn.py pendulum                     # the default memory
+    python benchmarks/learn.py pendulum --memories xlstm lstm gru transformer --match parameters
+    python benchmarks/learn.py --page docs/learning.md      # from benchmarks/results/learning/
+
+The case is trained by `xlstm-rl compare` with the released defaults, in runs/learning/<case>, and
+goes on there if it was stopped. Words behind the case are options of that command.
+"""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from learning import results
+from learning.cases import CASES
+
+from xlstm_rl.cli.compare import prepare
+from xlstm_rl.comparing.compare import compare, is_complete, write_report
+
+HEAD, END = "<!-- results -->\n", "<!-- end of results -->"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("case", nargs="?", choices=list(CASES), help="what is learned")
+    parser.add_argument("--list", action="store_true", help="say which cases there are")
+    parser.add_argument("--page", type=Path, help="write the table of all results into this page")
+    parser.add_argument("--out", type=Path, default=Path("runs/learning"), help="folder of runs")
+    args, rest = parser.parse_known_args()
+    if args.list:
+        for name, case in CASES.items():
+            print(f"{name:<32}{case.total_steps:>10,} steps  {case.seeds} seeds  {case.options}")
+        return 0
+    if args.page is not None:
+        return _page(args.page)
+    if args.case is None:
+        parser.error("expected a case; --list shows them")
+    case = CASES[args.case]
+    words = [*shlex.split(case.options), "--total-steps", str(case.total_steps)]
+    words += ["--seeds", str(case.seeds), "--out", str(args.out / args.case), *rest]
+    prepared = prepare(words)
+    report = compare(prepared.jobs, prepared.out, prepared.options.jobs, prepared.thresholds)
+    write_report(report, prepared.out)
+    command = shlex.join(["python", "benchmarks/learn.py", args.case, *rest])
+    path = results.write(args.case, case, report, command)
+    print(results.page({args.case: results.read()[args.case]}).splitlines()[0])
+    print(next(line for line in results.page(results.read()).splitlines() if args.case in line))
+    print(f"wrote {path}")
+    return 0 if is_complete(report) else 1
+
+
+def _page(path: Path) -> int:
+    found = results.read()
+    before, _, rest = path.read_text(encoding="utf-8").partition(HEAD)
+    after = rest.partition(END)[2]
+    path.write_text(f"{before}{HEAD}{results.page(found)}{END}{after}", encoding="utf-8")
+    results.draw(found, path.parent / "images" / "learning.png")
+    print(f"wrote {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""The tasks: the released defaults, and nothing set but what the task itself dictates."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Case:
+    """A task, its budget, and the figure to stand beside."""
+
+    options: str
+    """Options of `xlstm-rl compare` that say which task it is."""
+
+    total_steps: int
+
+    reach: float | None
+    """The mean to reach, of the returns or of the successes; None: no worse than LSTM and GRU."""
+
+    published: str = "-"
+    """What others reached, with which budget."""
+
+    seeds: int = 5
+
+    measure: str = "return"
+    """`return` or `success`."""
+
+    test: tuple[tuple[str, int], ...] = ()
+    """Arguments of the environment in which the policies are tested, where they are not those of
+    training."""
+
+
+def _popgym(name: str, published: str = "-") -> Case:
+    return Case(f"--env.id popgym:popgym-{name}Easy-v0", 1_000_000, None, published, 2)
+
+
+def _minigrid(size: str, total_steps: int, published: str = "-") -> Case:
+    wrappers = "{minigrid.wrappers:ImgObsWrapper: {}, Symbols: {sizes: [11, 6, 4]}}"
+    options = f"--env.id minigrid:MiniGrid-Memory{size}-v0 --env.wrappers '{wrappers}'"
+    return Case(options, total_steps, 0.95, published, 2, "success")
+
+
+def _mujoco(env_id: str, hidden: list[int]) -> Case:
+    wrappers = f"{{NoVelocity: {{velocities: {hidden}}}}}"
+    return Case(f"--env.id {env_id} --env.wrappers '{wrappers}'", 1_000_000, None, seeds=2)
+
+
+CASES = {
+    "cartpole": Case(
+        "--env.id xlstm_rl/CartPoleNoVel-v1",
+        60_000,
+        500.0,
+        "500 at 100,000 (RL-Zoo, RecurrentPPO, one run)",
+    ),
+    "pendulum": Case(
+        "--env.id xlstm_rl/PendulumNoVel-v1",
+        100_000,
+        -170.0,
+        "-217.9 +- 140.1 (RL-Zoo, RecurrentPPO); -172.2 with the velocity",
+    ),
+    "lunar_lander": Case(
+        "--env.id xlstm_rl/LunarLanderNoVel-v3",
+        1_000_000,
+        230.0,
+        "TrXL 243, LSTM 125 at 5 million (BenchNetRL)",
+    ),
+    **{
+        f"memory_chain_{length}": Case(
+            f"--env.id xlstm_rl/MemoryChain-v0 --env.kwargs.length {length}",
+            150_000,
+            0.95,
+            f"GRU {gru} of 5 seeds (memorax)",
+        )
+        for length, gru in ((16, 5), (32, 2), (64, 0))
+    },
+    **{
+        f"tmaze_{length}": Case(
+            f"--env.id xlstm_rl/TMaze-v0 --env.kwargs.length {length}", 500_000, 0.95
+        )
+        for length in (100, 1000)
+    },
+    "parity": Case(
+        "--env.id xlstm_rl/Parity-v0 --env.kwargs.length 40 --env.num-envs 64 --agent.gamma 0",
+        500_000,
+        0.95,
+        "sLSTM 1.00, mLSTM .53 (xLSTM's tables, supervised)",
+        test=(("length", 256),),
+    ),
+    "associative_recall": Case(
+        "--env.id xlstm_rl/AssociativeRecall-v0 --env.kwargs.pairs 16 --env.kwargs.values 4 "
+        "--env.num-envs 64 --agent.gamma 0",
+        500_000,
+        0.9,
+    ),
+    "popgym_position_only_cartpole": _popgym("PositionOnlyCartPole", "GRU 1.00 at 15 million"),
+    "popgym_position_only_pendulum": _popgym("PositionOnlyPendulum"),
+    "popgym_repeat_previous": _popgym("RepeatPrevious", "GRU 1.00 at 15 million"),
+    "popgym_concentration": _popgym("Concentration"),
+    "popgym_multiarmed_bandit": _popgym("MultiarmedBandit"),
+    "popgym_labyrinth_escape": _popgym("LabyrinthEscape"),
+    "popgym_labyrinth_explore": _popgym("LabyrinthExplore"),
+    "popgym_minesweeper": _popgym("MineSweeper"),
+    "popgym_battleship": _popgym("Battleship"),
+    "minigrid_memory_s7": _minigrid("S7", 1_000_000),
+    "minigrid_memory_s9": _minigrid(
+        "S9", 2_000_000, "LSTM on pixels .88 to .92 (recurrent-ppo, 10 runs)"
+    ),
+    "halfcheetah": _mujoco("HalfCheetah-v5", list(range(8, 17))),
+    "hopper": _mujoco("Hopper-v5", list(range(5, 11))),
+    "walker2d": _mujoco("Walker2d-v5", list(range(8, 17))),
+}

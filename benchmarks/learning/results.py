@@ -1,0 +1,148 @@
+"""The results of the cases: a CSV for each, and the table and the picture of all of them."""
+
+import csv
+import math
+import platform
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from learning.cases import CASES, Case
+from xlstm_rl.bootstrap import bootstrap_interval
+from xlstm_rl.comparing.report import Report
+from xlstm_rl.comparing.summary import Outcome
+from xlstm_rl.envs.config import EnvConfig
+from xlstm_rl.evaluation import evaluate
+from xlstm_rl.runs.checkpoint import load_policy
+
+FOLDER = Path(__file__).parents[1] / "results" / "learning"
+ROOT = Path(__file__).parents[2]
+
+
+def write(name: str, case: Case, report: Report, command: str, folder: Path = FOLDER) -> Path:
+    """Write a row for each run of a case, those that failed among them."""
+    around = {"date": time.strftime("%F"), "commit": _commit(), "machine": _machine()}
+    rows: list[dict[str, Any]] = []
+    for one in report.outcomes:
+        rows.append(
+            {
+                "case": name,
+                "memory": one.job.memory,
+                "seed": one.job.seed,
+                "steps": 0 if one.result is None else one.result.steps,
+                case.measure: _measure(case, one),
+                "error": "" if one.result is None else one.result.error,
+                "seconds": round(one.seconds, 1),
+                "weights": one.job.weights,
+                **around,
+                "command": command,
+            }
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def _measure(case: Case, one: Outcome) -> float:
+    """The number of one run, in the environment of the test where the case has one."""
+    if not one.is_done or one.result is None:
+        return math.nan
+    if not case.test:
+        return one.mean if case.measure == "return" else float(one.result.success_rate or 0.0)
+    policy = load_policy(one.job.folder)
+    env = dict(one.job.config["env"])
+    env["kwargs"] = {**env["kwargs"], **dict(case.test)}
+    played = evaluate(policy, EnvConfig(**env), **one.job.evaluation)
+    return played.mean if case.measure == "return" else float(played.success_rate or 0.0)
+
+
+def _commit() -> str:
+    words = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=10"]
+    return subprocess.run(words, capture_output=True, text=True).stdout.strip() or "unknown"
+
+
+def _machine() -> str:
+    names = [platform.machine()]
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    except OSError:
+        pass
+    return (names or [platform.machine()])[0]
+
+
+def read(folder: Path = FOLDER) -> dict[str, list[dict[str, str]]]:
+    """Return the rows of each case that was run, in the order of the cases."""
+    found = {}
+    for name in CASES:
+        path = folder / f"{name}.csv"
+        if path.is_file():
+            with path.open(newline="", encoding="utf-8") as file:
+                found[name] = list(csv.DictReader(file))
+    return found
+
+
+def page(results: dict[str, list[dict[str, str]]]) -> str:
+    """Return the table of all cases as Markdown, those that were not run among them."""
+    lines = [
+        "| case | steps | memory | seeds | mean, 95 % interval | each seed | aim | published |",
+        f"|{'---|' * 8}",
+    ]
+    for name, case in CASES.items():
+        aim = "no worse than `lstm`, `gru`" if case.reach is None else f"{case.reach:g}"
+        rows = results.get(name, [])
+        for memory in dict.fromkeys(row["memory"] for row in rows):
+            own = [row for row in rows if row["memory"] == memory]
+            cells = _cells(case, own)
+            lines.append(
+                f"| {name} | {case.total_steps:,} | {memory} | {cells} | {aim} | {case.published} |"
+            )
+        if not rows:
+            lines.append(
+                f"| {name} | {case.total_steps:,} | - | 0/{case.seeds} | not run | - | {aim} |"
+                f" {case.published} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _cells(case: Case, rows: Sequence[dict[str, str]]) -> str:
+    values = np.array([float(row[case.measure]) for row in rows])
+    done = values[~np.isnan(values)]
+    star = "" if len(done) == len(values) else "*"
+    ends = bootstrap_interval(done)
+    interval = "" if ends is None else f" [{ends[0]:.2f}, {ends[1]:.2f}]"
+    mean = f"{done.mean():.2f}{star}{interval}" if len(done) else "failed"
+    each = ", ".join("failed" if math.isnan(one) else f"{one:.2f}" for one in values)
+    return f"{len(done)}/{len(values)}{star} | {mean} | {each}"
+
+
+def draw(results: dict[str, list[dict[str, str]]], path: Path) -> None:
+    """Draw each seed of each case as a point, and the aim as a line, on an axis of its own."""
+    from matplotlib.figure import Figure
+
+    columns = 3
+    lines = max(1, math.ceil(len(results) / columns))
+    figure = Figure(figsize=(11.0, 1.9 * lines), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axes in panels[len(results) :]:
+        axes.set_visible(False)
+    for axes, (name, rows) in zip(panels, results.items(), strict=False):
+        case = CASES[name]
+        memories = list(dict.fromkeys(row["memory"] for row in rows))
+        for row in rows:
+            axes.plot(float(row[case.measure]), memories.index(row["memory"]), "o", alpha=0.6)
+        if case.reach is not None:
+            axes.axvline(case.reach, color="black", linestyle=":", linewidth=1.2)
+        axes.set_yticks(range(len(memories)), memories)
+        axes.set_ylim(-0.6, len(memories) - 0.4)
+        axes.set_title(f"{name}, {case.total_steps:,} steps", fontsize="small")
+        axes.set_xlabel(case.measure, fontsize="small")
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,1 @@
+"""Linear recurrences: states that decay by what the input says, without a normaliser."""

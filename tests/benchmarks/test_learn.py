@@ -1,0 +1,61 @@
+"""The cases are options that exist, and the table leaves no run out in silence."""
+
+import csv
+import importlib
+import math
+import shlex
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from xlstm_rl.cli.compare import CompareOptions
+from xlstm_rl.comparing.job import DONE, FAILED, Job, Result
+from xlstm_rl.comparing.report import Report
+from xlstm_rl.comparing.summary import Outcome
+from xlstm_rl.config import parse_config
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def learning(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield importlib.import_module("learning.results")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "learning"]:
+        del sys.modules[name]
+
+
+def test_the_options_of_every_case_are_options(learning: ModuleType) -> None:
+    for name, case in learning.CASES.items():
+        config = parse_config(CompareOptions, shlex.split(case.options))
+        assert config.env.id != CompareOptions().env.id or name == "cartpole"
+        assert case.seeds in (2, 5)
+
+
+def _outcome(folder: Path, seed: int, result: Result) -> Outcome:
+    job = Job("PendulumNoVel-v1", "xlstm", seed, folder, {}, {"episodes": 2}, 64, 1000)
+    return Outcome(job, result)
+
+
+def test_the_table_names_what_failed_and_what_was_not_run(
+    learning: ModuleType, tmp_path: Path
+) -> None:
+    outcomes = [
+        _outcome(tmp_path, 0, Result(DONE, returns=[-100.0, -300.0], steps=99_328)),
+        _outcome(tmp_path, 1, Result(DONE, returns=[-150.0, -150.0], steps=99_328)),
+        _outcome(tmp_path, 2, Result(FAILED, "it diverged")),
+    ]
+    case = learning.CASES["pendulum"]
+    path = learning.write("pendulum", case, Report(outcomes, 2), "the command", tmp_path)
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["return"]) for row in rows[:2]] == [-200.0, -150.0]
+    assert math.isnan(float(rows[2]["return"])) and rows[2]["error"] == "it diverged"
+    assert rows[0]["commit"] and rows[0]["machine"] and rows[0]["command"] == "the command"
+    table = learning.page(learning.read(tmp_path))
+    assert "| 2/3* | -175.00* [-200.00, -150.00] | -200.00, -150.00, failed | -170 |" in table
+    assert "| cartpole | 60,000 | - | 0/5 | not run |" in table
+    learning.draw(learning.read(tmp_path), tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 1000

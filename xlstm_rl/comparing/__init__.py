@@ -1,0 +1,1 @@
+"""Several memories, several seeds, one table: what `xlstm-rl compare` does."""
