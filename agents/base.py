@@ -108,7 +108,8 @@ class RecurrentAgent(SavingAgent):
                 elapsed = max(time.perf_counter() - began, _CLOCK_TICK)
                 speed = {"time/sps": self._budget.rollout / elapsed}
                 profiled = self._profile.rollout(self._budget.rollout, elapsed)
-                metrics = {**self._episodes.metrics(), **metrics, **speed, **profiled}
+                metrics = {**self._episodes.metrics(), **metrics, **speed, **rollout.metrics}
+                metrics |= profiled
                 try:
                     continues = calls.update(self.steps_done, metrics) and continues
                 finally:  # what was trained has its row, also where a callback raises

@@ -40,15 +40,17 @@ class Origin:
             "rewards": {},
         }
 
-    def hand_over(self, collector: Collector, ranks: Ranks) -> None:
+    def hand_over(self, collector: Collector | None, ranks: Ranks) -> None:
         """Let a new collector go on where the run stood; else it begins new episodes, and says so.
 
-        The global streams of Python, NumPy and torch go on too: some environments draw from them.
+        None: actors collect, and begin new episodes. The global streams of Python, NumPy and torch
+        go on too: some environments draw from them.
         """
         state = self.own_state(ranks)
-        why = restore_collector(collector, state["collector"], self._trust_code)
-        if why is not None:
-            collector.is_cut_off = True  # the next rollout begins new ones
+        why: str | None = "actors play them"
+        if collector is not None:
+            why = restore_collector(collector, state["collector"], self._trust_code)
+            collector.is_cut_off = why is not None  # then the next rollout begins new ones
         if "global" in state["generators"]:
             load_streams(state["generators"]["global"])
         reasons = ranks.gathered(why)

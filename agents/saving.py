@@ -12,6 +12,7 @@ from xlstm_rl.agents.config import TrainConfig
 from xlstm_rl.agents.resuming import Saved, go_on
 from xlstm_rl.agents.setup import AgentSetup
 from xlstm_rl.closing import Closing, closed_on_error
+from xlstm_rl.distributed.actors import ActorPool
 from xlstm_rl.envs.faults.processes import close
 from xlstm_rl.errors import NonFiniteLossError, TrainingError
 from xlstm_rl.options.arguments import user_path
@@ -173,8 +174,11 @@ class SavingAgent(AgentSetup, Closing):
         return self._run.save(run_dir, self.policy, self.trainer_state(), overwrite)
 
     def close(self) -> None:
-        """Close the logger and the environments; `learn` would open another logger."""
+        """Close logger, environments and actors; `learn` would open another logger."""
         try:
             self._run.close()
         finally:
+            if isinstance(self._collector, ActorPool):
+                self._collector.close()
+                self._collector = None
             close(self.env)

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from typing_extensions import Self
 
 from xlstm_rl.agents import option_types as options
+from xlstm_rl.agents.actors import environments_of_actors, make_actors, playing_state
 from xlstm_rl.agents.arguments import Environment, read_config
 from xlstm_rl.agents.config import AlgorithmConfig, CheckpointConfig, TrainConfig
 from xlstm_rl.agents.device import resolve_device, torch_threads
@@ -24,9 +25,9 @@ from xlstm_rl.callbacks.memory_watch import MemoryWatch
 from xlstm_rl.closing import closed_on_error
 from xlstm_rl.collection.collector import Collector
 from xlstm_rl.collection.masks import mask_check
-from xlstm_rl.collection.resuming import collector_state
 from xlstm_rl.config import ConfigError, config_to_dict
 from xlstm_rl.distributed import current_ranks
+from xlstm_rl.distributed.actors import ActorPool
 from xlstm_rl.envs import make_vector_env
 from xlstm_rl.envs.config import EnvConfig
 from xlstm_rl.envs.faults.processes import close
@@ -131,7 +132,11 @@ class AgentSetup(ABC):
         self.ranks = current_ranks()
         self.device = resolve_device(config.device, self.ranks.device_index)
         custom = None if isinstance(environment, str) else environment
-        self.env = make_vector_env(config.env, custom, self.device, mask_check(config.policy))
+        check = mask_check(config.policy)
+        if config.agent.actors:
+            self.env = environments_of_actors(config.env, custom, check)
+        else:
+            self.env = make_vector_env(config.env, custom, self.device, check)
         with nullcontext() if self.env is custom else closed_on_error(lambda: close(self.env)):
             self._make_parts(config, TrainedOn(custom))
 
@@ -167,7 +172,7 @@ class AgentSetup(ABC):
             config.agent.rollout_steps * self.env.num_envs * self.ranks.size,
             config.horizon or config.total_steps,
         )
-        self._collector: Collector | None = None
+        self._collector: Collector | ActorPool | None = None
         self._episodes = RecentEpisodes()
         self._origin: Origin | None = None
         self._own_values: dict[str, float] = {}
@@ -185,11 +190,15 @@ class AgentSetup(ABC):
     def make_optimizer(self) -> Optimizer:
         """Return the optimiser of `self.parameters`."""
 
-    def _make_collector(self) -> Collector:
+    def _make_collector(self) -> Collector | ActorPool:
         origin = self._origin
         seed = self.config.seed
         if origin is not None:  # the episodes of before are not to be played again
             seed = spawn_seed(seed, "resuming", self.steps_done)
+        if self.algorithm.actors:
+            if origin is not None:
+                origin.hand_over(None, self.ranks)
+            return make_actors(self, seed)
         collector = Collector(
             self.env,
             self.policy,
@@ -257,5 +266,5 @@ class AgentSetup(ABC):
                 "shuffling": self.shuffle_generator.get_state(),
                 "global": streams_state(),
             },
-            "collector": collector_state(self._collector),
+            "collector": playing_state(self._collector),
         }

@@ -46,6 +46,9 @@ class Rollout:
     are_others_valid: bool = True
     """Whether their steps are valid."""
 
+    metrics: dict[str, float] = field(default_factory=dict)
+    """What collecting says of itself, for the log."""
+
     def all_valid(self) -> bool:
         """Return whether no step is an autoreset step, here and in the other processes."""
         return self.are_others_valid and bool(self.data["valid"].all())
