@@ -11,6 +11,7 @@ from xlstm_rl.agents.losses import explained_variance, normalized, valid_mean
 from xlstm_rl.agents.optimization import RMSprop, set_learning_rate
 from xlstm_rl.agents.optimizers import torch_optimizer
 from xlstm_rl.collection.collector import Rollout
+from xlstm_rl.distributed import ALONE, Ranks
 from xlstm_rl.returns import generalized_advantage, vtrace
 
 
@@ -74,16 +75,19 @@ class RecurrentA2C(RecurrentAgent):
                 log_ratio = log_prob.detach() - data["log_prob"]
                 targets = fixed or vtrace_targets(data, log_ratio, value.detach(), config)
                 loss, log = a2c_loss(
-                    *(log_prob, entropy, value, *targets, valid, config), now["entropy_coef"]
+                    *(log_prob, entropy, value, *targets, valid, config),
+                    *(now["entropy_coef"], self.ranks),
                 )
                 # The estimator "k3": unbiased, never negative (Schulman 2020, "Approximating KL").
                 log["approx_kl"] = valid_mean(log_ratio.exp() - 1.0 - log_ratio, valid)
-            self._descend(loss, log)
+            self._descend(loss, log, valid)
             logs.append(log)
         means = {f"loss/{key}": torch.stack([log[key] for log in logs]).mean() for key in logs[0]}
         return {
             **{key: mean.item() for key, mean in means.items()},
-            "loss/explained_variance": explained_variance(value.detach(), targets[1], valid),
+            "loss/explained_variance": explained_variance(
+                *(value.detach(), targets[1], valid, self.ranks)
+            ),
             **{f"schedule/{name}": one for name, one in now.items()},
         }
 
@@ -146,16 +150,17 @@ def a2c_loss(
     valid: Tensor | None,
     config: A2CConfig,
     entropy_coef: float | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return A2C's loss and its parts, averaged over the valid steps of `[B, T]`.
 
     `-log pi(a|s) A`, plus half the squared value error times `value_coef`, less the entropy times
     `entropy_coef` (None: the configuration's). The advantages are constants, and with V-trace hold
-    the importance weights.
+    the importance weights. They are normalised over the rollouts of all `ranks`.
     """
     entropy_coef = config.entropy_coef if entropy_coef is None else entropy_coef
     if config.normalize_advantage:
-        advantage = normalized(advantage, valid)
+        advantage = normalized(advantage, valid, ranks)
     policy_loss = -valid_mean(log_prob * advantage, valid)
     value_loss = 0.5 * valid_mean((value - target).square(), valid)
     mean_entropy = valid_mean(entropy, valid)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from xlstm_rl.options.arguments import did_you_mean
-from xlstm_rl.options.fields import Count, Fraction, Positive
+from xlstm_rl.options.fields import Count, CountOrZero, Fraction, Positive
 from xlstm_rl.options.kinds import Registry
 from xlstm_rl.options.section import Section, refuse_unused
 
@@ -76,6 +76,14 @@ class AlgorithmConfig(Section):
     normalize_advantage: bool = True
     """Shift and scale the advantages of each gradient step to mean 0 and standard deviation 1."""
 
+    actors: CountOrZero = 0
+    """Processes that play the environments, apart from the one that learns, ahead of its updates.
+    Each has an equal part of `env.num_envs`. 0: playing and learning take turns."""
+
+    max_staleness: CountOrZero = 1
+    """Updates that may lie between the weights of an actor's rollout and the update that takes it;
+    0: actors and learner take turns."""
+
     scheduled: ClassVar[tuple[str, ...]] = ("learning_rate", "entropy_coef")
     """Options that have a schedule."""
 
@@ -86,6 +94,9 @@ class AlgorithmConfig(Section):
         super().__post_init__()
         for name in self.scheduled:
             self._check_schedule(name)
+        if not self.actors:
+            owner = "actors, but agent.actors is 0"
+            refuse_unused(self, ("max_staleness",), owner)
         if self.entropy_coef == 0.0:
             owner = "an entropy bonus, but agent.entropy_coef is 0"
             refuse_unused(self, ("entropy_coef_end", "entropy_coef_schedule"), owner)
@@ -125,6 +136,16 @@ class AlgorithmConfig(Section):
         Raises:
             ValueError: it does not divide.
         """
+        if self.actors > num_envs:
+            raise ValueError(
+                f"agent.actors={self.actors}: more actors than environments "
+                f"(env.num_envs={num_envs}): use {num_envs} at most"
+            )
+        if self.actors and num_envs % self.actors:
+            raise ValueError(
+                f"agent.actors={self.actors} does not divide env.num_envs={num_envs}: use a "
+                f"divisor of {num_envs}"
+            )
 
 
 @dataclass(frozen=True)
@@ -191,6 +212,7 @@ class PPOConfig(AlgorithmConfig):
         Raises:
             ValueError: it does not divide them.
         """
+        super().check_num_envs(num_envs)
         sequences = num_envs * self.segments()
         if sequences % self.minibatches:
             raise ValueError(
@@ -262,6 +284,11 @@ class A2CConfig(AlgorithmConfig):
         if self.optimizer != "rmsprop":
             owner = f"agent.optimizer=rmsprop, but agent.optimizer is {self.optimizer}"
             refuse_unused(self, ("rmsprop_alpha",), owner)
+        if self.actors and self.advantages != "vtrace":
+            raise ValueError(
+                f"agent.actors={self.actors} with agent.advantages={self.advantages}: rollouts of "
+                "actors are an older policy's; use agent.advantages=vtrace, which corrects for it"
+            )
         if self.epochs > 1 and self.advantages != "vtrace":
             raise ValueError(
                 f"agent.epochs={self.epochs} with agent.advantages={self.advantages}: after one "

@@ -49,7 +49,7 @@ class TrainConfig(Section):
     """Seed of the networks' initial weights, of the environments and of the sampled actions."""
 
     total_steps: Count = 100_000
-    """Environment steps to train for, summed over the environments."""
+    """Environment steps to train for, summed over the environments (and processes)."""
 
     horizon: Count | None = None
     """Environment steps after which schedules reach their end; None: `total_steps`."""

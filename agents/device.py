@@ -8,20 +8,28 @@ import torch
 from xlstm_rl.config import ConfigError
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(name: str, index: int | None = None) -> torch.device:
     """Return the device for a configuration's name.
+
+    Args:
+        name: `auto`, `cpu`, `cuda`, `cuda:1`, ...
+        index: which CUDA device `auto` and `cuda` mean; None: the current one.
 
     Raises:
         ConfigError: there is no such device here.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and index is not None:
+        name = f"cuda:{index}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"device={name!r} cannot be used here ({reason}): try auto") from error
+        raise ConfigError(
+            f"device={name!r} cannot be used here ({reason}): try auto, or cpu"
+        ) from error
     return device
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from xlstm_rl.distributed import ALONE, Ranks
 from xlstm_rl.errors import NonFiniteLossError
 from xlstm_rl.profiling import NO_PROFILE, Profile
 
@@ -76,8 +77,12 @@ def gradient_step(
     max_grad_norm: float,
     step: int,
     profile: Profile = NO_PROFILE,
+    ranks: Ranks = ALONE,
+    valid: Tensor | None = None,
 ) -> None:
     """Take one step down a loss, and add the norm of its gradient to the log as `grad_norm`.
+
+    With several processes loss, log and gradient are means over the valid steps of all of them.
 
     Args:
         optimizer: of the parameters.
@@ -87,13 +92,21 @@ def gradient_step(
         max_grad_norm: the largest global norm.
         step: environment steps done, for the error.
         profile: where the time is counted.
+        ranks: the processes of the training, each of which takes the same step.
+        valid: the steps of the minibatch that the loss is a mean over; None: all.
 
     Raises:
         NonFiniteLossError: the loss or its gradient is not finite; the weights are as before.
     """
     with profile.part("backward"):
         optimizer.zero_grad(set_to_none=True)
+        share = ranks.share(valid)
+        if share is not None:
+            loss = loss * share
+            log |= {name: part * share for name, part in log.items()}
         torch.autograd.backward(loss)
+        loss = loss.detach()
+        ranks.average(parameters, [loss, *log.values()])
     with profile.part("optimizer"):
         log["grad_norm"] = nn.utils.clip_grad_norm_(parameters, max_grad_norm)
         _refuse_non_finite(loss, log, step)
@@ -101,7 +114,7 @@ def gradient_step(
 
 
 def _refuse_non_finite(loss: Tensor, log: dict[str, Tensor], step: int) -> None:
-    if not bool(torch.isfinite(loss.detach() + log["grad_norm"])):
+    if not bool(torch.isfinite(loss + log["grad_norm"])):
         parts = {name: x.item() for name, x in log.items() if not torch.isfinite(x)}
         raise NonFiniteLossError(
             f"non-finite loss at step {step}: "

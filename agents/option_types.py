@@ -113,6 +113,8 @@ class PPOOptions(TypedDict, total=False):
     entropy_coef_schedule: str
     max_grad_norm: float
     normalize_advantage: bool
+    actors: int
+    max_staleness: int
     minibatches: int
     segment_steps: int | None
     adam_eps: float
@@ -143,6 +145,8 @@ class A2COptions(TypedDict, total=False):
     entropy_coef_schedule: str
     max_grad_norm: float
     normalize_advantage: bool
+    actors: int
+    max_staleness: int
     advantages: Literal["gae", "n_step", "vtrace"]
     rho_bar: float
     c_bar: float

@@ -13,6 +13,7 @@ from xlstm_rl.agents.losses import explained_variance, normalized, valid_mean
 from xlstm_rl.agents.optimization import set_learning_rate
 from xlstm_rl.agents.optimizers import torch_optimizer
 from xlstm_rl.collection.collector import Rollout
+from xlstm_rl.distributed import ALONE, Ranks
 from xlstm_rl.memory import StateTensors
 from xlstm_rl.returns import generalized_advantage
 
@@ -111,7 +112,7 @@ class RecurrentPPO(RecurrentAgent):
         return {
             **{key: value.item() for key, value in means.items()},
             "loss/explained_variance": explained_variance(
-                sequences.value, sequences.target, sequences.valid
+                sequences.value, sequences.target, sequences.valid, self.ranks
             ),
             "loss/minibatches": float(len(logs)),
             **{f"schedule/{name}": value for name, value in now.items()},
@@ -154,9 +155,10 @@ class RecurrentPPO(RecurrentAgent):
             params, value, _ = network(batch.observation, batch.state, reset)
             log_prob, entropy = network.distribution.log_prob_and_entropy(params, batch.action)
             loss, log = ppo_loss(
-                batch, log_prob, entropy, value, now["clip"], config, now["entropy_coef"]
+                *(batch, log_prob, entropy, value, now["clip"], config),
+                *(now["entropy_coef"], self.ranks),
             )
-        self._descend(loss, log)
+        self._descend(loss, log, batch.valid)
         return log
 
 
@@ -168,17 +170,18 @@ def ppo_loss(
     clip: float,
     config: PPOConfig,
     entropy_coef: float | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return PPO's loss and its parts, averaged over the valid steps of `[N, T]`.
 
     With `r = exp(log_prob - old)`: `-min(r A, clamp(r, 1 - clip, 1 + clip) A)` (equation 7),
     plus half the squared value error times `value_coef`, less the entropy times `entropy_coef`
-    (None: the configuration's).
+    (None: the configuration's). Advantages are normalised over the minibatches of all `ranks`.
     """
     entropy_coef = config.entropy_coef if entropy_coef is None else entropy_coef
     advantage = batch.advantage
     if config.normalize_advantage:
-        advantage = normalized(advantage, batch.valid)
+        advantage = normalized(advantage, batch.valid, ranks)
     log_ratio = log_prob - batch.log_prob
     ratio = log_ratio.exp()
     clipped = ratio.clamp(1.0 - clip, 1.0 + clip)

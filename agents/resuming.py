@@ -9,6 +9,7 @@ from xlstm_rl.agents.arguments import Environment, Section, merged
 from xlstm_rl.agents.config import TrainConfig
 from xlstm_rl.agents.origin import Origin
 from xlstm_rl.config import ConfigError, config_from_dict, config_to_dict
+from xlstm_rl.distributed import current_ranks
 from xlstm_rl.envs.config import is_custom
 from xlstm_rl.envs.spaces.support import same_spaces
 from xlstm_rl.errors import CheckpointError
@@ -26,7 +27,7 @@ from xlstm_rl.runs.trainer_state import TRAINER_FILE, read_trainer_state
 from xlstm_rl.runs.trust import refuse_foreign_code
 
 if TYPE_CHECKING:
-    from xlstm_rl.agents.base import RecurrentAgent
+    from xlstm_rl.agents.saving import SavingAgent
 
 _FIXED = {
     "memory": ("backend",),
@@ -55,7 +56,7 @@ class Saved:
             ConfigError: a process trains in the run folder.
         """
         path = user_path(run)
-        if path.is_dir():
+        if path.is_dir() and current_ranks().is_first:  # which holds the lock for all of them
             refuse_running(run_of(path))
         folder = latest_checkpoint(path)
         description = read_description(folder, trust_code)
@@ -138,7 +139,7 @@ class Saved:
             )
 
 
-def go_on(agent: "RecurrentAgent", saved: Saved, run_dir: str | None) -> None:
+def go_on(agent: "SavingAgent", saved: Saved, run_dir: str | None) -> None:
     """Bring an agent that was just made into the state of a checkpoint.
 
     Args:

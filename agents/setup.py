@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from typing_extensions import Self
 
 from xlstm_rl.agents import option_types as options
+from xlstm_rl.agents.actors import environments_of_actors, make_actors, playing_state
 from xlstm_rl.agents.arguments import Environment, read_config
 from xlstm_rl.agents.config import AlgorithmConfig, CheckpointConfig, TrainConfig
 from xlstm_rl.agents.device import resolve_device, torch_threads
@@ -24,8 +25,9 @@ from xlstm_rl.callbacks.memory_watch import MemoryWatch
 from xlstm_rl.closing import closed_on_error
 from xlstm_rl.collection.collector import Collector
 from xlstm_rl.collection.masks import mask_check
-from xlstm_rl.collection.resuming import collector_state
 from xlstm_rl.config import ConfigError, config_to_dict
+from xlstm_rl.distributed import current_ranks
+from xlstm_rl.distributed.actors import ActorPool
 from xlstm_rl.envs import make_vector_env
 from xlstm_rl.envs.config import EnvConfig
 from xlstm_rl.envs.faults.processes import close
@@ -127,9 +129,14 @@ class AgentSetup(ABC):
         self.config = config
         trust_configuration(config_to_dict(config))
         self.algorithm = config.agent
-        self.device = resolve_device(config.device)
+        self.ranks = current_ranks()
+        self.device = resolve_device(config.device, self.ranks.device_index)
         custom = None if isinstance(environment, str) else environment
-        self.env = make_vector_env(config.env, custom, self.device, mask_check(config.policy))
+        check = mask_check(config.policy)
+        if config.agent.actors:
+            self.env = environments_of_actors(config.env, custom, check)
+        else:
+            self.env = make_vector_env(config.env, custom, self.device, check)
         with nullcontext() if self.env is custom else closed_on_error(lambda: close(self.env)):
             self._make_parts(config, TrainedOn(custom))
 
@@ -151,8 +158,10 @@ class AgentSetup(ABC):
         self.optimizer = self.make_optimizer()
         self.schedules = Schedules(self.algorithm)
         self.sample_generator = torch.Generator(self.device)
-        self.sample_generator.manual_seed(spawn_seed(config.seed, "actions"))
-        self.shuffle_generator = torch.Generator().manual_seed(spawn_seed(config.seed, "shuffling"))
+        rank = self.ranks.index
+        self.sample_generator.manual_seed(spawn_seed(config.seed, "actions", rank))
+        self.shuffle_generator = torch.Generator()
+        self.shuffle_generator.manual_seed(spawn_seed(config.seed, "shuffling", rank))
         self.reward_normalizer = (
             RewardNormalizer(self.env.num_envs, config.agent.gamma, config.normalization)
             if config.normalization.reward
@@ -160,37 +169,47 @@ class AgentSetup(ABC):
         )
         self.steps_done = 0
         self._budget = StepBudget(
-            config.agent.rollout_steps * self.env.num_envs, config.horizon or config.total_steps
+            config.agent.rollout_steps * self.env.num_envs * self.ranks.size,
+            config.horizon or config.total_steps,
         )
-        self._collector: Collector | None = None
+        self._collector: Collector | ActorPool | None = None
         self._episodes = RecentEpisodes()
         self._origin: Origin | None = None
         self._own_values: dict[str, float] = {}
         self._watch = MemoryWatch()
+        is_first = self.ranks.is_first
         self._run = Run(
-            config_to_dict(config), config.logger, config.run_dir, config.checkpoint.keep
+            config_to_dict(config),
+            config.logger if is_first else LoggerConfig(kind="none"),
+            config.run_dir if is_first else None,
+            config.checkpoint.keep,
         )
+        self._has_folder = False
 
     @abstractmethod
     def make_optimizer(self) -> Optimizer:
         """Return the optimiser of `self.parameters`."""
 
-    def _make_collector(self) -> Collector:
+    def _make_collector(self) -> Collector | ActorPool:
         origin = self._origin
         seed = self.config.seed
         if origin is not None:  # the episodes of before are not to be played again
             seed = spawn_seed(seed, "resuming", self.steps_done)
+        if self.algorithm.actors:
+            if origin is not None:
+                origin.hand_over(None, self.ranks)
+            return make_actors(self, seed)
         collector = Collector(
             self.env,
             self.policy,
             self.algorithm.rollout_steps,
             self.algorithm.sequence_steps(),
-            reset_seed(self.env, seed),
+            reset_seed(self.env, seed, self.ranks.index * self.env.num_envs),
             self.sample_generator,
             self.config.env.info_keywords,
         )
         if origin is not None:
-            origin.hand_over(collector)
+            origin.hand_over(collector, self.ranks)
         return collector
 
     def load_trainer_state(self, state: Mapping[str, Any], origin: Origin) -> None:
@@ -201,25 +220,29 @@ class AgentSetup(ABC):
             origin: hands over what the collector and the environments need, at the first rollout.
         """
         self._origin = origin
+        own = origin.own_state(self.ranks)
         self.steps_done = int(state["steps_done"])
         self._budget.load_state(self.steps_done, state["budget"])
         self._episodes.load_state(state["recent_episodes"])
         load_optimizer(self.optimizer, state["optimizer"])
         normalizer, saved = self.reward_normalizer, state["reward_normalizer"]
         if normalizer is not None and saved is not None:
-            normalizer.load(saved)
-        generators = state["generators"]
-        self.shuffle_generator.set_state(generators["shuffling"])
+            normalizer.load({**saved, **own["rewards"]})
+        generators = own["generators"]
+        fresh = spawn_seed(self.config.seed, "resuming", self.steps_done + self.ranks.index)
         if generators["device"] == self.device.type:
             self.sample_generator.set_state(generators["actions"])
-        else:  # another device draws other numbers
-            self.sample_generator.manual_seed(
-                spawn_seed(self.config.seed, "resuming", self.steps_done)
-            )
+        else:  # another device draws other numbers, and so does a process that was not there
+            self.sample_generator.manual_seed(fresh)
+        if "shuffling" in generators:
+            self.shuffle_generator.set_state(generators["shuffling"])
+        else:
+            self.shuffle_generator.manual_seed(fresh)
 
     def go_on_in(self, run_dir: Path, state: Mapping[str, Any]) -> None:
         """Write into the folder of a run that has come to the state of a checkpoint."""
-        self._run.resume(run_dir, self.steps_done, state["config"].get("run_dir"))
+        if self.ranks.is_first:
+            self._run.resume(run_dir, self.steps_done, state["config"].get("run_dir"))
 
     def trainer_state(self) -> dict[str, Any]:
         """Return what training needs beyond the policy, as plain values and tensors."""
@@ -230,12 +253,18 @@ class AgentSetup(ABC):
             "budget": self._budget.state(),
             "optimizer": self.optimizer.state_dict(),
             "reward_normalizer": None if normalizer is None else normalizer.state_dict(),
+            "recent_episodes": self._episodes.state(),
+            **self._streams(),
+        }
+
+    def _streams(self) -> dict[str, Any]:
+        """Return what each of several processes has for itself: random streams and episodes."""
+        return {
             "generators": {
                 "device": self.device.type,
                 "actions": self.sample_generator.get_state(),
                 "shuffling": self.shuffle_generator.get_state(),
                 "global": streams_state(),
             },
-            "recent_episodes": self._episodes.state(),
-            "collector": collector_state(self._collector),
+            "collector": playing_state(self._collector),
         }

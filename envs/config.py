@@ -52,7 +52,7 @@ class EnvConfig(Section):
     """Gymnasium id, as in gymnasium.make; `module:Name-v0` imports the module first."""
 
     num_envs: Count = 16
-    """Environments that run side by side."""
+    """Environments that run side by side; under torchrun in each process."""
 
     vectorization: Vectorization = "auto"
     """native: the environment's own vector form. sync: one after the other in this process.

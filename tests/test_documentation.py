@@ -56,7 +56,7 @@ KINDS = [[], ["--agent.algo", "a2c"], ["--logger.kind", "wandb"]]
 """Options that other options need beside them: an option inside the text fits one of these."""
 
 
-COMMAND = re.compile(r"(xlstm-rl|python|pytest|pip|\w+=\S+ python|\.ci/[\w.]+)( |$)")
+COMMAND = re.compile(r"(xlstm-rl|python|torchrun|pytest|pip|\w+=\S+ python|\.ci/[\w.]+)( |$)")
 
 
 def _cases(snippets: list[Snippet]) -> pytest.MarkDecorator:
@@ -145,6 +145,8 @@ def test_a_command_inside_the_text_is_read(
 def _run(words: list[str], monkeypatch: pytest.MonkeyPatch, for_real: bool) -> None:
     program, *args = words
     name = Path(program).name
+    if name == "torchrun":  # what it starts is read, and not run
+        name, args, for_real = "python", args[args.index("-m") :], False
     if name in ("python", "python3"):
         if args[:1] == ["-m"]:
             name, args = {"xlstm_rl": "xlstm-rl"}.get(args[1], args[1]), args[2:]

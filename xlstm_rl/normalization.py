@@ -5,7 +5,7 @@ the policy that acts and the policy that trains then see the same numbers.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium
@@ -47,15 +47,22 @@ class RunningMoments(KeepsPrecision):
         self.register_buffer("mean", torch.zeros(size, dtype=torch.float64))
         self.register_buffer("var", torch.ones(size, dtype=torch.float64))
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+        self.gather: Callable[[Tensor], list[Tensor]] | None = None
+        """Exchanges a vector with other processes, whose batches are merged too."""
 
     @torch.no_grad()
     def update(self, batch: Tensor) -> None:
         """Merge vectors `[N, n]` into the statistics."""
-        if batch.shape[0] == 0:
+        if self.gather is None:
+            if batch.shape[0]:
+                self._merge(*_moments(batch))
             return
-        batch = batch.double()
-        count = self.count.new_tensor(float(batch.shape[0]))
-        self._merge(batch.mean(0), batch.var(0, correction=0), count)
+        none = self.mean.new_zeros(1 + 2 * self.mean.numel())
+        own = torch.cat(_moments(batch)) if batch.shape[0] else none
+        for part in self.gather(own):
+            if part[-1] > 0:
+                mean, var = part[:-1].chunk(2)
+                self._merge(mean, var, part[-1])
 
     @torch.no_grad()
     def merge(self, other: "RunningMoments") -> None:
@@ -70,7 +77,13 @@ class RunningMoments(KeepsPrecision):
         squares = self.var * self.count + var * added
         self.var.copy_((squares + delta.square() * (self.count * added / total)) / total)
         self.mean += delta * (added / total)
-        self.count.copy_(total)
+        self.count.copy_(total.squeeze())
+
+
+def _moments(batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return mean, variance and number `[1]` of vectors `[N, n]`."""
+    batch = batch.double()
+    return batch.mean(0), batch.var(0, correction=0), batch.new_full((1,), float(batch.shape[0]))
 
 
 def refresh_after_loading(module: Any, _: object) -> None:
@@ -242,6 +255,10 @@ class RewardNormalizer(nn.Module):
         self.clip = config.clip_reward
         self.moments = RunningMoments(1)
         self.register_buffer("discounted_return", torch.zeros(num_envs, dtype=torch.float64))
+
+    def returns_state(self) -> dict[str, Tensor]:
+        """Return what belongs to the environments of this process in the state dict."""
+        return {"discounted_return": self.discounted_return}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Go on from a state dict; open episodes of another number of environments are dropped."""

@@ -50,7 +50,7 @@ def spawn_seed(seed: int, purpose: Purpose, index: int = 0) -> int:
     return int(word) >> (32 - _BITS)
 
 
-def reset_seed(env: VectorEnv[Any, Any, Any], seed: int) -> int | list[int]:
+def reset_seed(env: VectorEnv[Any, Any, Any], seed: int, first: int = 0) -> int | list[int]:
     """Return what a vector environment of a run is reset with.
 
     That is one seed per environment where it takes them: in Gymnasium's and EnvPool's vectors, also
@@ -60,12 +60,14 @@ def reset_seed(env: VectorEnv[Any, Any, Any], seed: int) -> int | list[int]:
     Args:
         env: the vector environment.
         seed: of the run.
+        first: number of the first of these environments in the run.
     """
     if _takes_a_list(env):
-        return [spawn_seed(seed, "environments", index) for index in range(env.num_envs)]
+        indices = range(first, first + env.num_envs)
+        return [spawn_seed(seed, "environments", index) for index in indices]
     # below that, vectors may count on from it, one seed for each environment
     room: int = 2**_BITS - env.num_envs
-    return spawn_seed(seed, "environments") % room
+    return spawn_seed(seed, "environments", first) % room
 
 
 @contextmanager

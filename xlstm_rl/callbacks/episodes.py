@@ -63,7 +63,7 @@ class EpisodeLog(Callback):
             self._give_up(error)
 
     def _write(self, file: IO[str], rollout: Rollout) -> None:
-        num_envs, _ = rollout.data.batch_size
+        num_envs = rollout.data.batch_size[0] * rollout.ranks
         seconds = f"{time.monotonic() - self._began:.3f}"
         writer = csv.writer(file, lineterminator="\n")
         for index, (t, environment) in enumerate(rollout.episode_ends):

@@ -72,7 +72,7 @@ class MemoryWatch(Callback):
         reach = rollout.data.batch_size[1] // len(rollout.segment_states)
         self._found["memory/gradient_reach"] = float(reach)
         self._compare(reach)
-        update = self.agent.steps_done // rollout.data.numel() + 1
+        update = self.agent.steps_done // (rollout.data.numel() * rollout.ranks) + 1
         if (update in _FIRST or update % _EVERY == 0) and reach > 1:
             for name, health in self._measured(rollout, min(reach, _STEPS)):
                 self._judge(name, health)

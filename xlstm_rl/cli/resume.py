@@ -3,16 +3,20 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
 from xlstm_rl.agents import TrainConfig, agent_class
 from xlstm_rl.cli.options import read_options, refusing_bad_input
-from xlstm_rl.cli.train import train
+from xlstm_rl.cli.processes import started_processes
+from xlstm_rl.cli.train import train, train_quietly
 from xlstm_rl.closing import closed_on_error
 from xlstm_rl.config import FLAG_ONLY, config_from_dict, parse_config
 from xlstm_rl.config.settings import settings_from_args
+
+if TYPE_CHECKING:
+    from xlstm_rl.agents import RecurrentAgent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +43,19 @@ def run(args: Sequence[str]) -> int:
     given = {one.path: one.value for one in settings_from_args(ResumeOptions, args)}
     if ("run",) not in given or {"-h", "--help"} & set(args):
         read_options(ResumeOptions, args, "resume")
+    with started_processes() as processes:
+        options, agent = processes.same(
+            lambda: _load(args, given), undo=lambda made: made[1].close()
+        )
+        if not processes.is_first:
+            return train_quietly(agent)
+        return train(agent, agent.config.total_steps, options.profile)
+
+
+def _load(
+    args: Sequence[str], given: dict[tuple[str, ...], Any]
+) -> "tuple[ResumeOptions, RecurrentAgent]":
+    """Return the options and the agent that goes on, which has a run folder."""
     from xlstm_rl.agents.resuming import Saved  # not needed for the help
 
     with refusing_bad_input():
@@ -54,5 +71,6 @@ def run(args: Sequence[str]) -> int:
         agent = agent_class(config).going_on(saved, config)
         with closed_on_error(agent.close):
             agent.steps_to_go()  # refused before a folder is made, where none is left
-            agent.open_run()
-    return train(agent, config.total_steps, options.profile)
+            if agent.ranks.is_first:
+                agent.open_run()
+    return options, agent

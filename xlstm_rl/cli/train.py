@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING
 from xlstm_rl.agents import TrainConfig, make_agent
 from xlstm_rl.cli.options import read_options, refusing_bad_input
 from xlstm_rl.cli.pipes import PIPE_CLOSED, say
+from xlstm_rl.cli.processes import Processes, started_processes
 from xlstm_rl.closing import closed_on_error
 from xlstm_rl.config import FLAG_ONLY, ConfigError, config_to_dict, find_config
+from xlstm_rl.config.errors import one_line
+from xlstm_rl.errors import NonFiniteLossError, TrainingError
 from xlstm_rl.runs.announcing import Announcing
 from xlstm_rl.runs.signals import Stopped, stopped_once
 
@@ -53,20 +56,38 @@ class TrainOptions(TrainConfig):
 
 def run(args: Sequence[str]) -> int:
     """Train, and say where the run is and how to evaluate it."""
-    options = read_options(TrainOptions, args, "train", _config_file(args), FIRST_PAGE)
-    values = {one.name: getattr(options, one.name) for one in dataclasses.fields(TrainConfig)}
-    config = TrainConfig(**values)
+    with started_processes() as processes:
+        options = processes.same(
+            lambda: read_options(TrainOptions, args, "train", _config_file(args), FIRST_PAGE)
+        )
+        values = {one.name: getattr(options, one.name) for one in dataclasses.fields(TrainConfig)}
+        config = TrainConfig(**values)
+        processes.refuse_differences(config)
+        backend, agent = processes.same(
+            lambda: _make(config, processes), undo=lambda made: made[1].close()
+        )
+        if not processes.is_first:
+            return train_quietly(agent)
+        rollout = config.env.num_envs * config.agent.rollout_steps * processes.size
+        first = f"collecting the first {rollout:,} steps"
+        return train(agent, config.total_steps, options.profile, backend, first)
+
+
+def _make(config: TrainConfig, processes: Processes) -> "tuple[str, RecurrentAgent]":
+    """Return a line on the memory's backend, and the agent, which has a run folder."""
+    if not processes.is_first:
+        with refusing_bad_input():
+            return "", make_agent(config)
     with refusing_bad_input():
         with Announcing("loading PyTorch"):
             backend = _memory_backend(config)
-        with Announcing(f"making {config.env.num_envs} environments of {config.env.id}"):
+        several = "" if processes.size == 1 else f" in each of {processes.size} processes"
+        with Announcing(f"making {config.env.num_envs} environments of {config.env.id}{several}"):
             agent = make_agent(config)
         # Whoever trains from the command line wants the policy afterwards, logger or not.
         with closed_on_error(agent.close):
             agent.open_run()
-    rollout = config.env.num_envs * config.agent.rollout_steps
-    first = f"collecting the first {rollout:,} steps"
-    return train(agent, config.total_steps, options.profile, backend, first)
+    return backend, agent
 
 
 def train(
@@ -108,7 +129,7 @@ def train(
                 if progress.is_unread:
                     status = PIPE_CLOSED
             except KeyboardInterrupt as stop:
-                status = 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
+                status = _stop_status(stop)
     finally:
         # The signal may have reached the environments' processes too.
         with suppress(Exception) if status else nullcontext():
@@ -123,6 +144,31 @@ def train(
     else:
         print(_where(folder, agent.config))
     return status
+
+
+def train_quietly(agent: "RecurrentAgent") -> int:
+    """Train in a process that is not the first of several, which says what there is to say."""
+    status = 0
+    try:
+        try:
+            with stopped_once():
+                agent.learn()
+        except KeyboardInterrupt as stop:
+            status = _stop_status(stop)
+        except NonFiniteLossError:  # of all processes at once: the first one says it
+            status = 1
+        except TrainingError as error:
+            where = f"process {agent.ranks.index} of {agent.ranks.size}: "
+            line = one_line(error)
+            raise type(error)(line if line.startswith(where) else where + line) from error
+    finally:
+        with suppress(Exception) if status else nullcontext():
+            agent.close()
+    return status
+
+
+def _stop_status(stop: KeyboardInterrupt) -> int:
+    return 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
 
 
 def _config_file(args: Sequence[str]) -> Path | None:

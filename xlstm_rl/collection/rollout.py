@@ -40,6 +40,15 @@ class Rollout:
     """What the info of their last steps said under `is_success` and the keywords that were asked
     for, NaN where it said nothing; a key that nobody said is missing."""
 
+    ranks: int = 1
+    """Processes that collected as much as this at the same time, whose episodes stand above too."""
+
+    are_others_valid: bool = True
+    """Whether their steps are valid."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    """What collecting says of itself, for the log."""
+
     def all_valid(self) -> bool:
-        """Return whether no step is an autoreset step."""
-        return bool(self.data["valid"].all())
+        """Return whether no step is an autoreset step, here and in the other processes."""
+        return self.are_others_valid and bool(self.data["valid"].all())

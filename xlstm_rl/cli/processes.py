@@ -1,0 +1,109 @@
+"""The processes that torchrun started a command in: they read alike, fail alike, and one speaks."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+from xlstm_rl.config.errors import ConfigError, one_line
+from xlstm_rl.errors import CheckpointError, TrainingError
+
+if TYPE_CHECKING:
+    from xlstm_rl.distributed import Ranks
+
+ResultT = TypeVar("ResultT")
+
+_TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+class Processes:
+    """One process, or the several of a process group.
+
+    Args:
+        ranks: what they exchange through; None: there is one.
+    """
+
+    def __init__(self, ranks: "Ranks | None" = None) -> None:
+        self._ranks = ranks
+        self.size = 1 if ranks is None else ranks.size
+        self.is_first = ranks is None or ranks.is_first
+
+    def same(
+        self, action: Callable[[], ResultT], undo: Callable[[ResultT], object] | None = None
+    ) -> ResultT:
+        """Return what an action returns; where it fails in one process, end all.
+
+        The first process raises the error, which then is said once; the others end without a word.
+
+        Args:
+            action: done in every process.
+            undo: given what it returned, where it failed in another one.
+        """
+        if self._ranks is None:
+            return action()
+        error: Exception | None = None
+        try:
+            result = action()
+        except Exception as found:
+            error = found
+        told = None if error is None else (_status(error), one_line(error))
+        answers = self._ranks.gathered(told)
+        failed = [rank for rank, answer in enumerate(answers) if answer is not None]
+        if not failed:
+            return result
+        if error is None and undo is not None:
+            undo(result)
+        status, line = answers[failed[0]] or (1, "")
+        if not self.is_first:
+            raise SystemExit(status)
+        if error is not None:
+            raise error
+        kind = ConfigError if status == 2 else TrainingError
+        raise kind(f"process {failed[0]} of {self.size}: {line}")
+
+    def refuse_differences(self, config: object) -> None:
+        """Refuse processes whose options or versions differ.
+
+        Raises:
+            ConfigError: they do; said by the first.
+        """
+        if self._ranks is None:
+            return
+        from xlstm_rl.config import config_to_dict
+
+        try:
+            self._ranks.refuse_differences(config_to_dict(config))
+        except ConfigError:
+            if self.is_first:
+                raise
+            raise SystemExit(2) from None
+
+
+@contextmanager
+def started_processes() -> Iterator[Processes]:
+    """Join the processes that torchrun started this one among; without torchrun it is alone.
+
+    gloo connects CPUs, NCCL GPUs. Each process takes the CUDA device of its number on its machine.
+    """
+    if not all(os.environ.get(name) for name in _TORCHRUN) or os.environ["WORLD_SIZE"] == "1":
+        yield Processes()
+        return
+    import torch
+    import torch.distributed as dist
+
+    from xlstm_rl.distributed import current_ranks
+
+    joined = dist.is_initialized()
+    if not joined:
+        has_nccl = torch.cuda.is_available() and dist.is_nccl_available()
+        dist.init_process_group("cpu:gloo,cuda:nccl" if has_nccl else "gloo")
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        if has_nccl and local < torch.cuda.device_count():
+            torch.cuda.set_device(local)
+    yield Processes(current_ranks())
+    if not joined:  # after an error the others may be gone, and nobody would answer
+        dist.destroy_process_group()
+
+
+def _status(error: Exception) -> int:
+    return 2 if isinstance(error, ConfigError | CheckpointError) else 1
