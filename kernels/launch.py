@@ -49,9 +49,12 @@ def why_not_triton(device: torch.device, dtype: torch.dtype) -> str | None:
     )
 
 
-@torch.compiler.assume_constant_result  # Dynamo warns of a cache that it would look into
 def _too_old(index: int | None) -> str | None:
     return _capability_too_low(index)
+
+
+# Dynamo warns of a cache that it would look into
+torch.compiler.assume_constant_result(_too_old)
 
 
 @functools.cache
