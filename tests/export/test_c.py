@@ -7,10 +7,12 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from xlstm_rl.errors import ExportError
 from xlstm_rl.export import c, export_policy
 from xlstm_rl.export.c.compiled import CompiledPolicy
 from xlstm_rl.export.parity import _own, largest_difference
 from xlstm_rl.export.step import ExportedStep
+from xlstm_rl.memory.config import MEMORIES
 
 from .c_cases import ALL, PATTERNS, ExactStep
 from .conftest import BOX, CASES, make_policy
@@ -151,3 +153,40 @@ def test_names_of_leaves_become_fields(tmp_path):
     path = export_policy(policy, tmp_path / "policy.c", "c")
     worst, where = largest_difference(ExportedStep(policy), c.load(path), steps=5)
     assert worst < 1e-4, where
+
+
+SAMPLED = ("choices side by side", "bits", "double numbers", "bounds of all kinds")
+SAMPLED += ("squashed, deviation of the state", "a tuple of everything")
+
+
+@pytest.mark.parametrize("case", SAMPLED)
+def test_an_action_that_the_caller_took_instead_is_remembered(case, tmp_path):
+    """As `policy.act` remembers a sample: by the features of its distribution."""
+    policy = make_policy(*ALL[case])
+    run = CompiledPolicy(export_policy(policy, tmp_path / "policy.c", "c"))
+    policy.action_space.seed(1)
+    distribution, fields = policy.network.distribution, run.description["c"]["outputs"]
+    for _ in range(5):
+        action = policy.action_space.sample()
+        leaves = action if isinstance(action, tuple) else (action,)
+        run.acted({one[0]: np.asarray(x) for one, x in zip(fields, leaves, strict=False)})
+        batch = tuple(torch.from_numpy(np.asarray(x))[None] for x in leaves)
+        own = distribution.from_env(batch if isinstance(action, tuple) else batch[0])
+        expected = distribution.features(own)[0].numpy()
+        np.testing.assert_allclose(run.state[: expected.size], expected, atol=1e-5)
+
+
+def test_a_policy_without_previous_actions_has_nothing_to_remember(small, tmp_path):
+    run = CompiledPolicy(export_policy(small, tmp_path / "policy.c", "c"))
+    with pytest.raises(ExportError, match="reads no previous action"):
+        run.acted({})
+
+
+@pytest.mark.parametrize("kind", sorted(MEMORIES.classes))
+def test_every_registered_memory_is_written_or_refused_in_one_line(kind, tmp_path):
+    policy = make_policy(BOX, spaces.Discrete(3), {"kind": kind}, {})
+    try:
+        assert export_policy(policy, tmp_path / "policy.c", "c", check=True).is_file()
+    except ExportError as error:
+        assert "it has no" in str(error) and list(tmp_path.iterdir()) == []
+        assert kind not in ("xlstm", "lstm", "gru", "mlp")

@@ -50,6 +50,9 @@ class CompiledPolicy:
         self._read(library[f"{name}_weights"], path.with_suffix(".weights"))
         self._function = library[f"{name}_step"]
         self._function.argtypes = [ctypes.c_void_p] * 5
+        self._acted = getattr(library, f"{name}_acted", None)
+        if self._acted is not None:
+            self._acted.argtypes, self._acted.restype = [ctypes.c_void_p] * 3, None
         self._inputs, self._outputs = own["inputs"], own["outputs"]
         self.state = np.zeros(max(own["state"], 1), np.float32)
         self._work = np.zeros(max(own["work"], 1), np.float32)
@@ -86,6 +89,23 @@ class CompiledPolicy:
         into, out_of = ctypes.addressof(self._in), ctypes.addressof(self._out)
         found: int = self._function(self._weights.ctypes.data, into, state, out_of, work)
         return found
+
+    def acted(self, actions: Arrays) -> None:
+        """Put other actions than the last step's into the state, by their fields' names.
+
+        Raises:
+            ExportError: the policy reads no previous actions.
+        """
+        if self._acted is None:
+            raise ExportError("this policy reads no previous action: there is nothing to tell it")
+        for field, x in actions.items():
+            own = getattr(self._out, field)
+            if isinstance(own, ctypes.Array):
+                own[:] = np.ravel(x).tolist()
+            else:
+                setattr(self._out, field, x.item())
+        out_of, state = ctypes.addressof(self._out), self.state.ctypes.data
+        self._acted(self._weights.ctypes.data, out_of, state)
 
     def bound_step(self) -> Callable[[], int]:
         """Return a step with its arguments at hand: nothing but the call, to be timed."""

@@ -37,7 +37,7 @@ typedef struct {
    of the input of choices, counted from 1, that is not in its space. */
 int @LOWER@_step(const void *weights, const @LOWER@_inputs *in, float *state,
                  @LOWER@_outputs *out, float *work);
-
+@ACTED_DECLARED@
 /* What is wrong with a weights file in memory, or null. */
 const char *@LOWER@_check(const void *file, size_t size);
 
@@ -79,7 +79,7 @@ int @LOWER@_step(const void *weights, const @LOWER@_inputs *in, float *state,
 @BODY@
   return 0;
 }
-
+@ACTED@
 const char @LOWER@_description[] =
 @DESCRIPTION@;
 #endif

@@ -43,7 +43,7 @@ class Reader:
         }
         normalizer = policy.normalizer
         self._normalizers: dict[str, ObservationNormalizer] = (
-            {name: part for name, part in zip(normalizer.names, normalizer.parts, strict=True)}
+            dict(zip(normalizer.names, normalizer.parts, strict=True))  # type: ignore[arg-type]
             if isinstance(normalizer, NestedNormalizer)
             else {OBSERVATION: normalizer}
         )

@@ -19,6 +19,7 @@ from xlstm_rl.export.c.names import field_names, identifier
 from xlstm_rl.export.c.network import encode, run_layers
 from xlstm_rl.export.c.program import Program, refuse
 from xlstm_rl.export.c.reading import Reader
+from xlstm_rl.export.c.remembering import write_acted
 from xlstm_rl.export.step import ExportedStep
 
 _INCLUDE = re.compile(r'^#include "([\w.]+)"\n', re.MULTILINE)
@@ -44,8 +45,9 @@ def write_source(
     parts = parts_of(step, names)
     interface, program = Interface(step, names, parts), Program(int8)
     _write_step(program, step, names, interface, parts)
+    declared, defined = write_acted(program, parts, interface.offsets.get("state.previous.action"))
     body = "\n".join("  " + line for line in program.lines)
-    code = f"{body} {interface.state} {int8}".encode()
+    code = f"{body} {defined} {interface.state} {int8}".encode()
     layout = int.from_bytes(hashlib.sha256(code).digest()[:8], "little")
     headers = bundle([*program.headers, "weights_file.h"])
     prefix = _prefix(name, headers)
@@ -67,6 +69,7 @@ def write_source(
         "UPPER": prefix.upper(),
     }
     text = (files("xlstm_rl.export.c") / _TEMPLATE).read_text("utf-8")
+    text = text.replace("@ACTED@", defined).replace("@ACTED_DECLARED@", declared)
     filled = re.sub(r"@([A-Z_]+)@", lambda mark: str(marks[mark[1]]), text)
     return filled, program.weights.to_bytes(layout)
 
@@ -74,7 +77,7 @@ def write_source(
 def _prefix(name: str, headers: str) -> str:
     """Return what functions are called after, so that none is called as one of the headers is."""
     found = identifier(name)
-    ends = "step|check|weights|inputs|outputs|description|state|work|bytes|declared"
+    ends = "step|acted|check|weights|inputs|outputs|description|state|work|bytes|declared"
     taken = re.search(rf"\b{found}_({ends})\b", headers, re.IGNORECASE)
     return f"policy_{found}" if taken else found
 

@@ -1,6 +1,7 @@
 """The weights file: where each tensor lies, and the bytes."""
 
 import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,9 @@ class Weights:
     def to_bytes(self, layout: int) -> bytes:
         """Return the file, for the program of a layout."""
         body = b"".join(self._parts)
-        head = struct.pack("<8sIIQQQ", _MAGIC, _VERSION, _ORDER, self.size, layout, _fnv1a(body))
+        head = struct.pack(
+            "<8sIIQQQ", _MAGIC, _VERSION, _ORDER, self.size, layout, zlib.crc32(body)
+        )
         return head + bytes(HEADER - len(head)) + body
 
 
@@ -63,11 +66,3 @@ def row_scales(rows: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _array(x: Tensor) -> NDArray[Any]:
     return x.detach().cpu().numpy()
-
-
-def _fnv1a(data: bytes) -> int:
-    """FNV-1a (Fowler, Noll, Vo), 64 bits: a few lines of C check it."""
-    found, prime, mask = 14695981039346656037, 1099511628211, 2**64 - 1
-    for byte in data:
-        found = (found ^ byte) * prime & mask
-    return found
