@@ -11,6 +11,7 @@ from xlstm_rl.errors import ExportError
 from xlstm_rl.export import export_policy, parity
 from xlstm_rl.export.c.compiled import CompiledPolicy
 from xlstm_rl.export.step import ExportedStep
+from xlstm_rl.kernels.native import compilation
 from xlstm_rl.kernels.native.compilation import find_compiler
 
 from .c_cases import ALL
@@ -73,21 +74,27 @@ def test_it_computes_the_same_with_other_vectors(exported, flags):
         assert other.outputs()["action"] == strict.outputs()["action"]
 
 
-@pytest.mark.parametrize("compiler", ["gcc", "clang", "tcc", "aarch64-linux-gnu-gcc"])
-def test_other_compilers_take_it(compiler, exported, tmp_path, monkeypatch):
-    command = compiler if shutil.which(compiler) else find_compiler()[0]
-    run([command, *STRICT, "-O1", "-c", str(exported), "-o", str(tmp_path / "policy.o")])
+OTHERS = [one for one in ("gcc", "clang", "tcc", "aarch64-linux-gnu-gcc") if shutil.which(one)]
 
 
-def test_a_second_file_sees_the_declarations_alone(exported, tmp_path):
-    main = tmp_path / "main.c"
+@pytest.mark.parametrize("compiler", OTHERS)
+def test_other_compilers_of_this_machine_take_it(compiler, exported, tmp_path):
+    run([compiler, *STRICT, "-O1", "-c", str(exported), "-o", str(tmp_path / "policy.o")])
+
+
+@pytest.mark.parametrize("language", ["c", "c++"])
+def test_a_second_file_sees_the_declarations_alone(language, exported, tmp_path):
+    main, compiled = tmp_path / "main.txt", tmp_path / "policy.o"
     main.write_text(
         "#define XLSTM_RL_DECLARATIONS\n"
         '#include "policy.c"\n'
         "int main(void) { return policy_check(policy_description, 3) == 0; }\n"
     )
     binary = str(tmp_path / "main")
-    run([*find_compiler(), *STRICT, str(main), str(exported), "-o", binary, "-lm"])
+    run([*find_compiler(), *STRICT, "-c", str(exported), "-o", str(compiled)])
+    flags = STRICT if language == "c" else STRICT[1:]
+    own = ["-x", language, str(main), "-x", "none", str(compiled)]
+    run([*find_compiler(), *flags, *own, "-o", binary, "-lm"])
     run([binary])
 
 
@@ -156,3 +163,21 @@ def test_the_file_needs_libc_and_libm_alone(exported, tmp_path):
         *("memcmp", "memcpy", "memset", "memmove", "sqrtf", "tanhf"),
     }, names
     assert Path(exported).read_text().count("malloc") == 0
+
+
+def test_the_cells_are_those_of_the_native_backend_word_for_word(tmp_path):
+    """What is mended there is mended in what is exported."""
+    source = Path(compilation.__file__).parent / "src"
+    for pattern, headers in {
+        "ms": ("vector.h", "layer_norm.h", "activation.h", "mlstm_step.h", "slstm_cell.h"),
+        "gru": ("one_row.h", "recurrent_cell.h"),
+    }.items():
+        memory = {"kind": "gru"} if pattern == "gru" else {"pattern": pattern}
+        policy = make_policy(BOX, spaces.Discrete(3), memory, {})
+        text = export_policy(policy, tmp_path / f"{pattern}.c", "c").read_text()
+        for header in headers:
+            functions = (
+                (source / header).read_text("utf-8").split("#include")[-1].partition("\n")[2]
+            )
+            assert functions.strip() in text, header
+        assert '#include "' not in text and "#pragma" not in text

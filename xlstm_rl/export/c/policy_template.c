@@ -8,12 +8,16 @@
      @LOWER@_outputs out;
      if (@LOWER@_step(weights, &in, state, &out, work) == 0) use(out.action);
 
-   In another file of the same program define XLSTM_RL_DECLARATIONS before you include this one. */
+   In another file of the same program, which may be of C++, define XLSTM_RL_DECLARATIONS before you
+   include this one. */
 #include <stddef.h>
 #include <stdint.h>
 
 #ifndef @UPPER@_DECLARED
 #define @UPPER@_DECLARED
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 enum {
   @UPPER@_STATE = @STATE@, /* floats of a state */
@@ -47,6 +51,9 @@ const char *@LOWER@_weights(const char *path, void *memory);
 /* Spaces, inputs, outputs and version, as JSON. */
 extern const char @LOWER@_description[];
 
+#ifdef __cplusplus
+}
+#endif
 #endif
 
 #ifndef XLSTM_RL_DECLARATIONS
