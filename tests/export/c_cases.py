@@ -33,6 +33,33 @@ PATTERNS = {
     "lstm of two layers": {"kind": "lstm", "num_blocks": 2},
     "gru of two layers": {"kind": "gru", "num_blocks": 2, "width": 13},
     "mlp of two layers": {"kind": "mlp", "num_blocks": 2},
+    "framestack of two frames": {"kind": "framestack", "frames": 2, "num_blocks": 2, "width": 13},
+    "mingru of two layers": {"kind": "mingru", "num_blocks": 2, "width": 13},
+    "transformer with gates": {
+        "kind": "transformer",
+        "num_blocks": 2,
+        "window": 5,
+        "gating": "gru",
+        "width": 14,
+        "num_heads": 3,
+    },
+    "transformer of a window of two": {"kind": "transformer", "window": 2, "final_norm": False},
+    "mamba2 of odd sizes": {
+        "kind": "mamba2",
+        "num_blocks": 2,
+        "width": 11,
+        "num_heads": 3,
+        "state_size": 5,
+        "conv1d_kernel_size": 2,
+    },
+    "rwkv of odd sizes": {
+        "kind": "rwkv",
+        "num_blocks": 2,
+        "width": 11,
+        "num_heads": 3,
+        "feedforward_factor": 3,
+        "lora_rank": 3,
+    },
 }
 """Options of memories."""
 

@@ -21,7 +21,8 @@ from .test_formats import moved
 
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror")
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1")
-FEW = ("discrete ms", "a tuple of everything", "gru of two layers")
+FEW = ("discrete ms", "a tuple of everything", "gru of two layers", "transformer with gates")
+FEW += ("mamba2 of odd sizes", "rwkv of odd sizes")
 SLOW = [pytest.param(name, marks=() if name in FEW else pytest.mark.slow) for name in ALL]
 
 

@@ -4,7 +4,7 @@
 |---|---|
 | `source.py`, `interface.py` | the text of the C file, and what a caller sees of it |
 | `program.py`, `weights.py`, `names.py` | statements, the weights file, names |
-| `reading.py`, `network.py`, `memories.py`, `actions.py` | the parts of a step |
+| `reading.py`, `network.py`, `memories.py`, `rivals.py`, `actions.py` | the parts of a step |
 | `remembering.py` | actions that a caller took instead |
 | `compiled.py` | compiles a file and calls it |
 | `*.h`, `policy_template.c` | what is put together, with headers of `kernels/native/src` |

@@ -1,19 +1,36 @@
 """One step of a memory as statements of C."""
 
+import math
+from typing import Any
+
 import torch
 from torch import nn
 
 from xlstm_rl.export.c.network import run_layers
 from xlstm_rl.export.c.program import Program, Vector, refuse
+from xlstm_rl.export.c.rivals import (
+    Fields,
+    call_layer,
+    frame_stack,
+    mamba2,
+    min_gru,
+    rwkv,
+    transformer,
+)
 from xlstm_rl.kernels.layers import ACTIVATIONS
 from xlstm_rl.kernels.mlstm.block import MLSTMBlockOptions, MLSTMBlockWeights
 from xlstm_rl.kernels.slstm.block import SLSTMBlockOptions, SLSTMBlockWeights
 from xlstm_rl.memory import Memory
 from xlstm_rl.memory.baselines import GRUMemory, LSTMMemory, MLPMemory
+from xlstm_rl.memory.frame_stack import FrameStackBlock
 from xlstm_rl.memory.layers import LayerNorm
+from xlstm_rl.memory.mamba2 import Mamba2Block
+from xlstm_rl.memory.min_gru import MinGRUBlock
 from xlstm_rl.memory.mlstm_block import MLSTMBlock
+from xlstm_rl.memory.residual import ResidualStack
+from xlstm_rl.memory.rwkv import RWKVBlock
 from xlstm_rl.memory.slstm_block import SLSTMBlock
-from xlstm_rl.memory.stack import XLSTMStack
+from xlstm_rl.memory.transformer import TransformerBlock
 
 
 def run_memory(program: Program, memory: Memory, state: int, x: Vector) -> Vector:
@@ -21,28 +38,23 @@ def run_memory(program: Program, memory: Memory, state: int, x: Vector) -> Vecto
 
     The state's tensors lie one after the other, in the order of `state_keys`.
     """
-    if type(memory) is XLSTMStack:
-        for number, block in enumerate(memory.blocks):
-            if isinstance(block, MLSTMBlock):
-                _mlstm(program, block, number, state, x)
-            elif isinstance(block, SLSTMBlock):
-                _slstm(program, block, number, state, x)
-            else:
-                refuse(f"it has no block of kind {type(block).__name__}")
-            state += sum(_size(shape) for shape in block.state_shapes.values())
-        if isinstance(memory.norm, LayerNorm):
-            weight = program.floats(memory.norm.weight)
-            program.say(f"norm({x.size}, {weight}, {x.at}, {x.at});")
-        return x
     if type(memory) in (LSTMMemory, GRUMemory):
         return _recurrent(program, memory, state, x)
     if type(memory) is MLPMemory:
         return run_layers(program, list(memory.network), x)
-    refuse(f"it has no memory of kind {type(memory).__name__}")
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    return int(torch.Size(shape).numel())
+    if not isinstance(memory, ResidualStack):
+        refuse(f"it has no memory of kind {type(memory).__name__}")
+    for number, block in enumerate(memory.blocks):
+        write: Any = _BLOCKS.get(type(block))
+        if write is None:
+            refuse(f"it has no block of kind {type(block).__name__}")
+        x = write(program, block, number, state, x)
+        shapes: Any = block.state_shapes
+        state += sum(math.prod(shape) for shape in shapes.values())
+    if isinstance(memory.norm, LayerNorm):
+        weight = program.floats(memory.norm.weight)
+        program.say(f"norm({x.size}, {weight}, {x.at}, {x.at});")
+    return x
 
 
 def _rows(blocks: torch.Tensor) -> torch.Tensor:
@@ -50,14 +62,13 @@ def _rows(blocks: torch.Tensor) -> torch.Tensor:
     return blocks.transpose(-1, -2).flatten(0, -2)
 
 
-def _mlstm(program: Program, block: MLSTMBlock, number: int, state: int, x: Vector) -> None:
-    program.include("mlstm_layer.h")
+def _mlstm(program: Program, block: MLSTMBlock, number: int, state: int, x: Vector) -> Vector:
     w: MLSTMBlockWeights
     options: MLSTMBlockOptions
     w, options = block.as_function()
     inner, heads, p = w.skip.shape[0], options.num_heads, program
     taps = 0 if w.conv is None else w.conv.shape[1]
-    fields = {
+    fields: Fields = {
         "D": x.size,
         "I": inner,
         "H": heads,
@@ -78,18 +89,17 @@ def _mlstm(program: Program, block: MLSTMBlock, number: int, state: int, x: Vect
         "skip": p.floats(w.skip),
         "down_bias": p.floats(w.down_bias),
     }
-    work = p.shared(x.size + 8 * inner + 2 * heads)
-    _call(program, "mlstm_layer", number, fields, f"state + {state}, {x.at}, {work.at}")
+    work = x.size + 8 * inner + 2 * heads
+    return call_layer(program, "mlstm_layer", number, fields, state, x, work)
 
 
-def _slstm(program: Program, block: SLSTMBlock, number: int, state: int, x: Vector) -> None:
-    program.include("slstm_layer.h")
+def _slstm(program: Program, block: SLSTMBlock, number: int, state: int, x: Vector) -> Vector:
     w: SLSTMBlockWeights
     options: SLSTMBlockOptions
     w, options = block.as_function()
     p = program
     hidden = 0 if w.down is None else w.down.shape[1]
-    fields = {
+    fields: Fields = {
         "D": x.size,
         "H": options.num_heads,
         "W": 0 if w.conv is None else w.conv.shape[1],
@@ -109,14 +119,8 @@ def _slstm(program: Program, block: SLSTMBlock, number: int, state: int, x: Vect
         "up_bias": p.floats(w.up_bias),
         "down_bias": p.floats(w.down_bias),
     }
-    work = p.shared(11 * x.size + 2 * hidden)
-    _call(program, "slstm_layer", number, fields, f"state + {state}, {x.at}, {work.at}")
-
-
-def _call(program: Program, layer: str, number: int, fields: dict[str, object], rest: str) -> None:
-    name = f"block_{number}"
-    parts = ", ".join(f".{field} = {value}" for field, value in fields.items())
-    program.say(f"const {layer} {name} = {{{parts}}};", f"{layer}_step(&{name}, {rest});")
+    work = 11 * x.size + 2 * hidden
+    return call_layer(program, "slstm_layer", number, fields, state, x, work)
 
 
 def _recurrent(program: Program, memory: Memory, state: int, x: Vector) -> Vector:
@@ -139,3 +143,14 @@ def _recurrent(program: Program, memory: Memory, state: int, x: Vector) -> Vecto
         call = "lstm_layer_step" if is_lstm else "gru_layer_step"
         program.say(f"{call}({x.size}, {', '.join(arguments)}, {x.at}, {work.at});")
     return x
+
+
+_BLOCKS: dict[type[nn.Module], Any] = {
+    MLSTMBlock: _mlstm,
+    SLSTMBlock: _slstm,
+    FrameStackBlock: frame_stack,
+    MinGRUBlock: min_gru,
+    RWKVBlock: rwkv,
+    Mamba2Block: mamba2,
+    TransformerBlock: transformer,
+}
