@@ -6,8 +6,8 @@ Each run is exported to every format, with `--check`, and plays the same episode
 `xlstm-rl eval`, and through each file. `c` is compiled as the check compiles it, with -O2; `c
 native` with -O3 for this machine. A step is that of one environment: the call of `policy.actor()`,
 NumPy in and out; of `InferenceSession.run` or of the program with its inputs at hand; of the
-function in C, by ctypes. Times are of rounds in which all take turns: the fastest round, and the
-median, which says how busy the machine is. `differs` is the largest difference of a return.
+function in C, by ctypes. Times are CPU times of one thread, over rounds in which all take turns: of
+the fastest round, and the median. `differs` is the largest difference of a return.
 """
 
 import argparse
@@ -91,10 +91,10 @@ def times(steps: dict[str, Callable[[], Any]]) -> dict[str, tuple[float, float]]
         for _ in range(ROUNDS):
             for name, step in steps.items():
                 step()
-                began = time.perf_counter()
+                began = time.thread_time()
                 for _ in range(STEPS):
                     step()
-                each[name].append((time.perf_counter() - began) / STEPS * 1e6)
+                each[name].append((time.thread_time() - began) / STEPS * 1e6)
     return {name: (min(found), statistics.median(found)) for name, found in each.items()}
 
 
