@@ -15,6 +15,7 @@ from xlstm_rl.config import ConfigError
 from xlstm_rl.errors import EnvError
 from xlstm_rl.inspection import inspect_policy
 from xlstm_rl.memory import MemoryConfig
+from xlstm_rl.memory.config import MEMORIES
 from xlstm_rl.normalization import NormalizationConfig
 from xlstm_rl.policy import Policy, PolicyConfig
 
@@ -22,6 +23,19 @@ from .policies import made_for, remembers_the_cue
 
 BOX = spaces.Box(-np.inf, np.inf, (2,), np.float32)
 XLSTM = {"pattern": "ms", "width": 16, "num_heads": 2}
+
+
+DRAWN = ("test_a_folder_holds_page_pictures_and_tables", "test_two_policies_stand_side_by_side")
+"""Beginnings of the tests that draw pictures, which takes a second each."""
+
+
+@pytest.fixture(autouse=True)
+def _few_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not request.node.name.startswith(DRAWN):
+        for name in ("draw_episode", "draw_erasing"):
+            monkeypatch.setattr(
+                f"xlstm_rl.inspection.inspecting.{name}", lambda path, *_: path.touch()
+            )
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -159,6 +173,21 @@ def test_every_memory_and_its_critic_have_rows(memory: Any, tmp_path: Path) -> N
     assert {"forget gate", "critic: forget gate"} < {*titles}
     assert run["episodes"][0]["saliency"] is None
     assert not (tmp_path / "saliency.csv").exists()
+
+
+@pytest.mark.parametrize("kind", MEMORIES.classes)
+def test_no_kind_of_memory_is_left_out(kind: str, tmp_path: Path) -> None:
+    policy = made_for("MemoryChain", {"kind": kind, "width": 16}, length=3)
+    page = inspect_policy(policy, tmp_path, erase=2, frames=False)
+    (run,) = _data(page)["runs"]
+    keys = [row["key"] for row in run["episodes"][0]["rows"]]
+    state = policy.network.trunk.memory.state_keys
+    assert any("norm_" in key for key in keys) == bool(state)
+    assert ("memory/forget_gate" in keys) != any("gates" in note for note in run["notes"])
+    labels = [line["label"] for row in run["episodes"][0]["rows"] for line in row["lines"]]
+    assert not [label for label in labels if "block_" in label]
+    once = run["erasing"]["once"]
+    assert once[0]["mean"][0] == run["erasing"]["intact"], "the first state is fresh already"
 
 
 def test_an_option_without_a_range_is_refused_before_anything_is_played(tmp_path: Path) -> None:

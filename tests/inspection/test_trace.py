@@ -102,7 +102,7 @@ def test_of_many_choices_the_most_probable_are_shown(any_spaces: Any) -> None:
 def test_lengths_and_ages_are_those_of_constant_gates() -> None:
     keep, new = torch.full((1, 6, 2), 0.5).log(), torch.zeros(1, 6, 2)
     keep[..., 1] = 0.0  # the second head forgets nothing
-    found = dict(gate_columns([Block("0", 2, {})], {"0": Gates(new, keep)}))
+    found = dict(gate_columns([Block("0", 2, {}, frozenset())], {"0": Gates(new, keep)}))
     assert found["0.0/length"] == pytest.approx([1 / np.log(2)] * 6)
     assert found["0.1/length"] == pytest.approx([1e6] * 6)
     weights = 0.5 ** np.arange(6)
@@ -114,14 +114,16 @@ def test_lengths_and_ages_are_those_of_constant_gates() -> None:
 def test_what_is_written_once_grows_old_with_the_episode() -> None:
     new = torch.full((1, 5, 1), -40.0)
     new[0, 1] = 3.0
-    found = dict(gate_columns([Block("0", 1, {})], {"0": Gates(new, torch.zeros(1, 5, 1))}))
+    found = dict(
+        gate_columns([Block("0", 1, {}, frozenset())], {"0": Gates(new, torch.zeros(1, 5, 1))})
+    )
     assert found["0.0/age"] == pytest.approx([0, 0, 1, 2, 3])
 
 
 def test_units_of_a_head_are_averaged() -> None:
     forget = torch.tensor([0.2, 0.6]).log().expand(1, 1, 1, 2)
     new = torch.tensor([1.0, 4.0]).log().expand(1, 1, 1, 2)
-    found = dict(gate_columns([Block("0", 1, {})], {"0": Gates(new, forget)}))
+    found = dict(gate_columns([Block("0", 1, {}, frozenset())], {"0": Gates(new, forget)}))
     assert float(found["0.0/forget_gate"][0]) == pytest.approx(0.4)
     assert float(found["0.0/input_gate"][0]) == pytest.approx(2.0)
     assert float(found["0.0/length"][0]) == pytest.approx(

@@ -18,7 +18,12 @@ KINDS = {
     "m without convolution": {"pattern": "m", "num_heads": 4, "conv1d_kernel_size": 0},
     "lstm": {"kind": "lstm", "num_blocks": 2},
     "gru": {"kind": "gru", "num_blocks": 2},
+    "mingru": {"kind": "mingru", "num_blocks": 2},
+    "mamba2": {"kind": "mamba2", "num_blocks": 2},
+    "rwkv": {"kind": "rwkv", "num_blocks": 2},
 }
+LINEAR = {"mingru": "h", "mamba2": "S", "rwkv": "S"}
+"""Kinds whose state follows their gates directly, and its tensor."""
 
 
 def _made(options: dict[str, Any]) -> Memory:
@@ -43,7 +48,7 @@ def _states(memory: Memory, x: Tensor) -> list[StateTensors]:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "gru"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in {"gru", *LINEAR}])
 def test_forget_gates_are_those_that_probing_the_state_finds(kind: str) -> None:
     memory, x = _made(KINDS[kind]), _input()
     found, states = memory.gates(x), _states(memory, x)
@@ -51,6 +56,23 @@ def test_forget_gates_are_those_that_probing_the_state_finds(kind: str) -> None:
         for block, probed in forget_gates(memory, x[:, t], states[t], states[t + 1]).items():
             gate = found[block].forget[:, t].exp()
             torch.testing.assert_close(gate, probed, rtol=1e-6, atol=1e-9)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", LINEAR)
+def test_forget_gates_are_what_is_left_of_a_change_of_the_state(kind: str) -> None:
+    memory, x = _made(KINDS[kind]), _input()
+    found, states = memory.gates(x), _states(memory, x)
+    for block in "01":
+        at = memory.state_keys.index((f"block_{block}", LINEAR[kind]))
+        for t in range(T):
+            change = torch.randn_like(states[t][at])
+            changed = (*states[t][:at], states[t][at] + change, *states[t][at + 1 :])
+            left = memory.step_tensors(x[:, t], changed)[1][at] - states[t + 1][at]
+            gate = found[block].forget[:, t].exp()
+            gate = gate.squeeze(1) if kind == "mingru" else gate
+            gate = gate.reshape(*gate.shape, *[1] * (change.ndim - gate.ndim))
+            torch.testing.assert_close(left, gate * change, rtol=1e-9, atol=1e-9)
 
 
 @torch.no_grad()

@@ -67,16 +67,22 @@ def play_natively(
         if getattr(env, "tensors", False):
             return None
         check_spaces(policy, env.single_observation_space, env.single_action_space)
-        return _Rows(policy, env, episodes, seed, deterministic).play(edit_state)
+        return _Rows(policy, env, episodes, seed, deterministic, edit_state).play()
 
 
 class _Rows:
     """The episodes that are being played, one in each environment."""
 
     def __init__(
-        self, policy: Policy, env: Any, episodes: int, seed: int, deterministic: bool
+        self,
+        policy: Policy,
+        env: Any,
+        episodes: int,
+        seed: int,
+        deterministic: bool,
+        edit_state: EditState | None = None,
     ) -> None:
-        self.policy, self.seed = policy, seed
+        self.policy, self.seed, self.edit_state = policy, seed, edit_state
         self.adapter = VectorEnvAdapter(env, policy.device)
         self.deterministic = deterministic
         self.count: int = env.num_envs
@@ -95,7 +101,7 @@ class _Rows:
         """Return the episode and its step, for errors."""
         return f"environment of episode {self.episode[row]} at step {self.steps[row]}"
 
-    def play(self, edit_state: EditState | None = None) -> EvaluationResult:
+    def play(self) -> EvaluationResult:
         """Play every episode to its end."""
         policy, adapter, episodes = self.policy, self.adapter, len(self.returns)
         # below that, a vector may count on from it, one seed for each environment
@@ -108,8 +114,8 @@ class _Rows:
         while (self.episode < episodes).any():
             obs = self._nested(observation)
             check_observations(policy, obs, self.count, self.place)
-            if edit_state is not None:
-                state = edit_state(state, self.steps.copy())
+            if self.edit_state is not None:
+                state = self.edit_state(state, self.steps.copy())
             action, state = policy.act(
                 obs, state, reset, self.deterministic, self.generators, **auxiliary
             )

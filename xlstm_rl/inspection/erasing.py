@@ -12,7 +12,7 @@ from tensordict import TensorDict, TensorDictBase
 from xlstm_rl.bootstrap import bootstrap_interval
 from xlstm_rl.evaluation import EvaluationResult, evaluate
 from xlstm_rl.evaluation.environments import Environment
-from xlstm_rl.inspection.parts import CONVOLUTION, blocks_of
+from xlstm_rl.inspection.parts import blocks_of
 from xlstm_rl.options.arguments import check_whole
 from xlstm_rl.policy.actor_critic import MEMORY
 from xlstm_rl.policy.policy import Policy
@@ -174,9 +174,10 @@ def parts_of(policy: Policy) -> dict[str, Part]:
     parts = {ALL: part(range(len(keys)))}
     if len(blocks) > 1:
         parts |= {f"block {one.name}": part(one.tensors.values()) for one in blocks}
-    if 1 < sum(one.heads for one in blocks) <= _MOST_HEADS:
-        for block in blocks:
-            own = [place for name, place in block.tensors.items() if name != CONVOLUTION]
+    cut = [one for one in blocks if one.heads > 1]
+    if sum(one.heads for one in cut) <= _MOST_HEADS:
+        for block in cut:
+            own = [block.tensors[name] for name in sorted(block.by_head)]
             for head, name in enumerate(block.parts()):
                 parts[f"head {name}"] = part(own, head)
     return parts

@@ -25,6 +25,9 @@ class Block:
     tensors: dict[str, int]
     """Names of its state tensors, and their places in the state."""
 
+    by_head: frozenset[str]
+    """Which of these have the heads as their first axis."""
+
     def parts(self) -> list[str]:
         """Return names for its heads, or for it where it has none, such as `0.1`."""
         return [f"{self.name}.{head}" for head in range(self.heads)] or [self.name]
@@ -43,7 +46,10 @@ def blocks_of(memory: Memory) -> list[Block]:
     for index, (name, tensors) in enumerate(grouped.items()):
         known = str(index) in gates
         heads = gates[str(index)].forget.shape[2] if known else 0
-        found.append(Block(str(index) if known else name, heads, tensors))
+        by_head = {one for one, place in tensors.items() if memory.state_shapes[place][0] == heads}
+        by_head -= {CONVOLUTION}  # its first axis is time, however long
+        name = str(index) if known else name.removeprefix("block_")
+        found.append(Block(name, heads, tensors, frozenset(by_head)))
     return found
 
 

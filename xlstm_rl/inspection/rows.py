@@ -117,7 +117,8 @@ def _memories(columns: Columns) -> Iterator[Row]:
         for name in names:
             if name.split("/")[0] == owner:
                 part, _, what = name.partition("/")[2].rpartition("/")
-                label = f"head {part}" if part else "state"
+                kind = "head" if "." in part else "block"
+                label = f"{kind} {part}" if part else "state"
                 found.setdefault(what, {})[label] = columns[name]
                 heads[label] = None
         for what, lines in found.items():

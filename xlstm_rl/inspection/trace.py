@@ -140,8 +140,10 @@ def norm_columns(
                 if scale is not None and name != "h":  # an sLSTM's output is at no scale
                     logs = scale[0].double()
                     held = held * logs.reshape(*logs.shape, *[1] * (held.ndim - logs.ndim)).exp()
-                heads = held.flatten(1) if block.heads else held.reshape(1, -1)
-                for part, norm in zip(block.parts(), heads.norm(dim=1), strict=True):
+                is_cut = name in block.by_head
+                heads = held.flatten(1) if is_cut else held.reshape(1, -1)
+                parts = block.parts() if is_cut or block.heads == 1 else [block.name]
+                for part, norm in zip(parts, heads.norm(dim=1), strict=True):
                     found.setdefault(f"{part}/norm_{name}", []).append(norm)
     for name, norms in found.items():
         yield name.removeprefix("/"), _array(torch.stack(norms))

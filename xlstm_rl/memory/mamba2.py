@@ -11,6 +11,7 @@ from xlstm_rl.kernels.linear.chunkwise import gated_linear
 from xlstm_rl.kernels.linear.reference import gated_linear_step
 from xlstm_rl.memory.base import StateTensors
 from xlstm_rl.memory.config import Mamba2Config
+from xlstm_rl.memory.gates import Gates
 from xlstm_rl.memory.layers import LayerNorm, conv_init_
 from xlstm_rl.memory.residual import PlainBlock, ResidualStack
 
@@ -77,6 +78,12 @@ class Mamba2Block(PlainBlock):
         q, k, v, decay, inner = self._inputs(mixed, dt)
         y, state = gated_linear_step(q, k, v, decay, None, tensors[1])
         return self._rest(x, y, inner, z), (conv, state)
+
+    def gates_over(self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None) -> Gates:
+        """Return dt as the input gate and exp(A dt) as the forget gate, [B, T, H]."""
+        _, _, dt = self._projected(x)
+        dt = softplus(dt + self.step_bias)
+        return Gates(dt.log(), -self.log_a.exp() * dt)
 
     def _projected(self, x: Tensor) -> tuple[Tensor, ...]:
         return self.project(self.norm(x)).split(self.sizes, -1)

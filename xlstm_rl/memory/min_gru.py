@@ -2,10 +2,12 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
 
 from xlstm_rl.kernels.linear.scan import linear_scan
 from xlstm_rl.memory.base import StateTensors
 from xlstm_rl.memory.config import MinGRUConfig
+from xlstm_rl.memory.gates import Gates
 from xlstm_rl.memory.layers import LayerNorm
 from xlstm_rl.memory.residual import PlainBlock, ResidualStack
 
@@ -35,6 +37,11 @@ class MinGRUBlock(PlainBlock):
         z, candidate = self._gates(x)
         h = (1.0 - z) * tensors[0] + z * candidate
         return x + self.out(h), (h,)
+
+    def gates_over(self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None) -> Gates:
+        """Return the gates over x [B, T, D], of one head [B, T, 1, inner]."""
+        z, _ = self.gates(self.norm(x)).chunk(2, -1)
+        return Gates(logsigmoid(z)[:, :, None], logsigmoid(-z)[:, :, None])
 
     def _gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
         z, candidate = self.gates(self.norm(x)).chunk(2, -1)

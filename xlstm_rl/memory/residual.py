@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from xlstm_rl.kernels.types import all_finite, restart
 from xlstm_rl.memory.base import Memory, StateKey, StateTensors
+from xlstm_rl.memory.gates import Gates
 from xlstm_rl.memory.layers import LayerNorm
 from xlstm_rl.memory.transforms import spelt_out
 
@@ -20,7 +21,7 @@ class ResidualStack(Memory):
 
     Args:
         width: size D.
-        blocks: each has `state_shapes`, is called with a sequence, and has `step`.
+        blocks: each has `state_shapes`, is called with a sequence, and has `step` and `gates_over`.
         final_norm: whether a LayerNorm follows the last one.
     """
 
@@ -53,6 +54,21 @@ class ResidualStack(Memory):
             x, new = cast(Any, block).step(x, old, reset, inplace)
             new_tensors += new
         return self.norm(x), new_tensors
+
+    @torch.no_grad()
+    def gates(
+        self, x: Tensor, tensors: StateTensors | None = None, reset: Tensor | None = None
+    ) -> dict[str, Gates]:
+        """Return the gates over x [B, T, D] of each block that has any, by its number."""
+        found: dict[str, Gates] = {}
+        for index, (block, old) in enumerate(
+            zip(self.blocks, self._per_block(tensors), strict=True)
+        ):
+            gates: Gates | None = cast(Any, block).gates_over(x, old, reset)
+            if gates is not None:
+                found[str(index)] = gates
+            x, _ = block(x, old, reset)
+        return found
 
     def _per_block(self, tensors: StateTensors | None) -> list[StateTensors | None]:
         """Cut the flat state into that of each block."""
@@ -89,6 +105,12 @@ class PlainBlock(nn.Module):
     @abstractmethod
     def _run_step(self, x: Tensor, tensors: StateTensors) -> tuple[Tensor, StateTensors]:
         """Run x [B, D] from a state in which rows that are reset are zero."""
+
+    def gates_over(
+        self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None
+    ) -> Gates | None:
+        """Return the gates over x [B, T, D]; None: there are none."""
+        return None
 
     def forward(
         self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None

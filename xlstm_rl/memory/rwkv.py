@@ -9,6 +9,7 @@ from xlstm_rl.kernels.linear.chunkwise import gated_linear
 from xlstm_rl.kernels.linear.reference import gated_linear_step
 from xlstm_rl.memory.base import StateTensors
 from xlstm_rl.memory.config import RWKVConfig
+from xlstm_rl.memory.gates import Gates
 from xlstm_rl.memory.layers import LayerNorm
 from xlstm_rl.memory.residual import PlainBlock, ResidualStack
 
@@ -83,6 +84,13 @@ class RWKVBlock(PlainBlock):
         x = x + self._time_output(o, g)
         c = self.channel_norm(x)
         return x + self._channel(c, tensors[1]), (u, c, state)
+
+    def gates_over(self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None) -> Gates:
+        """Return an input gate of 1 and the decay, [B, T, H, K]."""
+        first = self._fresh(x) if tensors is None else tensors
+        u = self.time_norm(x)
+        *_, decay = self._time_inputs(u, before(u, first[0], reset))
+        return Gates(torch.zeros_like(decay), decay)
 
     def _time_inputs(self, u: Tensor, previous: Tensor) -> tuple[Tensor, ...]:
         """Return r, k, v [..., H, K], the gate [..., H K] and the log decay [..., H, K]."""

@@ -115,7 +115,7 @@ class SLSTMBlock(nn.Module):
                 return found
         return slstm_block_step(x, reset, tensors, weights, options, inplace)
 
-    def gates(self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None) -> Gates:
+    def gates_over(self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None) -> Gates:
         """Return the gates over x [B, T, D]."""
         i, f = slstm_block_gates(x, reset, tensors, self._weights(), self._options)
         return Gates(i, F.logsigmoid(f) if self._options.forget_gate == "sigmoid" else f)
