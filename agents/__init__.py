@@ -34,7 +34,7 @@ def make_agent(config: "TrainConfig") -> "RecurrentAgent":
 
 def agent_class(config: "TrainConfig") -> "type[RecurrentAgent]":
     """Return the class of the algorithm that a configuration names in `agent.algo`."""
-    from xlstm_rl.agents.algorithm_config import ALGORITHMS
+    from xlstm_rl.agents.base_config import ALGORITHMS
 
     found: type[RecurrentAgent] = ALGORITHMS.target(config.agent.algo)
     return found

@@ -123,7 +123,7 @@ class RecurrentAgent(SavingAgent):
                 if self.ranks.any(not continues or interruption.number is not None):
                     break
             calls.training_end()
-            self.checkpoint()
+            self._save_last()
             interruption.raise_if_asked()
         return self
 

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from xlstm_rl.agents.algorithm_config import A2CConfig, AlgorithmConfig, PPOConfig
+from xlstm_rl.agents.algorithm_config import A2CConfig, PPOConfig
+from xlstm_rl.agents.base_config import AlgorithmConfig
 from xlstm_rl.callbacks.config import EvaluationConfig
 from xlstm_rl.config.errors import ConfigError
 from xlstm_rl.envs.config import EnvConfig

@@ -1,6 +1,6 @@
 """What an agent leaves behind: its run folder, checkpoints, and the agent that goes on from one."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from xlstm_rl.distributed.actors import ActorPool
 from xlstm_rl.envs.faults.processes import close
 from xlstm_rl.errors import NonFiniteLossError, TrainingError
 from xlstm_rl.options.arguments import user_path
+from xlstm_rl.policy.policy import Policy
 from xlstm_rl.runs.interruption import Interruption
 
 
@@ -103,17 +104,28 @@ class SavingAgent(AgentSetup, Closing):
             state = self._state_of_all()
             self._run.save_if_possible(self.policy, state)
 
-    def checkpoint(self) -> None:
-        """Write a checkpoint into the run folder, if there is one.
+    def checkpoint(self) -> bool:
+        """Write a checkpoint into the run folder, if there is one, and return whether it is there.
 
-        With several processes it is to be called on all of them.
+        Where it cannot be written, to a full disk, say, a line says so and nothing is raised. With
+        several processes it is to be called on all of them.
         """
+        return self._checkpoint(self._run.save_if_possible)
+
+    def _save_last(self) -> None:
+        """Write the checkpoint of the end.
+
+        Raises:
+            TrainingError: it cannot be written; what was saved before stands.
+        """
+        self._checkpoint(self._run.save_opened)
+
+    def _checkpoint(self, write: Callable[[Policy, dict[str, Any]], bool]) -> bool:
         if not (self._has_folder if self.ranks.size > 1 else self.run_dir):
-            return
-        state = self._state_of_all()
-        if self.run_dir is not None:
-            self._run.save(self.run_dir, self.policy, state)
-        self.ranks.any(False)  # none goes on before it is written: it may be there to load it
+            return False
+        is_written = write(self.policy, self._state_of_all())
+        # none goes on before it is written: it may be there to load it
+        return self.ranks.any(is_written)
 
     def _state_of_all(self) -> dict[str, Any]:
         """Return `trainer_state` with what the other processes hold of their own."""

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import TypeAlias
 
-from xlstm_rl.agents.algorithm_config import AlgorithmConfig
+from xlstm_rl.agents.base_config import AlgorithmConfig
 from xlstm_rl.config import ConfigError
 from xlstm_rl.options.arguments import plain_number
 from xlstm_rl.options.functions import find_named

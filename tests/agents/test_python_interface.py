@@ -18,6 +18,7 @@ from xlstm_rl.agents.setup import AgentSetup
 from xlstm_rl.envs import EnvConfig
 from xlstm_rl.options.fields import own_fields
 from xlstm_rl.options.kinds import is_section
+from xlstm_rl.runs.loggers import LoggerConfig
 
 ROOT = Path(__file__).parents[2]
 SMALL: dict[str, Any] = {
@@ -33,6 +34,10 @@ def test_a_configuration_shows_what_differs_from_its_defaults() -> None:
     assert repr(config) == "TrainConfig(seed=3, memory=GRUConfig(), agent=PPOConfig(epochs=4))"
     assert repr(EnvConfig(kwargs={"length": 3})) == "EnvConfig(kwargs={'length': 3})"
     assert eval(repr(PPOConfig(epochs=4, clip=0.1))) == PPOConfig(epochs=4, clip=0.1)
+    several = LoggerConfig("csv,wandb")
+    assert repr(several) == "LoggerConfig('csv,wandb')" and eval(repr(several)) == several
+    named = LoggerConfig("jsonl,wandb", project="x")
+    assert repr(named) == "LoggerConfig('jsonl,wandb', project='x')" and eval(repr(named)) == named
 
 
 def test_representations_are_short_and_say_what_matters() -> None:

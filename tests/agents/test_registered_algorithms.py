@@ -10,7 +10,7 @@ import pytest
 
 from xlstm_rl import RecurrentA2C, load_policy
 from xlstm_rl.agents import A2CConfig, TrainConfig, make_agent
-from xlstm_rl.agents.algorithm_config import ALGORITHMS, register_algorithm
+from xlstm_rl.agents.base_config import ALGORITHMS, register_algorithm
 from xlstm_rl.cli import main
 from xlstm_rl.config import parse_config
 

@@ -8,6 +8,7 @@ import torch
 import yaml
 
 from xlstm_rl import Callback, RecurrentPPO, load_policy
+from xlstm_rl.cli import main
 from xlstm_rl.config import ConfigError
 from xlstm_rl.errors import CheckpointError
 from xlstm_rl.runs.plotting import plot_runs
@@ -59,6 +60,34 @@ def test_a_damaged_weight_file_is_one_clear_line(run: Path) -> None:
     with pytest.raises(CheckpointError, match=r"policy\.safetensors cannot be read") as caught:
         load_policy(run)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("checkpoint", ["latest", 64])
+def test_one_altered_bit_of_the_weights_is_one_clear_line(
+    run: Path, checkpoint: str | int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = run / "checkpoints" / "64" / "policy.safetensors"
+    whole = bytearray(path.read_bytes())
+    whole[-3] ^= 1
+    path.write_bytes(whole)
+    with pytest.raises(CheckpointError, match=r"policy\.safetensors: is not the file") as caught:
+        load_policy(run, checkpoint)
+    assert "\n" not in str(caught.value)
+    assert main(["eval", str(run), "--episodes", "1"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("xlstm-rl eval: ") and "altered or damaged" in line
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_policy_without_a_hash_or_a_trainers_state_loads(run: Path, alone: bool) -> None:
+    folder = run / "checkpoints" / "64"
+    if alone:
+        (folder / "trainer.pt").unlink()
+    else:  # of an older version, or altered on purpose
+        found = yaml.safe_load((folder / "policy.yaml").read_text())
+        del found["sha256"]
+        (folder / "policy.yaml").write_text(yaml.safe_dump(found))
+    load_policy(run)
 
 
 def test_weights_of_another_network_are_refused(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xlstm_rl import RecurrentPPO, load_policy
+from xlstm_rl import PeriodicCheckpoint, RecurrentPPO, load_policy
 from xlstm_rl.config import load_yaml
 from xlstm_rl.errors import TrainingError
 from xlstm_rl.runs import run as run_module
@@ -21,12 +21,11 @@ from xlstm_rl.runs.loggers import Logger
 def make(run: Path, **others: Any) -> RecurrentPPO:
     return RecurrentPPO(
         "CartPole-v1",
-        run_dir=str(run),
         total_steps=160,
         env={"num_envs": 2},
         memory={"width": 8, "num_heads": 2},
         agent={"rollout_steps": 8, "minibatches": 1, "epochs": 1},
-        **{"logger": {"kind": "csv"}, **others},
+        **{"run_dir": str(run), "logger": {"kind": "csv"}, **others},
     )
 
 
@@ -82,6 +81,38 @@ def test_a_disk_that_stays_full_costs_what_follows_the_last_checkpoint(tmp_path:
     assert load_yaml(tmp_path / "run" / "config.yaml")["total_steps"] == 160
     with RecurrentPPO.load(tmp_path / "run") as agent:
         assert agent.learn().steps_done == 160
+
+
+@pytest.mark.parametrize("kind", ["PeriodicCheckpoint", "a function"])
+def test_a_checkpoint_that_a_callback_cannot_write_costs_no_training(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written: list[int] = []
+    answers: list[bool] = []
+
+    def full_for_a_while(folder: Path, policy: Any, state: Any) -> None:
+        if 32 <= state["steps_done"] < 96:
+            raise OSError(28, "No space left on device")
+        written.append(state["steps_done"])
+        write_checkpoint(folder, policy, state)
+
+    write_checkpoint = run_module.write_checkpoint
+    monkeypatch.setattr(run_module, "write_checkpoint", full_for_a_while)
+    with make(tmp_path / "run", checkpoint={"every_steps": 0}) as agent:
+        callback: Any = PeriodicCheckpoint(32)
+        if kind == "a function":
+            callback = lambda step, _: answers.append(agent.checkpoint())  # noqa: E731
+        agent.learn(callbacks=callback)
+    assert agent.steps_done == 160 and written[-1] == 160
+    told = capsys.readouterr().err
+    assert "the checkpoint of step 64 cannot be written: No space left on device" in told
+    if answers:
+        assert answers == [True, *[False] * 4, *[True] * 5]
+
+
+def test_without_a_run_folder_a_checkpoint_is_none(tmp_path: Path) -> None:
+    with make(tmp_path / "unused", run_dir=None, logger={"kind": "none"}) as agent:
+        assert agent.checkpoint() is False
 
 
 class Failing:

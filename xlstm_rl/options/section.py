@@ -66,7 +66,7 @@ class Section(metaclass=_SectionType):
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
         if "__repr__" not in vars(cls):  # or dataclass writes a long one
-            cls.__repr__ = _short_repr  # type: ignore[method-assign, assignment]
+            cls.__repr__ = short_repr  # type: ignore[method-assign, assignment]
 
     def __post_init__(self) -> None:
         for name, (_, kind) in own_fields(type(self)).items():
@@ -98,7 +98,7 @@ class Section(metaclass=_SectionType):
             return value
 
 
-def _short_repr(self: Section) -> str:
+def short_repr(self: Section) -> str:
     """Return the call that makes this section: what is at its default is left out."""
     parts = []
     for name, (field, _) in own_fields(type(self)).items():

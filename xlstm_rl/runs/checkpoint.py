@@ -28,7 +28,7 @@ from xlstm_rl.policy.config import PolicyConfig
 from xlstm_rl.policy.policy import Policy
 from xlstm_rl.runs.folder import POLICY_FILE, find_checkpoint
 from xlstm_rl.runs.loggers.wandb_artifacts import local_folder
-from xlstm_rl.runs.trainer_state import write_trainer_state
+from xlstm_rl.runs.trainer_state import file_hash, write_trainer_state
 from xlstm_rl.runs.trust import refuse_foreign_code
 from xlstm_rl.runs.weights import network_dtype, plain_weights, todays_weights
 
@@ -37,6 +37,8 @@ _FORMAT = "xlstm_rl policy 1"
 _SPACES = ("observation_space", "action_space")
 _SECTIONS = ("memory", "policy", "normalization", "env")
 _KEYS = {"format", *_SPACES, *_SECTIONS}
+_HASH = "sha256"
+"""Of the weights' file. Policies of before have none, and whoever alters weights takes it out."""
 
 _MARGIN = 100
 """How many times the weights of its file a description may have until nothing is made of it; what
@@ -55,7 +57,8 @@ def write_checkpoint(folder: Path, policy: Policy, trainer_state: Mapping[str, A
         trainer_state: tensors and plain values, as `torch.load(weights_only=True)` accepts them.
     """
     save_file(plain_weights(policy), folder / POLICY_FILE)
-    save_yaml(_description(policy), folder / _DESCRIPTION)
+    hashes = {_HASH: file_hash(folder / POLICY_FILE)}
+    save_yaml(_description(policy) | hashes, folder / _DESCRIPTION)
     write_trainer_state(folder, trainer_state, beside=[POLICY_FILE, _DESCRIPTION])
 
 
@@ -96,6 +99,7 @@ def load_policy(
     description, weights = read_description(folder, trust_code), _read_weights(folder)
     policy = _build(folder, description, weights)
     _fill(policy, weights, folder)
+    _check_hash(folder, description)
     return policy.to(device).eval()
 
 
@@ -112,7 +116,7 @@ def read_description(folder: Path, trust_code: bool = False) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} cannot be read ({error}): expected a checkpoint of xlstm_rl"
         ) from error
-    if found.get("format") != _FORMAT or set(found) != _KEYS:
+    if found.get("format") != _FORMAT or set(found) - {_HASH} != _KEYS:
         raise CheckpointError(
             f"{path} has format {found.get('format')!r} and keys {sorted(map(str, found))}, "
             f"expected {_FORMAT!r} with {sorted(_KEYS)}: this is not a policy that this version "
@@ -225,6 +229,16 @@ def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
             f"{folder / POLICY_FILE} cannot be read ({error}): the file is missing or "
             "damaged; load another checkpoint of the run"
         ) from error
+
+
+def _check_hash(folder: Path, description: Mapping[str, Any]) -> None:
+    path = folder / POLICY_FILE
+    if description.get(_HASH, found := file_hash(path)) != found:
+        raise CheckpointError(
+            f"{path}: is not the file that {_DESCRIPTION} beside it was saved with: it was altered "
+            f"or damaged; load another checkpoint, or take {_HASH} out of {_DESCRIPTION} if you "
+            "altered it"
+        )
 
 
 def _fill(policy: Policy, weights: dict[str, torch.Tensor], folder: Path) -> None:

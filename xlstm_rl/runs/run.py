@@ -181,19 +181,24 @@ class Run:
         if self._logger is not None:
             self._logger.histograms(step, values)
 
-    def save_if_possible(self, policy: Policy, trainer_state: Mapping[str, Any]) -> bool:
-        """Write a checkpoint into the run folder, if there is one.
+    def save_opened(self, policy: Policy, trainer_state: Mapping[str, Any]) -> bool:
+        """Write a checkpoint into the run folder, and return whether there is one.
 
-        Where that fails, say so in a line and go on.
+        Raises:
+            TrainingError: it cannot be written; what was saved before stands.
         """
         if self.folder is None:
             return False
+        self.save(self.folder, policy, trainer_state)
+        return True
+
+    def save_if_possible(self, policy: Policy, trainer_state: Mapping[str, Any]) -> bool:
+        """Do as `save_opened`; where it fails, say so in a line, and return that it did."""
         try:
-            self.save(self.folder, policy, trainer_state)
+            return self.save_opened(policy, trainer_state)
         except (TrainingError, ConfigError) as error:
             print(f"xlstm_rl: {one_line(error)}", file=sys.stderr)
             return False
-        return True
 
     def save_best(
         self, policy: Policy, trainer_state: Mapping[str, Any], evaluation: Mapping[str, Any]

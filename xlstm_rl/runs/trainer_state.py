@@ -32,7 +32,7 @@ def write_trainer_state(folder: Path, state: Mapping[str, Any], beside: list[str
         state: tensors and plain values, as `torch.load(weights_only=True)` accepts them.
         beside: the other files of the checkpoint, by whose hashes a mixed one is found out.
     """
-    hashes = {name: _hash(folder / name) for name in beside}
+    hashes = {name: file_hash(folder / name) for name in beside}
     torch.save({"format": _FORMAT, "files": hashes, **state}, folder / TRAINER_FILE)
 
 
@@ -77,7 +77,7 @@ def _check_files(checkpoint: Path, hashes: Any) -> None:
         if "/" in name or "\\" in name or name.startswith("."):
             raise CheckpointError(f"{checkpoint / TRAINER_FILE}: names a file {name!r} elsewhere")
         try:
-            found = _hash(checkpoint / name)
+            found = file_hash(checkpoint / name)
         except OSError as error:
             raise CheckpointError(
                 f"{checkpoint / name}: cannot be read: {error.strerror}"
@@ -89,5 +89,6 @@ def _check_files(checkpoint: Path, hashes: Any) -> None:
             )
 
 
-def _hash(path: Path) -> str:
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from xlstm_rl.options.fields import own_fields
 from xlstm_rl.options.kinds import Registry
-from xlstm_rl.options.section import Section
+from xlstm_rl.options.section import Section, short_repr
 
 
 class LoggerRegistry(Registry):
@@ -41,7 +41,19 @@ class LoggerRegistry(Registry):
 
     @cache  # noqa: B019 - the registry lives as long as the program
     def _together(self, word: str, options: tuple[type, ...]) -> type:
-        return make_dataclass("LoggersConfig", [(self.tag, str, word)], bases=options, frozen=True)
+        return make_dataclass(
+            "LoggersConfig",
+            [(self.tag, str, word)],
+            bases=options,
+            frozen=True,
+            namespace={"__repr__": _repr_of_several},
+        )
+
+
+def _repr_of_several(self: "LoggerConfig") -> str:
+    """Return the call that makes them, with the kinds, which their class does not say."""
+    others = short_repr(self).partition("(")[2]
+    return f"LoggerConfig({self.kind!r}{'' if others == ')' else ', '}{others}"
 
 
 LOGGERS = LoggerRegistry("kind")
