@@ -8,6 +8,7 @@ from xlstm_rl.options.fields import Count, CountOrZero, Fraction, Positive
 from xlstm_rl.options.kinds import Registry
 from xlstm_rl.options.section import Section, refuse_unused
 
+RolloutSteps = Count | Literal["auto"]
 _SCHEDULES = ("constant", "linear", "cosine")
 
 ALGORITHMS = Registry("algo")
@@ -27,8 +28,9 @@ class AlgorithmConfig(Section):
     algo: str = ""
     """The algorithm."""
 
-    rollout_steps: Count = 64
-    """Steps collected from each environment between two updates (T of a rollout `[B, T]`)."""
+    rollout_steps: RolloutSteps = "auto"
+    """Steps collected from each environment between two updates (T of a rollout `[B, T]`). auto:
+    whole episodes where their length is known, else 64 (A2C: 32)."""
 
     epochs: Count = 1
     """Passes over each rollout."""
@@ -84,6 +86,9 @@ class AlgorithmConfig(Section):
     """Updates that may lie between the weights of an actor's rollout and the update that takes it;
     0: actors and learner take turns."""
 
+    usual_rollout: ClassVar[int] = 64
+    """The steps of a rollout where `auto` knows of no episode's length."""
+
     scheduled: ClassVar[tuple[str, ...]] = ("learning_rate", "entropy_coef")
     """Options that have a schedule."""
 
@@ -111,6 +116,17 @@ class AlgorithmConfig(Section):
                 f"{did_you_mean(self.optimizer, known)}"
             )
 
+    @property
+    def rollout_length(self) -> int:
+        """The steps of a rollout; an agent's configuration has a number in the place of `auto`.
+
+        Raises:
+            ValueError: they are not known before the environment is.
+        """
+        if isinstance(self.rollout_steps, str):
+            raise ValueError("agent.rollout_steps=auto: known once there is an environment")
+        return self.rollout_steps
+
     def _check_schedule(self, name: str) -> None:
         option, end = f"{name}_schedule", f"{name}_end"
         word: str = getattr(self, option)
@@ -128,7 +144,7 @@ class AlgorithmConfig(Section):
 
     def sequence_steps(self) -> int:
         """Length of a training sequence; the memory's state is stored before each."""
-        return self.rollout_steps
+        return self.rollout_length
 
     def check_num_envs(self, num_envs: int) -> None:
         """Refuse a number of environments that the algorithm cannot divide as it is told to.
@@ -192,7 +208,12 @@ class PPOConfig(AlgorithmConfig):
             owner = f"agent.optimizer=adam, but agent.optimizer is {self.optimizer}"
             refuse_unused(self, ("adam_eps",), owner)
         segment = self.segment_steps
-        if segment is not None and self.rollout_steps % segment:
+        if segment is not None and self.rollout_steps == "auto":
+            raise ValueError(
+                f"agent.segment_steps={segment} with agent.rollout_steps=auto, whose length is not "
+                "known yet: give rollout_steps a multiple of it"
+            )
+        if segment is not None and self.rollout_length % segment:
             raise ValueError(
                 f"agent.segment_steps={segment} does not divide "
                 f"agent.rollout_steps={self.rollout_steps}"
@@ -200,11 +221,13 @@ class PPOConfig(AlgorithmConfig):
 
     def sequence_steps(self) -> int:
         """Length of a training sequence: a whole rollout, or a segment of it."""
-        return self.segment_steps or self.rollout_steps
+        return self.segment_steps or self.rollout_length
 
     def segments(self) -> int:
         """Sequences that each environment contributes to a rollout."""
-        return self.rollout_steps // self.sequence_steps()
+        if self.segment_steps is None:
+            return 1
+        return self.rollout_length // self.segment_steps
 
     def check_num_envs(self, num_envs: int) -> None:
         """Refuse a number of sequences that `minibatches` does not divide.
@@ -229,8 +252,7 @@ class A2CConfig(AlgorithmConfig):
     algo: Literal["a2c"] = "a2c"
     """The algorithm, which decides the other options of this section."""
 
-    rollout_steps: Count = 32
-    """Steps collected from each environment between two updates (T of a rollout `[B, T]`)."""
+    usual_rollout: ClassVar[int] = 32
 
     epochs: Count = 1
     """Gradient steps on each rollout, each on all of it; more than one needs

@@ -97,7 +97,7 @@ class PPOOptions(TypedDict, total=False):
     """Options of `agent`."""
 
     algo: Literal["ppo"]
-    rollout_steps: int
+    rollout_steps: int | Literal["auto"]
     epochs: int
     learning_rate: float
     learning_rate_end: float
@@ -129,7 +129,7 @@ class A2COptions(TypedDict, total=False):
     """Options of `agent`."""
 
     algo: Literal["a2c"]
-    rollout_steps: int
+    rollout_steps: int | Literal["auto"]
     epochs: int
     learning_rate: float
     learning_rate_end: float
