@@ -66,7 +66,8 @@ class ActionDistributionOptions(TypedDict, total=False):
     """Options of `policy.action_distribution`."""
 
     kind: str
-    std: Literal["free", "state"]
+    std: Literal["free", "state", "gsde"]
+    resample_steps: int
     initial_log_std: float
     bounds: Literal["clip", "tanh"]
 
