@@ -137,5 +137,5 @@ def test_options_that_do_not_fit_are_refused() -> None:
         Policy(box, spaces.Tuple([box, box]), *arguments)
     with pytest.raises(ValueError, match="no part of the action space is a Box"):
         Policy(box, spaces.Discrete(2), *arguments)
-    with pytest.raises(ValueError, match="resample_steps=8: an option of .*gsde, but .*free"):
+    with pytest.raises(ValueError, match=r"resample_steps=8: an option of .*gsde, but .*free"):
         PolicyConfig(action_distribution={"resample_steps": 8})
