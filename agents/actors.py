@@ -46,7 +46,7 @@ def make_actors(agent: "AgentSetup", seed: int) -> ActorPool:
         memory=config.memory,
         policy=config.policy,
         normalization=config.normalization,
-        rollout_steps=agent.algorithm.rollout_steps,
+        rollout_steps=agent.algorithm.rollout_length,
         segment_steps=agent.algorithm.sequence_steps(),
         seed=seed,
         first_env=agent.ranks.index * agent.env.num_envs,

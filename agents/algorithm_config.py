@@ -1,7 +1,7 @@
 """Options of the algorithms."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from xlstm_rl.agents.base_config import AlgorithmConfig, register_algorithm
 from xlstm_rl.options.fields import Count, Fraction, Positive
@@ -52,7 +52,12 @@ class PPOConfig(AlgorithmConfig):
             owner = f"agent.optimizer=adam, but agent.optimizer is {self.optimizer}"
             refuse_unused(self, ("adam_eps",), owner)
         segment = self.segment_steps
-        if segment is not None and self.rollout_steps % segment:
+        if segment is not None and self.rollout_steps == "auto":
+            raise ValueError(
+                f"agent.segment_steps={segment} with agent.rollout_steps=auto, whose length is not "
+                "known yet: give rollout_steps a multiple of it"
+            )
+        if segment is not None and self.rollout_length % segment:
             raise ValueError(
                 f"agent.segment_steps={segment} does not divide "
                 f"agent.rollout_steps={self.rollout_steps}"
@@ -60,11 +65,13 @@ class PPOConfig(AlgorithmConfig):
 
     def sequence_steps(self) -> int:
         """Length of a training sequence: a whole rollout, or a segment of it."""
-        return self.segment_steps or self.rollout_steps
+        return self.segment_steps or self.rollout_length
 
     def segments(self) -> int:
         """Sequences that each environment contributes to a rollout."""
-        return self.rollout_steps // self.sequence_steps()
+        if self.segment_steps is None:
+            return 1
+        return self.rollout_length // self.segment_steps
 
     def check_num_envs(self, num_envs: int) -> None:
         """Refuse a number of sequences that `minibatches` does not divide.
@@ -89,8 +96,7 @@ class A2CConfig(AlgorithmConfig):
     algo: Literal["a2c"] = "a2c"
     """The algorithm, which decides the other options of this section."""
 
-    rollout_steps: Count = 32
-    """Steps collected from each environment between two updates (T of a rollout `[B, T]`)."""
+    usual_rollout: ClassVar[int] = 32
 
     epochs: Count = 1
     """Gradient steps on each rollout, each on all of it; more than one needs

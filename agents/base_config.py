@@ -1,13 +1,14 @@
 """The options that every algorithm has, and the registry of algorithms."""
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from xlstm_rl.options.arguments import did_you_mean
 from xlstm_rl.options.fields import Count, CountOrZero, Fraction, Positive
 from xlstm_rl.options.kinds import Registry
 from xlstm_rl.options.section import Section, refuse_unused
 
+RolloutSteps = Count | Literal["auto"]
 _SCHEDULES = ("constant", "linear", "cosine")
 
 ALGORITHMS = Registry("algo")
@@ -27,8 +28,9 @@ class AlgorithmConfig(Section):
     algo: str = ""
     """The algorithm."""
 
-    rollout_steps: Count = 64
-    """Steps collected from each environment between two updates (T of a rollout `[B, T]`)."""
+    rollout_steps: RolloutSteps = "auto"
+    """Steps collected from each environment between two updates (T of a rollout `[B, T]`). auto:
+    whole episodes where their length is known, else 64 (A2C: 32)."""
 
     epochs: Count = 1
     """Passes over each rollout."""
@@ -84,6 +86,9 @@ class AlgorithmConfig(Section):
     """Updates that may lie between the weights of an actor's rollout and the update that takes it;
     0: actors and learner take turns."""
 
+    usual_rollout: ClassVar[int] = 64
+    """The steps of a rollout where `auto` knows of no episode's length."""
+
     scheduled: ClassVar[tuple[str, ...]] = ("learning_rate", "entropy_coef")
     """Options that have a schedule."""
 
@@ -111,6 +116,17 @@ class AlgorithmConfig(Section):
                 f"{did_you_mean(self.optimizer, known)}"
             )
 
+    @property
+    def rollout_length(self) -> int:
+        """The steps of a rollout; an agent's configuration has a number in the place of `auto`.
+
+        Raises:
+            ValueError: they are not known before the environment is.
+        """
+        if isinstance(self.rollout_steps, str):
+            raise ValueError("agent.rollout_steps=auto: known once there is an environment")
+        return self.rollout_steps
+
     def _check_schedule(self, name: str) -> None:
         option, end = f"{name}_schedule", f"{name}_end"
         word: str = getattr(self, option)
@@ -128,7 +144,7 @@ class AlgorithmConfig(Section):
 
     def sequence_steps(self) -> int:
         """Length of a training sequence; the memory's state is stored before each."""
-        return self.rollout_steps
+        return self.rollout_length
 
     def check_num_envs(self, num_envs: int) -> None:
         """Refuse a number of environments that the algorithm cannot divide as it is told to.

@@ -25,7 +25,7 @@ def product_floors(agent: AgentSetup) -> dict[str, float]:
     with torch_threads(agent.config.threads):
         rate = product_rate(agent.device)
     counted = count_operations(agent)
-    per_rollout = agent.algorithm.rollout_steps * agent.env.num_envs
+    per_rollout = agent.algorithm.rollout_length * agent.env.num_envs
     return {name: operations / rate / per_rollout for name, operations in counted.items()}
 
 
@@ -48,7 +48,7 @@ def count_operations(agent: AgentSetup) -> dict[str, float]:
     if auxiliary.is_active:
         own = auxiliary.initial_tensors(rows, agent.device)
         x = auxiliary.join(x, own, None, torch.zeros(rows, device=agent.device), None)
-    steps = algorithm.rollout_steps
+    steps = algorithm.rollout_length
     sequence = map_observation(lambda one: one.unsqueeze(1).expand(-1, steps, *one.shape[1:]), x)
     state = network.initial_tensors(rows, agent.device)
     epochs = float(algorithm.epochs)

@@ -66,7 +66,8 @@ class ActionDistributionOptions(TypedDict, total=False):
     """Options of `policy.action_distribution`."""
 
     kind: str
-    std: Literal["free", "state"]
+    std: Literal["free", "state", "gsde"]
+    resample_steps: int
     initial_log_std: float
     bounds: Literal["clip", "tanh"]
 
@@ -97,7 +98,7 @@ class PPOOptions(TypedDict, total=False):
     """Options of `agent`."""
 
     algo: Literal["ppo"]
-    rollout_steps: int
+    rollout_steps: int | Literal["auto"]
     epochs: int
     learning_rate: float
     learning_rate_end: float
@@ -129,7 +130,7 @@ class A2COptions(TypedDict, total=False):
     """Options of `agent`."""
 
     algo: Literal["a2c"]
-    rollout_steps: int
+    rollout_steps: int | Literal["auto"]
     epochs: int
     learning_rate: float
     learning_rate_end: float

@@ -18,6 +18,7 @@ from xlstm_rl.agents.device import resolve_device, torch_threads
 from xlstm_rl.agents.episode_metrics import RecentEpisodes
 from xlstm_rl.agents.optimization import load_optimizer
 from xlstm_rl.agents.origin import Origin
+from xlstm_rl.agents.rollout_length import resolved
 from xlstm_rl.agents.schedules import Schedules
 from xlstm_rl.agents.step_budget import StepBudget
 from xlstm_rl.callbacks.config import EvaluationConfig
@@ -138,6 +139,8 @@ class AgentSetup(ABC):
         else:
             self.env = make_vector_env(config.env, custom, self.device, check)
         with nullcontext() if self.env is custom else closed_on_error(lambda: close(self.env)):
+            self.config = config = resolved(config, self.env, self.ranks.size)
+            self.algorithm = config.agent
             self._make_parts(config, TrainedOn(custom))
 
     def _make_parts(self, config: TrainConfig, trained_on: TrainedOn) -> None:
@@ -169,7 +172,7 @@ class AgentSetup(ABC):
         )
         self.steps_done = 0
         self._budget = StepBudget(
-            config.agent.rollout_steps * self.env.num_envs * self.ranks.size,
+            config.agent.rollout_length * self.env.num_envs * self.ranks.size,
             config.horizon or config.total_steps,
         )
         self._collector: Collector | ActorPool | None = None
@@ -202,7 +205,7 @@ class AgentSetup(ABC):
         collector = Collector(
             self.env,
             self.policy,
-            self.algorithm.rollout_steps,
+            self.algorithm.rollout_length,
             self.algorithm.sequence_steps(),
             reset_seed(self.env, seed, self.ranks.index * self.env.num_envs),
             self.sample_generator,

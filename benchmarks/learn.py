@@ -29,7 +29,9 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="say which cases there are")
     parser.add_argument("--page", type=Path, help="write the table of all results into this page")
     parser.add_argument("--out", type=Path, default=Path("runs/learning"), help="folder of runs")
-    args, rest = parser.parse_known_args()
+    parser.add_argument("options", nargs=argparse.REMAINDER, help="options of xlstm-rl compare")
+    args = parser.parse_args()
+    rest = args.options
     if args.list:
         for name, case in CASES.items():
             print(f"{name:<32}{case.total_steps:>10,} steps  {case.seeds} seeds  {case.options}")

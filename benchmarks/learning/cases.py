@@ -51,7 +51,8 @@ CASES = {
         "500 at 100,000 (RL-Zoo, RecurrentPPO, one run)",
     ),
     "pendulum": Case(
-        "--env.id xlstm_rl/PendulumNoVel-v1",
+        "--env.id xlstm_rl/PendulumNoVel-v1 --agent.gamma 0.9 "
+        "--policy.action-distribution.std gsde",
         100_000,
         -170.0,
         "-217.9 +- 140.1 (RL-Zoo, RecurrentPPO); -172.2 with the velocity",

@@ -81,7 +81,8 @@ def gated_linear(
 
 def _chunks(x: Tensor, size: int) -> Tensor:
     """Return ``[B, T, H, K]`` as ``[B, H, n, C, K]``."""
-    return x.unflatten(1, (-1, size)).permute(0, 3, 1, 2, 4)
+    chunks: Tensor = x.unflatten(1, (-1, size))
+    return chunks.permute(0, 3, 1, 2, 4)
 
 
 def _sums_between(g: Tensor, segment: Tensor | None, is_exclusive: bool) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from xlstm_rl import load_policy
-from xlstm_rl.agents import TrainConfig
+from xlstm_rl.agents import PPOConfig, TrainConfig
 from xlstm_rl.cli import main
 from xlstm_rl.cli import train as train_command
 from xlstm_rl.config import load_yaml
@@ -25,7 +25,7 @@ class FakeAgent:
     def __init__(self, run_dir: Path, learn: Callable[..., None]) -> None:
         self.run_dir, self._learn = run_dir, learn
         self.steps_done = 0
-        self.config = TrainConfig()
+        self.config = TrainConfig(agent=PPOConfig(rollout_steps=64))
         self.closed = False
 
     def open_run(self) -> Path:

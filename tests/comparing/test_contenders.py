@@ -1,6 +1,6 @@
 import pytest
 
-from xlstm_rl.comparing.contenders import read_contenders
+from xlstm_rl.comparing.contenders import configured, read_contenders
 from xlstm_rl.config import ConfigError
 from xlstm_rl.memory import MemoryConfig
 
@@ -49,3 +49,12 @@ def test_a_value_that_does_not_fit_names_the_memory() -> None:
     (one,) = read_contenders(["xlstm:num_heads=3"])
     with pytest.raises(ConfigError, match=r"--memories xlstm:num_heads=3: .*does not divide"):
         one.memory(MemoryConfig())
+
+
+def test_without_memories_the_configurations_own_is_called_by_its_kind() -> None:
+    one = configured(["gru", "gru"])
+    assert (one.text, one.memory(MemoryConfig("gru", width=12))) == (
+        "gru",
+        MemoryConfig("gru", width=12),
+    )
+    assert configured(["gru", "xlstm"]).text == "memory"

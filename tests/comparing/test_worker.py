@@ -10,7 +10,7 @@ import pytest
 
 from xlstm_rl import evaluate, load_policy
 from xlstm_rl.agents import TrainConfig, make_agent
-from xlstm_rl.comparing.contenders import CONFIGURED
+from xlstm_rl.comparing.contenders import configured
 from xlstm_rl.comparing.job import DONE, Job
 from xlstm_rl.comparing.plan import Case, make_jobs
 from xlstm_rl.comparing.worker import work
@@ -33,7 +33,9 @@ def a_config(**options: Any) -> TrainConfig:
 
 
 def a_job(out: Path, config: TrainConfig | None = None) -> Job:
-    (job,) = make_jobs([Case("case", config or a_config())], [CONFIGURED], [3], out, EVALUATION)
+    (job,) = make_jobs(
+        [Case("case", config or a_config())], [configured(["gru"])], [3], out, EVALUATION
+    )
     return job
 
 

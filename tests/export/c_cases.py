@@ -8,7 +8,7 @@ from gymnasium import spaces
 
 from xlstm_rl.export.step import ExportedStep
 
-from .conftest import BOX, CASES, NESTED
+from .conftest import BOX, CASES, NESTED, NOT_IN_C
 
 PATTERNS = {
     "m": {"pattern": "m"},
@@ -145,7 +145,7 @@ SPACES = {
 """Spaces, and options of policies."""
 
 ALL = {
-    **CASES,
+    **{name: case for name, case in CASES.items() if name not in NOT_IN_C},
     **{name: (BOX, spaces.Discrete(3), options, {}) for name, options in PATTERNS.items()},
     **SPACES,
 }

@@ -19,6 +19,9 @@ NESTED = spaces.Dict(
     }
 )
 
+NOT_IN_C = ("framestack", "mingru", "transformer", "mamba2", "rwkv")
+"""Kinds of memory that the C exporter refuses."""
+
 CASES = {
     "discrete ms": (BOX, spaces.Discrete(3), {"pattern": "ms"}, {}),
     "box m": (spaces.Box(-5, 5, (2, 3), np.float64), spaces.Box(-2, 3, (2,)), {"pattern": "m"}, {}),
@@ -41,10 +44,7 @@ CASES = {
         {"kind": "mlp"},
         {"action_mask": "observation", "action_mask_key": "mask"},
     ),
-    **{
-        kind: (BOX, spaces.Box(-2, 3, (2,)), {"kind": kind}, {})
-        for kind in ("framestack", "mingru", "transformer", "mamba2", "rwkv")
-    },
+    **{kind: (BOX, spaces.Box(-2, 3, (2,)), {"kind": kind}, {}) for kind in NOT_IN_C},
     "image, squashed": (
         spaces.Box(0, 255, (36, 36, 3), np.uint8),
         spaces.Box(-1, 1, (2,)),

@@ -106,11 +106,12 @@ def prepare(args: Sequence[str]) -> Prepared:
     options = read_options(CompareOptions, own, "compare")
     if options.out is None:
         raise ConfigError("--out is missing: the folder of the comparison")
-    from xlstm_rl.comparing.contenders import CONFIGURED, read_contenders
+    from xlstm_rl.comparing.contenders import configured, read_contenders
     from xlstm_rl.comparing.plan import Case, make_jobs, threshold_of
 
-    contenders = read_contenders(options.memories) or [CONFIGURED]
     cases = [Case(name, config) for name, config in _cases(options.config, training)]
+    own_memories = [configured(case.config.memory.kind for case in cases)]
+    contenders = read_contenders(options.memories) or own_memories
     given = options.threshold
     if given is not None and len(cases) > 1:
         raise ConfigError(f"--threshold {given:g}: one for {len(cases)} configurations")

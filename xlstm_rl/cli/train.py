@@ -68,7 +68,7 @@ def run(args: Sequence[str]) -> int:
         )
         if not processes.is_first:
             return train_quietly(agent)
-        rollout = config.env.num_envs * config.agent.rollout_steps * processes.size
+        rollout = config.env.num_envs * agent.config.agent.rollout_length * processes.size
         first = f"collecting the first {rollout:,} steps"
         return train(agent, config.total_steps, options.profile, backend, first)
 

@@ -186,7 +186,7 @@ class Collector:
             with torch.inference_mode():  # a tenth of a step's time: nothing is tracked
                 raw, x, reset = self._network_input(t)
                 params, features, self._tensors = network.actor_step(x, self._tensors, reset)
-                action = distribution.sample(params, self.generator)
+                action = self._explored(t, params, features)
                 if self._auxiliary_tensors:
                     self._auxiliary_tensors = auxiliary.after(self._auxiliary_tensors, action)
             chosen = adapter.actions(distribution.to_env(action))
@@ -197,6 +197,16 @@ class Collector:
             transition = adapter.step(chosen)
         with profile.part("storage"):
             self._take(t, buffer, transition, finals)
+
+    def _explored(self, t: int, params: Tensor, features: Tensor) -> Tensor:
+        """Return sampled actions `[B, ...]`; noise that stays a while is drawn anew in its turn."""
+        network, distribution = self.policy.network, self.policy.network.distribution
+        if network.exploration is None:
+            return distribution.sample(params, self.generator)
+        every = distribution.resample_steps or self.rollout_steps
+        if t % every == 0:
+            self._noise = network.exploration.draw(self._num_envs, self.generator)
+        return distribution.mode(params) + network.exploration.noise(features, self._noise)
 
     def _take(
         self, t: int, buffer: RolloutBuffer, transition: Transition, finals: list[FinalNumbers]

@@ -1,7 +1,7 @@
 """What is compared: memories, each written as `kind:option=value,option=value`."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -47,8 +47,14 @@ class Contender:
             raise ConfigError(f"--memories {self.text}: {error}") from None
 
 
-CONFIGURED = Contender("memory", None, {})
-"""The memory that the configuration has."""
+def configured(kinds: Iterable[str]) -> Contender:
+    """Return the memory that the configurations have themselves, called by its kind.
+
+    Args:
+        kinds: of the memory of each.
+    """
+    own = set(kinds)
+    return Contender(own.pop() if len(own) == 1 else "memory", None, {})
 
 
 def read_contenders(words: Sequence[str]) -> list[Contender]:

@@ -61,7 +61,7 @@ def make_jobs(
             if match is not None and target is not None:
                 width = _matched(case, contender, sizes, target)
                 memory = contender.memory(case.config.memory, width)
-            config = replace(case.config, memory=memory)
+            config = sizes.resolved(replace(case.config, memory=memory))
             weights = sizes.count(config)
             target = weights if target is None else target
             for seed in seeds:

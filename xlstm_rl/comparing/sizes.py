@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from xlstm_rl.agents.config import TrainConfig
+from xlstm_rl.agents.rollout_length import resolved
 from xlstm_rl.config import ConfigError
 from xlstm_rl.envs import make_vector_env
 from xlstm_rl.envs.config import EnvConfig
@@ -16,7 +17,7 @@ _STEP = 4
 
 
 class PolicySizes:
-    """Counts the weights of policies for the spaces of one environment.
+    """What only a made environment says: the weights of policies, the steps of a rollout.
 
     Args:
         env: the environment, which is made once to see its spaces.
@@ -29,8 +30,13 @@ class PolicySizes:
         made = make_vector_env(replace(env, num_envs=1))
         try:
             self._spaces = made.single_observation_space, made.single_action_space
+            self._env = made
         finally:
             close(made)
+
+    def resolved(self, config: TrainConfig) -> TrainConfig:
+        """Return the configuration as an agent would have it, without `auto`."""
+        return resolved(config, self._env)
 
     def count(self, config: TrainConfig) -> int:
         """Return the weights of encoder, memories and heads."""

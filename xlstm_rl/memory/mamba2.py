@@ -86,7 +86,8 @@ class Mamba2Block(PlainBlock):
         return Gates(dt.log(), -self.log_a.exp() * dt)
 
     def _projected(self, x: Tensor) -> tuple[Tensor, ...]:
-        return self.project(self.norm(x)).split(self.sizes, -1)
+        projected: Tensor = self.project(self.norm(x))
+        return tuple(projected.split(self.sizes, -1))
 
     def _inputs(self, mixed: Tensor, dt: Tensor) -> tuple[Tensor, ...]:
         """Return C, B, dt x, A dt and x for each head, [..., H, N or P]."""
@@ -101,7 +102,8 @@ class Mamba2Block(PlainBlock):
     def _rest(self, x: Tensor, y: Tensor, inner: Tensor, z: Tensor) -> Tensor:
         y = (y + self.skip[:, None] * inner).flatten(-2) * silu(z)
         y = rms_norm(y, y.shape[-1:], self.inner_norm, 1e-5)
-        return x + self.out(y)
+        added: Tensor = self.out(y)
+        return x + added
 
 
 class Mamba2Stack(ResidualStack):

@@ -105,14 +105,15 @@ class RWKVBlock(PlainBlock):
         return r, k, v, self.gate(g), decay.unflatten(-1, shape)
 
     def _time_output(self, o: Tensor, g: Tensor) -> Tensor:
-        return self.out(head_norm(o, self.head_norm) * silu(g))
+        y: Tensor = self.out(head_norm(o, self.head_norm) * silu(g))
+        return y
 
     def _channel(self, c: Tensor, previous: Tensor) -> Tensor:
         back = previous - c
         key = relu(self.channel_key(c + back * self.channel_mix[0])).square()
-        return torch.sigmoid(
-            self.channel_read(c + back * self.channel_mix[1])
-        ) * self.channel_value(key)
+        read = torch.sigmoid(self.channel_read(c + back * self.channel_mix[1]))
+        value: Tensor = self.channel_value(key)
+        return read * value
 
 
 class RWKVStack(ResidualStack):

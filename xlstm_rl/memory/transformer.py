@@ -131,8 +131,9 @@ class TransformerBlock(PlainBlock):
 
     def _qkv(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return q, k and v [B, T, H, K] of x [B, T, D]."""
-        projected = self.qkv(self.attention_norm(x))
-        return projected.unflatten(-1, (3, self.heads, self.size)).unbind(-3)
+        projected: Tensor = self.qkv(self.attention_norm(x))
+        heads: Tensor = projected.unflatten(-1, (3, self.heads, self.size))
+        return heads.unbind(-3)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
         """Return what q [B, R, H, K] reads from k and v [B, C, H, K] where it sees, [B, R, D]."""
@@ -142,7 +143,8 @@ class TransformerBlock(PlainBlock):
 
     def _rest(self, x: Tensor, read: Tensor) -> Tensor:
         x = self.join_attention(x, self.out(read))
-        return self.join(x, self.down(gelu(self.up(self.norm(x)))))
+        y: Tensor = self.join(x, self.down(gelu(self.up(self.norm(x)))))
+        return y
 
 
 class TransformerStack(ResidualStack):

@@ -181,7 +181,7 @@ def check_range(value: Any, kind: Any) -> None:
         ValueError: Says what was expected.
     """
     options = members(kind)
-    if value is None:
+    if value is None or value in _choices(kind):
         return
     for one in options if len(options) > 1 else (kind,):
         for extra in one.__metadata__ if get_origin(one) is Annotated else ():
@@ -189,7 +189,7 @@ def check_range(value: Any, kind: Any) -> None:
                 raise ValueError(f"expected {extra.words}{' or none' * (NoneType in options)}")
 
 
-def _choices(kind: Any) -> list[str]:
+def _choices(kind: Any) -> list[Any]:
     return [
         choice for one in members(kind) if get_origin(one) is Literal for choice in get_args(one)
     ]

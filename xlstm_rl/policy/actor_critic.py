@@ -7,47 +7,22 @@ import gymnasium
 import torch
 from torch import Tensor, nn
 
-from xlstm_rl.memory import Memory, MemoryConfig, StateTensors, make_memory
+from xlstm_rl.memory import Memory, MemoryConfig, StateTensors
 from xlstm_rl.normalization import Observation
 from xlstm_rl.policy.actions.categorical import LEAST_LOGIT, MASKED_LOGIT
 from xlstm_rl.policy.actions.distributions import make_distribution
 from xlstm_rl.policy.auxiliary.inputs import ACTION_MASK, auxiliary_sizes
 from xlstm_rl.policy.config import PolicyConfig
-from xlstm_rl.policy.encoders.encoder import make_encoder, make_mlp, orthogonal
+from xlstm_rl.policy.encoders.encoder import make_encoder
+from xlstm_rl.policy.exploration import StateDependentNoise
 from xlstm_rl.policy.native_step import NativeStep, Normalizer
+from xlstm_rl.policy.trunk import Head, Trunk
 
 MEMORY, CRITIC_MEMORY = "memory", "critic_memory"
 """Keys of the memories in a policy's state; the second where the critic has a memory of its own."""
 
 RENAMED_MEMORIES = {"actor": MEMORY, "critic": CRITIC_MEMORY}
 """Keys of version 0.1, and what they are called today."""
-
-
-class Trunk(nn.Module):
-    """Encoder and memory: observations in, features `[..., D]` out.
-
-    The encoder is None where another trunk's is read.
-    """
-
-    def __init__(self, encoder: nn.Module | None, memory: MemoryConfig) -> None:
-        super().__init__()
-        self.encoder: Any = encoder
-        self.memory: Memory = make_memory(memory)
-
-
-class Head(nn.Module):
-    """Hidden layers and a last projection with a small gain, so that it starts near zero."""
-
-    def __init__(self, width: int, outputs: int, policy: PolicyConfig, gain: float) -> None:
-        super().__init__()
-        sizes = [width, *policy.hidden_widths]
-        self.hidden = make_mlp(sizes, policy.activation)
-        self.output = orthogonal(nn.Linear(sizes[-1], outputs), gain)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return `[..., outputs]` for features `[..., D]`."""
-        out: Tensor = self.output(self.hidden(features))
-        return out
 
 
 class _Run(Protocol):
@@ -101,7 +76,11 @@ class ActorCritic(nn.Module):
             self.critic_trunk = Trunk(None if policy.share_encoder else encoder(), memory)
         num_outputs, num_free = self.distribution.num_outputs, self.distribution.num_free
         self.log_std: nn.Parameter | None = None
-        if num_free:
+        self.exploration: StateDependentNoise | None = None
+        if self.distribution.resample_steps is not None:
+            start = float(self.distribution.initial_free()[0])
+            self.exploration = StateDependentNoise(memory.width, num_free, start)
+        elif num_free:
             self.log_std = nn.Parameter(self.distribution.initial_free())
         self.action_head = Head(memory.width, num_outputs, policy, gain=0.01)
         self.value_head = Head(memory.width, 1, policy, gain=1.0)
@@ -179,13 +158,13 @@ class ActorCritic(nn.Module):
         found = self._native_step(
             *(self.trunk, self.action_head, observation, own, reset, inplace),
             normalizer=normalizer,
-            features=False,
+            features=self.exploration is not None,
         )
         if normalizer is not None and (found is None or critic_tensors):
             observation = normalizer(observation)
         if found is None:
             found = self._act_by_modules(run, observation, own, reset)
-        params, after = self._distribution_params(found[0], observation), found[2]
+        params, after = self._distribution_params(found[0], observation, found[1]), found[2]
         if critic_tensors and self.critic_trunk is not None:
             x = self._critic_input(observation)
             after += run(self.critic_trunk.memory, x, critic_tensors, reset)[1]
@@ -270,7 +249,8 @@ class ActorCritic(nn.Module):
         if found is None:
             found = self._act_by_modules(run, observation, own, reset, x)
         params, features, after = found
-        return self._distribution_params(params, observation), features, after, tensors[split:]
+        params = self._distribution_params(params, observation, features)
+        return params, features, after, tensors[split:]
 
     def _act_by_modules(
         self,
@@ -285,12 +265,16 @@ class ActorCritic(nn.Module):
         features, after = run(self.trunk.memory, x, tensors, reset)
         return _at_least_float32(self.action_head(features)), features, after
 
-    def _distribution_params(self, outputs: Tensor, observation: Observation) -> Tensor:
-        """Return `[..., num_params]`: what is masked, and what no network says, joins the head."""
+    def _distribution_params(
+        self, outputs: Tensor, observation: Observation, features: Tensor
+    ) -> Tensor:
+        """Return `[..., num_params]`: what is masked, and what the head does not say, joins it."""
         mask = None if isinstance(observation, Tensor) else observation.get(ACTION_MASK)
         if mask is not None:
             outputs = outputs.clamp(min=LEAST_LOGIT).masked_fill(~mask, MASKED_LOGIT)
-        if self.log_std is not None:
+        if self.exploration is not None:
+            outputs = torch.cat((outputs, self.exploration.log_std(features)), -1)
+        elif self.log_std is not None:
             outputs = torch.cat((outputs, self.log_std.expand(*outputs.shape[:-1], -1)), -1)
         return outputs
 

@@ -34,8 +34,12 @@ class DistributionConfig(Section):
 class GaussianOptions(DistributionConfig):
     """Independent normals, for spaces of numbers (Box)."""
 
-    std: Literal["free", "state"] = "free"
-    """Standard deviation: `free` parameters, or from the `state`."""
+    std: Literal["free", "state", "gsde"] = "free"
+    """Standard deviation: `free` parameters, or from the `state`; `gsde`: of noise that is a
+    function of what the memory made, and the same one for several steps."""
+
+    resample_steps: CountOrZero = 4
+    """Steps after which gsde draws that function anew; 0: once a rollout."""
 
     initial_log_std: float = 0.0
     """Starting log standard deviation, in units of half the action range."""
@@ -43,6 +47,12 @@ class GaussianOptions(DistributionConfig):
     bounds: Literal["clip", "tanh"] = "clip"
     """How actions keep their bounds: samples beyond one are clipped on their way to the
     environment, or every sample goes through a tanh whose slope is in the log-probability."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.std != "gsde":
+            path = type(self).path("std")
+            refuse_unused(self, ("resample_steps",), f"{path}=gsde, but {path} is {self.std}")
 
 
 @dataclass(frozen=True)

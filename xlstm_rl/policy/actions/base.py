@@ -41,6 +41,10 @@ class ActionDistribution(KeepsPrecision, ABC):
     """Type of an action in the policy's own units; a floating one stands for the parameters' own.
     """
 
+    resample_steps: int | None = None
+    """Steps for which noise stays the same function of the features (0: of a rollout); None: every
+    sample is drawn by itself."""
+
     @property
     def num_outputs(self) -> int:
         """How many of the parameters, the first ones, come from the network."""

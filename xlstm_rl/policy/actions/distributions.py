@@ -179,6 +179,11 @@ def _check_use(
 ) -> None:
     """Refuse options that no part of the space has a use for."""
     path, kind = type(options).path, options.kind
+    if is_nested(space) and any(p is not None and p.resample_steps is not None for p in parts):
+        raise ValueError(
+            f"{path('std')}=gsde: expected a single Box of floats as the action space, got "
+            f"{describe_space(space)}"
+        )
     if kind != "auto":
         if all(part is None for part in parts):
             raise ValueError(

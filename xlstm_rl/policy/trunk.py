@@ -1,0 +1,36 @@
+"""What a network has of each branch: encoder and memory, and the head on them."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from xlstm_rl.memory import Memory, MemoryConfig, make_memory
+from xlstm_rl.policy.config import PolicyConfig
+from xlstm_rl.policy.encoders.encoder import make_mlp, orthogonal
+
+
+class Trunk(nn.Module):
+    """Encoder and memory: observations in, features `[..., D]` out.
+
+    The encoder is None where another trunk's is read.
+    """
+
+    def __init__(self, encoder: nn.Module | None, memory: MemoryConfig) -> None:
+        super().__init__()
+        self.encoder: Any = encoder
+        self.memory: Memory = make_memory(memory)
+
+
+class Head(nn.Module):
+    """Hidden layers and a last projection with a small gain, so that it starts near zero."""
+
+    def __init__(self, width: int, outputs: int, policy: PolicyConfig, gain: float) -> None:
+        super().__init__()
+        sizes = [width, *policy.hidden_widths]
+        self.hidden = make_mlp(sizes, policy.activation)
+        self.output = orthogonal(nn.Linear(sizes[-1], outputs), gain)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return `[..., outputs]` for features `[..., D]`."""
+        out: Tensor = self.output(self.hidden(features))
+        return out
