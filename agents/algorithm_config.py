@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from xlstm_rl.agents.actor_options import check_actors, check_targets
 from xlstm_rl.options.arguments import did_you_mean
 from xlstm_rl.options.fields import Count, CountOrZero, Fraction, Positive
 from xlstm_rl.options.kinds import Registry
@@ -136,16 +137,7 @@ class AlgorithmConfig(Section):
         Raises:
             ValueError: it does not divide.
         """
-        if self.actors > num_envs:
-            raise ValueError(
-                f"agent.actors={self.actors}: more actors than environments "
-                f"(env.num_envs={num_envs}): use {num_envs} at most"
-            )
-        if self.actors and num_envs % self.actors:
-            raise ValueError(
-                f"agent.actors={self.actors} does not divide env.num_envs={num_envs}: use a "
-                f"divisor of {num_envs}"
-            )
+        check_actors(self.actors, num_envs)
 
 
 @dataclass(frozen=True)
@@ -284,11 +276,7 @@ class A2CConfig(AlgorithmConfig):
         if self.optimizer != "rmsprop":
             owner = f"agent.optimizer=rmsprop, but agent.optimizer is {self.optimizer}"
             refuse_unused(self, ("rmsprop_alpha",), owner)
-        if self.actors and self.advantages != "vtrace":
-            raise ValueError(
-                f"agent.actors={self.actors} with agent.advantages={self.advantages}: rollouts of "
-                "actors are an older policy's; use agent.advantages=vtrace, which corrects for it"
-            )
+        check_targets(self.actors, self.advantages)
         if self.epochs > 1 and self.advantages != "vtrace":
             raise ValueError(
                 f"agent.epochs={self.epochs} with agent.advantages={self.advantages}: after one "
