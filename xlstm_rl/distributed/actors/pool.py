@@ -84,6 +84,7 @@ class ActorPool(Closing):
             )
         now = time.perf_counter()
         self._steps_done += rollout.data.numel()
+        rollout.is_stale = any(part.version != self._version for part in parts)
         rollout.metrics = self._metrics(parts, rollout.data.numel(), now - began, busy)
         self._last = (now, self._version)
         return rollout
