@@ -184,7 +184,7 @@ def test_a_checkpoint_of_a_run_with_actors_goes_on_with_new_episodes(
         (["--agent.actors", "32"], "more actors than environments"),
         (["--agent.actors", "3"], "does not divide env.num_envs=16: use a divisor of 16"),
         (["--agent.actors", "-1"], "an integer >= 0"),
-        (["--agent.actors", "ray://localhost:10001"], "an integer >= 0"),
+        (["--agent.actors", "ray://localhost:10001"], "expected an integer, got"),
         (["--agent.max-staleness", "2"], "agent.actors is 0"),
         (["--agent.algo", "a2c", "--agent.actors", "2"], "use agent.advantages=vtrace"),
         (["--agent.actors", "2", "--env.id", "CartPole-v7"], "CartPole-v7"),
