@@ -70,7 +70,8 @@ class RecurrentA2C(RecurrentAgent):
         with self._profile.part("advantages"):
             fixed = None if config.advantages == "vtrace" else on_policy_targets(data, config)
         logs: list[dict[str, Tensor]] = []
-        for _ in range(config.epochs):
+        for number in range(config.epochs):
+            self._ahead(number)
             with self._profile.part("forward"):
                 log_prob, entropy, value = self._evaluate(rollout)
                 log_ratio = log_prob.detach() - data["log_prob"]

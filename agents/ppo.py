@@ -100,7 +100,8 @@ class RecurrentPPO(RecurrentAgent):
             sequences = self._sequences(rollout)
         count = sequences.reset.shape[0]
         logs: list[dict[str, Tensor]] = []
-        for _ in range(config.epochs):
+        for number in range(config.epochs):
+            self._ahead(number)
             order = torch.randperm(count, generator=self.shuffle_generator)
             epoch = [
                 self._minibatch(sequences.rows(index.to(self.device)), now)
