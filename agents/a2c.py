@@ -8,11 +8,12 @@ from torch.optim import Adam, Optimizer
 from xlstm_rl.agents.base import RecurrentAgent
 from xlstm_rl.agents.config import A2CConfig
 from xlstm_rl.agents.losses import explained_variance, normalized, valid_mean
+from xlstm_rl.agents.off_policy import off_policy_targets
 from xlstm_rl.agents.optimization import RMSprop, set_learning_rate
 from xlstm_rl.agents.optimizers import torch_optimizer
 from xlstm_rl.collection.collector import Rollout
 from xlstm_rl.distributed import ALONE, Ranks
-from xlstm_rl.returns import generalized_advantage, vtrace
+from xlstm_rl.returns import generalized_advantage
 
 
 class RecurrentA2C(RecurrentAgent):
@@ -69,7 +70,8 @@ class RecurrentA2C(RecurrentAgent):
         with self._profile.part("advantages"):
             fixed = None if config.advantages == "vtrace" else on_policy_targets(data, config)
         logs: list[dict[str, Tensor]] = []
-        for _ in range(config.epochs):
+        for number in range(config.epochs):
+            self._ahead(number)
             with self._profile.part("forward"):
                 log_prob, entropy, value = self._evaluate(rollout)
                 log_ratio = log_prob.detach() - data["log_prob"]
@@ -120,25 +122,9 @@ def on_policy_targets(data: TensorDict, config: A2CConfig) -> tuple[Tensor, Tens
 def vtrace_targets(
     data: TensorDict, log_ratio: Tensor, value: Tensor, config: A2CConfig
 ) -> tuple[Tensor, Tensor]:
-    """Return advantages and value targets `[B, T]` for values under the current weights.
-
-    What follows a step is valued under the current weights too, but for final observations and
-    for what follows the rollout: their values are those that were computed while acting.
-    """
-    next_value = torch.cat((value[:, 1:], data["next_value"][:, -1:]), 1)
-    next_value = torch.where(data["truncated"], data["next_value"], next_value)
-    return vtrace(
-        log_ratio,
-        data["reward"],
-        value,
-        next_value,
-        data["terminated"],
-        data["truncated"],
-        config.gamma,
-        config.gae_lambda,
-        config.rho_bar,
-        config.c_bar,
-    )
+    """Return advantages and value targets `[B, T]` for values under the current weights."""
+    clips = config.rho_bar, config.c_bar
+    return off_policy_targets(data, log_ratio, value, config.gamma, config.gae_lambda, clips)
 
 
 def a2c_loss(

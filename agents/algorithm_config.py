@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from xlstm_rl.agents.actor_options import check_targets
 from xlstm_rl.agents.base_config import AlgorithmConfig, register_algorithm
 from xlstm_rl.options.fields import Count, Fraction, Positive
 from xlstm_rl.options.section import refuse_unused
@@ -150,11 +151,7 @@ class A2CConfig(AlgorithmConfig):
         if self.optimizer != "rmsprop":
             owner = f"agent.optimizer=rmsprop, but agent.optimizer is {self.optimizer}"
             refuse_unused(self, ("rmsprop_alpha",), owner)
-        if self.actors and self.advantages != "vtrace":
-            raise ValueError(
-                f"agent.actors={self.actors} with agent.advantages={self.advantages}: rollouts of "
-                "actors are an older policy's; use agent.advantages=vtrace, which corrects for it"
-            )
+        check_targets(self.actors, self.advantages)
         if self.epochs > 1 and self.advantages != "vtrace":
             raise ValueError(
                 f"agent.epochs={self.epochs} with agent.advantages={self.advantages}: after one "

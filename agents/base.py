@@ -15,6 +15,7 @@ from xlstm_rl.agents.own_callbacks import own_callbacks
 from xlstm_rl.agents.saving import SavingAgent
 from xlstm_rl.callbacks.calls import CallbackCalls, Callbacks, OnUpdate, read_metrics
 from xlstm_rl.collection.collector import Rollout
+from xlstm_rl.distributed.actors import ActorPool
 from xlstm_rl.profiling import NO_PROFILE, Profile
 from xlstm_rl.runs.interruption import Interruption
 
@@ -146,6 +147,12 @@ class RecurrentAgent(SavingAgent):
         self._has_folder = self.ranks.from_first(self.run_dir is not None)
         if not self._has_folder:
             self.config.checkpoint.refuse_without_folder()
+
+    def _ahead(self, epoch: int) -> None:
+        """Tell actors, if there are any, that an epoch of the update begins."""
+        if isinstance(self._collector, ActorPool):
+            epochs = self.algorithm.epochs
+            self._collector.ahead(epoch / epochs, (epoch + 1) / epochs)
 
     def _descend(self, loss: Tensor, log: dict[str, Tensor], valid: Tensor | None) -> None:
         """Take one gradient step on a minibatch with these valid steps (None: all are).

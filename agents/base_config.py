@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from xlstm_rl.agents.actor_options import check_actors
 from xlstm_rl.options.arguments import did_you_mean
 from xlstm_rl.options.fields import Count, CountOrZero, Fraction, Positive
 from xlstm_rl.options.kinds import Registry
@@ -152,16 +153,7 @@ class AlgorithmConfig(Section):
         Raises:
             ValueError: it does not divide.
         """
-        if self.actors > num_envs:
-            raise ValueError(
-                f"agent.actors={self.actors}: more actors than environments "
-                f"(env.num_envs={num_envs}): use {num_envs} at most"
-            )
-        if self.actors and num_envs % self.actors:
-            raise ValueError(
-                f"agent.actors={self.actors} does not divide env.num_envs={num_envs}: use a "
-                f"divisor of {num_envs}"
-            )
+        check_actors(self.actors, num_envs)
 
 
 def register_algorithm(options: type[AlgorithmConfig], algorithm: Any) -> None:

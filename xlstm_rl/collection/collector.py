@@ -1,6 +1,6 @@
 """Collects rollouts `[B, T]` from a vector environment with a recurrent policy."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -56,6 +56,8 @@ class Collector:
         self.segment_steps = segment_steps
         self.generator = generator
         self.steps_done = 0
+        self.on_step: Callable[[], None] | None = None
+        """Called before each step, as to take over newer weights."""
         self.is_cut_off = False
         """Whether the last rollout was cut off: the next one then begins new episodes."""
         self.env = env
@@ -131,6 +133,8 @@ class Collector:
             if t % self.segment_steps == 0:
                 # copied, because no gradient may flow through what inference mode has made
                 segment_states.append(tuple(tensor.clone() for tensor in self._tensors))
+            if self.on_step is not None:
+                self.on_step()
             self._step(t, buffer, finals, profile)
         with profile.part("values"):
             rollout = self._finish(buffer, finals, segment_states)

@@ -142,7 +142,7 @@ class ProcessGroupRanks(Ranks):
         """Return the group for tensors in host memory and plain values."""
         if self._host is None:
             with self._answering():
-                takes = "cpu" in dist.get_backend_config() or "gloo" in str(dist.get_backend())
+                takes = "cpu" in dist.get_backend_config()
                 self._host = dist.group.WORLD if takes else dist.new_group(backend="gloo")
         return self._host
 

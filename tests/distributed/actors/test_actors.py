@@ -78,10 +78,26 @@ def test_one_actor_that_takes_turns_learns_as_one_process_to_the_bit(algo: str) 
 def test_no_rollout_is_staler_than_the_bound_and_actors_run_ahead() -> None:
     with make(2, max_staleness=2) as agent:
         rows = learn(agent, 7, wait=0.1)  # a slow learner
-    staleness = [row["actors/staleness"] for row in rows]
-    assert staleness[0] == 0.0 and max(staleness) == 2.0
+    staleness = [row["actors/max_staleness"] for row in rows]
+    assert staleness[0] == 0.0 and 1.0 < max(staleness) <= 2.0
+    assert all(row["actors/staleness"] <= row["actors/max_staleness"] for row in rows)
     assert all(0.0 < row["actors/learner_sps"] < ROLLOUT / 0.1 for row in rows[1:])
     assert all(row["actors/sps"] > 0.0 for row in rows)
+
+
+class Slow(CartPoleEnv):
+    """Takes longer than an update."""
+
+    def step(self, action: Any) -> Any:
+        time.sleep(0.01)
+        return super().step(action)
+
+
+def test_slow_actors_take_over_new_weights_inside_a_rollout() -> None:
+    with make(1, Slow) as agent:
+        rows = learn(agent, 6)
+    assert all(row["actors/max_staleness"] == 1.0 for row in rows[2:])
+    assert min(row["actors/staleness"] for row in rows[2:]) < 0.9
 
 
 def test_a_killed_actor_is_replaced_and_the_run_goes_on(capfd: pytest.CaptureFixture[str]) -> None:
@@ -184,6 +200,7 @@ def test_a_checkpoint_of_a_run_with_actors_goes_on_with_new_episodes(
         (["--agent.actors", "32"], "more actors than environments"),
         (["--agent.actors", "3"], "does not divide env.num_envs=16: use a divisor of 16"),
         (["--agent.actors", "-1"], "an integer >= 0"),
+        (["--agent.actors", "ray://localhost:10001"], "expected an integer, got"),
         (["--agent.max-staleness", "2"], "agent.actors is 0"),
         (["--agent.algo", "a2c", "--agent.actors", "2"], "use agent.advantages=vtrace"),
         (["--agent.actors", "2", "--env.id", "CartPole-v7"], "CartPole-v7"),

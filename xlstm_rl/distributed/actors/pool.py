@@ -10,7 +10,7 @@ from xlstm_rl.closing import Closing, closed_on_error
 from xlstm_rl.collection.rollout import Rollout
 from xlstm_rl.distributed.actors.memory import Blocks, Layout
 from xlstm_rl.distributed.actors.parts import joined_rollout
-from xlstm_rl.distributed.actors.process import ActorProcess, Died, Part
+from xlstm_rl.distributed.actors.process import ActorProcess, Died, Message, Part
 from xlstm_rl.distributed.actors.task import ActorTask
 from xlstm_rl.errors import TrainingError
 from xlstm_rl.policy.policy import Policy
@@ -18,14 +18,17 @@ from xlstm_rl.profiling import NO_PROFILE, Profile
 from xlstm_rl.seeding import spawn_seed
 
 _MOST_DEATHS = 3
+_MARGIN = 1.25  # of the time that a rollout takes
 
 
 class ActorPool(Closing):
     """Collects rollouts in processes of their own, ahead of the updates by a bound.
 
-    Update k takes rollout k of every actor. An actor begins rollout k with the newest weights, once
-    `k - max_staleness` updates are done: so no rollout is older than that, none is thrown away, and
-    none is used twice. With a bound of 0 actors and learner take turns.
+    Update k takes rollout k of every actor. An actor may begin rollout k once update
+    `k - max_staleness` has begun: so no rollout is older than that, none is thrown away, and none
+    is used twice. Where the learner takes longer than the actors, it lets them begin late in that
+    update, with the weights of that moment; where they take longer, they go on with the new weights
+    as soon as there are any. With a bound of 0 actors and learner take turns.
 
     An actor whose process dies is replaced; its environments begin new episodes.
 
@@ -41,24 +44,44 @@ class ActorPool(Closing):
         self._policy, self._steps_done = policy, steps_done
         self._num_envs = task.env.num_envs
         tensors = policy.state_dict()
-        self._weights = Blocks(Layout.of(tensors), task.max_staleness + 1)
-        self._version, self._replaced = 0, 0
-        self._publish()
+        self._bound = task.max_staleness
+        self._weights = Blocks(Layout.of(tensors), 2 * task.blocks)
+        self._taken, self._released, self._replaced = 0, -1, 0
+        self._collecting = self._updating = 0.0
         self._actors: list[ActorProcess] = []
         self._parts: dict[int, Part] = {}
         self._deaths = 0
-        self._last: tuple[float, int] | None = None
+        self._ended: float | None = None
         self._finalizer = weakref.finalize(self, _close_all, self._actors)
         with closed_on_error(self.close):
             for index in range(count):
                 own = task.at(index, self._num_envs // count)
-                self._actors.append(self._started(own))
+                self._actors.append(ActorProcess(own, self._weights, 0))
+        if self._bound:
+            self._release(self._bound - 1, 0.0)
 
-    def _started(self, task: ActorTask) -> ActorProcess:
-        return ActorProcess(task, self._weights, self._version)
+    def _release(self, number: int, version: float) -> None:
+        """Let actors begin rollouts up to a number, with the weights as they are now."""
+        self._released = number
+        self._tell(2 * (number % (self._bound + 1)), version)
 
-    def _publish(self) -> None:
-        self._weights.write(self._version, self._policy.state_dict())
+    def _tell(self, block: int, version: float) -> None:
+        self._weights.write(block, self._policy.state_dict())
+        self._message: Message = (self._released, version, block)
+        for actor in self._actors:
+            actor.tell(self._message)
+
+    def ahead(self, done: float, later: float) -> None:
+        """Let actors begin what the updates to come need, if it is time.
+
+        Args:
+            done: share of the update that is done.
+            later: share that will be done at the next call.
+        """
+        number = self._taken - 1 + self._bound
+        left = (1.0 - later) * self._updating
+        if self._released < number and (not self._updating or left < _MARGIN * self._collecting):
+            self._release(number, self._taken - 1 + done)
 
     def collect(self, profile: Profile = NO_PROFILE) -> Rollout:
         """Hand out the weights as they are now, and return the next rollout of every actor, joined.
@@ -67,12 +90,12 @@ class ActorPool(Closing):
             TrainingError: an environment failed, or an actor dies as often as it is replaced.
         """
         began = time.perf_counter()
-        busy = None if self._last is None else began - self._last[0]
-        if self._last is not None and self._last[1] == self._version:
-            self._version += 1
-            self._publish()
-            for actor in self._actors:
-                actor.publish(self._version)
+        if self._ended is not None:
+            self._updating, self._ended = began - self._ended, None
+        if self._released < self._taken:
+            self._release(self._taken, float(self._taken))
+        elif self._taken:  # for what is being played
+            self._tell(2 * (self._taken % (self._bound + 1)) + 1, float(self._taken))
         with profile.part("environment"):
             while len(self._parts) < len(self._actors):
                 self._listen()
@@ -82,27 +105,27 @@ class ActorPool(Closing):
             rollout = joined_rollout(
                 [part.tensors for part in parts], [part.said for part in parts], self._policy.device
             )
-        now = time.perf_counter()
+        self._ended = time.perf_counter()
         self._steps_done += rollout.data.numel()
-        rollout.metrics = self._metrics(parts, rollout.data.numel(), now - began, busy)
-        self._last = (now, self._version)
+        self._collecting = max(part.seconds for part in parts)
+        rollout.is_stale = any(part.versions[0] != self._taken for part in parts)
+        rollout.metrics = self._metrics(parts, rollout.data.numel(), self._ended - began)
+        self._taken += 1
         return rollout
 
-    def _metrics(
-        self, parts: list[Part], steps: int, waited: float, busy: float | None
-    ) -> dict[str, float]:
+    def _metrics(self, parts: list[Part], steps: int, waited: float) -> dict[str, float]:
         """Return staleness in updates, and environment steps per second of either side."""
-        staleness = [float(self._version - part.version) for part in parts]
+        staleness = [self._taken - part.versions[1] for part in parts]
         own = steps / len(parts)
         found = {
             "actors/staleness": sum(staleness) / len(staleness),
-            "actors/max_staleness": max(staleness),
+            "actors/max_staleness": max(self._taken - part.versions[0] for part in parts),
             "actors/sps": sum(own / max(part.seconds, 1e-9) for part in parts),
             "actors/waited": waited,
             "actors/replaced": float(self._replaced),
         }
-        if busy is not None:
-            found["actors/learner_sps"] = steps / max(busy, 1e-9)
+        if self._updating:
+            found["actors/learner_sps"] = steps / self._updating
         return found
 
     def _listen(self) -> None:
@@ -140,7 +163,9 @@ class ActorPool(Closing):
         old.close()
         self._replaced += 1
         seed = spawn_seed(old.task.seed, "resuming", self._steps_done + self._replaced)
-        self._actors[index] = self._started(replace(old.task, seed=seed))
+        task = replace(old.task, seed=seed)
+        self._actors[index] = ActorProcess(task, self._weights, self._taken)
+        self._actors[index].tell(self._message)
 
     def close(self) -> None:
         """End the actors."""

@@ -7,7 +7,7 @@ from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from gymnasium.vector.utils import CloudpickleWrapper
 from torch import Tensor
@@ -26,13 +26,18 @@ class Died(Exception):  # noqa: N818 - no error of the run: the actor is replace
     """An actor's process has ended without a word."""
 
 
+Message: TypeAlias = tuple[int, float, int]
+"""The number of the last rollout that may begin, the version of new weights, and their block."""
+
+
 class Part(NamedTuple):
     """One actor's rollout."""
 
     tensors: dict[str, Tensor]
     said: dict[str, Any]
-    version: int
-    """Of the weights that it was collected with: the number of updates before them."""
+    versions: tuple[float, float]
+    """Of the weights that it was begun with, and of those it was collected with on average: the
+    number of updates before them."""
     seconds: float
     """That collecting took."""
 
@@ -52,7 +57,8 @@ class ActorProcess(Closing):
     def __init__(self, task: ActorTask, weights: Blocks, first: int) -> None:
         self.task, self._weights = task, weights
         self._slots: Any = ()  # they come before the first rollout
-        self._version, self._is_ready = first, False
+        self._message: Message | None = None
+        self._is_ready = False
         self.connection: Connection[Any, Any]
         self.connection, theirs = Pipe()
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
@@ -67,11 +73,14 @@ class ActorProcess(Closing):
         self._send(sys.path)
         self._send((CloudpickleWrapper(anything), first))
 
-    def publish(self, version: int) -> None:
-        """Tell it of new weights; one that died is found out when it is listened to."""
-        self._version = version
+    def tell(self, message: "Message") -> None:
+        """Tell it what it may begin and of new weights.
+
+        One that died is found out when it is listened to.
+        """
+        self._message = message
         if self._is_ready:
-            self._send(version)
+            self._send(message)
 
     def take(self) -> Part | None:
         """Return the rollout that came; None: something else did.
@@ -87,13 +96,13 @@ class ActorProcess(Closing):
                 self._hand_weights(*rest)
             elif kind == "slots":
                 file = recv_handle(self.connection)
-                self._slots = Blocks(rest[0], self.task.max_staleness + 1, file)
+                self._slots = Blocks(rest[0], self.task.blocks, file)
                 self._slots.close()
             elif kind == "error":
                 self._refuse(*rest)
             else:
-                number, version, seconds, said = rest
-                return Part(self._slots[number], said, version, seconds)
+                number, versions, seconds, said = rest
+                return Part(self._slots[number], said, versions, seconds)
         except (EOFError, OSError) as error:
             raise Died from error
         return None
@@ -105,7 +114,8 @@ class ActorProcess(Closing):
             )
         send_handle(self.connection, self._weights.file, 0)
         self._is_ready = True
-        self._send(self._version)
+        if self._message is not None:
+            self._send(self._message)
 
     def _refuse(self, kind: str, line: str) -> None:
         known = {"EnvError": EnvError, "ConfigError": ConfigError, "ValueError": ConfigError}

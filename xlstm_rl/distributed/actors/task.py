@@ -54,6 +54,11 @@ class ActorTask:
     max_staleness: int
     """Updates that may lie between the weights of a rollout and its own update."""
 
+    @property
+    def blocks(self) -> int:
+        """Rollouts that may be under way or waiting at the same time, and weights for them."""
+        return self.max_staleness + 1
+
     def at(self, index: int, num_envs: int) -> "ActorTask":
         """Return the task of one of several actors with so many environments each."""
         env = replace(self.env, num_envs=num_envs)

@@ -1,9 +1,9 @@
-"""The process of an actor: it collects rollouts with the newest weights that it was told of."""
+"""The process of an actor: it plays with the newest weights that it was told of."""
 
 import signal
 import sys
 import time
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import recv_handle, send_handle
 from typing import Any
 
@@ -39,25 +39,42 @@ def _work(learner: "Connection[Any, Any]", task: ActorTask, number: int) -> None
     collector = task.make_collector()
     layout = Layout.of(collector.policy.state_dict())
     learner.send(("ready", layout))
-    weights = Blocks(layout, task.max_staleness + 1, recv_handle(learner))
-    version = loaded = -1
+    weights = Blocks(layout, 2 * task.blocks, recv_handle(learner))
     slots: Blocks | None = None
+    released, version = -1, -1.0
+    versions: list[float] = []
+
+    def listen() -> None:
+        """Take over the newest weights, if there are any."""
+        nonlocal released, version
+        block = None
+        while learner.poll() or released < 0:
+            released, newest, where = learner.recv()
+            if newest > version:
+                version, block = newest, where
+        if block is not None:
+            # nobody writes there now: for the block to be taken again the learner needs the
+            # rollout that is played here, or that begins here
+            collector.policy.load_state_dict(weights[block])
+        versions.append(version)
+
+    if task.max_staleness:
+        collector.on_step = listen
     while True:
-        while version < max(number - task.max_staleness, 0) or learner.poll():
-            version = learner.recv()
-        if version != loaded:
-            # nobody writes there: that block is taken again max_staleness + 1 updates later, for
-            # which the learner needs the rollout that begins here
-            collector.policy.load_state_dict(weights[version])
-            loaded = version
+        while released < number:
+            wait([learner])
+            listen()
+        versions.clear()
+        versions.append(version)
         began = time.perf_counter()
         rollout = collector.collect()
         seconds = time.perf_counter() - began
         tensors = tensors_of(rollout)
         if slots is None or slots.layout != Layout.of(tensors):
-            slots = Blocks(Layout.of(tensors), task.max_staleness + 1)
+            slots = Blocks(Layout.of(tensors), task.blocks)
             learner.send(("slots", slots.layout))
             send_handle(learner, slots.file, 0)
         slots.write(number, tensors)
-        learner.send(("rollout", number, version, seconds, said_of(rollout)))
+        mean = sum(versions) / len(versions)
+        learner.send(("rollout", number, (versions[0], mean), seconds, said_of(rollout)))
         number += 1
