@@ -33,8 +33,8 @@ class Learner(Protocol):
         """Add values to the next row of the metrics."""
         ...
 
-    def checkpoint(self) -> None:
-        """Write a checkpoint into the run folder, if there is one."""
+    def checkpoint(self) -> bool:
+        """Write a checkpoint into the run folder, if there is one, and say whether it is there."""
         ...
 
     def save_best(self, evaluation: Mapping[str, Any]) -> None:
