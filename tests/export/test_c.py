@@ -87,6 +87,24 @@ def test_rounded_weights_are_at_most_half_a_level_off(tmp_path):
     assert small < whole.stat().st_size / 2
 
 
+@pytest.mark.parametrize("bounds", ["clip", "tanh"])
+def test_the_deviations_of_gsde_follow_the_memory(bounds, tmp_path):
+    config = {"action_distribution": {"std": "gsde", "bounds": bounds}}
+    policy = make_policy(BOX, spaces.Box(-2.0, 2.0, (2,), np.float32), {}, config)
+    with torch.no_grad():
+        policy.network.exploration.log_sigma.normal_()
+    run = CompiledPolicy(export_policy(policy, tmp_path / "policy.c", "c"))
+    tensors, rng = policy.initial_tensors(1), np.random.default_rng(0)
+    for t in range(5):
+        obs = rng.normal(size=BOX.shape).astype(np.float32)
+        run.give({"reset": np.array(t == 0), "obs": obs})
+        assert run.step() == 0
+        raw, _, _ = policy.reader.read(obs[None], None, "")
+        params, tensors = policy.network.action_step(policy.normalizer(raw), tensors, None)
+        expected = params[0].detach().numpy()
+        np.testing.assert_allclose(run.outputs()["params"], expected, atol=1e-4)
+
+
 def test_the_parameters_of_the_distribution_are_those_of_the_policy(tmp_path):
     """Logits; means and log standard deviations with their limits, as samples need them."""
     case = ALL["a tuple of everything"]

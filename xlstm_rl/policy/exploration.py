@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-_LEAST_VARIANCE = 1e-6
+LEAST_VARIANCE = 1e-6
+"""Of an action, where all features are 0."""
 
 
 class StateDependentNoise(nn.Module):
@@ -31,7 +32,7 @@ class StateDependentNoise(nn.Module):
     def log_std(self, features: Tensor) -> Tensor:
         """Return the log standard deviations `[..., A]` of actions at features `[..., D]`."""
         variance = self._scaled(features).square() @ (2.0 * self.log_sigma).exp()
-        return 0.5 * (variance + _LEAST_VARIANCE).log()
+        return 0.5 * (variance + LEAST_VARIANCE).log()
 
     def draw(self, rows: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw a function for each row: `[B, D, A]`, in units of sigma."""

@@ -24,6 +24,7 @@ from xlstm_rl.policy.actions.gaussian import (
     DiagonalGaussian,
     SquashedGaussian,
 )
+from xlstm_rl.policy.exploration import LEAST_VARIANCE, StateDependentNoise
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,24 @@ def write_part(
             f"{distribution.num_free} * sizeof(float));"
         )
     program.say(*_WRITERS[type(distribution)](program, part, features))
+
+
+def write_explored_std(
+    program: Program, part: Part, features: Vector, exploration: StateDependentNoise
+) -> None:
+    """Write the log standard deviations of gSDE behind a leaf's means: those of the features."""
+    weights = (2.0 * exploration.log_sigma.detach().double()).exp() / features.size
+    table = program.floats(weights.float())
+    count = part.distribution.num_features
+    least, most = map(number, FREE_LOG_STD_RANGE)
+    program.say(
+        f"for (int64_t i = 0; i < {count}; i++) {{",
+        f"  float variance = {number(LEAST_VARIANCE)};",
+        f"  for (int64_t d = 0; d < {features.size}; d++)",
+        f"    variance += ({features.at})[d] * ({features.at})[d] * {table}[d * {count} + i];",
+        f"  out->{part.params}[{count} + i] = clipped(0.5f * logf(variance), {least}, {most});",
+        "}",
+    )
 
 
 def _one_choice(program: Program, part: Part, features: str | None) -> Iterator[str]:

@@ -11,6 +11,7 @@ from xlstm_rl.export.c.actions import (
     mask_from_info,
     mask_from_observation,
     parts_of,
+    write_explored_std,
     write_part,
 )
 from xlstm_rl.export.c.interface import Interface
@@ -105,6 +106,8 @@ def _write_step(
     for part in parts:
         place = None if feature is None else f"state + {feature}"
         write_part(program, part, outputs, network.log_std, place)
+        if network.exploration is not None:
+            write_explored_std(program, part, x, network.exploration)
         if feature is not None:
             feature += part.distribution.num_features
     if policy.auxiliary.state_shapes:
