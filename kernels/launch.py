@@ -53,8 +53,9 @@ def _too_old(index: int | None) -> str | None:
     return _capability_too_low(index)
 
 
-# Dynamo warns of a cache that it would look into
-torch.compiler.assume_constant_result(_too_old)
+# What torch.compiler.assume_constant_result does, which would import Dynamo and with it Triton; the
+# cache alone would make Dynamo warn.
+_too_old.__dict__["_dynamo_marked_constant"] = True
 
 
 @functools.cache
