@@ -110,6 +110,9 @@ def test_a_file_with_the_names_of_a_wrapper_is_loaded(run: Path, inside: str, pr
         },
         path,
     )
+    description = path.with_name("policy.yaml")
+    lines = description.read_text().splitlines(keepends=True)  # such a version knew no hash
+    description.write_text("".join(one for one in lines if not one.startswith("sha256:")))
     found = load_policy(run).state_dict()
     assert all(torch.equal(found[key], expected[key]) for key in expected)
 

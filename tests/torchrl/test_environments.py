@@ -24,12 +24,7 @@ from torchrl.modules.utils import get_primers_from_module
 
 from xlstm_rl import XLSTMModule
 
-from .conftest import (
-    Collector,
-    MultiSyncCollector,
-    get_env_transforms_from_module,
-    torchrl_014,
-)
+from .conftest import Collector, MultiSyncCollector, get_env_transforms_from_module, torchrl_014
 
 STATE, AFTER = "recurrent_state", ("next", "recurrent_state")
 
