@@ -11,7 +11,6 @@ from tensordict import TensorDict
 from tensordict.nn import TensorDictModule, TensorDictSequential
 from torch import nn
 from torchrl.envs import (
-    Compose,
     GymEnv,
     InitTracker,
     ParallelEnv,
@@ -19,7 +18,7 @@ from torchrl.envs import (
     TensorDictPrimer,
     TransformedEnv,
 )
-from torchrl.modules import GRUModule, OneHotCategorical, ProbabilisticActor, set_recurrent_mode
+from torchrl.modules import OneHotCategorical, ProbabilisticActor, set_recurrent_mode
 from torchrl.modules.utils import get_primers_from_module
 
 from xlstm_rl import XLSTMModule
@@ -226,28 +225,6 @@ def test_primer_is_found_in_any_submodule(memory: dict[str, Any]) -> None:
     primer = get_primers_from_module(policy)
     assert isinstance(primer, TensorDictPrimer)
     assert primer.primers[STATE].shape == (_module_of(policy).layout.size,)
-
-
-def test_two_modules_give_two_primers(xlstm: dict[str, Any]) -> None:
-    ours = XLSTMModule(
-        4, xlstm, in_keys=["observation", "critic"], out_keys=["value", ("next", "critic")]
-    )
-    theirs = GRUModule(input_size=4, hidden_size=8, in_key="observation", out_key="embed")
-    primers = get_primers_from_module(nn.ModuleList([ours, theirs]))
-    assert isinstance(primers, Compose)
-    keys = {key for one in primers for key in one.primers.keys(True, True)}
-    assert keys == {"critic", "recurrent_state"}
-
-
-@torchrl_014("has no strict=False")
-def test_a_primer_that_fails_is_named_and_the_others_stay(xlstm: dict[str, Any]) -> None:
-    good = XLSTMModule(4, xlstm, in_key="observation", out_key="embed")
-    bad = XLSTMModule(4, xlstm, in_key="observation", out_keys=["value", "elsewhere"])
-    with pytest.raises(RuntimeError, match="written to"):
-        get_primers_from_module(nn.ModuleList([good, bad]))
-    with pytest.warns(UserWarning, match="XLSTMModule"):
-        primer = get_primers_from_module(nn.ModuleList([good, bad]), strict=False)
-    assert list(primer.primers.keys(True, True)) == [STATE]
 
 
 @pytest.mark.parametrize("key", ["is_init", "first"])

@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 import torch
 from tensordict import TensorDict
-from torchrl.modules import recurrent_mode, set_recurrent_mode
+from torch import nn
+from torchrl.envs import Compose
+from torchrl.modules import GRUModule, recurrent_mode, set_recurrent_mode
+from torchrl.modules.utils import get_primers_from_module
 
 from xlstm_rl import MemoryConfig, XLSTMModule, make_memory
 
@@ -237,3 +240,25 @@ def test_copy_acts_alike(memory: dict[str, Any], copy_of: Any, sequences: Any) -
     module(batch.clone())
     found, expected = copy_of(module)(batch.clone()), module(batch)
     torch.testing.assert_close(found["embed"], expected["embed"])
+
+
+def test_two_modules_give_two_primers(xlstm: dict[str, Any]) -> None:
+    ours = XLSTMModule(
+        4, xlstm, in_keys=["observation", "critic"], out_keys=["value", ("next", "critic")]
+    )
+    theirs = GRUModule(input_size=4, hidden_size=8, in_key="observation", out_key="embed")
+    primers = get_primers_from_module(nn.ModuleList([ours, theirs]))
+    assert isinstance(primers, Compose)
+    keys = {key for one in primers for key in one.primers.keys(True, True)}
+    assert keys == {"critic", "recurrent_state"}
+
+
+@torchrl_014("has no strict=False")
+def test_a_primer_that_fails_is_named_and_the_others_stay(xlstm: dict[str, Any]) -> None:
+    good = XLSTMModule(4, xlstm, in_key="observation", out_key="embed")
+    bad = XLSTMModule(4, xlstm, in_key="observation", out_keys=["value", "elsewhere"])
+    with pytest.raises(RuntimeError, match="written to"):
+        get_primers_from_module(nn.ModuleList([good, bad]))
+    with pytest.warns(UserWarning, match="XLSTMModule"):
+        primer = get_primers_from_module(nn.ModuleList([good, bad]), strict=False)
+    assert list(primer.primers.keys(True, True)) == ["recurrent_state"]
