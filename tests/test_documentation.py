@@ -47,7 +47,7 @@ EXTRAS = {"minigrid": "minigrid", "envpool": "envpool", "popgym": "popgym", "bsu
 """Words of a command that need a package, without which the command is read and not run."""
 
 NOT_OURS = {"ruff", "mypy", "lint-imports", "pytest", "venv", "tensorboard", "head"}
-NOT_OURS |= {"npm", "mv", "tar", "http.server"}
+NOT_OURS |= {"npm", "mv", "tar", "http.server", "mkdocs"}
 """Programs whose options are not ours to check."""
 
 OTHERS = {"eval": EvalOptions, "export": ExportOptions, "list": ListOptions, "plot": PlotOptions}
