@@ -54,8 +54,8 @@ class InspectOptions:
     saliency_steps: int = 200
     """For how many actions of an episode saliency is found, evenly spaced; 0: none."""
 
-    integrated: int = 0
-    """Points of integrated gradients, slower by as much; 0: gradient times input."""
+    integrated: int = 8
+    """Points of integrated gradients, each as costly as the gradient; 0: gradient times input."""
 
     erase: int = 0
     """Episodes for each point of the erasing curves: what the return loses where a part of the

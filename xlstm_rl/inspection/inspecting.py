@@ -33,7 +33,7 @@ def inspect_policy(
     max_steps: int = 500,
     frames: bool = True,
     saliency_steps: int = 200,
-    integrated: int = 0,
+    integrated: int = 8,
     erase: int = 0,
     overwrite: bool = False,
     say: Say | None = None,
