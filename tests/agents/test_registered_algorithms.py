@@ -92,7 +92,7 @@ def test_an_algorithm_of_another_module_needs_no_line(
     words = ["--memory.kind", "mlp", "--env.num-envs", "2", "--run-dir", str(run)]
     assert main(["train", "--agent.algo", name, "--total-steps", "64", *words]) == 0
     load_policy(run)
-    assert Louder("CartPole-v1", **TINY).algorithm == LouderConfig()
+    assert Louder("CartPole-v1", **TINY).algorithm == LouderConfig(rollout_steps=32)
     assert main(["train", "--agent.algo", "loud_agents:Quiet"]) == 2
     (line,) = capsys.readouterr().err.splitlines()[-1:]
     assert "agent.algo" in line and "loud_agents" in line

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from xlstm_rl import RecurrentPPO, load_policy
-from xlstm_rl.agents import TrainConfig
+from xlstm_rl.agents import PPOConfig, TrainConfig
 from xlstm_rl.cli import main
 from xlstm_rl.cli import train as train_command
 from xlstm_rl.runs.folder import checkpoint_steps
@@ -94,7 +94,7 @@ class Agent:
     def __init__(self, learn: Callable[[], None]) -> None:
         self._learn = learn
         self.steps_done = 0
-        self.config = TrainConfig()
+        self.config = TrainConfig(agent=PPOConfig(rollout_steps=64))
         self.closed = False
 
     def open_run(self) -> Path:

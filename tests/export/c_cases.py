@@ -8,7 +8,7 @@ from gymnasium import spaces
 
 from xlstm_rl.export.step import ExportedStep
 
-from .conftest import BOX, CASES, NESTED, NOT_IN_C
+from .conftest import BOX, CASES, NESTED
 
 PATTERNS = {
     "m": {"pattern": "m"},
@@ -145,7 +145,7 @@ SPACES = {
 """Spaces, and options of policies."""
 
 ALL = {
-    **{name: case for name, case in CASES.items() if name not in NOT_IN_C},
+    **CASES,
     **{name: (BOX, spaces.Discrete(3), options, {}) for name, options in PATTERNS.items()},
     **SPACES,
 }

@@ -19,8 +19,8 @@ NESTED = spaces.Dict(
     }
 )
 
-NOT_IN_C = ("framestack", "mingru", "transformer", "mamba2", "rwkv")
-"""Kinds of memory that the C exporter refuses."""
+COMPARED = ("framestack", "mingru", "transformer", "mamba2", "rwkv")
+"""Kinds of memory to compare with."""
 
 CASES = {
     "discrete ms": (BOX, spaces.Discrete(3), {"pattern": "ms"}, {}),
@@ -44,7 +44,7 @@ CASES = {
         {"kind": "mlp"},
         {"action_mask": "observation", "action_mask_key": "mask"},
     ),
-    **{kind: (BOX, spaces.Box(-2, 3, (2,)), {"kind": kind}, {}) for kind in NOT_IN_C},
+    **{kind: (BOX, spaces.Box(-2, 3, (2,)), {"kind": kind}, {}) for kind in COMPARED},
     "image, squashed": (
         spaces.Box(0, 255, (36, 36, 3), np.uint8),
         spaces.Box(-1, 1, (2,)),
