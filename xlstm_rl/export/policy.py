@@ -63,7 +63,7 @@ def export_policy(
     targets = module.files_of(target) if format == "c" else [target]
     for one in targets:
         if one.exists() and not overwrite:
-            raise ExportError(f"{one} exists: choose another name, or pass overwrite=True")
+            raise ExportError(f"{one} exists: choose another name, or overwrite it (--overwrite)")
     if not target.parent.is_dir():
         raise ExportError(f"{target.parent} is not a folder: make it first")
     step = ExportedStep(policy)
