@@ -45,6 +45,7 @@ ACTIONS: dict[str, tuple[gymnasium.Space[Any], dict[str, Any]]] = {
     "Box": (TORQUE, {}),
     "Box, tanh": (TORQUE, {"action_bounds": "tanh"}),
     "Box, deviation from the state": (TORQUE, {"action_std": "state"}),
+    "Box, gSDE": (TORQUE, {"action_std": "gsde"}),
     "Box of any shape": (spaces.Box(-np.inf, np.inf, (2, 1), np.float64), {}),
     "Dict": (PAIR, {}),
     "Tuple": (
