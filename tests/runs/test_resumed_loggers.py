@@ -8,6 +8,7 @@ import wandb
 
 from xlstm_rl import RecurrentPPO
 from xlstm_rl.runs.loggers.tables import drop_rows_after, last_step
+from xlstm_rl.versions import installed_version
 
 pytestmark = pytest.mark.usefixtures("no_wandb_account")
 
@@ -66,7 +67,10 @@ def test_a_wandb_run_goes_on_under_its_id(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(wandb, "init", recorded)
     train_and_go_on(tmp_path / "run", "wandb")
     first, second = asked
-    assert first["id"] == second["id"] and second["resume"] == "allow"
+    assert first["id"] == second["id"]
+    # before 0.31 W&B ignores it offline, and prints a line about it
+    has_resume = installed_version("wandb") >= (0, 31)
+    assert second.get("resume") == ("allow" if has_resume else None)
     # what the checkpoint did not cover is cut from the first file, and logged anew
     assert [step for _, step in logged] == [16, 32, 48, 64, 80, 64, 80]
     assert {run_id for run_id, _ in logged} == {first["id"]}

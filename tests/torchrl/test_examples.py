@@ -35,6 +35,7 @@ def test_ppo_of_torchrls_parts_learns_without_velocities() -> None:
     assert max(returns) > 300
 
 
+@torchrl_014("has no Collector")
 @pytest.mark.parametrize("task", ["MemoryChain", "RepeatPrevious"])
 def test_dqn_makes_updates(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
     example = _load("torchrl_dqn.py")
@@ -45,6 +46,7 @@ def test_dqn_makes_updates(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(-1 <= one <= 1 for one in found)
 
 
+@torchrl_014("has no Collector")
 def test_the_errors_of_dqn_are_those_of_its_definition() -> None:
     errors = _load("torchrl_dqn.py")["td_errors"]
     gamma = errors.__globals__["GAMMA"]
@@ -67,6 +69,7 @@ def test_the_errors_of_dqn_are_those_of_its_definition() -> None:
         torch.testing.assert_close(found, torch.tensor([expected]).unsqueeze(-1))
 
 
+@torchrl_014("has no Collector")
 def test_sac_makes_updates(monkeypatch: pytest.MonkeyPatch) -> None:
     example = _load("torchrl_sac.py")
     train = example["train"]
@@ -76,6 +79,7 @@ def test_sac_makes_updates(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(-1 <= one <= 1 for one in found)
 
 
+@torchrl_014("has no Collector")
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_dqn_and_sac_recall_the_first_step(seed: int) -> None:

@@ -79,6 +79,8 @@ def test_gradients_of_a_function(xlstm: dict[str, Any], sequences: Any) -> None:
 def test_compiled_sequence_with_resets(
     stateful: dict[str, Any], sequences: Any, stored: float
 ) -> None:
+    if stateful.get("kind") == "rwkv" and installed_version("torch") < (2, 9):
+        pytest.skip("torch 2.8 takes a gradient's strides for others while it compiles rwkv")
     torch.compiler.reset()
     module = _module(stateful)
     compiled = torch.compile(module, backend="aot_eager")
