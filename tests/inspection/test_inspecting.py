@@ -136,13 +136,16 @@ def test_numbers_have_means_a_band_and_what_was_done(tmp_path: Path, any_spaces:
     memory = MemoryConfig(kind="gru", width=8)
     policy = Policy(BOX, action, memory, PolicyConfig(), NormalizationConfig())
     env = any_spaces(BOX, action)
-    (run,) = _data(inspect_policy(policy, tmp_path, env, deterministic=False))["runs"]
+    with pytest.raises(ConfigError, match=r"cannot be drawn: .*render_mode.*--no-frames"):
+        inspect_policy(policy, tmp_path / "drawn", env)
+    assert not (tmp_path / "drawn").exists()
+    page = inspect_policy(policy, tmp_path, env, deterministic=False, frames=False)
+    (run,) = _data(page)["runs"]
     row = next(row for row in run["episodes"][0]["rows"] if row["key"] == "mean")
     for line in row["lines"]:
         low, high = line["band"]
         assert np.subtract(high, low) == pytest.approx([2 * 2.0] * len(low))  # deviation 2
         assert len(line["dots"]) == len(low)
-    assert "render_mode" in run["notes"][0]
 
 
 def test_two_policies_stand_side_by_side_and_say_what_one_lacks(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from xlstm_rl.inspection.figures import draw_episode, draw_erasing
 from xlstm_rl.inspection.output import whole_folder
 from xlstm_rl.inspection.page import PAGE, write_page
 from xlstm_rl.inspection.parts import blocks_of
-from xlstm_rl.inspection.recording import record
+from xlstm_rl.inspection.recording import NeverDrawn, record
 from xlstm_rl.inspection.results import Inspected, InspectedEpisode
 from xlstm_rl.inspection.saliency import find_saliency
 from xlstm_rl.inspection.trace import trace
@@ -51,7 +51,7 @@ def inspect_policy(
         seed: of the episodes, which are those of `evaluate` with it.
         deterministic: take the most probable action instead of a sample.
         max_steps: cut an episode after so many steps.
-        frames: draw the environment, if it can be drawn.
+        frames: draw the environment.
         saliency_steps: for how many actions of an episode saliency is found, evenly spaced; 0:
             none.
         integrated: points of integrated gradients; 0: gradient times input.
@@ -83,6 +83,8 @@ def inspect_policy(
         for name, one in policies.items():
             tell(f"{name}: playing {episodes} episode{'s' * (episodes > 1)}")
             recorded, problem = record(one, env, episodes, seed, deterministic, max_steps, frames)
+            if isinstance(problem, NeverDrawn):
+                raise ConfigError(f"it cannot be drawn: {problem}; --no-frames leaves pictures out")
             notes = _notes(one, problem)
             found = []
             for recording in recorded:

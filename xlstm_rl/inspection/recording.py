@@ -11,6 +11,7 @@ from typing import Any, SupportsFloat
 
 import gymnasium
 import numpy as np
+from gymnasium.error import DependencyNotInstalled
 from numpy.typing import NDArray
 
 from xlstm_rl.config.errors import one_line
@@ -119,10 +120,16 @@ def _make(source: EnvSource, drawn: bool) -> tuple[AnyEnv, str | None]:
             warnings.simplefilter("ignore")
             env = make_env(source.config, source.env, _DRAWN)
     except Exception as error:
-        return make_env(source.config, source.env), one_line(error)
+        is_missing = isinstance(error, ImportError | DependencyNotInstalled)
+        problem = one_line(error) if is_missing else NeverDrawn(one_line(error))
+        return make_env(source.config, source.env), problem
     if env.render_mode != _DRAWN:
-        return env, f"the environment {env} has no render_mode {_DRAWN!r}"
+        return env, NeverDrawn(f"the environment {env} has no render_mode {_DRAWN!r}")
     return env, None
+
+
+class NeverDrawn(str):
+    """Why an environment has no pictures anywhere, whatever is installed."""
 
 
 class _Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
