@@ -39,7 +39,7 @@ def make(name, tensors=True, device="cpu", **fields):
         lambda x: [1, 2, 3][x.long().sum()],
         lambda x: x.to("meta"),
         lambda x: torch.equal(x, x),
-        lambda x: x.long().__setitem__(torch.tensor([0]), 1),
+        lambda x: x.long().index_put_((torch.tensor([0]),), torch.tensor(1)),
     ],
 )
 @pytest.mark.parametrize("inference", [False, True])
