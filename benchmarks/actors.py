@@ -37,8 +37,9 @@ class SlowCartPole(CartPoleEnv):
         until = time.perf_counter() + self._seconds
         if self._waits:
             time.sleep(self._seconds)
-        while time.perf_counter() < until:
-            pass
+        left = self._seconds
+        while left > 0:  # busy, as an environment that computes is
+            left = until - time.perf_counter()
         return super().step(action)
 
 

@@ -1,5 +1,6 @@
 """The results of the cases: a CSV for each, and the table and the picture of all of them."""
 
+import contextlib
 import csv
 import math
 import platform
@@ -71,11 +72,9 @@ def _commit() -> str:
 
 def _machine() -> str:
     names = [platform.machine()]
-    try:
+    with contextlib.suppress(OSError):  # only Linux has this file
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    except OSError:
-        pass
     return (names or [platform.machine()])[0]
 
 

@@ -7,12 +7,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 
 from xlstm_rl import RecurrentA2C, RecurrentPPO
 from xlstm_rl.agents.base import RecurrentAgent
 from xlstm_rl.errors import CallbackError
 from xlstm_rl.runs.folder import checkpoint_steps
+
+from ..same import assert_same
 
 ROLLOUTS = 8
 ROLLOUT = 16  # steps: 2 environments, 8 steps each
@@ -76,21 +77,6 @@ def state_of(agent: RecurrentAgent) -> dict[str, Any]:
     del state["generators"]["global"]
     del state["collector"]["environments"]  # spaces have generators that nobody draws from
     return {**state, "config": None, "budget": None, "weights": agent.policy.state_dict()}
-
-
-def assert_same(one: Any, other: Any, path: str = "") -> None:
-    if isinstance(one, dict):
-        assert one.keys() == other.keys(), path
-        for name in one:
-            assert_same(one[name], other[name], f"{path}.{name}")
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other), path
-        for index, (a, b) in enumerate(zip(one, other, strict=True)):
-            assert_same(a, b, f"{path}[{index}]")
-    elif isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), path
-    else:
-        assert one == other or (one != one and other != other), (path, one, other)
 
 
 def assert_goes_on_to_the_bit(

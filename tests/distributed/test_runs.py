@@ -23,6 +23,8 @@ from xlstm_rl.errors import TrainingError
 from xlstm_rl.runs.folder import checkpoint_steps
 from xlstm_rl.runs.lock import LOCK_FILE
 
+from ..same import assert_same
+
 ROLLOUT = 2 * 2 * 8  # processes, environments, steps
 
 
@@ -75,21 +77,6 @@ def rows(run: Path, name: str = "metrics.csv") -> list[dict[str, str]]:
             {k: v for k, v in row.items() if k not in ("time/sps", "time")}
             for row in csv.DictReader(file)
         ]
-
-
-def assert_same(one: Any, other: Any, path: str = "") -> None:
-    if isinstance(one, dict):
-        assert one.keys() == other.keys(), path
-        for name in one:
-            assert_same(one[name], other[name], f"{path}.{name}")
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other), path
-        for index, (a, b) in enumerate(zip(one, other, strict=True)):
-            assert_same(a, b, f"{path}[{index}]")
-    elif isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), path
-    else:
-        assert one == other or (one != one and other != other), (path, one, other)
 
 
 def test_a_run_of_two_processes_goes_on_to_the_bit(runs: tuple[Path, list[Any]]) -> None:
