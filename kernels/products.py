@@ -27,20 +27,36 @@ def narrow(x, dtype: tl.constexpr):
 
 
 @triton.jit
+def part(x, dtype: tl.constexpr):
+    """Float32 ``x`` as two of ``dtype``, whose sum is off by its precision squared."""
+    if dtype == tl.bfloat16:  # its leading bits: cutting them off is cheaper than rounding
+        bits = x.to(tl.int32, bitcast=True)
+        exact = (bits & -0x10000).to(tl.float32, bitcast=True)
+        if _INTERPRETING:
+            high = exact.to(dtype)
+        else:
+            high = (bits >> 16).to(tl.int16).to(dtype, bitcast=True)
+    else:
+        high = narrow(x, dtype)
+        exact = high.to(tl.float32)
+    return high, narrow(x - exact, dtype)
+
+
+@triton.jit
 def dot_mixed(a, b, PRECISION: tl.constexpr, acc=None):
     """``acc + a @ b`` where one operand may be float32 and the other not.
 
-    The float32 one goes in as two, its rounding and what that left out: nothing is rounded away
-    that the sum would show, at the price of a second product.
+    The float32 one goes in as two, see :func:`part`: nothing is rounded away that the sum would
+    show, at the price of a second product.
     """
     if a.dtype == b.dtype:
         acc = dot(a, b, PRECISION, acc)
     elif a.dtype == tl.float32:
-        high = narrow(a, b.dtype)
+        high, low = part(a, b.dtype)
         acc = dot(high, b, PRECISION, acc)
-        acc = dot(narrow(a - high.to(tl.float32), b.dtype), b, PRECISION, acc)
+        acc = dot(low, b, PRECISION, acc)
     else:
-        high = narrow(b, a.dtype)
+        high, low = part(b, a.dtype)
         acc = dot(a, high, PRECISION, acc)
-        acc = dot(a, narrow(b - high.to(tl.float32), a.dtype), PRECISION, acc)
+        acc = dot(a, low, PRECISION, acc)
     return acc

@@ -100,7 +100,7 @@ def chunkwise_forward(
         **_strides("v", v),
         **_options(q, layout, block_k, block_v),
     )
-    block_k, block_v = (min(pad(D), layout.tiles.block) for D in (K, V))
+    block_k, block_v = min(pad(K), layout.tiles.block), min(pad(V), layout.tiles.columns)
     launch(
         q.device,
         mlstm_output_fwd_kernel,
@@ -172,6 +172,7 @@ def chunkwise_backward(
     tile_sizes, scale = _tile_sizes(q, layout), K**-0.5
     strides = {name: _strides(name, x) for name, x in (("q", q), ("k", k), ("v", v), ("d", dh))}
     block_k, block_v = (min(pad(D), layout.tiles.block) for D in (K, V))
+    columns = min(pad(V), layout.tiles.columns)
     options = _options(q, layout, pad(K), block_v)
     v_blocks = -(-V // block_v)
     launch(
@@ -230,7 +231,7 @@ def chunkwise_backward(
     launch(
         q.device,
         mlstm_dv_kernel,
-        (B * H * layout.num_tiles, v_blocks),
+        (B * H * layout.num_tiles, -(-V // columns)),
         q_ptr=q,
         k_ptr=k,
         dh_ptr=dh,
@@ -244,7 +245,7 @@ def chunkwise_backward(
         **strides["q"],
         **strides["k"],
         **strides["d"],
-        **_options(q, layout, block_k, block_v),
+        **_options(q, layout, block_k, columns),
         K_BLOCKS=-(-K // block_k),
     )
     launch(

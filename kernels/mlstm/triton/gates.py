@@ -3,7 +3,8 @@
 With `b_t` the sum of the log forget gates up to step t, the weight of step j in row i of the same
 episode is `exp(c_j - u_i)`: `c_j = i_j - b_j`, and `u_i = m_i - b_i` is the largest c so far in
 the episode. The same two numbers give the weights of and in the states between the chunks. They
-are kept in float64: sums over a long sequence are far larger than the differences that matter.
+are summed in float64 and kept as two float32 each: sums over a long sequence are far larger than
+the differences that matter.
 
 What was not written has no say in the largest c: neither a fresh state nor an input gate of -inf.
 A forget gate that forgets all begins an episode of its own, as a reset does.
@@ -17,6 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from xlstm_rl.kernels.launch import launch
+from xlstm_rl.kernels.mlstm.triton.weights import pack
 from xlstm_rl.kernels.types import LEAST_LOG_FORGET, exp_bound
 
 _BLOCK = 1024  # steps at a time: one pass for most rollouts, few for the longest
@@ -26,9 +28,9 @@ class Gates(NamedTuple):
     """What the other kernels read; rows of `u` and `episode` are led by the first state's."""
 
     c: Tensor
-    """``[B * H, T]`` float64."""
+    """``[B * H, T]`` int64: two float32 each, see ``pack`` in `weights.py`."""
     u: Tensor
-    """``[B * H, T + 1]`` float64: entry t + 1 belongs to step t, entry 0 to the first state."""
+    """``[B * H, T + 1]`` like `c`: entry t + 1 belongs to step t, entry 0 to the first state."""
     episode: Tensor
     """``[B * H, T + 1]`` int32: episodes begun so far, as for `u`."""
     floor: Tensor
@@ -54,8 +56,8 @@ def scan_gates(
     K, V = (1, 1) if C_0 is None else C_0.shape[2:]
     new = i.new_empty
     gates = Gates(
-        new((B * H, T), dtype=torch.float64),
-        new((B * H, T + 1), dtype=torch.float64),
+        new((B * H, T), dtype=torch.int64),
+        new((B * H, T + 1), dtype=torch.int64),
         new((B * H, T + 1), dtype=torch.int32),
         new((B * H, T), dtype=torch.float32),
         new((B, H), dtype=torch.float32),
@@ -192,7 +194,7 @@ def mlstm_gates_kernel(
         u_end = tl.where(fresh != 0, u_end, u_first)
         source = tl.where(fresh != 0, T, -1).to(tl.int32)
     episode_end = tl.zeros([], tl.int32)
-    tl.store(u_ptr, u_first)
+    tl.store(u_ptr, pack(u_first))
     tl.store(episode_ptr, episode_end)
 
     for start in range(0, T, BLOCK):
@@ -219,9 +221,9 @@ def mlstm_gates_kernel(
         larger = tl.maximum(u, u_end, propagate_nan=tl.PropagateNan.ALL)
         u = tl.where(episode == episode_end, larger, u)
 
-        tl.store(c_ptr + step, c, valid)
+        tl.store(c_ptr + step, pack(c), valid)
         # where still nothing was written m is 0
-        tl.store(u_ptr + 1 + step, tl.where(u <= -2e38, -b, u), valid)
+        tl.store(u_ptr + 1 + step, pack(tl.where(u <= -2e38, -b, u)), valid)
         tl.store(episode_ptr + 1 + step, episode, valid)
         m = tl.where(u <= -2e38, 0.0, b + u).to(tl.float32)
         floor = tl.exp(-tl.minimum(tl.maximum(m, -BOUND), BOUND))

@@ -89,7 +89,7 @@ def mlstm_dq_kernel(
     under = tl.zeros([TILE, BLOCK_K], tl.float32)  # q . n
     if (C_0_ptr is not None) or (chunk > 0):
         carries = episode_t == tl.load(episode_ptr + start)
-        g = tl.where(carries, weight(tl.load(u_ptr + start) - u_t), 0.0)
+        g = tl.where(carries, weight(tl.load(u_ptr + start), u_t), 0.0)
         for block in range(V_BLOCKS):
             vd = block * BLOCK_V + tl.arange(0, BLOCK_V)
             at = kd[:, None] * V + vd[None, :]
@@ -100,15 +100,18 @@ def mlstm_dq_kernel(
         n = load_between(n_0_ptr, n_ptr, chunk, (bh, total), K, kd, kd < K)
         through = tl.where(carries[:, None], through * g[:, None], 0.0)
         under += tl.where(carries[:, None], n[None, :] * g[:, None], 0.0)
+    if V_BLOCKS == 1:  # once, not once a column
+        dh = load_tile(dh_ptr, stride_dt, rows, valid, tl.arange(0, BLOCK_V), V)
     for column in range(start, first + 1, TILE):
         j = column + rows
         known = j < end
         c, episode_j = load_columns(c_ptr, episode_ptr, j, known)
         offset = tl.cast(column, tl.int64)
         dscores = tl.zeros([TILE, TILE], tl.float32)
-        for block in range(V_BLOCKS):
+        for block in tl.static_range(V_BLOCKS):
             vd = block * BLOCK_V + tl.arange(0, BLOCK_V)
-            dh = load_tile(dh_ptr, stride_dt, rows, valid, vd, V)
+            if V_BLOCKS > 1:
+                dh = load_tile(dh_ptr, stride_dt, rows, valid, vd, V)
             v = load_tile(v_ptr + offset * stride_vt, stride_vt, rows, known, vd, V)
             dscores += dot(dh, tl.trans(v), PRECISION)
         # a row that sees a key which is not finite has a qn, and gradients, to match
@@ -202,7 +205,7 @@ def mlstm_dk_kernel(
     dk = tl.zeros([TILE, BLOCK_K], tl.float32)
     if (dC_T_ptr is not None) or (end < T):
         reaches = episode_j == tl.load(episode_ptr + end)
-        a = weight(c - tl.load(u_ptr + end))
+        a = weight(c, tl.load(u_ptr + end))
         last = tl.where(end < T, chunk + 1, 0)
         for block in range(V_BLOCKS):
             vd = block * BLOCK_V + tl.arange(0, BLOCK_V)
@@ -213,6 +216,8 @@ def mlstm_dk_kernel(
             dk = dot_mixed(v, tl.trans(dC), PRECISION, dk)
         dn = load_between(dn_T_ptr, dn_ptr, last, (bh, total), K, kd, kd < K)
         dk = tl.where(reaches[:, None], a[:, None] * (dk + dn[None, :]), 0.0)
+    if V_BLOCKS == 1:
+        v = load_tile(v_ptr, stride_vt, rows, valid, tl.arange(0, BLOCK_V), V)
     for row in range(first, end, TILE):
         t = row + rows
         known = t < end
@@ -222,10 +227,11 @@ def mlstm_dk_kernel(
         ds = tl.load(ds_ptr + t, known, other=0.0)
         offset = tl.cast(row, tl.int64)
         dscores = tl.zeros([TILE, TILE], tl.float32)
-        for block in range(V_BLOCKS):
+        for block in tl.static_range(V_BLOCKS):
             vd = block * BLOCK_V + tl.arange(0, BLOCK_V)
             dh = load_tile(dh_ptr + offset * stride_dt, stride_dt, rows, known, vd, V)
-            v = load_tile(v_ptr, stride_vt, rows, valid, vd, V)
+            if V_BLOCKS > 1:
+                v = load_tile(v_ptr, stride_vt, rows, valid, vd, V)
             dscores += dot(dh, tl.trans(v), PRECISION)
         q = load_tile(q_ptr + offset * stride_qt, stride_qt, rows, known, kd, K)
         # the weight first: where it is 0, what it weighs may be infinite

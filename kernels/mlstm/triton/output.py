@@ -83,7 +83,7 @@ def mlstm_output_fwd_kernel(
     episode_last = tl.load(episode_ptr + tl.minimum(first + TILE, end))
     if (C_0_ptr is not None) or (chunk > 0):
         carries = episode_t == tl.load(episode_ptr + start)
-        g = tl.where(carries, weight(tl.load(u_ptr + start) - u_t), 0.0)
+        g = tl.where(carries, weight(tl.load(u_ptr + start), u_t), 0.0)
         for block in range(K_BLOCKS):
             kd = block * BLOCK_K + tl.arange(0, BLOCK_K)
             q = load_tile(q_ptr, stride_qt, rows, valid, kd, K)
@@ -97,15 +97,18 @@ def mlstm_output_fwd_kernel(
         # masked, not multiplied by 0: not even a NaN survives a reset
         sums = tl.where(carries[:, None], sums * g[:, None], 0.0)
         qn = tl.where(carries, qn * g, 0.0)
+    if K_BLOCKS == 1:  # once, not once a column
+        q = load_tile(q_ptr, stride_qt, rows, valid, tl.arange(0, BLOCK_K), K)
     for column in range(start, first + 1, TILE):
         j = column + rows
         known = j < end
         c, episode_j = load_columns(c_ptr, episode_ptr, j, known)
         offset = tl.cast(column, tl.int64)
         scores = tl.zeros([TILE, TILE], tl.float32)
-        for block in range(K_BLOCKS):
+        for block in tl.static_range(K_BLOCKS):
             kd = block * BLOCK_K + tl.arange(0, BLOCK_K)
-            q = load_tile(q_ptr, stride_qt, rows, valid, kd, K)
+            if K_BLOCKS > 1:
+                q = load_tile(q_ptr, stride_qt, rows, valid, kd, K)
             k = load_tile(k_ptr + offset * stride_kt, stride_kt, rows, known, kd, K)
             scores += dot(q, tl.trans(k), PRECISION)
         v = load_tile(v_ptr + offset * stride_vt, stride_vt, rows, known, vd, V)
@@ -179,7 +182,7 @@ def mlstm_dv_kernel(
     dv = tl.zeros([TILE, BLOCK_V], tl.float32)
     if (dC_T_ptr is not None) or (end < T):
         reaches = episode_j == tl.load(episode_ptr + end)
-        a = weight(c - tl.load(u_ptr + end))
+        a = weight(c, tl.load(u_ptr + end))
         # behind the chunk: the state before the next one, or the final one
         last = tl.where(end < T, chunk + 1, 0)
         for block in range(K_BLOCKS):
@@ -191,6 +194,8 @@ def mlstm_dv_kernel(
             dv += dot(k, narrow(dC, k.dtype), PRECISION)
         dv = tl.where(reaches[:, None], a[:, None] * dv, 0.0)
     episode_first = tl.load(episode_ptr + tl.minimum(1 + first, T))
+    if K_BLOCKS == 1:
+        k = load_tile(k_ptr, stride_kt, rows, valid, tl.arange(0, BLOCK_K), K)
     for row in range(first, end, TILE):
         t = row + rows
         known = t < end
@@ -199,9 +204,10 @@ def mlstm_dv_kernel(
         den = denominator(qn, tl.load(floor_ptr + t, known, other=1.0))
         offset = tl.cast(row, tl.int64)
         scores = tl.zeros([TILE, TILE], tl.float32)
-        for block in range(K_BLOCKS):
+        for block in tl.static_range(K_BLOCKS):
             kd = block * BLOCK_K + tl.arange(0, BLOCK_K)
-            k = load_tile(k_ptr, stride_kt, rows, valid, kd, K)
+            if K_BLOCKS > 1:
+                k = load_tile(k_ptr, stride_kt, rows, valid, kd, K)
             q = load_tile(q_ptr + offset * stride_qt, stride_qt, rows, known, kd, K)
             scores += dot(q, tl.trans(k), PRECISION)
         dh = load_tile(dh_ptr + offset * stride_dt, stride_dt, rows, known, vd, V)

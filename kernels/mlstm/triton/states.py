@@ -74,7 +74,7 @@ def mlstm_states_fwd_kernel(
         u_end = tl.load(u_ptr + end)
         episode_end = tl.load(episode_ptr + end)
         goes_on = episode == episode_end
-        decay = weight(u - u_end)
+        decay = weight(u, u_end)
         C = tl.where(goes_on, C * decay, 0.0)
         n = tl.where(goes_on, n * decay, 0.0)
         for first in range(start, end, TILE):
@@ -83,7 +83,7 @@ def mlstm_states_fwd_kernel(
             c, episode_t = load_columns(c_ptr, episode_ptr, t, valid)
             # not loaded, not multiplied by 0: not even a NaN survives a reset
             reaches = valid & (episode_t == episode_end)
-            a = tl.where(reaches, weight(c - u_end), 0.0)
+            a = tl.where(reaches, weight(c, u_end), 0.0)
             rows = tl.arange(0, TILE)
             k = load_tile(
                 k_ptr + tl.cast(first, tl.int64) * stride_kt, stride_kt, rows, reaches, kd, K
@@ -177,7 +177,7 @@ def mlstm_states_bwd_kernel(
         episode = tl.load(episode_ptr + start)
         u_end = tl.load(u_ptr + end)
         goes_on = episode == tl.load(episode_ptr + end)
-        decay = weight(u - u_end)
+        decay = weight(u, u_end)
         dC = tl.where(goes_on, dC * decay, 0.0)
         dn = tl.where(goes_on, dn * decay, 0.0)
         for first in range(start, end, TILE):
@@ -185,7 +185,7 @@ def mlstm_states_bwd_kernel(
             valid = t < end
             u_t, episode_t = load_rows(u_ptr, episode_ptr, t, valid)
             sees = valid & (episode_t == episode)
-            g = tl.where(sees, weight(u - u_t) * scale, 0.0)
+            g = tl.where(sees, weight(u, u_t) * scale, 0.0)
             floor = tl.load(floor_ptr + t, sees, other=1.0)
             qn = tl.load(qn_ptr + t, sees, other=0.0)
             ds = tl.load(ds_ptr + t, sees, other=0.0)

@@ -17,6 +17,8 @@ class Tiles(NamedTuple):
     """Tiles between two states that are kept: the larger the head, the dearer a state."""
     block: int
     """Columns of K and of V that are multiplied at a time; dq and dk hold all of K."""
+    columns: int
+    """Columns of V that a program of the output and of dv sums up."""
     block_state: int
     """Rows and columns of a state that a program of the loops over T holds."""
     warps: int
@@ -27,30 +29,30 @@ _HALF, _FULL = 2, 4  # bytes of an element
 
 TABLE: dict[tuple[str, int, int], Tiles] = {
     # (device class, bytes of an element, head size up to)
-    ("sm_90", _HALF, 32): Tiles(32, 4, 32, 32, 4, 2),
-    ("sm_90", _HALF, 64): Tiles(32, 4, 64, 64, 4, 1),
-    ("sm_90", _HALF, 128): Tiles(32, 8, 64, 64, 8, 2),
-    ("sm_90", _HALF, 256): Tiles(32, 4, 32, 64, 8, 1),
-    ("sm_90", _FULL, 32): Tiles(32, 4, 32, 32, 8, 1),
-    ("sm_90", _FULL, 64): Tiles(32, 4, 32, 32, 8, 1),
-    ("sm_90", _FULL, 128): Tiles(32, 4, 32, 64, 8, 1),
-    ("sm_90", _FULL, 256): Tiles(16, 8, 32, 32, 8, 1),
-    ("sm_80", _HALF, 32): Tiles(32, 4, 32, 32, 4, 1),
-    ("sm_80", _HALF, 64): Tiles(32, 4, 64, 64, 8, 1),
-    ("sm_80", _HALF, 128): Tiles(32, 8, 64, 64, 8, 1),
-    ("sm_80", _HALF, 256): Tiles(32, 4, 32, 64, 8, 2),
-    ("sm_80", _FULL, 32): Tiles(32, 4, 32, 32, 8, 1),
-    ("sm_80", _FULL, 64): Tiles(32, 4, 32, 32, 8, 1),
-    ("sm_80", _FULL, 128): Tiles(32, 4, 32, 32, 8, 1),
-    ("sm_80", _FULL, 256): Tiles(16, 8, 32, 32, 8, 1),
-    ("gfx942", _HALF, 32): Tiles(32, 4, 32, 32, 4, 1),
-    ("gfx942", _HALF, 64): Tiles(32, 4, 64, 64, 8, 1),
-    ("gfx942", _HALF, 128): Tiles(16, 8, 64, 64, 8, 1),
-    ("gfx942", _HALF, 256): Tiles(16, 8, 64, 64, 8, 1),
-    ("gfx942", _FULL, 32): Tiles(32, 4, 32, 32, 8, 1),
-    ("gfx942", _FULL, 64): Tiles(16, 8, 32, 32, 8, 1),
-    ("gfx942", _FULL, 128): Tiles(16, 8, 64, 32, 8, 1),
-    ("gfx942", _FULL, 256): Tiles(16, 8, 32, 32, 8, 1),
+    ("sm_90", _HALF, 32): Tiles(32, 4, 32, 32, 32, 4, 2),
+    ("sm_90", _HALF, 64): Tiles(32, 4, 64, 64, 64, 4, 1),
+    ("sm_90", _HALF, 128): Tiles(32, 8, 64, 64, 64, 8, 2),
+    ("sm_90", _HALF, 256): Tiles(32, 4, 32, 32, 64, 8, 1),
+    ("sm_90", _FULL, 32): Tiles(32, 4, 32, 32, 32, 8, 1),
+    ("sm_90", _FULL, 64): Tiles(32, 4, 32, 32, 32, 8, 1),
+    ("sm_90", _FULL, 128): Tiles(32, 4, 32, 32, 64, 8, 1),
+    ("sm_90", _FULL, 256): Tiles(16, 8, 32, 32, 32, 8, 1),
+    ("sm_80", _HALF, 32): Tiles(32, 4, 32, 32, 32, 4, 1),
+    ("sm_80", _HALF, 64): Tiles(32, 4, 64, 64, 64, 8, 1),
+    ("sm_80", _HALF, 128): Tiles(32, 8, 64, 64, 64, 8, 1),
+    ("sm_80", _HALF, 256): Tiles(32, 4, 32, 32, 64, 8, 2),
+    ("sm_80", _FULL, 32): Tiles(32, 4, 32, 32, 32, 8, 1),
+    ("sm_80", _FULL, 64): Tiles(32, 4, 32, 32, 32, 8, 1),
+    ("sm_80", _FULL, 128): Tiles(32, 4, 32, 32, 32, 8, 1),
+    ("sm_80", _FULL, 256): Tiles(16, 8, 32, 32, 32, 8, 1),
+    ("gfx942", _HALF, 32): Tiles(32, 4, 32, 32, 32, 4, 1),
+    ("gfx942", _HALF, 64): Tiles(32, 4, 64, 64, 64, 8, 1),
+    ("gfx942", _HALF, 128): Tiles(16, 8, 64, 64, 64, 8, 1),
+    ("gfx942", _HALF, 256): Tiles(16, 8, 64, 64, 64, 8, 1),
+    ("gfx942", _FULL, 32): Tiles(32, 4, 32, 32, 32, 8, 1),
+    ("gfx942", _FULL, 64): Tiles(16, 8, 32, 32, 32, 8, 1),
+    ("gfx942", _FULL, 128): Tiles(16, 8, 64, 64, 32, 8, 1),
+    ("gfx942", _FULL, 256): Tiles(16, 8, 32, 32, 32, 8, 1),
 }
 
 

@@ -7,10 +7,22 @@ from xlstm_rl.kernels.products import dot, narrow
 
 
 @triton.jit
-def split(x):
-    """A float64 as the sum of two float32: the differences of two such are as good as float64's."""
+def pack(x):
+    """A float64 as two float32 in one int64: its rounding, and what that left out.
+
+    Differences of two such are as good as float64's, and only the scan of the gates computes in it.
+    """
     high = x.to(tl.float32)
-    return high, (x - high.to(tl.float64)).to(tl.float32)
+    low = tl.where(tl.abs(high) == float("inf"), 0.0, (x - high.to(tl.float64)).to(tl.float32))
+    low_bits = low.to(tl.int32, bitcast=True).to(tl.int64) & 0xFFFFFFFF
+    return (high.to(tl.int32, bitcast=True).to(tl.int64) << 32) | low_bits
+
+
+@triton.jit
+def unpack(x):
+    """Both parts of what :func:`pack` made one."""
+    high = (x >> 32).to(tl.int32).to(tl.float32, bitcast=True)
+    return high, (x & 0xFFFFFFFF).to(tl.int32).to(tl.float32, bitcast=True)
 
 
 @triton.jit
@@ -20,8 +32,8 @@ def within(c, episode_j, j, u, episode_i, i):
     A row sees the steps of its own episode up to its own; rows past the end see none. Where it
     does not see one, the weight is 0, but what it weighs may be NaN: mask the product.
     """
-    c_high, c_low = split(c)
-    u_high, u_low = split(u)
+    c_high, c_low = unpack(c)
+    u_high, u_low = unpack(u)
     log = (c_high[None, :] - u_high[:, None]) + (c_low[None, :] - u_low[:, None])
     seen = (episode_i[:, None] == episode_j[None, :]) & (i[:, None] >= j[None, :])
     # far above 0 only where not seen
@@ -51,8 +63,9 @@ def add_seen(acc, weights, seen, x, all_seen, PRECISION: tl.constexpr):
     finite = tl.abs(x.to(tl.float32)) < float("inf")
     acc += dot(narrow(weights, x.dtype), tl.where(finite | all_seen, x, 0.0), PRECISION)
     if all_seen == 0:
-        heard = dot(seen.to(tl.float16), (finite == 0).to(tl.float16), "ieee")
-        acc = tl.where(heard > 0.0, float("nan"), acc)
+        if tl.min(tl.min(finite.to(tl.int32), 1), 0) == 0:  # rare, and the product is not free
+            heard = dot(seen.to(tl.float16), (finite == 0).to(tl.float16), "ieee")
+            acc = tl.where(heard > 0.0, float("nan"), acc)
     return acc
 
 
@@ -74,24 +87,27 @@ def locate(T, H, L, tiles, tiles_per_chunk, TILE: tl.constexpr):
 @triton.jit
 def load_columns(c_ptr, episode_ptr, t, valid):
     """Load c and the episode of steps t; what is not valid belongs to no row's episode."""
-    c = tl.load(c_ptr + t, valid, other=-1e30)
+    c = tl.load(c_ptr + t, valid, other=0)
     return c, tl.load(episode_ptr + 1 + t, valid, other=-2)
 
 
 @triton.jit
 def load_rows(u_ptr, episode_ptr, t, valid):
     """Load u and the episode of rows t; what is not valid sees no column."""
-    u = tl.load(u_ptr + 1 + t, valid, other=0.0)
+    u = tl.load(u_ptr + 1 + t, valid, other=0)
     return u, tl.load(episode_ptr + 1 + t, valid, other=-1)
 
 
 @triton.jit
-def weight(log):
-    """The exponential of a float64 in float32; no inf, for inf * 0 is NaN.
+def weight(a, b):
+    """``exp(a - b)`` of two that are packed, in float32; no inf, for inf * 0 is NaN.
 
     Above 0 are only those that are not used, and a fresh state's.
     """
-    return tl.exp(tl.minimum(log, 80.0, propagate_nan=tl.PropagateNan.ALL).to(tl.float32))
+    a_high, a_low = unpack(a)
+    b_high, b_low = unpack(b)
+    log = (a_high - b_high) + (a_low - b_low)
+    return tl.exp(tl.minimum(log, 80.0, propagate_nan=tl.PropagateNan.ALL))
 
 
 @triton.jit
