@@ -7,34 +7,17 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from xlstm_rl.envs.spaces.leaves import map_leaves, stack_values
 from xlstm_rl.policy import Actor, GraphActor, Policy
 
+from ..rerun import Rerun
+
 Make = Callable[..., Policy]
 Episodes = Callable[..., Iterator[tuple[Any, Any]]]
 Nested = tuple[gymnasium.spaces.Dict, gymnasium.spaces.Dict]
 B = 3
-
-
-class Rerun:
-    """Stands in for a CUDA graph: a replay runs the step again, into the same output."""
-
-    def __init__(self) -> None:
-        self.replays = 0
-
-    def capture(self, run: Callable[[], Tensor]) -> Tensor:
-        for _ in range(3):  # a warm-up, with traces in the state
-            self._out = run()
-        self._run = run
-        return self._out
-
-    def replay(self) -> None:
-        self.replays += 1
-        for old, new in zip(tree_leaves(self._out), tree_leaves(self._run()), strict=True):
-            old.copy_(new)
 
 
 def _graph_actor(policy: Policy, num_envs: int | None = B, deterministic: bool = True) -> Actor:

@@ -7,6 +7,7 @@ import torch
 from gymnasium.vector import VectorEnv
 from torch import Tensor
 
+from xlstm_rl.collection.acting import make_actor_step
 from xlstm_rl.collection.env_adapter import RawObservation, Transition
 from xlstm_rl.collection.episodes import EpisodeCounter
 from xlstm_rl.collection.finite import FinalNumbers, FiniteCheck
@@ -67,6 +68,7 @@ class Collector:
         # held, because a module looks its parts up in a dict at every access
         self._auxiliary, self._normalizer = policy.auxiliary, policy.normalizer
         self._critic = make_critic(policy.network)
+        self._act = make_actor_step(policy.network, policy.device)
         self._looks_for_masks = not policy.auxiliary.reads_mask
         self._begin(seed)
 
@@ -184,12 +186,12 @@ class Collector:
         self, t: int, buffer: RolloutBuffer, finals: list[FinalNumbers], profile: Profile
     ) -> None:
         """Act once, and write down what was seen, done and answered."""
-        network, auxiliary, adapter = self.policy.network, self._auxiliary, self._adapter
-        distribution = network.distribution
+        auxiliary, adapter = self._auxiliary, self._adapter
+        distribution = self.policy.network.distribution
         with profile.part("acting"):
             with torch.inference_mode():  # a tenth of a step's time: nothing is tracked
                 raw, x, reset = self._network_input(t)
-                params, features, self._tensors = network.actor_step(x, self._tensors, reset)
+                params, features, self._tensors = self._act(x, self._tensors, reset)
                 action = self._explored(t, params, features)
                 if self._auxiliary_tensors:
                     self._auxiliary_tensors = auxiliary.after(self._auxiliary_tensors, action)

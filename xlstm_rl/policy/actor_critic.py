@@ -171,10 +171,15 @@ class ActorCritic(nn.Module):
         return params, after
 
     def actor_step(
-        self, observation: Observation, tensors: StateTensors, reset: Tensor | None
+        self,
+        observation: Observation,
+        tensors: StateTensors,
+        reset: Tensor | None,
+        inplace: bool = False,
     ) -> tuple[Tensor, Tensor, StateTensors]:
         """Run one step of the actor: distribution parameters, features `[B, D]`, its state."""
-        params, features, after, _ = self._act(_run_step, observation, tensors, reset)
+        run = _run_step_in_place if inplace else _run_step
+        params, features, after, _ = self._act(run, observation, tensors, reset)
         return params, features, after
 
     def value(self, features: Tensor) -> Tensor:
