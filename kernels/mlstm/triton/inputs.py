@@ -108,8 +108,8 @@ def mlstm_dq_kernel(
         c, episode_j = load_columns(c_ptr, episode_ptr, j, known)
         offset = tl.cast(column, tl.int64)
         dscores = tl.zeros([TILE, TILE], tl.float32)
-        for block in tl.static_range(V_BLOCKS):
-            vd = block * BLOCK_V + tl.arange(0, BLOCK_V)
+        for piece in tl.static_range(V_BLOCKS):
+            vd = piece * BLOCK_V + tl.arange(0, BLOCK_V)
             if V_BLOCKS > 1:
                 dh = load_tile(dh_ptr, stride_dt, rows, valid, vd, V)
             v = load_tile(v_ptr + offset * stride_vt, stride_vt, rows, known, vd, V)
@@ -227,8 +227,8 @@ def mlstm_dk_kernel(
         ds = tl.load(ds_ptr + t, known, other=0.0)
         offset = tl.cast(row, tl.int64)
         dscores = tl.zeros([TILE, TILE], tl.float32)
-        for block in tl.static_range(V_BLOCKS):
-            vd = block * BLOCK_V + tl.arange(0, BLOCK_V)
+        for piece in tl.static_range(V_BLOCKS):
+            vd = piece * BLOCK_V + tl.arange(0, BLOCK_V)
             dh = load_tile(dh_ptr + offset * stride_dt, stride_dt, rows, known, vd, V)
             if V_BLOCKS > 1:
                 v = load_tile(v_ptr, stride_vt, rows, valid, vd, V)

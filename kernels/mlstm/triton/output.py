@@ -105,8 +105,8 @@ def mlstm_output_fwd_kernel(
         c, episode_j = load_columns(c_ptr, episode_ptr, j, known)
         offset = tl.cast(column, tl.int64)
         scores = tl.zeros([TILE, TILE], tl.float32)
-        for block in tl.static_range(K_BLOCKS):
-            kd = block * BLOCK_K + tl.arange(0, BLOCK_K)
+        for piece in tl.static_range(K_BLOCKS):
+            kd = piece * BLOCK_K + tl.arange(0, BLOCK_K)
             if K_BLOCKS > 1:
                 q = load_tile(q_ptr, stride_qt, rows, valid, kd, K)
             k = load_tile(k_ptr + offset * stride_kt, stride_kt, rows, known, kd, K)
@@ -204,8 +204,8 @@ def mlstm_dv_kernel(
         den = denominator(qn, tl.load(floor_ptr + t, known, other=1.0))
         offset = tl.cast(row, tl.int64)
         scores = tl.zeros([TILE, TILE], tl.float32)
-        for block in tl.static_range(K_BLOCKS):
-            kd = block * BLOCK_K + tl.arange(0, BLOCK_K)
+        for piece in tl.static_range(K_BLOCKS):
+            kd = piece * BLOCK_K + tl.arange(0, BLOCK_K)
             if K_BLOCKS > 1:
                 k = load_tile(k_ptr, stride_kt, rows, valid, kd, K)
             q = load_tile(q_ptr + offset * stride_qt, stride_qt, rows, known, kd, K)
