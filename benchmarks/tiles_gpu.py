@@ -58,11 +58,10 @@ def measure(lock: Any, inputs: list[torch.Tensor], expected: Any, tiles: Tiles) 
             float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, expected, strict=True)
         )
         torch.cuda.synchronize()
-        with lock:
-            with profile(activities=[ProfilerActivity.CUDA]) as profiler:
-                for _ in range(RUNS):
-                    run(*inputs)
-                torch.cuda.synchronize()
+        with lock, profile(activities=[ProfilerActivity.CUDA]) as profiler:
+            for _ in range(RUNS):
+                run(*inputs)
+            torch.cuda.synchronize()
     finally:
         chunkwise.choose_tiles = table
     us: dict[str, float] = defaultdict(float)

@@ -23,7 +23,7 @@ Step = tuple[Tensor, Tensor, StateTensors]
 class ActorStep(Protocol):
     """One step of an actor: distribution parameters, features and the state after."""
 
-    def __call__(self, x: Observation, tensors: StateTensors, reset: Tensor | None) -> Step:
+    def __call__(self, x: Observation, tensors: StateTensors, reset: Tensor | None, /) -> Step:
         """Act on what the network reads `[B, ...]`, from a state, with the flags `[B]` or None."""
         ...
 
