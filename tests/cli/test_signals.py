@@ -192,6 +192,16 @@ def test_an_error_that_nobody_reads_keeps_its_status() -> None:
     assert run_unread("trian", streams=("stderr",)) == (2, "")
 
 
+@pytest.mark.parametrize("closed", ["1>&-", "1>&- 2>&-"])
+@pytest.mark.parametrize("args", ["eval --help", "list wrappers", "train --seed x"])
+def test_a_command_without_output_streams_does_what_it_does(args: str, closed: str) -> None:
+    done = subprocess.run(
+        f"{' '.join(COMMAND)} {args} {closed}", shell=True, capture_output=True, text=True
+    )
+    assert done.returncode == (2 if "--seed" in args else 0), done.stderr
+    assert "AttributeError" not in done.stderr
+
+
 def test_a_pipe_that_breaks_elsewhere_is_a_failure(
     monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
 ) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 
 from xlstm_rl import __version__
-from xlstm_rl.cli.pipes import PIPE_CLOSED, is_output_unread, say
+from xlstm_rl.cli.pipes import PIPE_CLOSED, is_output_unread, replace_closed_streams, say
 from xlstm_rl.config.errors import ConfigError, one_line
 from xlstm_rl.errors import CheckpointError, ExportError
 from xlstm_rl.options.arguments import did_you_mean
@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     terminated, 141: nobody reads the output any more; in training, saved each time.
     Errors are one line on standard error; `--debug`, or XLSTM_RL_DEBUG=1, shows the traceback.
     """
+    replace_closed_streams()
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args or os.environ.get("XLSTM_RL_DEBUG", "0") not in ("", "0")
     args = [word for word in args if word != "--debug"]
