@@ -122,6 +122,29 @@ def test_a_signal_decides_the_status_whatever_closing_raises(
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_ends_what_draws_and_leaves_nothing_behind(
+    name: str, status: int, run: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [*COMMAND, "inspect", str(run), "--out", str(out), "--episodes", "1000000"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        while not out.exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        time.sleep(2)  # SDL has begun to draw
+        process.send_signal(getattr(signal, name))
+        _, error = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == status, error
+    assert not list(tmp_path.glob("out*"))
+
+
 def test_a_signal_that_is_ignored_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[bool] = []
     agent = Agent(lambda: (signal.raise_signal(signal.SIGHUP), ended.append(True))[0])
