@@ -23,6 +23,7 @@ from xlstm_rl.runs.checkpoint import (
 )
 from xlstm_rl.runs.folder import latest_checkpoint, run_of
 from xlstm_rl.runs.lock import refuse_running
+from xlstm_rl.runs.loggers.wandb_artifacts import local_folder
 from xlstm_rl.runs.trainer_state import TRAINER_FILE, read_trainer_state
 from xlstm_rl.runs.trust import refuse_foreign_code
 
@@ -49,13 +50,13 @@ class Saved:
 
     @classmethod
     def read(cls, run: str | Path, trust_code: bool = False) -> "Saved":
-        """Read a checkpoint of a run folder, or one checkpoint's folder.
+        """Read a checkpoint of a run folder, or one checkpoint's folder, or a W&B artifact.
 
         Raises:
             CheckpointError: it is missing, damaged, of another version, or names code.
             ConfigError: a process trains in the run folder.
         """
-        path = user_path(run)
+        path = user_path(local_folder(run))
         if path.is_dir() and current_ranks().is_first:  # which holds the lock for all of them
             refuse_running(run_of(path))
         folder = latest_checkpoint(path)

@@ -46,7 +46,8 @@ class SavingAgent(AgentSetup, Closing):
         `learn()` then trains for what is left of the run's `total_steps`.
 
         Args:
-            run: a run folder, whose latest checkpoint is taken, or the folder of one checkpoint.
+            run: a run folder, whose latest checkpoint is taken, or the folder of one checkpoint; or
+                `wandb:entity/project/artifact:alias`, which is fetched, with `run_dir`.
             environment: the callable or vector environment that the run was trained on, if it was
                 one; or other environments with the same spaces.
             trust_code: import what the configuration names of other packages, and read what

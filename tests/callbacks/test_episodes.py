@@ -103,6 +103,19 @@ def test_a_training_that_goes_on_drops_rows_of_steps_that_are_not_done(tmp_path:
     assert max(int(row["step"]) for row in found) == 40 and len(found) > len(before)
 
 
+@pytest.mark.parametrize("damaged", [b"\xda\xff\x00", b"step,time\n16,x\n"])
+def test_a_damaged_file_stays_as_it_is_and_stops_nothing(
+    damaged: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    agent = agent_of(run)
+    agent.learn(20)
+    (run / EPISODES_FILE).write_bytes(damaged)
+    agent.learn(20)
+    assert (run / EPISODES_FILE).read_bytes() == damaged
+    assert "episodes.csv cannot be written" in capsys.readouterr().err
+
+
 def test_without_a_logger_there_is_none(tmp_path: Path) -> None:
     agent = RecurrentA2C(
         Walks,

@@ -2,6 +2,9 @@
 
 import csv
 import errno
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -150,6 +153,16 @@ def test_a_full_disk_leaves_the_table_on_the_terminal(
     output = capsys.readouterr()
     assert "0/2*" in output.out and "seed 1: failed: cannot be started" in output.out
     assert "the tables cannot be written: No space left on device" in output.err
+
+
+def test_tables_that_nobody_reads_are_written(place: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "xlstm_rl", "compare", *SMALL, "--out", "out", "--seeds", "1"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert done.returncode == 141, done.stderr
+    assert (place / "out" / "table.csv").exists()
 
 
 def test_bad_options_are_one_line_and_make_nothing(

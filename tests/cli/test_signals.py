@@ -122,6 +122,29 @@ def test_a_signal_decides_the_status_whatever_closing_raises(
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_ends_what_draws_and_leaves_nothing_behind(
+    name: str, status: int, run: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [*COMMAND, "inspect", str(run), "--out", str(out), "--episodes", "1000000"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        while not out.exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        time.sleep(2)  # SDL has begun to draw
+        process.send_signal(getattr(signal, name))
+        _, error = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == status, error
+    assert not list(tmp_path.glob("out*"))
+
+
 def test_a_signal_that_is_ignored_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[bool] = []
     agent = Agent(lambda: (signal.raise_signal(signal.SIGHUP), ended.append(True))[0])
@@ -190,6 +213,16 @@ def test_training_that_nobody_reads_is_saved(tmp_path: Path) -> None:
 
 def test_an_error_that_nobody_reads_keeps_its_status() -> None:
     assert run_unread("trian", streams=("stderr",)) == (2, "")
+
+
+@pytest.mark.parametrize("closed", ["1>&-", "1>&- 2>&-"])
+@pytest.mark.parametrize("args", ["eval --help", "list wrappers", "train --seed x"])
+def test_a_command_without_output_streams_does_what_it_does(args: str, closed: str) -> None:
+    done = subprocess.run(
+        f"{' '.join(COMMAND)} {args} {closed}", shell=True, capture_output=True, text=True
+    )
+    assert done.returncode == (2 if "--seed" in args else 0), done.stderr
+    assert "AttributeError" not in done.stderr
 
 
 def test_a_pipe_that_breaks_elsewhere_is_a_failure(

@@ -182,17 +182,25 @@ def test_rwkv_is_finch_of_the_paper() -> None:
 
 @pytest.mark.parametrize("kind", ["framestack", "mingru", "transformer", "mamba2", "rwkv"])
 @pytest.mark.parametrize("where", ["before", "behind"])
-def test_what_is_not_finite_stays_in_its_row_and_episode(kind: str, where: str) -> None:
+@pytest.mark.parametrize("value", [math.nan, 1e300], ids=["nan", "a norm overflows"])
+def test_what_is_not_finite_stays_in_its_row_and_episode(
+    kind: str, where: str, value: float
+) -> None:
     memory = random_(make_memory(MemoryConfig(kind, width=D)))
     x = torch.randn(B, T, D, dtype=torch.float64)
     reset = torch.zeros(B, T, dtype=torch.bool)
     reset[0, 9] = True
     expected, _ = memory(x, None, reset)
     broken = x.clone()
-    broken[0, 4 if where == "before" else 15] = math.nan
+    broken[0, 4 if where == "before" else 15] = value
+    broken.requires_grad_()
     y, state = memory(broken, None, reset)
     torch.testing.assert_close(y[1], expected[1])
     whole = slice(9, T) if where == "before" else slice(0, 15)
     torch.testing.assert_close(y[0, whole], expected[0, whole])
     if where == "before":
         assert all(state[key].isfinite().all() for key in memory.state_keys)
+    (gradient,) = torch.autograd.grad(y[1].sum() + y[0, 9:15].sum(), broken)
+    assert gradient[1].isfinite().all()
+    if where == "before":
+        assert gradient[0, 9:].isfinite().all()

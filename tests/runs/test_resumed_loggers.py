@@ -1,5 +1,6 @@
 """Where metrics go when a run goes on: no step is missing, and none counts twice."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import wandb
 
 from xlstm_rl import RecurrentPPO
+from xlstm_rl.cli import main
 from xlstm_rl.runs.loggers.tables import drop_rows_after, last_step
 from xlstm_rl.versions import installed_version
 
@@ -76,6 +78,41 @@ def test_a_wandb_run_goes_on_under_its_id(tmp_path: Path, monkeypatch: pytest.Mo
     assert {run_id for run_id, _ in logged} == {first["id"]}
     names = [path.name for path in (tmp_path / "run" / "wandb").glob("offline-run-*")]
     assert names and all(f"-{first['id']}" in name for name in names)
+
+
+def _binary(path: Path) -> None:
+    path.write_bytes(b"\xda\xff\x00,\n\x80")
+
+
+def _folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("damage", [_binary, _folder])
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_damaged_log_is_refused_and_nothing_is_overwritten(
+    kind: str, damage: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    train_and_go_on(run, kind)
+    damage(run / f"metrics.{kind}")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert main(["resume", str(run), "--total-steps", "160"]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"logger {kind} wrote before step 80 is damaged" in error
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_line_whose_step_is_no_number_is_dropped(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train_and_go_on(run, "jsonl")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": "x"}\n')
+    with RecurrentPPO.load(run) as agent:
+        agent.learn(16)
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines][-2:] == [80, 96]
 
 
 @pytest.mark.parametrize("found", ["../../elsewhere", "a b", "", "x" * 99])

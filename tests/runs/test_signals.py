@@ -3,6 +3,8 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,26 @@ def test_the_first_signal_stops_and_the_next_ones_do_not() -> None:
     assert done == ["saved"]
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+
+
+def test_a_signal_that_a_hook_of_python_lost_stops_what_begins_next() -> None:
+    with stopped_once():
+        with suppress(Stopped):  # as Python does, called from C
+            signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(Stopped, match="SIGTERM"), stopped_once():
+            pytest.fail("it began")
+    with stopped_once():  # a block of later has nothing to do with it
+        pass
+
+
+def test_a_signal_much_later_stops_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    with stopped_once():
+        with pytest.raises(Stopped):
+            signal.raise_signal(signal.SIGTERM)
+        now = time.monotonic() + 11.0
+        monkeypatch.setattr(time, "monotonic", lambda: now)
+        with pytest.raises(Stopped, match="SIGINT"):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_a_process_that_was_forked_inside_ends_by_the_signal() -> None:

@@ -9,6 +9,7 @@ import wandb
 
 from xlstm_rl import RecurrentPPO, load_policy
 from xlstm_rl.cli import main
+from xlstm_rl.config import ConfigError
 from xlstm_rl.errors import CheckpointError
 from xlstm_rl.runs.loggers import wandb_artifacts
 
@@ -32,7 +33,8 @@ def test_a_policy_is_loaded_from_an_artifact(
         version = "v3"
 
         def download(self, root: str) -> str:
-            return str(shutil.copytree(next((run / "checkpoints").iterdir()), root))
+            checkpoint = next((run / "checkpoints").iterdir())
+            return str(shutil.copytree(checkpoint, root, dirs_exist_ok=True))
 
     class Api:
         def artifact(self, name: str) -> Artifact:
@@ -54,6 +56,13 @@ def test_a_policy_is_loaded_from_an_artifact(
     shutil.rmtree(home)
     assert main(["eval", "wandb:e/p/policy-abc", "--episodes", "2"]) == 0
     assert asked[-1] == "e/p/policy-abc:latest"
+    capsys.readouterr()
+    with pytest.raises(ConfigError, match="give run_dir"):
+        RecurrentPPO.load("wandb:e/p/policy-abc")
+    more = tmp_path / "more"
+    words = ["resume", "wandb:e/p/policy-abc", "--run-dir", str(more), "--total-steps", "16"]
+    assert main(words) == 0
+    assert load_policy(more)
     capsys.readouterr()
     for reference, part in (
         ("wandb:e/p/missing", "cannot be fetched: Unable to fetch artifact with name e/p/missing"),

@@ -39,18 +39,19 @@ class EpisodeLog(Callback):
             return
         try:
             self._open(folder / EPISODES_FILE)
-        except OSError as error:
+        except (OSError, ValueError, IndexError, csv.Error) as error:  # damaged, among others
             self._give_up(error)
 
     def _open(self, path: Path) -> None:
         columns, rows = _rows_until(path, self.agent.steps_done)
+        before = float(rows[-1][1]) if rows else 0.0
         columns = list(dict.fromkeys((*columns, *COLUMNS, *self._keywords)))
         with replacing(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(columns)
             writer.writerows(row + [""] * (len(columns) - len(row)) for row in rows)
         self._columns = columns
-        self._began = time.monotonic() - (float(rows[-1][1]) if rows else 0.0)
+        self._began = time.monotonic() - before
         self._file = path.open("a", newline="", encoding="utf-8")
 
     def on_rollout_end(self, rollout: Rollout) -> None:
@@ -80,9 +81,9 @@ class EpisodeLog(Callback):
             writer.writerow([row.get(column, "") for column in self._columns])
         file.flush()
 
-    def _give_up(self, error: OSError) -> None:
+    def _give_up(self, error: Exception) -> None:
         """Say that no more episodes are written, to a full disk, say; training goes on."""
-        why = error.strerror or one_line(error)
+        why = getattr(error, "strerror", None) or one_line(error)
         print(f"xlstm_rl: {EPISODES_FILE} cannot be written, and ends here: {why}", file=sys.stderr)
         self.close()
 

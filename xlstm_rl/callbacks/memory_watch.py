@@ -18,7 +18,7 @@ from xlstm_rl.policy.actor_critic import CRITIC_MEMORY
 from xlstm_rl.policy.memory_inputs import memory_inputs
 
 _ROWS, _STEPS = 8, 33  # sequences and steps that a measurement looks at
-_FIRST, _EVERY = (1, 2, 4, 8, 16), 50  # updates at which it is taken
+_FIRST, _EVERY = (1, 2, 8), 50  # updates at which it is taken, each a quarter of an update
 _DEAD = 1e-4  # a healthy memory has .01 and more, one that forgets at once 1e-6
 _FROZEN = 1e-6
 _IN_A_ROW = 2  # measurements that must agree
@@ -137,8 +137,8 @@ class MemoryWatch(Callback):
         if (
             self._began  # a run that goes on: its first returns are not those of a beginner
             or self._episodes < 2 * _EPISODES
-            or np.mean(self._lengths) <= _MUCH_LONGER * reach
             or self.agent.steps_done < _EARLY * config.total_steps
+            or np.mean(self._lengths) <= _MUCH_LONGER * reach
             or _is_higher(self._returns, self._first_returns)
         ):
             return

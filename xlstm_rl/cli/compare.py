@@ -88,10 +88,12 @@ def run(args: Sequence[str]) -> int:
     except KeyboardInterrupt as stop:
         say("interrupted; the runs are saved, and the same command goes on")
         return 128 + getattr(stop, "number", signal.SIGINT)
-    print(table(*report.table(), left=2))
-    for line in [*report.notes, *report.missing]:
-        say(line)
-    written = write_report(report, prepared.out)
+    try:
+        print(table(*report.table(), left=2), flush=True)
+        for line in [*report.notes, *report.missing]:
+            say(line)
+    finally:  # written also where nobody reads the table, shown also where it cannot be written
+        written = write_report(report, prepared.out)
     print(f"wrote {written[-1]}")
     return 0 if is_complete(report) else 1
 

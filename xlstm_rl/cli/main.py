@@ -1,6 +1,7 @@
 """Finds the command, runs it, and turns what goes wrong into one line and an exit status."""
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -8,10 +9,11 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 
 from xlstm_rl import __version__
-from xlstm_rl.cli.pipes import PIPE_CLOSED, is_output_unread, say
+from xlstm_rl.cli.pipes import PIPE_CLOSED, is_output_unread, replace_closed_streams, say
 from xlstm_rl.config.errors import ConfigError, one_line
 from xlstm_rl.errors import CheckpointError, ExportError
 from xlstm_rl.options.arguments import did_you_mean
+from xlstm_rl.runs.signals import stopped_once
 
 COMMANDS = {
     "train": "train an agent; without options, PPO with an xLSTM on CartPole without velocities",
@@ -25,7 +27,7 @@ COMMANDS = {
 }
 """Each command's module in this package, and what it does."""
 
-_OK, _FAILED, _BAD_USAGE, _INTERRUPTED = 0, 1, 2, 130
+_OK, _FAILED, _BAD_USAGE = 0, 1, 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,19 +37,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     terminated, 141: nobody reads the output any more; in training, saved each time.
     Errors are one line on standard error; `--debug`, or XLSTM_RL_DEBUG=1, shows the traceback.
     """
+    replace_closed_streams()
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args or os.environ.get("XLSTM_RL_DEBUG", "0") not in ("", "0")
     args = [word for word in args if word != "--debug"]
     name = args[0] if args and args[0] in COMMANDS else None
     try:
         try:
-            with _modules_of_the_working_folder():
+            # Else SDL, which draws some environments, would take SIGTERM and drop it.
+            with _modules_of_the_working_folder(), stopped_once():
                 return _run(name, args)
         finally:
             print(end="", flush=True)  # a closed pipe is noticed here, and not at exit
-    except KeyboardInterrupt:
-        say("xlstm-rl: interrupted", sys.stderr)
-        return _INTERRUPTED
+    except KeyboardInterrupt as stop:
+        number = getattr(stop, "number", signal.SIGINT)
+        what = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}.get(number, "hung up")
+        say(f"xlstm-rl: {what}", sys.stderr)
+        return 128 + int(number)
     except Exception as error:
         if isinstance(error, BrokenPipeError) and is_output_unread():
             return PIPE_CLOSED

@@ -18,6 +18,17 @@ def say(message: str, stream: TextIO | None = None) -> None:
         is_output_unread()
 
 
+def replace_closed_streams() -> None:
+    """Give what was started with `>&-` or `2>&-` somewhere to print to.
+
+    Also, the next file that is opened would get the number of a closed stream, and with it what
+    programs in C print.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+
+
 def is_output_unread() -> bool:
     """Whether standard output or standard error is a pipe without a reader, or a lost terminal.
 

@@ -118,9 +118,12 @@ class PlainBlock(nn.Module):
         """Run x [B, T, D] from the state `tensors` with reset [B, T]."""
         if tensors is None:
             tensors = self._fresh(x)
-        is_watched = torch.compiler.is_compiling() or spelt_out()
-        if is_watched or all_finite(*[one.detach() for one in (x, *tensors)]):
-            return self._run(x, tensors, reset)
+        y, after = self._run(x, tensors, reset)
+        if torch.compiler.is_compiling() or spelt_out():
+            return y, after
+        # What comes out as well: a finite input can overflow in between, in a norm first of all.
+        if all_finite(*[one.detach() for one in (x, *tensors, y, *after)]):
+            return y, after
         outputs = []
         for t in range(x.shape[1]):
             y, tensors = self.step(x[:, t], tensors, None if reset is None else reset[:, t])

@@ -113,9 +113,7 @@ def read_description(folder: Path, trust_code: bool = False) -> dict[str, Any]:
     try:
         found = load_yaml(path)
     except (OSError, ConfigError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({error}): expected a checkpoint of xlstm_rl"
-        ) from error
+        raise CheckpointError(f"{error}; expected a checkpoint of xlstm_rl") from error
     if found.get("format") != _FORMAT or set(found) - {_HASH} != _KEYS:
         raise CheckpointError(
             f"{path} has format {found.get('format')!r} and keys {sorted(map(str, found))}, "

@@ -101,9 +101,10 @@ class Run:
             self.open()
         with nullcontext() if self.folder is None else run_locked(self.folder):
             if self.folder is not None:
-                if has_changed or self._resumed_at is not None:
-                    write_config(self.folder, self.config, self._resumed_at)
-                self._open_logger(self.folder)
+                resumed_at = self._resumed_at
+                self._open_logger(self.folder)  # refuses what it cannot go on from
+                if has_changed or resumed_at is not None:
+                    write_config(self.folder, self.config, resumed_at)
             yield
 
     def _open_logger(self, folder: Path) -> None:

@@ -1,8 +1,10 @@
 """Signals that ask a run to end: it is saved first, and saving is not cut short."""
 
+import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
@@ -36,28 +38,44 @@ def _is_ours(handler: _Handler) -> _Handler:
     return handler
 
 
+_IGNORED_FOR = 10.0
+"""Seconds after a signal in which others are taken for the same wish."""
+
+_raised: list[int] = []
+"""The signals that raised `Stopped` in blocks of `stopped_once` which are not left yet."""
+
+
 @contextmanager
 def stopped_once() -> Iterator[None]:
-    """Raise `Stopped` at the first SIGINT, SIGTERM or SIGHUP, and ignore those that follow.
+    """Raise `Stopped` at the first SIGINT, SIGTERM or SIGHUP, and ignore others for ten seconds.
 
     So what the block does about the first, such as saving, is done whole. A signal that the process
     ignores (SIGHUP under nohup), or has a handler of its own for, is left alone. Outside the main
     thread, where Python does not allow handlers, nothing changes.
+
+    Raises:
+        Stopped: A signal came, or had come in a block around this one and was lost there: where it
+            meets a hook of Python's, such as one that is called when a process is made, Python
+            drops the exception.
     """
-    process, stopped = os.getpid(), False
+    process, last = os.getpid(), -math.inf
 
     @_is_ours
     def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal stopped
+        nonlocal last
         if os.getpid() != process:  # an environment's process, which has this handler by birth
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        elif not stopped:
-            stopped = True
+        elif time.monotonic() - last > _IGNORED_FOR:
+            last = time.monotonic()
+            _raised.append(number)
             raise Stopped(number)
 
     with ExitStack() as stack:
         if threading.current_thread() is threading.main_thread():
+            if _raised:
+                raise Stopped(_raised[-1])
+            stack.callback(_raised.clear)
             for number in STOP_SIGNALS:
                 before = signal.getsignal(number)
                 if is_usual_handler(before):

@@ -1,5 +1,6 @@
 """What every destination of metrics is, and the logger that hands metrics to those of a run."""
 
+import csv
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xlstm_rl.closing import Closing, closed_on_error
-from xlstm_rl.config.errors import one_line
+from xlstm_rl.config.errors import ConfigError, one_line
 from xlstm_rl.options.arguments import user_path
 from xlstm_rl.runs.loggers.budget import LoggingBudget
 from xlstm_rl.runs.loggers.config import LOGGERS, LoggerConfig
@@ -208,6 +209,9 @@ def make_logger(
         run_dir: The run folder, which exists; every file of every destination lies in it.
         run_config: The resolved configuration of the run, shown by W&B.
         resumed_at: The step that a run goes on from: what was logged of later ones does not count.
+
+    Raises:
+        ConfigError: What was logged before cannot be gone on from.
     """
     names = LOGGERS.names(config.kind)
     kinds = [] if "none" in names else ["csv", *[name for name in names if name != "csv"]]
@@ -215,6 +219,17 @@ def make_logger(
     logged = resumed_at if resumed_at is None else max(resumed_at, last_step(folder))
 
     def made(kind: str) -> Sink:
+        try:
+            return opened(kind)
+        except (ValueError, csv.Error, IsADirectoryError) as error:
+            if resumed_at is None or isinstance(error, ConfigError):
+                raise
+            raise ConfigError(
+                f"run folder {folder}: what logger {kind} wrote before step {resumed_at} is "
+                f"damaged ({one_line(error)}): move its file away, and it begins anew"
+            ) from error
+
+    def opened(kind: str) -> Sink:
         target = LOGGERS.target(kind)
         if resumed_at is not None and isinstance(target, ForgettingSink):
             target.forget_after(folder, resumed_at)

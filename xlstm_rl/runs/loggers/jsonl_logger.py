@@ -41,10 +41,10 @@ class JsonLinesSink:
         kept = []
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
-                known = json.loads(line)["step"]
+                counts = json.loads(line)["step"] <= step
             except (ValueError, KeyError, TypeError):
                 continue
-            if known <= step:
+            if counts:
                 kept.append(f"{line}\n")
         with replacing(path) as draft:
             draft.write_text("".join(kept), encoding="utf-8")

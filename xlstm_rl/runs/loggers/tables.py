@@ -11,7 +11,10 @@ from xlstm_rl.runs.folder import METRICS_FILE
 def last_step(run: Path) -> int:
     """Return the last step in the metrics of a run; 0 where there is none."""
     last = 0
-    with suppress(OSError, UnicodeDecodeError), (run / METRICS_FILE).open(newline="") as file:
+    with (
+        suppress(OSError, UnicodeDecodeError, csv.Error),
+        (run / METRICS_FILE).open(newline="") as file,
+    ):
         for row in csv.DictReader(file):
             last = max(last, _step(row.get("step")) or 0)
     return last
