@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import signal
 import subprocess
@@ -32,7 +33,9 @@ def found_by_actors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT))
 
 
-def make(actors: int, env: Any = "CartPole-v1", algo: str = "ppo", **agent: Any) -> RecurrentAgent:
+def make(
+    actors: int | str, env: Any = "CartPole-v1", algo: str = "ppo", **agent: Any
+) -> RecurrentAgent:
     cls, own = (
         (RecurrentPPO, {"minibatches": 2, "epochs": 2, "segment_steps": 4})
         if algo == "ppo"
@@ -200,7 +203,12 @@ def test_a_checkpoint_of_a_run_with_actors_goes_on_with_new_episodes(
         (["--agent.actors", "32"], "more actors than environments"),
         (["--agent.actors", "3"], "does not divide env.num_envs=16: use a divisor of 16"),
         (["--agent.actors", "-1"], "an integer >= 0"),
-        (["--agent.actors", "ray://localhost:10001"], "expected an integer, got"),
+        (["--agent.actors", "1.5"], "expected an integer >= 0, `ray` or `ray://host:port`"),
+        (["--agent.actors", "ray:/localhost:1"], "expected an integer >= 0, `ray` or"),
+        (["--agent.actors", "ray://localhost"], "expected an integer >= 0, `ray` or"),
+        (["--agent.actors", "ray://localhost:70000"], "expected an integer >= 0, `ray` or"),
+        (["--agent.actors", "ray/3"], "does not divide env.num_envs=16: use a divisor of 16"),
+        (["--agent.actors", "ray/32"], "more actors than environments"),
         (["--agent.max-staleness", "2"], "agent.actors is 0"),
         (["--agent.algo", "a2c", "--agent.actors", "2"], "use agent.advantages=vtrace"),
         (["--agent.actors", "2", "--env.id", "CartPole-v7"], "CartPole-v7"),
@@ -210,6 +218,25 @@ def test_bad_input_is_one_line(
     words: list[str], line: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert main(["train", *words, "--run-dir", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and line in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("is_there", "line"),
+    [(True, "nothing answers there"), (False, 'pip install "xlstm_rl[ray]"')],
+)
+def test_a_cluster_that_cannot_be_used_is_one_line(
+    is_there: bool,
+    line: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: is_there or None)
+    words = ["--agent.actors", "ray://localhost:9", "--run-dir", str(tmp_path / "run")]
+    assert main(["train", *words]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and line in said
     assert not (tmp_path / "run").exists()
