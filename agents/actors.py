@@ -2,11 +2,13 @@
 
 import importlib.util
 import socket
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from gymnasium.vector import VectorEnv
 
 from xlstm_rl.agents.actor_options import ActorPlan, most_actors
+from xlstm_rl.closing import closed_on_error
 from xlstm_rl.collection.collector import Collector
 from xlstm_rl.collection.resuming import collector_state
 from xlstm_rl.config import ConfigError
@@ -15,7 +17,6 @@ from xlstm_rl.distributed.actors import ActorPool, ActorTask, SpacesOnly, spec_o
 from xlstm_rl.distributed.actors.memory import Layout
 from xlstm_rl.distributed.actors.process import ThisMachine
 from xlstm_rl.envs.config import EnvConfig
-from xlstm_rl.policy.policy import Policy
 
 if TYPE_CHECKING:
     from xlstm_rl.agents.setup import AgentSetup
@@ -26,7 +27,7 @@ PLAYED_APART = "actors play the environments apart from the learner, and keep th
 
 def environments_of_actors(
     actors: int | str, config: EnvConfig, custom: Any, check: Any
-) -> VectorEnv[Any, Any, Any]:
+) -> SpacesOnly:
     """Return what stands for the environments in the learner.
 
     Raises:
@@ -39,24 +40,25 @@ def environments_of_actors(
             "agent.actors: a ready vector environment cannot be played in other processes; give an "
             "id or a callable that makes one environment"
         )
-    reach_cluster(ActorPlan.of(actors))
-    return SpacesOnly(config, custom, check)
+    cluster = _join_cluster(ActorPlan.of(actors))
+    with closed_on_error(cluster.leave) if cluster else nullcontext():
+        return SpacesOnly(config, custom, check, cluster)
 
 
-def reach_cluster(plan: ActorPlan) -> None:
-    """Refuse a Ray cluster that cannot be used, before anything is made for it.
+def _join_cluster(plan: ActorPlan) -> Any:
+    """Return the Ray cluster of a plan; None: the actors are processes of this machine.
 
     Raises:
-        ConfigError: the package is missing, or nothing listens there.
+        ConfigError: the package is missing, or the cluster cannot be reached.
     """
     if plan.cluster is None:
-        return
+        return None
     if importlib.util.find_spec("ray") is None:
         raise ConfigError(
             f"agent.actors={plan.cluster} needs a package that is not installed: install it with "
             '`pip install "xlstm_rl[ray]"`'
         )
-    if plan.host:
+    if plan.host:  # Ray itself tries for half a minute
         try:
             socket.create_connection((plan.host, plan.port), _PATIENCE).close()
         except OSError as error:
@@ -64,16 +66,9 @@ def reach_cluster(plan: ActorPlan) -> None:
                 f"agent.actors={plan.cluster}: nothing answers there ({one_line(error)}); on the "
                 "cluster's head, `ray start --head` opens port 10001 for it"
             ) from error
-
-
-def _place(plan: ActorPlan, policy: Policy, blocks: int) -> tuple[Any, int]:
-    """Return where actors play, and how many there may be at most."""
-    if plan.cluster is None:
-        return ThisMachine(Layout.of(policy.state_dict()), 2 * blocks), 0
     from xlstm_rl.distributed.actors.ray_cluster import RayCluster
 
-    cluster = RayCluster(plan.cluster)
-    return cluster, cluster.cpus
+    return RayCluster(plan.cluster)
 
 
 def make_actors(agent: "AgentSetup", seed: int) -> ActorPool:
@@ -84,9 +79,11 @@ def make_actors(agent: "AgentSetup", seed: int) -> ActorPool:
         seed: of their environments and actions.
     """
     config = agent.config
-    plan = ActorPlan.of(agent.algorithm.actors)
-    place, cpus = _place(plan, agent.policy, agent.algorithm.max_staleness + 1)
-    count = plan.count or most_actors(agent.env.num_envs, cpus)
+    cluster = getattr(agent.env, "cluster", None)
+    blocks = 2 * (agent.algorithm.max_staleness + 1)
+    place = cluster or ThisMachine(Layout.of(agent.policy.state_dict()), blocks)
+    cpus = cluster.cpus if cluster else 0
+    count = ActorPlan.of(agent.algorithm.actors).count or most_actors(agent.env.num_envs, cpus)
     task = ActorTask(
         env=config.env,
         make_env=agent.policy.trained_on.callable,

@@ -3,6 +3,7 @@
 import os
 import sys
 import uuid
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias
@@ -41,15 +42,19 @@ class RayWorker:
         self._version = -1.0
         self._packed: Packed | None = None
 
+    @ray.method(concurrency_group=_WEIGHTS)
     def weights(self, version: float, packed: Packed) -> None:
         """Keep weights for the next step, if they are newer."""
+        self._keep(version, packed)
+
+    def _keep(self, version: float, packed: Packed) -> None:
         if version > self._version:
             self._version, self._packed = version, packed
 
     def play(self, version: float, packed: Packed) -> tuple[Any, ...]:
         """Return a rollout that begins with these weights, or with newer ones; or the error."""
         try:
-            self.weights(version, packed)
+            self._keep(version, packed)
             if self._player is None:
                 self._player = self._start(packed[0])
             rollout, versions, seconds = self._player.play()
@@ -98,8 +103,7 @@ class RayActor:
         released, version, where = message
         with suppress(RayActorError):
             if self.task.max_staleness:
-                told = self.worker.weights.options(concurrency_group=_WEIGHTS)
-                told.remote(version, where)
+                self.worker.weights.remote(version, where)
             for _ in range(self._next, released + 1):
                 self._rollouts.append(self.worker.play.remote(version, where))
         self._next = max(self._next, released + 1)
@@ -128,8 +132,9 @@ class RayActor:
 
     def close(self) -> None:
         """End it."""
-        with suppress(RayError):
-            ray.kill(self.worker)
+        if ray.is_initialized():  # else it is gone with the connection
+            with suppress(RayError):
+                ray.kill(self.worker)
 
 
 class RayCluster:
@@ -157,9 +162,14 @@ class RayCluster:
         if not self._is_own:
             return
         try:
-            ray.init(**options)
+            with warnings.catch_warnings():  # the error says it
+                warnings.simplefilter("ignore")
+                ray.init(**options)
         except (RayError, OSError, RuntimeError, ValueError) as error:
-            raise ConfigError(f"agent.actors={address}: {one_line(error)[:200]}") from error
+            raise ConfigError(
+                f"agent.actors={address}: {one_line(error)[:200]}; the versions of Ray and Python "
+                "and RAY_AUTH_MODE must be those of the cluster"
+            ) from error
 
     @property
     def cpus(self) -> int:
@@ -181,9 +191,12 @@ class RayCluster:
         return [expected[one] for one in there]
 
     def close(self, actors: Sequence[RayActor]) -> None:
-        """End the actors, and the cluster if it is this object's own."""
+        """End the actors."""
         for actor in actors:
             actor.close()
+
+    def leave(self) -> None:
+        """End the connection if it is this object's own, and a cluster that it has started."""
         if self._is_own:
             ray.shutdown()
 
