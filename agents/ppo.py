@@ -1,7 +1,7 @@
 """Recurrent PPO: the algorithm from top to bottom."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,7 +10,6 @@ from torch.optim import Adam, Optimizer
 from xlstm_rl.agents.base import RecurrentAgent
 from xlstm_rl.agents.config import PPOConfig
 from xlstm_rl.agents.losses import explained_variance, moments_of_all, normalized, valid_mean
-from xlstm_rl.agents.off_policy import off_policy_targets
 from xlstm_rl.agents.optimization import set_learning_rate
 from xlstm_rl.agents.optimizers import torch_optimizer
 from xlstm_rl.collection.collector import Rollout
@@ -67,8 +66,8 @@ class RecurrentPPO(RecurrentAgent):
 
     Schulman et al. 2017 (arXiv:1707.06347). Each minibatch is a set of sequences that start from
     the memory state stored while acting and run through every episode border inside them;
-    autoreset steps carry no loss. Rollouts of an older policy, as actors may hand over, are weighed
-    by V-trace and clipped around the current one.
+    autoreset steps carry no loss. Ratios are those to the policy that acted, which is an older one
+    where actors collect: what the updates since have changed counts in the clip range.
     """
 
     algo = "ppo"
@@ -139,7 +138,7 @@ class RecurrentPPO(RecurrentAgent):
             config.gamma,
             config.gae_lambda,
         )
-        sequences = Sequences(
+        return Sequences(
             cut(data["observation"]),
             cut(data["action"]),
             cut(data["log_prob"]),
@@ -150,26 +149,6 @@ class RecurrentPPO(RecurrentAgent):
             None if rollout.all_valid() else cut(data["valid"]),
             tuple(torch.cat(tensor) for tensor in zip(*rollout.segment_states, strict=True)),
         )
-        if not rollout.is_stale:
-            return sequences
-        # Ratios are clipped around the policy of now: around the one that acted, what the updates
-        # since have changed would be clipped away (Hilton et al. 2021, arXiv:2110.00641). What
-        # lies between the two is V-trace's to weigh, as in IMPACT (arXiv:1912.00167).
-        log_prob, value = self._evaluate(sequences)
-        whole = [torch.cat(x.chunk(segments), 1) for x in (log_prob, value)]
-        log_ratio = whole[0] - data["log_prob"]
-        targets = off_policy_targets(data, log_ratio, whole[1], config.gamma, config.gae_lambda)
-        advantage, target = map(cut, targets)
-        return replace(
-            sequences, log_prob=log_prob, value=value, advantage=advantage, target=target
-        )
-
-    @torch.no_grad()
-    def _evaluate(self, batch: Sequences) -> tuple[Tensor, Tensor]:
-        """Return log-probabilities and values `[N, T]` under the current weights."""
-        network = self.policy.network
-        params, value, _ = network(batch.observation, batch.state, batch.reset)
-        return network.distribution.log_prob_and_entropy(params, batch.action)[0], value
 
     def _moments(self, sequences: Sequences, rows: Tensor) -> list[Moments | None]:
         """Return what the advantages of each minibatch are normalised with, in all processes."""

@@ -20,6 +20,7 @@ from gymnasium.envs.classic_control import CartPoleEnv
 from xlstm_rl import RecurrentA2C, RecurrentPPO
 from xlstm_rl.agents.base import RecurrentAgent
 from xlstm_rl.cli import main
+from xlstm_rl.collection.rollout import Rollout
 from xlstm_rl.config import ConfigError
 from xlstm_rl.distributed.actors import ActorPool, pool
 from xlstm_rl.errors import EnvError, TrainingError
@@ -86,6 +87,22 @@ def test_no_rollout_is_staler_than_the_bound_and_actors_run_ahead() -> None:
     assert all(row["actors/staleness"] <= row["actors/max_staleness"] for row in rows)
     assert all(0.0 < row["actors/learner_sps"] < ROLLOUT / 0.1 for row in rows[1:])
     assert all(row["actors/sps"] > 0.0 for row in rows)
+
+
+def test_ppo_takes_ratios_to_the_policy_that_acted(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[tuple[torch.Tensor, torch.Tensor]] = []
+    sequences = RecurrentPPO._sequences
+
+    def recorded(agent: RecurrentPPO, rollout: Rollout) -> Any:
+        result = sequences(agent, rollout)
+        found.append((torch.cat(rollout.data["log_prob"].chunk(2, 1)), result.log_prob))
+        return result
+
+    monkeypatch.setattr(RecurrentPPO, "_sequences", recorded)
+    with make(2, max_staleness=1) as agent:
+        rows = learn(agent, 4, wait=0.1)
+    assert max(row["actors/staleness"] for row in rows) > 0.0
+    assert len(found) == 4 and all(torch.equal(*pair) for pair in found)
 
 
 class Slow(CartPoleEnv):

@@ -107,7 +107,6 @@ class ActorPool(Closing):
         self._ended = time.perf_counter()
         self._steps_done += rollout.data.numel()
         self._collecting = max(part.seconds for part in parts)
-        rollout.is_stale = any(part.versions[0] != self._taken for part in parts)
         rollout.metrics = self._metrics(parts, rollout.data.numel(), self._ended - began)
         self._taken += 1
         return rollout

@@ -1,5 +1,6 @@
 """The process of an actor on the learner's machine."""
 
+import select
 import signal
 import sys
 from multiprocessing.connection import Connection, wait
@@ -39,13 +40,15 @@ class _Mail:
 
     def __init__(self, learner: "Connection[Any, Any]") -> None:
         self._learner = learner
+        self._arrived = select.poll()  # asked at every step: Connection.poll makes one each time
+        self._arrived.register(learner, select.POLLIN)
         self.weights: Blocks | None = None
         self.released = -1
         self._version, self._block = -1.0, -1
 
     def read(self) -> None:
         """Take in everything that has come; the first time, wait for it."""
-        while self._learner.poll() or self.released < 0:
+        while self._arrived.poll(0) or self.released < 0:
             self.released, newest, where = self._learner.recv()
             if newest > self._version:
                 self._version, self._block = newest, where
