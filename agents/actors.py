@@ -27,7 +27,7 @@ PLAYED_APART = "actors play the environments apart from the learner, and keep th
 
 def environments_of_actors(
     actors: int | str, config: EnvConfig, custom: Any, check: Any
-) -> SpacesOnly:
+) -> VectorEnv[Any, Any, Any]:
     """Return what stands for the environments in the learner.
 
     Raises:

@@ -4,7 +4,7 @@ import os
 import sys
 import uuid
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias
 
@@ -24,7 +24,11 @@ from xlstm_rl.distributed.actors.task import ActorTask
 Packed: TypeAlias = tuple[Layout, Any]
 """Tensors as one array of bytes, which Ray carries without pickling it."""
 
-_WEIGHTS = "weights"  # weights come beside the rollout that is being played
+_Method: TypeAlias = Callable[..., None]
+
+_WEIGHTS = "weights"
+_beside: Callable[[_Method], _Method] = ray.method(concurrency_group=_WEIGHTS)
+"""Weights come beside the rollout that is being played."""
 
 
 class RayWorker:
@@ -42,7 +46,7 @@ class RayWorker:
         self._version = -1.0
         self._packed: Packed | None = None
 
-    @ray.method(concurrency_group=_WEIGHTS)
+    @_beside
     def weights(self, version: float, packed: Packed) -> None:
         """Keep weights for the next step, if they are newer."""
         self._keep(version, packed)
