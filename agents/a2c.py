@@ -7,7 +7,7 @@ from torch.optim import Adam, Optimizer
 
 from xlstm_rl.agents.base import RecurrentAgent
 from xlstm_rl.agents.config import A2CConfig
-from xlstm_rl.agents.losses import explained_variance, normalized, valid_mean
+from xlstm_rl.agents.losses import explained_variance, moments_of_all, normalized, valid_mean
 from xlstm_rl.agents.off_policy import off_policy_targets
 from xlstm_rl.agents.optimization import RMSprop, set_learning_rate
 from xlstm_rl.agents.optimizers import torch_optimizer
@@ -146,7 +146,7 @@ def a2c_loss(
     """
     entropy_coef = config.entropy_coef if entropy_coef is None else entropy_coef
     if config.normalize_advantage:
-        advantage = normalized(advantage, valid, ranks)
+        advantage = normalized(advantage, valid, *moments_of_all([advantage], [valid], ranks))
     policy_loss = -valid_mean(log_prob * advantage, valid)
     value_loss = 0.5 * valid_mean((value - target).square(), valid)
     mean_entropy = valid_mean(entropy, valid)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from xlstm_rl.agents.actor_options import check_actors
+from xlstm_rl.agents.actor_options import ActorPlan, check_actors
 from xlstm_rl.options.arguments import did_you_mean
 from xlstm_rl.options.fields import Count, CountOrZero, Fraction, Positive
 from xlstm_rl.options.kinds import Registry
@@ -79,9 +79,10 @@ class AlgorithmConfig(Section):
     normalize_advantage: bool = True
     """Shift and scale the advantages of each gradient step to mean 0 and standard deviation 1."""
 
-    actors: CountOrZero = 0
+    actors: CountOrZero | str = 0
     """Processes that play the environments, apart from the one that learns, ahead of its updates.
-    Each has an equal part of `env.num_envs`. 0: playing and learning take turns."""
+    Each has an equal part of `env.num_envs`. 0: playing and learning take turns. `ray://host:port`:
+    on a Ray cluster; `ray`: on one of this machine. `ray/8`: 8 actors there; else one a CPU."""
 
     max_staleness: CountOrZero = 1
     """Updates that may lie between the weights of an actor's rollout and the update that takes it;
@@ -103,6 +104,7 @@ class AlgorithmConfig(Section):
         if not self.actors:
             owner = "actors, but agent.actors is 0"
             refuse_unused(self, ("max_staleness",), owner)
+        ActorPlan.of(self.actors)
         if self.entropy_coef == 0.0:
             owner = "an entropy bonus, but agent.entropy_coef is 0"
             refuse_unused(self, ("entropy_coef_end", "entropy_coef_schedule"), owner)

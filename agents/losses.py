@@ -1,9 +1,11 @@
 """What the losses of the algorithms share."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from xlstm_rl.distributed import ALONE, Ranks
+from xlstm_rl.distributed import ALONE, Moments, Ranks
 
 
 def valid_mean(x: Tensor, valid: Tensor | None) -> Tensor:
@@ -11,17 +13,33 @@ def valid_mean(x: Tensor, valid: Tensor | None) -> Tensor:
     return x.mean() if valid is None else x[valid].sum() / valid.sum().clamp(min=1)
 
 
-def normalized(advantage: Tensor, valid: Tensor | None, ranks: Ranks = ALONE) -> Tensor:
+def moments_of_all(
+    advantages: Sequence[Tensor], valid: Sequence[Tensor | None], ranks: Ranks
+) -> list[Moments | None]:
+    """Return the moments over valid steps of each batch's advantages, with those of all processes.
+
+    None where one process trains, which needs none.
+    """
+    if ranks.size == 1:
+        return [None] * len(advantages)
+    pairs = zip(advantages, valid, strict=True)
+    return [*ranks.moments(*(x if own is None else x[own] for x, own in pairs))]
+
+
+def normalized(advantage: Tensor, valid: Tensor | None, moments: Moments | None = None) -> Tensor:
     """Return advantages shifted and scaled to mean 0 and standard deviation 1 over valid steps.
 
-    Those of all processes count. Fewer than two valid steps have no deviation: then they stay as
-    they are.
+    Fewer than two valid steps have no deviation: then they stay as they are.
+
+    Args:
+        advantage: of any shape.
+        valid: of the same shape; None: every step is.
+        moments: of the valid ones and of those of other processes; None: there is one process.
     """
-    counted = advantage if valid is None else advantage[valid]
-    if ranks.size > 1:
-        moments = ranks.moments(counted)
+    if moments is not None:
         shifted = (advantage - moments.mean) / (moments.variance().sqrt() + 1e-8)
         return torch.where(moments.numel < 2, advantage, shifted.to(advantage.dtype))
+    counted = advantage if valid is None else advantage[valid]
     if counted.numel() < 2:
         return advantage
     return (advantage - counted.mean()) / (counted.std() + 1e-8)
@@ -40,7 +58,7 @@ def explained_variance(
     if valid is not None:
         residual, target = residual[valid], target[valid]
     if ranks.size > 1:
-        left, whole = ranks.moments(residual), ranks.moments(target)
+        left, whole = ranks.moments(residual, target)
         explained = 1 - left.variance() / (whole.variance() + 1e-8)
         return explained.item() if bool(whole.numel > 1) else 0.0
     if target.numel() < 2:

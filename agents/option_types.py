@@ -114,7 +114,7 @@ class PPOOptions(TypedDict, total=False):
     entropy_coef_schedule: str
     max_grad_norm: float
     normalize_advantage: bool
-    actors: int
+    actors: int | str
     max_staleness: int
     minibatches: int
     segment_steps: int | None
@@ -146,7 +146,7 @@ class A2COptions(TypedDict, total=False):
     entropy_coef_schedule: str
     max_grad_norm: float
     normalize_advantage: bool
-    actors: int
+    actors: int | str
     max_staleness: int
     advantages: Literal["gae", "n_step", "vtrace"]
     rho_bar: float

@@ -1,7 +1,7 @@
 """Recurrent PPO: the algorithm from top to bottom."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -9,12 +9,11 @@ from torch.optim import Adam, Optimizer
 
 from xlstm_rl.agents.base import RecurrentAgent
 from xlstm_rl.agents.config import PPOConfig
-from xlstm_rl.agents.losses import explained_variance, normalized, valid_mean
-from xlstm_rl.agents.off_policy import off_policy_targets
+from xlstm_rl.agents.losses import explained_variance, moments_of_all, normalized, valid_mean
 from xlstm_rl.agents.optimization import set_learning_rate
 from xlstm_rl.agents.optimizers import torch_optimizer
 from xlstm_rl.collection.collector import Rollout
-from xlstm_rl.distributed import ALONE, Ranks
+from xlstm_rl.distributed import Moments
 from xlstm_rl.memory import StateTensors
 from xlstm_rl.returns import generalized_advantage
 
@@ -67,8 +66,8 @@ class RecurrentPPO(RecurrentAgent):
 
     Schulman et al. 2017 (arXiv:1707.06347). Each minibatch is a set of sequences that start from
     the memory state stored while acting and run through every episode border inside them;
-    autoreset steps carry no loss. Rollouts of an older policy, as actors may hand over, are weighed
-    by V-trace and clipped around the current one.
+    autoreset steps carry no loss. Ratios are those to the policy that acted, which is an older one
+    where actors collect: what the updates since have changed counts in the clip range.
     """
 
     algo = "ppo"
@@ -102,10 +101,11 @@ class RecurrentPPO(RecurrentAgent):
         logs: list[dict[str, Tensor]] = []
         for number in range(config.epochs):
             self._ahead(number)
-            order = torch.randperm(count, generator=self.shuffle_generator)
+            order = torch.randperm(count, generator=self.shuffle_generator).to(self.device)
+            rows = order.view(config.minibatches, -1)
             epoch = [
-                self._minibatch(sequences.rows(index.to(self.device)), now)
-                for index in order.view(config.minibatches, -1)
+                self._minibatch(sequences.rows(index), now, moments)
+                for index, moments in zip(rows, self._moments(sequences, rows), strict=True)
             ]
             logs += epoch
             kl = torch.stack([log["approx_kl"] for log in epoch]).mean()
@@ -138,7 +138,7 @@ class RecurrentPPO(RecurrentAgent):
             config.gamma,
             config.gae_lambda,
         )
-        sequences = Sequences(
+        return Sequences(
             cut(data["observation"]),
             cut(data["action"]),
             cut(data["log_prob"]),
@@ -149,28 +149,17 @@ class RecurrentPPO(RecurrentAgent):
             None if rollout.all_valid() else cut(data["valid"]),
             tuple(torch.cat(tensor) for tensor in zip(*rollout.segment_states, strict=True)),
         )
-        if not rollout.is_stale:
-            return sequences
-        # Ratios are clipped around the policy of now: around the one that acted, what the updates
-        # since have changed would be clipped away (Hilton et al. 2021, arXiv:2110.00641). What
-        # lies between the two is V-trace's to weigh, as in IMPACT (arXiv:1912.00167).
-        log_prob, value = self._evaluate(sequences)
-        whole = [torch.cat(x.chunk(segments), 1) for x in (log_prob, value)]
-        log_ratio = whole[0] - data["log_prob"]
-        targets = off_policy_targets(data, log_ratio, whole[1], config.gamma, config.gae_lambda)
-        advantage, target = map(cut, targets)
-        return replace(
-            sequences, log_prob=log_prob, value=value, advantage=advantage, target=target
-        )
 
-    @torch.no_grad()
-    def _evaluate(self, batch: Sequences) -> tuple[Tensor, Tensor]:
-        """Return log-probabilities and values `[N, T]` under the current weights."""
-        network = self.policy.network
-        params, value, _ = network(batch.observation, batch.state, batch.reset)
-        return network.distribution.log_prob_and_entropy(params, batch.action)[0], value
+    def _moments(self, sequences: Sequences, rows: Tensor) -> list[Moments | None]:
+        """Return what the advantages of each minibatch are normalised with, in all processes."""
+        if not self.algorithm.normalize_advantage or self.ranks.size == 1:
+            return [None] * len(rows)
+        valid = [None if sequences.valid is None else sequences.valid[index] for index in rows]
+        return moments_of_all([sequences.advantage[index] for index in rows], valid, self.ranks)
 
-    def _minibatch(self, batch: Sequences, now: Mapping[str, float]) -> dict[str, Tensor]:
+    def _minibatch(
+        self, batch: Sequences, now: Mapping[str, float], moments: Moments | None
+    ) -> dict[str, Tensor]:
         """Take one gradient step on sequences `[N, T]`."""
         config, network = self.algorithm, self.policy.network
         with self._profile.part("forward"):
@@ -179,7 +168,7 @@ class RecurrentPPO(RecurrentAgent):
             log_prob, entropy = network.distribution.log_prob_and_entropy(params, batch.action)
             loss, log = ppo_loss(
                 *(batch, log_prob, entropy, value, now["clip"], config),
-                *(now["entropy_coef"], self.ranks),
+                *(now["entropy_coef"], moments),
             )
         self._descend(loss, log, batch.valid)
         return log
@@ -193,18 +182,19 @@ def ppo_loss(
     clip: float,
     config: PPOConfig,
     entropy_coef: float | None = None,
-    ranks: Ranks = ALONE,
+    moments: Moments | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return PPO's loss and its parts, averaged over the valid steps of `[N, T]`.
 
     With `r = exp(log_prob - old)`: `-min(r A, clamp(r, 1 - clip, 1 + clip) A)` (equation 7),
     plus half the squared value error times `value_coef`, less the entropy times `entropy_coef`
-    (None: the configuration's). Advantages are normalised over the minibatches of all `ranks`.
+    (None: the configuration's). Advantages are normalised, with the `moments` of all processes if
+    there are several.
     """
     entropy_coef = config.entropy_coef if entropy_coef is None else entropy_coef
     advantage = batch.advantage
     if config.normalize_advantage:
-        advantage = normalized(advantage, batch.valid, ranks)
+        advantage = normalized(advantage, batch.valid, moments)
     log_ratio = log_prob - batch.log_prob
     ratio = log_ratio.exp()
     clipped = ratio.clamp(1.0 - clip, 1.0 + clip)

@@ -135,7 +135,7 @@ class AgentSetup(ABC):
         custom = None if isinstance(environment, str) else environment
         check = mask_check(config.policy)
         if config.agent.actors:
-            self.env = environments_of_actors(config.env, custom, check)
+            self.env = environments_of_actors(config.agent.actors, config.env, custom, check)
         else:
             self.env = make_vector_env(config.env, custom, self.device, check)
         with nullcontext() if self.env is custom else closed_on_error(lambda: close(self.env)):

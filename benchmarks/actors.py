@@ -12,35 +12,16 @@ return of the last 100 episodes reaches `--threshold`.
 import argparse
 import os
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from gymnasium.envs.classic_control import CartPoleEnv
+from slow_cartpole import SlowCartPole
 
 from xlstm_rl.agents import TrainConfig, make_agent
 from xlstm_rl.config import config_from_dict, config_to_dict, find_config, parse_config
 
 THRESHOLDS = {"cartpole_novel": 400.0, "memory_chain": 0.9}
-
-
-class SlowCartPole(CartPoleEnv):
-    """CartPole whose step takes a while."""
-
-    def __init__(self, seconds: float, waits: bool) -> None:
-        super().__init__()
-        self._seconds, self._waits = seconds, waits
-
-    def step(self, action: Any) -> Any:
-        """Take as long as was asked for, and then step."""
-        until = time.perf_counter() + self._seconds
-        if self._waits:
-            time.sleep(self._seconds)
-        left = self._seconds
-        while left > 0:  # busy, as an environment that computes is
-            left = until - time.perf_counter()
-        return super().step(action)
 
 
 def steps_per_second(actors: int, updates: int, make: Callable[[], Any]) -> dict[str, float]:

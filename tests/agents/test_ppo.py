@@ -11,7 +11,6 @@ from torchrl.objectives import ClipPPOLoss
 
 from xlstm_rl import RecurrentPPO
 from xlstm_rl.agents.config import PPOConfig
-from xlstm_rl.agents.off_policy import off_policy_targets
 from xlstm_rl.agents.ppo import Sequences, ppo_loss
 from xlstm_rl.errors import NonFiniteLossError
 
@@ -234,44 +233,3 @@ def test_memory_solves_a_chain_that_a_memoryless_policy_cannot() -> None:
         means[kind] = evaluate(agent.policy, episodes=100, seed=7).mean
     assert means["xlstm"] > 0.95
     assert abs(means["mlp"]) < 0.4  # three standard errors of a mean of 100 fair coins
-
-
-@pytest.mark.parametrize("segment", [None, 4])
-@pytest.mark.parametrize("autoreset", ["same_step", "next_step"])
-def test_a_rollout_of_the_current_policy_gives_the_same_targets_as_a_stale_one(
-    segment: int | None, autoreset: str
-) -> None:
-    env = {"num_envs": 4, "autoreset": autoreset, "vectorization": "sync", "max_episode_steps": 5}
-    agent = _agent(env=env, agent={"segment_steps": segment})
-    collector: Any = agent._make_collector()
-    collector.collect()
-    rollout = collector.collect()
-    fresh = agent._sequences(rollout)
-    rollout.is_stale = True
-    stale = agent._sequences(rollout)
-    for name in ("log_prob", "value", "advantage", "target"):
-        one, other = getattr(fresh, name), getattr(stale, name)
-        if fresh.valid is not None:
-            one, other = one[fresh.valid], other[fresh.valid]
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
-
-
-def test_a_stale_rollout_is_weighed_and_clipped_around_the_policy_of_now() -> None:
-    agent = _agent(agent={"segment_steps": 8, "minibatches": 1, "epochs": 1, "clip": 1e-6})
-    rollout: Any = agent._make_collector().collect()
-    before = rollout.data["log_prob"].clone()
-    with torch.no_grad():
-        for weight in agent.parameters:
-            weight.add_(0.3 * torch.randn_like(weight))
-    rollout.is_stale = True
-    found = agent._sequences(rollout)
-    log_prob = torch.cat(found.log_prob.chunk(2), 1)
-    value = torch.cat(found.value.chunk(2), 1)
-    assert (log_prob - before).abs().max() > 0.05
-    data, config = rollout.data, agent.algorithm
-    expected = off_policy_targets(data, log_prob - before, value, config.gamma, config.gae_lambda)
-    for one, other in zip((found.advantage, found.target), expected, strict=True):
-        assert torch.equal(torch.cat(one.chunk(2), 1), other)
-    # the first step is taken from a ratio of 1, however far the policy that acted is
-    metrics = agent.update(rollout, 0.0)
-    assert metrics["loss/clip_fraction"] < 0.05 and metrics["loss/approx_kl"] < 1e-8

@@ -159,6 +159,8 @@ def one_after_the_other(folder: Path) -> dict[str, Any]:
         "typo": command("train", "--memory.kind", "xltsm"),
         "options": command("train", "--seed", str(rank), "--run-dir", str(folder / "options")),
         "one": command("train", *(("--nothing", "1") if rank else ())),
+        "batch": command("train", "--env.num-envs", "8", "--agent.minibatches", "3"),
+        "none": command("train", "--env.num-envs", "0"),
         "train": command("train", *small, "--run-dir", str(folder / "run")),
         "taken": command("train", *small, "--run-dir", str(folder / "run")),
         "resume": command("resume", str(folder / "run"), "--total-steps", "5000"),
@@ -188,7 +190,13 @@ def test_one_process_stops_all(said: tuple[Path, list[Any]]) -> None:
 
 @pytest.mark.parametrize(
     ("name", "line"),
-    [("typo", "did you mean"), ("one", "process 1 of 2: "), ("taken", "is not empty")],
+    [
+        ("typo", "did you mean"),
+        ("one", "process 1 of 2: "),
+        ("taken", "is not empty"),
+        ("batch", "agent.minibatches=3 does not divide the 8 sequences"),
+        ("none", "env.num_envs"),
+    ],
 )
 def test_bad_input_is_one_line_of_one_process(
     name: str, line: str, said: tuple[Path, list[Any]]

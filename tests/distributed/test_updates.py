@@ -159,3 +159,34 @@ def test_two_ranks_make_the_update_of_one_process_with_all_environments(
         assert sorted(zip(*answer["episodes"], strict=True)) == sorted(own)
     first, second = answers
     assert all(torch.equal(one, second["weights"][key]) for key, one in first["weights"].items())
+
+
+def messages_of_an_update() -> list[str]:
+    """The collective calls of one update, in their order."""
+    agent = make("ppo", 4, "next_step")
+    agent._begin_together()
+    collector = agent._make_collector()
+    rollout = collector.collect()
+    agent._prepare(rollout)
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("all_reduce", "all_gather", "all_gather_object", "broadcast"):
+            call = getattr(dist, name)
+
+            def counted(*args: Any, own: Any = call, name: str = name, **kwargs: Any) -> Any:
+                found.append(name)
+                return own(*args, **kwargs)
+
+            patch.setattr(dist, name, counted)
+        agent.update(rollout, 0.0)
+    return found
+
+
+def test_an_update_sends_its_gradients_and_a_message_an_epoch(
+    in_ranks: Callable[..., list[Any]],
+) -> None:
+    # 2 epochs of 2 minibatches: the moments of an epoch's advantages; for each minibatch the number
+    # of its valid steps and its gradient; at last the explained variance
+    epoch = ["all_gather", *["all_reduce", "all_reduce"] * 2]
+    for found in in_ranks(messages_of_an_update):
+        assert found == [*epoch * 2, "all_gather"]

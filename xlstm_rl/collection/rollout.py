@@ -46,9 +46,6 @@ class Rollout:
     are_others_valid: bool = True
     """Whether their steps are valid."""
 
-    is_stale: bool = False
-    """Whether weights have changed since it was begun, as those of actors may have."""
-
     metrics: dict[str, float] = field(default_factory=dict)
     """What collecting says of itself, for the log."""
 

@@ -102,10 +102,11 @@ class ProcessGroupRanks(Ranks):
             for moments in found:
                 moments.gather = None
 
-    def moments(self, x: Tensor) -> Moments:
-        """Return the moments of the values of all."""
-        own = torch.stack(Moments.of(x))
-        return Moments.merged(torch.stack(self._gathered_tensors(own)))
+    def moments(self, *tensors: Tensor) -> list[Moments]:
+        """Return the moments of the values of all, of each tensor, in one message."""
+        own = torch.stack([torch.stack(Moments.of(x)) for x in tensors])
+        parts = torch.stack(self._gathered_tensors(own), 1)
+        return [Moments.merged(part) for part in parts]
 
     def share(self, valid: Tensor | None) -> Tensor | None:
         """Return the factor that makes the average over processes a mean over all valid steps."""

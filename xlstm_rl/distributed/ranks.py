@@ -96,9 +96,9 @@ class Ranks:
         """Merge what running statistics of modules take inside the block, over all processes."""
         return nullcontext()
 
-    def moments(self, x: Tensor) -> Moments:
-        """Return the moments of the values of all."""
-        return Moments.of(x)
+    def moments(self, *tensors: Tensor) -> list[Moments]:
+        """Return the moments of the values of all, of each tensor, in one message."""
+        return [Moments.of(x) for x in tensors]
 
     def share(self, valid: Tensor | None) -> Tensor | None:
         """Return the factor that makes the average over processes a mean over all valid steps.

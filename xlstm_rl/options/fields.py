@@ -184,6 +184,8 @@ def check_range(value: Any, kind: Any) -> None:
     if value is None or value in _choices(kind):
         return
     for one in options if len(options) > 1 else (kind,):
+        if isinstance(value, str) and bare(one) is not str:
+            continue
         for extra in one.__metadata__ if get_origin(one) is Annotated else ():
             if isinstance(extra, Range) and not extra.holds(value):
                 raise ValueError(f"expected {extra.words}{' or none' * (NoneType in options)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from gymnasium.envs.classic_control import CartPoleEnv
 from xlstm_rl import RecurrentA2C, RecurrentPPO
 from xlstm_rl.agents.base import RecurrentAgent
 from xlstm_rl.cli import main
+from xlstm_rl.collection.rollout import Rollout
 from xlstm_rl.config import ConfigError
 from xlstm_rl.distributed.actors import ActorPool, pool
 from xlstm_rl.errors import EnvError, TrainingError
@@ -32,7 +34,9 @@ def found_by_actors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT))
 
 
-def make(actors: int, env: Any = "CartPole-v1", algo: str = "ppo", **agent: Any) -> RecurrentAgent:
+def make(
+    actors: int | str, env: Any = "CartPole-v1", algo: str = "ppo", **agent: Any
+) -> RecurrentAgent:
     cls, own = (
         (RecurrentPPO, {"minibatches": 2, "epochs": 2, "segment_steps": 4})
         if algo == "ppo"
@@ -83,6 +87,22 @@ def test_no_rollout_is_staler_than_the_bound_and_actors_run_ahead() -> None:
     assert all(row["actors/staleness"] <= row["actors/max_staleness"] for row in rows)
     assert all(0.0 < row["actors/learner_sps"] < ROLLOUT / 0.1 for row in rows[1:])
     assert all(row["actors/sps"] > 0.0 for row in rows)
+
+
+def test_ppo_takes_ratios_to_the_policy_that_acted(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[tuple[torch.Tensor, torch.Tensor]] = []
+    sequences = RecurrentPPO._sequences
+
+    def recorded(agent: RecurrentPPO, rollout: Rollout) -> Any:
+        result = sequences(agent, rollout)
+        found.append((torch.cat(rollout.data["log_prob"].chunk(2, 1)), result.log_prob))
+        return result
+
+    monkeypatch.setattr(RecurrentPPO, "_sequences", recorded)
+    with make(2, max_staleness=1) as agent:
+        rows = learn(agent, 4, wait=0.1)
+    assert max(row["actors/staleness"] for row in rows) > 0.0
+    assert len(found) == 4 and all(torch.equal(*pair) for pair in found)
 
 
 class Slow(CartPoleEnv):
@@ -200,7 +220,12 @@ def test_a_checkpoint_of_a_run_with_actors_goes_on_with_new_episodes(
         (["--agent.actors", "32"], "more actors than environments"),
         (["--agent.actors", "3"], "does not divide env.num_envs=16: use a divisor of 16"),
         (["--agent.actors", "-1"], "an integer >= 0"),
-        (["--agent.actors", "ray://localhost:10001"], "expected an integer, got"),
+        (["--agent.actors", "1.5"], "expected an integer >= 0, `ray` or `ray://host:port`"),
+        (["--agent.actors", "ray:/localhost:1"], "expected an integer >= 0, `ray` or"),
+        (["--agent.actors", "ray://localhost"], "expected an integer >= 0, `ray` or"),
+        (["--agent.actors", "ray://localhost:70000"], "expected an integer >= 0, `ray` or"),
+        (["--agent.actors", "ray/3"], "does not divide env.num_envs=16: use a divisor of 16"),
+        (["--agent.actors", "ray/32"], "more actors than environments"),
         (["--agent.max-staleness", "2"], "agent.actors is 0"),
         (["--agent.algo", "a2c", "--agent.actors", "2"], "use agent.advantages=vtrace"),
         (["--agent.actors", "2", "--env.id", "CartPole-v7"], "CartPole-v7"),
@@ -210,6 +235,25 @@ def test_bad_input_is_one_line(
     words: list[str], line: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert main(["train", *words, "--run-dir", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and line in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("is_there", "line"),
+    [(True, "nothing answers there"), (False, 'pip install "xlstm_rl[ray]"')],
+)
+def test_a_cluster_that_cannot_be_used_is_one_line(
+    is_there: bool,
+    line: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: is_there or None)
+    words = ["--agent.actors", "ray://localhost:9", "--run-dir", str(tmp_path / "run")]
+    assert main(["train", *words]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and line in said
     assert not (tmp_path / "run").exists()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,6 +32,24 @@ class Layout:
         """Bytes of a block."""
         return sum(_room(shape, dtype) for shape, dtype in self.parts.values())
 
+    def views(self, memory: Any, at: int = 0) -> dict[str, Tensor]:
+        """Return the tensors of a block, which are the memory itself.
+
+        Args:
+            memory: a buffer that can be written to.
+            at: where in it the block begins, in bytes.
+        """
+        found = {}
+        for name, (shape, dtype) in self.parts.items():
+            count = prod(shape)
+            if count:
+                found[name] = torch.frombuffer(memory, dtype=dtype, count=count, offset=at)
+            else:
+                found[name] = torch.empty(0, dtype=dtype)
+            found[name] = found[name].view(shape)
+            at += _room(shape, dtype)
+        return found
+
 
 class Blocks:
     """Equal blocks of shared memory, each with tensors of one layout.
@@ -53,7 +72,7 @@ class Blocks:
             os.ftruncate(file, size)
         self.file = file
         self._memory = mmap.mmap(file, size)
-        self._blocks = [self._views(index * layout.size) for index in range(count)]
+        self._blocks = [layout.views(self._memory, i * layout.size) for i in range(count)]
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """Return the tensors of a block, counted round and round; they are the memory itself."""
@@ -67,18 +86,6 @@ class Blocks:
     def close(self) -> None:
         """Let go of the file; the memory stays as long as its tensors."""
         os.close(self.file)
-
-    def _views(self, at: int) -> dict[str, Tensor]:
-        found = {}
-        for name, (shape, dtype) in self.layout.parts.items():
-            count = prod(shape)
-            if count:
-                found[name] = torch.frombuffer(self._memory, dtype=dtype, count=count, offset=at)
-            else:
-                found[name] = torch.empty(0, dtype=dtype)
-            found[name] = found[name].view(shape)
-            at += _room(shape, dtype)
-        return found
 
 
 def _room(shape: tuple[int, ...], dtype: torch.dtype) -> int:

@@ -4,13 +4,11 @@ import sys
 import time
 import weakref
 from dataclasses import replace
-from multiprocessing.connection import wait
 
 from xlstm_rl.closing import Closing, closed_on_error
 from xlstm_rl.collection.rollout import Rollout
-from xlstm_rl.distributed.actors.memory import Blocks, Layout
 from xlstm_rl.distributed.actors.parts import joined_rollout
-from xlstm_rl.distributed.actors.process import ActorProcess, Died, Message, Part
+from xlstm_rl.distributed.actors.place import Actor, Died, Message, Part, Place
 from xlstm_rl.distributed.actors.task import ActorTask
 from xlstm_rl.errors import TrainingError
 from xlstm_rl.policy.policy import Policy
@@ -33,30 +31,31 @@ class ActorPool(Closing):
     An actor whose process dies is replaced; its environments begin new episodes.
 
     Args:
+        place: where the actors play.
         task: of the first actor, with the environments of all.
         count: how many actors there are; divides the number of environments.
         policy: whose weights and statistics the actors get.
         steps_done: environment steps of the run so far, for the seeds of actors that take over.
     """
 
-    def __init__(self, task: ActorTask, count: int, policy: Policy, steps_done: int) -> None:
+    def __init__(
+        self, place: Place, task: ActorTask, count: int, policy: Policy, steps_done: int
+    ) -> None:
         self.is_cut_off = False
-        self._policy, self._steps_done = policy, steps_done
+        self._place, self._policy, self._steps_done = place, policy, steps_done
         self._num_envs = task.env.num_envs
-        tensors = policy.state_dict()
         self._bound = task.max_staleness
-        self._weights = Blocks(Layout.of(tensors), 2 * task.blocks)
         self._taken, self._released, self._replaced = 0, -1, 0
         self._collecting = self._updating = 0.0
-        self._actors: list[ActorProcess] = []
+        self._actors: list[Actor] = []
         self._parts: dict[int, Part] = {}
         self._deaths = 0
         self._ended: float | None = None
-        self._finalizer = weakref.finalize(self, _close_all, self._actors)
+        self._finalizer = weakref.finalize(self, place.close, self._actors)
         with closed_on_error(self.close):
             for index in range(count):
                 own = task.at(index, self._num_envs // count)
-                self._actors.append(ActorProcess(own, self._weights, 0))
+                self._actors.append(place.start(own, 0))
         if self._bound:
             self._release(self._bound - 1, 0.0)
 
@@ -66,8 +65,8 @@ class ActorPool(Closing):
         self._tell(2 * (number % (self._bound + 1)), version)
 
     def _tell(self, block: int, version: float) -> None:
-        self._weights.write(block, self._policy.state_dict())
-        self._message: Message = (self._released, version, block)
+        where = self._place.publish(block, self._policy.state_dict())
+        self._message: Message = (self._released, version, where)
         for actor in self._actors:
             actor.tell(self._message)
 
@@ -108,7 +107,6 @@ class ActorPool(Closing):
         self._ended = time.perf_counter()
         self._steps_done += rollout.data.numel()
         self._collecting = max(part.seconds for part in parts)
-        rollout.is_stale = any(part.versions[0] != self._taken for part in parts)
         rollout.metrics = self._metrics(parts, rollout.data.numel(), self._ended - began)
         self._taken += 1
         return rollout
@@ -130,15 +128,11 @@ class ActorPool(Closing):
 
     def _listen(self) -> None:
         """Take what has come from actors whose rollout is still missing."""
-        missing = {
-            actor.connection: index
-            for index, actor in enumerate(self._actors)
-            if index not in self._parts
-        }
-        for connection in wait(list(missing)):
-            index = missing[connection]  # type: ignore[index]
+        missing = [one for index, one in enumerate(self._actors) if index not in self._parts]
+        for actor in self._place.wait(missing):
+            index = self._actors.index(actor)
             try:
-                part = self._actors[index].take()
+                part = actor.take()
             except Died:
                 self._replace(index)
                 continue
@@ -152,11 +146,11 @@ class ActorPool(Closing):
         self._deaths += 1
         if self._deaths > _MOST_DEATHS * len(self._actors):
             raise TrainingError(
-                f"actor {index} (process {old.process.pid}) died ({how}), and so did those that "
+                f"actor {index} ({old.name}) died ({how}), and so did those that "
                 "took its place, before a rollout was there; agent.actors=0 shows why"
             )
         print(
-            f"actor {index} (process {old.process.pid}) died ({how}): another one takes its place, "
+            f"actor {index} ({old.name}) died ({how}): another one takes its place, "
             f"and its {old.task.env.num_envs} environments begin new episodes",
             file=sys.stderr,
         )
@@ -164,16 +158,9 @@ class ActorPool(Closing):
         self._replaced += 1
         seed = spawn_seed(old.task.seed, "resuming", self._steps_done + self._replaced)
         task = replace(old.task, seed=seed)
-        self._actors[index] = ActorProcess(task, self._weights, self._taken)
+        self._actors[index] = self._place.start(task, self._taken)
         self._actors[index].tell(self._message)
 
     def close(self) -> None:
         """End the actors."""
         self._finalizer()
-
-
-def _close_all(actors: list[ActorProcess]) -> None:
-    for actor in actors:
-        actor.process.terminate()
-    for actor in actors:
-        actor.close()

@@ -1,45 +1,25 @@
-"""An actor as the learner sees it: its process, its connection and its rollouts."""
+"""Actors as processes of the learner's machine: shared memory, and a connection with each."""
 
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import Pipe
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import recv_handle, send_handle
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 from gymnasium.vector.utils import CloudpickleWrapper
 from torch import Tensor
 
 from xlstm_rl.closing import Closing
-from xlstm_rl.config.errors import ConfigError
 from xlstm_rl.distributed.actors.memory import Blocks, Layout
+from xlstm_rl.distributed.actors.place import Died, Message, Part, refuse, refuse_other_spaces
 from xlstm_rl.distributed.actors.task import ActorTask
-from xlstm_rl.errors import EnvError, TrainingError
 
 _PATIENCE = 2.0  # seconds that an actor has to end by itself
 _START = "import sys; from xlstm_rl.distributed.actors.worker import main; main(int(sys.argv[1]))"
-
-
-class Died(Exception):  # noqa: N818 - no error of the run: the actor is replaced
-    """An actor's process has ended without a word."""
-
-
-Message: TypeAlias = tuple[int, float, int]
-"""The number of the last rollout that may begin, the version of new weights, and their block."""
-
-
-class Part(NamedTuple):
-    """One actor's rollout."""
-
-    tensors: dict[str, Tensor]
-    said: dict[str, Any]
-    versions: tuple[float, float]
-    """Of the weights that it was begun with, and of those it was collected with on average: the
-    number of updates before them."""
-    seconds: float
-    """That collecting took."""
 
 
 class ActorProcess(Closing):
@@ -73,11 +53,13 @@ class ActorProcess(Closing):
         self._send(sys.path)
         self._send((CloudpickleWrapper(anything), first))
 
-    def tell(self, message: "Message") -> None:
-        """Tell it what it may begin and of new weights.
+    @property
+    def name(self) -> str:
+        """What it is called in a message."""
+        return f"process {self.process.pid}"
 
-        One that died is found out when it is listened to.
-        """
+    def tell(self, message: Message) -> None:
+        """Tell it what it may begin and of new weights; one that died is found out by `take`."""
         self._message = message
         if self._is_ready:
             self._send(message)
@@ -99,7 +81,7 @@ class ActorProcess(Closing):
                 self._slots = Blocks(rest[0], self.task.blocks, file)
                 self._slots.close()
             elif kind == "error":
-                self._refuse(*rest)
+                refuse(self.task.index, *rest)
             else:
                 number, versions, seconds, said = rest
                 return Part(self._slots[number], said, versions, seconds)
@@ -109,18 +91,11 @@ class ActorProcess(Closing):
 
     def _hand_weights(self, layout: Layout) -> None:
         if layout != self._weights.layout:
-            raise TrainingError(
-                f"actor {self.task.index}: its environments have other spaces than the learner's"
-            )
+            refuse_other_spaces(self.task.index)
         send_handle(self.connection, self._weights.file, 0)
         self._is_ready = True
         if self._message is not None:
             self._send(self._message)
-
-    def _refuse(self, kind: str, line: str) -> None:
-        known = {"EnvError": EnvError, "ConfigError": ConfigError, "ValueError": ConfigError}
-        name = "" if kind in known else f"{kind}: "
-        raise known.get(kind, TrainingError)(f"actor {self.task.index}: {name}{line}")
 
     def _send(self, message: Any) -> None:
         with suppress(ConnectionError):  # it has ended: `take` says so
@@ -140,3 +115,36 @@ class ActorProcess(Closing):
         self.connection.close()
         self.process.terminate()
         self.ending()
+
+
+class ThisMachine:
+    """Processes of the learner's machine as the place where actors play.
+
+    Args:
+        layout: of the weights.
+        count: blocks of weights that are in use in turn.
+    """
+
+    def __init__(self, layout: Layout, count: int) -> None:
+        self._weights = Blocks(layout, count)
+
+    def start(self, task: ActorTask, first: int) -> ActorProcess:
+        """Return a new actor whose first rollout has this number."""
+        return ActorProcess(task, self._weights, first)
+
+    def publish(self, block: int, tensors: Mapping[str, Tensor]) -> int:
+        """Copy weights into a block of shared memory, and return its number."""
+        self._weights.write(block, tensors)
+        return block
+
+    def wait(self, actors: Sequence[ActorProcess]) -> list[ActorProcess]:
+        """Wait until one of these actors has said something; return those."""
+        said = wait([actor.connection for actor in actors])
+        return [actor for actor in actors if actor.connection in said]
+
+    def close(self, actors: Sequence[ActorProcess]) -> None:
+        """End the actors."""
+        for actor in actors:
+            actor.process.terminate()
+        for actor in actors:
+            actor.close()

@@ -94,14 +94,20 @@ class SpacesOnly(VectorEnv[Any, Any, Any]):
         config: of all of them.
         make_env: what makes a single one; None: `config.id`.
         check: as `make_vector_env` takes it.
+        cluster: where the actors play, which is left when these are closed; None: this machine.
 
     Raises:
         ValueError: the environment cannot be made.
     """
 
     def __init__(
-        self, config: EnvConfig, make_env: Callable[..., Any] | None, check: Any = None
+        self,
+        config: EnvConfig,
+        make_env: Callable[..., Any] | None,
+        check: Any = None,
+        cluster: Any = None,
     ) -> None:
+        self.cluster = cluster
         one = replace(config, num_envs=1)
         if one.vectorization == "async":
             one = replace(one, vectorization="sync")
@@ -114,7 +120,9 @@ class SpacesOnly(VectorEnv[Any, Any, Any]):
         close(probe)
 
     def close(self, **kwargs: Any) -> None:
-        """Do nothing: there are no environments here."""
+        """Leave the cluster, if there is one: there are no environments here."""
+        if self.cluster is not None:
+            self.cluster.leave()
 
 
 def spec_of(config: EnvConfig) -> EnvSpec | None:

@@ -1,8 +1,8 @@
-"""The process of an actor: it plays with the newest weights that it was told of."""
+"""The process of an actor on the learner's machine."""
 
+import select
 import signal
 import sys
-import time
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import recv_handle, send_handle
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from xlstm_rl.config.errors import one_line
 from xlstm_rl.distributed.actors.memory import Blocks, Layout
 from xlstm_rl.distributed.actors.parts import said_of, tensors_of
+from xlstm_rl.distributed.actors.player import Player, Weights
 from xlstm_rl.distributed.actors.task import ActorTask
 
 
@@ -34,47 +35,56 @@ def main(file: int) -> None:
         return
 
 
+class _Mail:
+    """What the learner has said: which rollout may begin, and where its newest weights are."""
+
+    def __init__(self, learner: "Connection[Any, Any]") -> None:
+        self._learner = learner
+        self._arrived = select.poll()  # asked at every step: Connection.poll makes one each time
+        self._arrived.register(learner, select.POLLIN)
+        self.weights: Blocks | None = None
+        self.released = -1
+        self._version, self._block = -1.0, -1
+
+    def read(self) -> None:
+        """Take in everything that has come; the first time, wait for it."""
+        while self._arrived.poll(0) or self.released < 0:
+            self.released, newest, where = self._learner.recv()
+            if newest > self._version:
+                self._version, self._block = newest, where
+
+    def wait(self, number: int) -> None:
+        """Wait until a rollout may begin."""
+        while self.released < number:
+            wait([self._learner])
+            self.read()
+
+    def newest(self) -> Weights | None:
+        """Return the newest weights, if they are new."""
+        self.read()
+        block, self._block = self._block, -1
+        if block < 0 or self.weights is None:
+            return None
+        # nobody writes there now: for the block to be taken again the learner needs the rollout
+        # that is played here, or that begins here
+        return self._version, self.weights[block]
+
+
 def _work(learner: "Connection[Any, Any]", task: ActorTask, number: int) -> None:
     """Collect one rollout after the other, from the given number on."""
-    collector = task.make_collector()
-    layout = Layout.of(collector.policy.state_dict())
-    learner.send(("ready", layout))
-    weights = Blocks(layout, 2 * task.blocks, recv_handle(learner))
+    mail = _Mail(learner)
+    player = Player(task, mail.newest)
+    learner.send(("ready", player.layout))
+    mail.weights = Blocks(player.layout, 2 * task.blocks, recv_handle(learner))
     slots: Blocks | None = None
-    released, version = -1, -1.0
-    versions: list[float] = []
-
-    def listen() -> None:
-        """Take over the newest weights, if there are any."""
-        nonlocal released, version
-        block = None
-        while learner.poll() or released < 0:
-            released, newest, where = learner.recv()
-            if newest > version:
-                version, block = newest, where
-        if block is not None:
-            # nobody writes there now: for the block to be taken again the learner needs the
-            # rollout that is played here, or that begins here
-            collector.policy.load_state_dict(weights[block])
-        versions.append(version)
-
-    if task.max_staleness:
-        collector.on_step = listen
     while True:
-        while released < number:
-            wait([learner])
-            listen()
-        versions.clear()
-        versions.append(version)
-        began = time.perf_counter()
-        rollout = collector.collect()
-        seconds = time.perf_counter() - began
+        mail.wait(number)
+        rollout, versions, seconds = player.play()
         tensors = tensors_of(rollout)
         if slots is None or slots.layout != Layout.of(tensors):
             slots = Blocks(Layout.of(tensors), task.blocks)
             learner.send(("slots", slots.layout))
             send_handle(learner, slots.file, 0)
         slots.write(number, tensors)
-        mean = sum(versions) / len(versions)
-        learner.send(("rollout", number, (versions[0], mean), seconds, said_of(rollout)))
+        learner.send(("rollout", number, versions, seconds, said_of(rollout)))
         number += 1
