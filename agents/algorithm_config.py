@@ -33,7 +33,7 @@ class PPOConfig(AlgorithmConfig):
     clip: Positive = 0.2
     """Clip range of the probability ratio at the start."""
 
-    clip_end: Fraction = 0.0
+    clip_end: Fraction = 1.0
     """The fraction of `clip` left at the last step (1: constant)."""
 
     clip_schedule: str = "linear"

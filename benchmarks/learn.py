@@ -15,17 +15,15 @@ import sys
 from pathlib import Path
 
 from learning import results
-from learning.cases import CASES
+from learning.cases import ALL, CASES, GROUPS
 
 from xlstm_rl.cli.compare import prepare
 from xlstm_rl.comparing.compare import compare, is_complete, write_report
 
-HEAD, END = "<!-- results -->\n", "<!-- end of results -->"
-
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("case", nargs="?", choices=list(CASES), help="what is learned")
+    parser.add_argument("case", nargs="?", choices=list(ALL), help="what is learned")
     parser.add_argument("--list", action="store_true", help="say which cases there are")
     parser.add_argument("--page", type=Path, help="write the table of all results into this page")
     parser.add_argument("--out", type=Path, default=Path("runs/learning"), help="folder of runs")
@@ -33,14 +31,14 @@ def main() -> int:
     args = parser.parse_args()
     rest = args.options
     if args.list:
-        for name, case in CASES.items():
+        for name, case in ALL.items():
             print(f"{name:<32}{case.total_steps:>10,} steps  {case.seeds} seeds  {case.options}")
         return 0
     if args.page is not None:
         return _page(args.page)
     if args.case is None:
         parser.error("expected a case; --list shows them")
-    case = CASES[args.case]
+    case = ALL[args.case]
     words = [*shlex.split(case.options), "--total-steps", str(case.total_steps)]
     words += ["--seeds", str(case.seeds), "--out", str(args.out / args.case), *rest]
     prepared = prepare(words)
@@ -48,17 +46,20 @@ def main() -> int:
     write_report(report, prepared.out)
     command = shlex.join(["python", "benchmarks/learn.py", args.case, *rest])
     path = results.write(args.case, case, report, command)
-    print(results.page({args.case: results.read()[args.case]}).splitlines()[0])
-    print(next(line for line in results.page(results.read()).splitlines() if args.case in line))
+    print(results.compared(results.read(), {args.case: case}))
     print(f"wrote {path}")
     return 0 if is_complete(report) else 1
 
 
 def _page(path: Path) -> int:
     found = results.read()
-    before, _, rest = path.read_text(encoding="utf-8").partition(HEAD)
-    after = rest.partition(END)[2]
-    path.write_text(f"{before}{HEAD}{results.page(found)}{END}{after}", encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
+    for name, cases in GROUPS.items():
+        head, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+        before, _, rest = text.partition(head)
+        table = results.page(found) if cases is CASES else results.compared(found, cases)
+        text = f"{before}{head}{table}{end}{rest.partition(end)[2]}"
+    path.write_text(text, encoding="utf-8")
     results.draw(found, path.parent / "images" / "learning.png")
     print(f"wrote {path}")
     return 0

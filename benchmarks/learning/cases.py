@@ -1,6 +1,6 @@
 """The tasks: the released defaults, and nothing set but what the task itself dictates."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -108,3 +108,39 @@ CASES = {
     "hopper": _mujoco("Hopper-v5", list(range(5, 11))),
     "walker2d": _mujoco("Walker2d-v5", list(range(8, 17))),
 }
+
+
+def _compared(case: Case, memories: str, total_steps: int, seeds: int = 2) -> Case:
+    """Return a case with the memories that stand side by side in it."""
+    options = f"{case.options} --memories {memories}"
+    return replace(case, options=options, total_steps=total_steps, seeds=seeds)
+
+
+def _parts(pattern: str, other: str) -> str:
+    """Return the whole stack, the stack without one part after the other, and the other cell."""
+    less = ("input_gate=sigmoid", "normalizer=false", "conv1d_kernel_size=0")
+    whole = f"xlstm:pattern={pattern}"
+    return " ".join([whole, *(f"{whole},{part}" for part in less), f"xlstm:pattern={other}"])
+
+
+_PARITY = "--env.id xlstm_rl/Parity-v0 --env.kwargs.length 16 --env.num-envs 64 --agent.gamma 0"
+
+PARTS = {
+    "parts_parity": _compared(Case(_PARITY, 0, None), _parts("s", "m"), 150_000),
+    "parts_recall": _compared(CASES["associative_recall"], _parts("m", "s"), 150_000),
+    "parts_chain": _compared(CASES["memory_chain_16"], _parts("m", "s"), 60_000),
+}
+"""What the xLSTM's parts are worth: ablations on the probes."""
+
+_RIVALS = "xlstm lstm gru transformer mamba2 framestack --match parameters"
+
+MEMORIES = {
+    f"memories_{name}": _compared(CASES[name], _RIVALS, CASES[name].total_steps)
+    for name in ("cartpole", "memory_chain_32", "tmaze_100")
+}
+"""The default memory beside others of as many weights."""
+
+GROUPS = {"results": CASES, "parts": PARTS, "memories": MEMORIES}
+"""The tables of the page."""
+
+ALL = {**CASES, **PARTS, **MEMORIES}

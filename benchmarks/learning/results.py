@@ -6,13 +6,13 @@ import math
 import platform
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from learning.cases import CASES, Case
+from learning.cases import ALL, CASES, Case
 from xlstm_rl.bootstrap import bootstrap_interval
 from xlstm_rl.comparing.report import Report
 from xlstm_rl.comparing.summary import Outcome
@@ -81,7 +81,7 @@ def _machine() -> str:
 def read(folder: Path = FOLDER) -> dict[str, list[dict[str, str]]]:
     """Return the rows of each case that was run, in the order of the cases."""
     found = {}
-    for name in CASES:
+    for name in ALL:
         path = folder / f"{name}.csv"
         if path.is_file():
             with path.open(newline="", encoding="utf-8") as file:
@@ -112,6 +112,26 @@ def page(results: dict[str, list[dict[str, str]]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def compared(results: dict[str, list[dict[str, str]]], cases: Mapping[str, Case]) -> str:
+    """Return the table of cases in which memories stand side by side."""
+    lines = [
+        "| case | steps | memory | weights | seeds | mean, 95 % interval | each seed | seconds |",
+        f"|{'---|' * 8}",
+    ]
+    for name, case in cases.items():
+        rows, steps = results.get(name, []), f"{case.total_steps:,}"
+        for memory in dict.fromkeys(row["memory"] for row in rows):
+            own = [row for row in rows if row["memory"] == memory]
+            seconds = np.mean([float(row["seconds"]) for row in own])
+            lines.append(
+                f"| {name} | {steps} | `{memory}` | {int(own[0]['weights']):,} |"
+                f" {_cells(case, own)} | {seconds:.0f} |"
+            )
+        if not rows:
+            lines.append(f"| {name} | {steps} | - | - | 0/{case.seeds} | not run | - | - |")
+    return "\n".join(lines) + "\n"
+
+
 def _cells(case: Case, rows: Sequence[dict[str, str]]) -> str:
     values = np.array([float(row[case.measure]) for row in rows])
     done = values[~np.isnan(values)]
@@ -134,7 +154,7 @@ def draw(results: dict[str, list[dict[str, str]]], path: Path) -> None:
     for axes in panels[len(results) :]:
         axes.set_visible(False)
     for axes, (name, rows) in zip(panels, results.items(), strict=False):
-        case = CASES[name]
+        case = ALL[name]
         memories = list(dict.fromkeys(row["memory"] for row in rows))
         for row in rows:
             axes.plot(float(row[case.measure]), memories.index(row["memory"]), "o", alpha=0.6)

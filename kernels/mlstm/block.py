@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xlstm_rl.kernels import ablated
 from xlstm_rl.kernels.dispatch import causal_conv1d, causal_conv1d_step, mlstm, mlstm_step
 from xlstm_rl.kernels.layers import block_diagonal_linear, head_norm, layer_norm
 
 State = tuple[Tensor, ...]
 Convolve = Callable[..., tuple[Tensor, Tensor]]
-Cell = Callable[..., tuple[Tensor, tuple[Tensor, Tensor, Tensor]]]
+Cell = Callable[..., tuple[Tensor, State]]
 
 
 class MLSTMBlockWeights(NamedTuple):
@@ -55,6 +56,13 @@ class MLSTMBlockOptions(NamedTuple):
     chunk_size: int = 64
     backend: str = "auto"
     """Of the cell and the convolution."""
+    input_gate: str = "exponential"
+    normalizer: bool = True
+
+    @property
+    def is_ablated(self) -> bool:
+        """Whether a part of the cell is taken away: then C does not run the block."""
+        return not self.normalizer or self.input_gate != "exponential"
 
 
 def mlstm_block(
@@ -67,11 +75,21 @@ def mlstm_block(
     """Run the block over x ``[B, T, D]`` with reset ``[B, T]``.
 
     Returns:
-        ``[B, T, D]`` and the state: that of the convolution, if there is one, and C, n, m.
+        ``[B, T, D]`` and the state: that of the convolution, if there is one, and C, n, m;
+        without a normaliser C alone.
     """
     gate, backend = options.forget_gate, options.backend
     convolve = partial(causal_conv1d, backend=backend)
-    cell = partial(mlstm, chunk_size=options.chunk_size, forget_gate=gate, backend=backend)
+    cell: Cell = partial(mlstm, chunk_size=options.chunk_size, forget_gate=gate, backend=backend)
+    if options.is_ablated:
+        cell = partial(
+            ablated.mlstm,
+            chunk_size=options.chunk_size,
+            forget_gate=gate,
+            input_gate=options.input_gate,
+            normalizer=options.normalizer,
+            backend=backend,
+        )
     return _run(x, reset, state, weights, options, convolve, cell)
 
 
@@ -86,7 +104,16 @@ def mlstm_block_step(
     """Run one step of the block, x ``[B, D]``, with ``inplace`` into the given state."""
     gate, backend = options.forget_gate, options.backend
     convolve = partial(causal_conv1d_step, backend=backend, inplace=inplace)
-    cell = partial(mlstm_step, forget_gate=gate, backend=backend, inplace=inplace)
+    cell: Cell = partial(mlstm_step, forget_gate=gate, backend=backend, inplace=inplace)
+    if options.is_ablated:
+        cell = partial(
+            ablated.mlstm_step,
+            forget_gate=gate,
+            input_gate=options.input_gate,
+            normalizer=options.normalizer,
+            backend=backend,
+            inplace=inplace,
+        )
     y, new = _run(x, reset, state, weights, options, convolve, cell)
     if inplace and state is not None and new[0] is not state[0]:
         # under autocast the convolution worked on a copy in another dtype
@@ -153,6 +180,6 @@ def _run(
 ) -> tuple[Tensor, State]:
     """Do what a sequence and a step have in common: everything but the two kernels."""
     qkv, gates, c, z, conv_state = _cell_inputs(x, reset, state, w, options, convolve)
-    h, after = cell(*qkv, *gates, reset, None if state is None else state[-3:])
+    h, after = cell(*qkv, *gates, reset, None if state is None else state[len(conv_state) :])
     h = torch.addcmul(head_norm(h, w.head_norm), w.skip, c) * F.silu(z)
     return x + F.linear(h, w.down, w.down_bias), (*conv_state, *after)

@@ -98,7 +98,7 @@ def run_mlstm_block(
 
     Because a tensor is not what C takes it for, or because something is not finite.
     """
-    if not covers(x, reset, state, weights, options.num_heads):
+    if options.is_ablated or not covers(x, reset, state, weights, options.num_heads):
         return None
     conv = weights.conv is not None
     before = (None,) * 4 if state is None else state if conv else (None, *state)

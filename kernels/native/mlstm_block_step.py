@@ -54,8 +54,10 @@ class MLSTMBlockStep:
         inplace: bool = False,
     ) -> tuple[Tensor, State] | None:
         """Do what :func:`mlstm_block_step` does, without gradients; ``None``: that has to do it."""
-        if torch.compiler.is_compiling() or (
-            torch.is_grad_enabled() and wants_gradient(x, *weights, *(state or ()))
+        if (
+            options.is_ablated
+            or torch.compiler.is_compiling()
+            or (torch.is_grad_enabled() and wants_gradient(x, *weights, *(state or ())))
         ):
             return None
         pointers = [None if w is None else w.data_ptr() for w in weights]

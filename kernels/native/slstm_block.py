@@ -58,11 +58,11 @@ def run_slstm_block(
     options: SLSTMBlockOptions,
 ) -> tuple[Tensor, State] | None:
     """Do what :func:`slstm_block` does; ``None``: the tensors are not what C takes them for."""
-    if not covers(x, reset, state, weights, options.num_heads):
+    if options.is_ablated or not covers(x, reset, state, weights, options.num_heads):
         return None
     conv = weights.conv is not None
     before = (None,) * len(STATE) if state is None else state if conv else (None, *state)
-    heads, activation, forget_gate, _ = options
+    heads, activation, forget_gate, *_ = options
     inputs = (x, reset, *before, *weights, heads, activation, forget_gate)
     save = wants_gradient(*inputs)
     if torch.compiler.is_compiling():

@@ -47,11 +47,13 @@ class SLSTMBlockStep:
         inplace: bool = False,
     ) -> tuple[Tensor, State] | None:
         """Do what :func:`slstm_block_step` does, without gradients; ``None``: that has to do it."""
-        if torch.compiler.is_compiling() or (
-            torch.is_grad_enabled() and wants_gradient(x, *weights, *(state or ()))
+        if (
+            options.is_ablated
+            or torch.compiler.is_compiling()
+            or (torch.is_grad_enabled() and wants_gradient(x, *weights, *(state or ())))
         ):
             return None
-        heads, activation, forget_gate, _ = options
+        heads, activation, forget_gate, *_ = options
         (B, D), window = x.shape, weights.conv is not None
         pointers = [None if w is None else w.data_ptr() for w in weights]
         known = self._pointers == pointers and all(map(operator.is_, weights, self._weights))

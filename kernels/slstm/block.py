@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from xlstm_rl.kernels import ablated
 from xlstm_rl.kernels.dispatch import causal_conv1d, causal_conv1d_step, slstm, slstm_step
 from xlstm_rl.kernels.layers import (
     block_diagonal_linear,
@@ -17,7 +18,7 @@ from xlstm_rl.kernels.layers import (
 
 State = tuple[Tensor, ...]
 Convolve = Callable[..., tuple[Tensor, Tensor]]
-Cell = Callable[..., tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]]
+Cell = Callable[..., tuple[Tensor, State]]
 
 
 class SLSTMBlockWeights(NamedTuple):
@@ -58,6 +59,13 @@ class SLSTMBlockOptions(NamedTuple):
     forget_gate: str = "sigmoid"
     backend: str = "auto"
     """Of the cell and the convolution."""
+    input_gate: str = "exponential"
+    normalizer: bool = True
+
+    @property
+    def is_ablated(self) -> bool:
+        """Whether a part of the cell is taken away: then C does not run the block."""
+        return not self.normalizer or self.input_gate != "exponential"
 
 
 def slstm_block(
@@ -70,11 +78,11 @@ def slstm_block(
     """Run the block over x ``[B, T, D]`` with reset ``[B, T]``.
 
     Returns:
-        ``[B, T, D]`` and the state: that of the convolution, if there is one, and h, c, n, m.
+        ``[B, T, D]`` and the state: that of the convolution, if there is one, and h, c, n, m;
+        without a normaliser h and c.
     """
     convolve = partial(causal_conv1d, backend=options.backend)
-    cell = partial(slstm, forget_gate=options.forget_gate, backend=options.backend)
-    return _run(x, reset, state, weights, options, convolve, cell)
+    return _run(x, reset, state, weights, options, convolve, _cell(options))
 
 
 def slstm_block_step(
@@ -88,7 +96,15 @@ def slstm_block_step(
     """Run one step of the block, x ``[B, D]``, with ``inplace`` into the given state."""
     gate, backend = options.forget_gate, options.backend
     convolve = partial(causal_conv1d_step, backend=backend, inplace=inplace)
-    cell = partial(slstm_step, forget_gate=gate, backend=backend, inplace=inplace)
+    cell: Cell = partial(slstm_step, forget_gate=gate, backend=backend, inplace=inplace)
+    if options.is_ablated:
+        cell = partial(
+            ablated.slstm_step,
+            forget_gate=gate,
+            input_gate=options.input_gate,
+            normalizer=options.normalizer,
+            inplace=inplace,
+        )
     y, new = _run(x, reset, state, weights, options, convolve, cell)
     if inplace and state is not None and new[0] is not state[0]:
         # under autocast the convolution worked on a copy in another dtype
@@ -108,17 +124,29 @@ def slstm_block_gates(
     Arguments are those of :func:`slstm_block`. What the last output adds by R is in them.
     """
     convolve = partial(causal_conv1d, backend=options.backend)
-    gates, _ = _cell_inputs(x, reset, state, weights, options, convolve)
+    gates, conv_state = _cell_inputs(x, reset, state, weights, options, convolve)
     R, b = weights.R, weights.b
-    cell: Cell = partial(slstm, forget_gate=options.forget_gate, backend=options.backend)
-    h, _ = cell(gates, R, b, reset, None if state is None else state[-4:])
-    first = torch.zeros_like(h[:, :1]) if state is None else state[-4].unsqueeze(1)
+    before = None if state is None else state[len(conv_state) :]
+    h, _ = _cell(options)(gates, R, b, reset, before)
+    first = torch.zeros_like(h[:, :1]) if before is None else before[0].unsqueeze(1)
     last = torch.cat([first, h[:, :-1]], 1)
     if reset is not None:
         last = last.masked_fill(reset[..., None, None], 0.0)
     recurrent = torch.einsum("bths,ghsr->btghr", last, R[:2])
     i, f = (gates[:, :, :2] + recurrent + b[:2]).unbind(2)
     return i, f
+
+
+def _cell(options: SLSTMBlockOptions) -> Cell:
+    """The cell over a sequence."""
+    if options.is_ablated:
+        return partial(
+            ablated.slstm,
+            forget_gate=options.forget_gate,
+            input_gate=options.input_gate,
+            normalizer=options.normalizer,
+        )
+    return partial(slstm, forget_gate=options.forget_gate, backend=options.backend)
 
 
 def _cell_inputs(
@@ -154,7 +182,7 @@ def _run(
 ) -> tuple[Tensor, State]:
     """Do what a sequence and a step have in common: everything but the two kernels."""
     gates, conv_state = _cell_inputs(x, reset, state, w, options, convolve)
-    h, after = cell(gates, w.R, w.b, reset, None if state is None else state[-4:])
+    h, after = cell(gates, w.R, w.b, reset, None if state is None else state[len(conv_state) :])
     x = x + head_norm(h, w.head_norm)
     if w.up is not None and w.down is not None:
         v = layer_norm(x, w.feed_forward_norm)

@@ -15,6 +15,12 @@ def fresh_state(x: Tensor) -> SLSTMState:
     return h, c, n, m
 
 
+def mixed(x: Tensor, R: Tensor, b: Tensor, h: Tensor) -> Tensor:
+    """Pre-activations ``[B, 4, H, D]`` with what the last output ``h [B, H, D]`` adds to them."""
+    # R[g, h, from, to]: memory mixing stays inside a head
+    return x + (h[:, None, :, :, None] * R[None]).sum(-2) + b
+
+
 def slstm_step(
     x: Tensor,
     R: Tensor,
@@ -22,6 +28,7 @@ def slstm_step(
     reset: Tensor | None,
     state: SLSTMState | None,
     forget_gate: str,
+    input_gate: str = "exponential",
 ) -> tuple[Tensor, SLSTMState]:
     """One step; x ``[B, 4, H, D]`` in the order i, f, z, o, reset ``[B]``."""
     out_dtype, dtype = x.dtype, compute_dtype(x.dtype)
@@ -31,9 +38,9 @@ def slstm_step(
         # filled, not multiplied by zero: not even a NaN of the last episode survives
         h, c, n, m = (s.masked_fill(reset[:, None, None], 0) for s in (h, c, n, m))
 
-    # R[g, h, from, to]: memory mixing stays inside a head
-    raw = x + (h[:, None, :, :, None] * R[None]).sum(-2) + b
-    i, f, z, o = raw.unbind(1)
+    i, f, z, o = mixed(x, R, b, h).unbind(1)
+    if input_gate == "sigmoid":
+        i = F.logsigmoid(i)
     log_forget = m + (F.logsigmoid(f) if forget_gate == "sigmoid" else f)
     # on a tie the older branch takes the whole gradient; a NaN in either is one
     m = torch.where(log_forget >= i, log_forget, torch.maximum(log_forget, i))

@@ -5,6 +5,7 @@ import importlib
 import math
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -28,9 +29,9 @@ def learning(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_the_options_of_every_case_are_options(learning: ModuleType) -> None:
-    for name, case in learning.CASES.items():
+    for name, case in learning.ALL.items():
         config = parse_config(CompareOptions, shlex.split(case.options))
-        assert config.env.id != CompareOptions().env.id or name == "cartpole"
+        assert config.env.id != CompareOptions().env.id or name.endswith("cartpole")
         assert case.seeds in (2, 5)
 
 
@@ -59,3 +60,20 @@ def test_the_table_names_what_failed_and_what_was_not_run(
     assert "| cartpole | 60,000 | - | 0/5 | not run |" in table
     learning.draw(learning.read(tmp_path), tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 1000
+
+
+def test_memories_side_by_side_have_a_row_each(learning: ModuleType, tmp_path: Path) -> None:
+    case = learning.ALL["memories_cartpole"]
+    outcomes = [
+        _outcome(tmp_path, seed, Result(DONE, returns=[best], steps=10))
+        for seed, best in ((0, 100.0), (1, 300.0))
+    ]
+    outcomes += [
+        replace(one, job=replace(one.job, memory="gru", weights=2000), result=None)
+        for one in outcomes
+    ]
+    learning.write("memories_cartpole", case, Report(outcomes, 2), "the command", tmp_path)
+    lines = learning.compared(learning.read(tmp_path), {"memories_cartpole": case}).splitlines()
+    first = "| memories_cartpole | 60,000 | `xlstm` | 1,000 | 2/2 | 200.00 [100.00, 300.00] |"
+    assert lines[2] == f"{first} 100.00, 300.00 | nan |"
+    assert lines[3].startswith("| memories_cartpole | 60,000 | `gru` | 2,000 | 0/2* | failed |")

@@ -107,6 +107,8 @@ MEMORIES: dict[str, dict[str, Any]] = {
     **{pattern: {"pattern": pattern} for pattern in ("m", "s", "ms", "sm", "mmmm")},
     "exponential": {"pattern": "ms", "forget_gate": "exponential"},
     "no convolution": {"pattern": "ms", "conv1d_kernel_size": 0},
+    "sigmoid input gates": {"pattern": "ms", "input_gate": "sigmoid"},
+    "no normalizer": {"pattern": "ms", "normalizer": False},
     **{kind: {"kind": kind} for kind in KINDS.classes if kind not in ("xlstm", "mlp")},
 }
 

@@ -212,3 +212,12 @@ def test_every_registered_memory_is_written_or_refused_in_one_line(kind, tmp_pat
     except ExportError as error:
         assert "it has no" in str(error) and list(tmp_path.iterdir()) == []
         assert kind not in WRITTEN
+
+
+@pytest.mark.parametrize("part", [{"input_gate": "sigmoid"}, {"normalizer": False}], ids=str)
+@pytest.mark.parametrize("pattern", ["m", "s"])
+def test_cells_without_a_part_are_refused_in_one_line(pattern, part, tmp_path):
+    policy = make_policy(BOX, spaces.Discrete(3), {"pattern": pattern, **part}, {})
+    with pytest.raises(ExportError, match="without exponential input gate or without normaliser"):
+        export_policy(policy, tmp_path / "policy.c", "c")
+    assert list(tmp_path.iterdir()) == []

@@ -58,6 +58,11 @@ def test_what_the_policy_says_is_what_it_says_of_the_same_actions(any_spaces: An
     ("memory", "tensors", "parts"),
     [
         ({"pattern": "ms", "num_heads": 2}, ("0:C n", "1:h c n"), ("0.0", "0.1", "1.0", "1.1")),
+        (
+            {"pattern": "ms", "num_heads": 2, "normalizer": False},
+            ("0:C", "1:h c"),
+            ("0.0", "0.1", "1.0", "1.1"),
+        ),
         ({"kind": "lstm", "num_blocks": 2}, ("0:h c",), ("0.0", "0.1")),
         ({"kind": "gru"}, ("0:h",), ("0.0",)),
     ],

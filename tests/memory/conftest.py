@@ -31,6 +31,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "round_to": 1,
         "conv1d_kernel_size": 3,
     },
+    "sigmoid input gates": {"pattern": "ms", "input_gate": "sigmoid"},
+    "no normalizer": {"pattern": "ms", "normalizer": False},
+    "neither": {"pattern": "ms", "input_gate": "sigmoid", "normalizer": False},
+    "no normalizer, no convolution": {
+        "pattern": "sm",
+        "normalizer": False,
+        "conv1d_kernel_size": 0,
+    },
     "no feed-forward": {"pattern": "s", "feedforward_proj_factor": 0.0},
 }
 # Every other kind that is registered, and where it has blocks or layers two of them.

@@ -61,6 +61,19 @@ def test_patterns_are_repeated_to_the_number_of_blocks(
         ({"proj_factor": float("inf")}, r"proj_factor=inf: expected a finite number > 0"),
         ({"feedforward_proj_factor": float("nan")}, "feedforward_proj_factor=nan"),
         ({"forget_gate": "sigmoidal"}, "did you mean sigmoid"),
+        ({"input_gate": "sigmoidal"}, "did you mean sigmoid"),
+        (
+            {"normalizer": False, "forget_gate": "exponential"},
+            "normalizer=false with memory.forget_gate=exponential: without a normaliser",
+        ),
+        (
+            {"normalizer": False, "backend": "native"},
+            "backend=native with memory.normalizer=false: only torch runs this cell",
+        ),
+        (
+            {"input_gate": "sigmoid", "backend": "triton"},
+            "backend=triton with memory.input_gate=sigmoid: only torch",
+        ),
         ({"backend": "cuda"}, "backend: expected auto, reference, .*, got 'cuda'"),
         ({"feedforward_activation": "Gelu"}, "did you mean gelu"),
         ({"patern": "ms"}, "memory.patern: no such option; did you mean pattern"),

@@ -16,6 +16,8 @@ KINDS = {
     "s": {"pattern": "s", "num_heads": 2},
     "ms exponential": {"pattern": "ms", "num_heads": 2, "forget_gate": "exponential"},
     "m without convolution": {"pattern": "m", "num_heads": 4, "conv1d_kernel_size": 0},
+    "ms with sigmoid input gates": {"pattern": "ms", "num_heads": 2, "input_gate": "sigmoid"},
+    "ms without normalizer": {"pattern": "ms", "num_heads": 2, "normalizer": False},
     "lstm": {"kind": "lstm", "num_blocks": 2},
     "gru": {"kind": "gru", "num_blocks": 2},
     "mingru": {"kind": "mingru", "num_blocks": 2},
@@ -76,8 +78,9 @@ def test_forget_gates_are_what_is_left_of_a_change_of_the_state(kind: str) -> No
 
 
 @torch.no_grad()
-def test_input_gates_of_an_slstm_are_what_its_normalizer_gains() -> None:
-    memory, x = _made(KINDS["s"]), _input()
+@pytest.mark.parametrize("input_gate", ["exponential", "sigmoid"])
+def test_input_gates_of_an_slstm_are_what_its_normalizer_gains(input_gate: str) -> None:
+    memory, x = _made({**KINDS["s"], "input_gate": input_gate}), _input()
     found, states = memory.gates(x)["0"], _states(memory, x)
     at = {key[1]: i for i, key in enumerate(memory.state_keys)}
     n = [state[at["n"]] * state[at["m"]].exp() for state in states]

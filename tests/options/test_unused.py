@@ -123,6 +123,8 @@ CHANGED: dict[str, Any] = {
     "feedforward_activation": "relu",
     "round_to": 32,
     "forget_gate": "exponential",
+    "input_gate": "sigmoid",
+    "normalizer": False,
     "final_norm": False,
     "bias": True,
     "feedforward_bias": True,

@@ -131,6 +131,15 @@ def test_an_encoder_that_is_no_row_of_layers_runs_in_front(calls: list[int]) -> 
     assert calls == [4]
 
 
+@pytest.mark.parametrize("part", [{"input_gate": "sigmoid"}, {"normalizer": False}], ids=str)
+@torch.no_grad()
+def test_cells_without_a_part_run_in_torch(part: dict[str, Any], calls: list[int]) -> None:
+    network = _network({"pattern": "ms", **part})
+    args = _inputs(network, 4)
+    _assert_equal(network.actor_step(*args), _by_modules(network, *args))
+    assert calls == []
+
+
 @torch.no_grad()
 def test_in_place_writes_the_given_state(calls: list[int]) -> None:
     network = _network({"pattern": "ms"})

@@ -3,6 +3,10 @@
 from typing import NamedTuple
 
 from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from xlstm_rl.kernels.mlstm.block import MLSTMBlockOptions
+from xlstm_rl.kernels.slstm.block import SLSTMBlockOptions
 
 
 class Gates(NamedTuple):
@@ -17,3 +21,11 @@ class Gates(NamedTuple):
 
     forget: Tensor
     """Logarithm of the forget gate."""
+
+
+def log_gates(i: Tensor, f: Tensor, options: MLSTMBlockOptions | SLSTMBlockOptions) -> Gates:
+    """Return the gates of a block from what they are before their activations."""
+    return Gates(
+        logsigmoid(i) if options.input_gate == "sigmoid" else i,
+        logsigmoid(f) if options.forget_gate == "sigmoid" else f,
+    )

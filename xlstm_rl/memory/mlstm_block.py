@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xlstm_rl.kernels.mlstm.block import (
@@ -18,7 +17,7 @@ from xlstm_rl.kernels.native.mlstm_block import run_mlstm_block
 from xlstm_rl.kernels.native.mlstm_block_step import MLSTMBlockStep
 from xlstm_rl.memory.base import StateTensors
 from xlstm_rl.memory.config import XLSTMConfig
-from xlstm_rl.memory.gates import Gates
+from xlstm_rl.memory.gates import Gates, log_gates
 from xlstm_rl.memory.layers import LayerNorm, conv_init_, output_init_, small_init_
 
 
@@ -38,7 +37,8 @@ class MLSTMBlock(nn.Module):
         self.width, self.num_blocks, self.num_heads = width, num_blocks, heads
         self.conv_window = config.conv1d_kernel_size
         self._options = MLSTMBlockOptions(
-            heads, config.forget_gate, config.chunk_size, config.backend
+            *(heads, config.forget_gate, config.chunk_size, config.backend),
+            *(config.input_gate, config.normalizer),
         )
 
         self._native_step = MLSTMBlockStep()
@@ -64,7 +64,9 @@ class MLSTMBlock(nn.Module):
         self.state_shapes: dict[str, tuple[int, ...]] = {}
         if self.conv_window:
             self.state_shapes["conv"] = (self.conv_window - 1, inner)
-        self.state_shapes |= {"C": (heads, head, head), "n": (heads, head), "m": (heads,)}
+        self.state_shapes["C"] = (heads, head, head)
+        if config.normalizer:
+            self.state_shapes |= {"n": (heads, head), "m": (heads,)}
 
     def reset_parameters(self) -> None:
         """Draw fresh weights, as published: gates that look at nothing and remember long."""
@@ -109,7 +111,7 @@ class MLSTMBlock(nn.Module):
     def gates_over(self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None) -> Gates:
         """Return the gates over x [B, T, D]."""
         i, f = mlstm_block_gates(x, reset, tensors, self._weights(), self._options)
-        return Gates(i, F.logsigmoid(f) if self._options.forget_gate == "sigmoid" else f)
+        return log_gates(i, f, self._options)
 
     def as_function(self) -> tuple[MLSTMBlockWeights, MLSTMBlockOptions]:
         """Return what the functions of this block in the kernels take beside input and state."""

@@ -1,7 +1,6 @@
 """The post-up-projection block around an sLSTM cell."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xlstm_rl.kernels.native.choose import takes_native
@@ -16,7 +15,7 @@ from xlstm_rl.kernels.slstm.block import (
 )
 from xlstm_rl.memory.base import StateTensors
 from xlstm_rl.memory.config import XLSTMConfig
-from xlstm_rl.memory.gates import Gates
+from xlstm_rl.memory.gates import Gates, log_gates
 from xlstm_rl.memory.layers import (
     GatedFeedForward,
     LayerNorm,
@@ -45,7 +44,8 @@ class SLSTMBlock(nn.Module):
         self.depth = block_index / (num_blocks - 1) if num_blocks > 1 else 0.0
         self._native_step = SLSTMBlockStep()
         self._options = SLSTMBlockOptions(
-            heads, config.feedforward_activation, config.forget_gate, config.backend
+            *(heads, config.feedforward_activation, config.forget_gate, config.backend),
+            *(config.input_gate, config.normalizer),
         )
 
         head = width // heads
@@ -74,7 +74,8 @@ class SLSTMBlock(nn.Module):
         self.state_shapes: dict[str, tuple[int, ...]] = {}
         if window:
             self.state_shapes["conv"] = (window - 1, width)
-        self.state_shapes |= {name: (heads, head) for name in ("h", "c", "n", "m")}
+        cell = ("h", "c", "n", "m") if config.normalizer else ("h", "c")
+        self.state_shapes |= {name: (heads, head) for name in cell}
 
     def reset_parameters(self) -> None:
         """Draw fresh weights, as published: no memory mixing, forgetting from long to short."""
@@ -118,7 +119,7 @@ class SLSTMBlock(nn.Module):
     def gates_over(self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None) -> Gates:
         """Return the gates over x [B, T, D]."""
         i, f = slstm_block_gates(x, reset, tensors, self._weights(), self._options)
-        return Gates(i, F.logsigmoid(f) if self._options.forget_gate == "sigmoid" else f)
+        return log_gates(i, f, self._options)
 
     def as_function(self) -> tuple[SLSTMBlockWeights, SLSTMBlockOptions]:
         """Return what the functions of this block in the kernels take beside input and state."""

@@ -11,6 +11,7 @@ from xlstm_rl.options.section import refuse_unused
 
 Activation = Literal["gelu", "relu", "relu^2", "sigmoid", "swish", "selu"]
 ForgetGate = Literal["sigmoid", "exponential"]
+InputGate = Literal["exponential", "sigmoid"]
 Backend = Literal["auto", "reference", "torch", "native", "triton"]
 
 ProjFactor = Annotated[float, Range("a finite number > 0", lambda x: 0 < x < math.inf)]
@@ -70,6 +71,15 @@ class XLSTMConfig(MemoryConfig):
     forget_gate: ForgetGate = "sigmoid"
     """Activation of the forget gate, of mLSTM and sLSTM alike."""
 
+    input_gate: InputGate = "exponential"
+    """Activation of the input gate, of mLSTM and sLSTM alike. sigmoid, as an LSTM has it, shows
+    what exponential gating is worth, and runs in torch."""
+
+    normalizer: bool = True
+    """Whether the cells divide what they read out by what they took in. false shows what that is
+    worth, and runs in torch: an mLSTM is gated linear attention then, an sLSTM reads out as an LSTM
+    does."""
+
     final_norm: bool = True
     """Whether a LayerNorm follows the last block."""
 
@@ -95,6 +105,7 @@ class XLSTMConfig(MemoryConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._refuse_unread()
+        self._check_ablation()
         blocks = self.block_types
         if "m" in blocks:
             inner = f"the inner width {self.inner_width} of memory.width={self.width}"
@@ -126,6 +137,21 @@ class XLSTMConfig(MemoryConfig):
                 refuse_unused(self, (name,), f"{owner} and memory.slstm_{name} is set")
         if self.feedforward_proj_factor == 0:
             refuse_unused(self, ("round_to",), f"{owner} and {narrow}")
+
+    def _check_ablation(self) -> None:
+        """Refuse what does not go with a cell that a part is taken away from."""
+        if not self.normalizer and self.forget_gate == "exponential":
+            raise ValueError(
+                "memory.normalizer=false with memory.forget_gate=exponential: without a normaliser "
+                "such a memory grows without bound; use memory.forget_gate=sigmoid"
+            )
+        taken = "memory.normalizer=false" if not self.normalizer else "memory.input_gate=sigmoid"
+        is_ablated = not self.normalizer or self.input_gate == "sigmoid"
+        if is_ablated and self.backend in ("native", "triton"):
+            raise ValueError(
+                f"memory.backend={self.backend} with {taken}: only torch runs this cell; use "
+                "memory.backend=auto"
+            )
 
     @property
     def block_types(self) -> str:

@@ -174,7 +174,7 @@ def _chain(
         chain.linear(layer.weight, layer.bias, activation)
     blocks: list[Any] = list(memory.blocks)
     for block in blocks:
-        if "step" in vars(block):
+        if "step" in vars(block) or block.as_function()[1].is_ablated:
             return None
         if isinstance(block, MLSTMBlock):
             chain.mlstm(*block.as_function())

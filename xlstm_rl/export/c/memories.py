@@ -62,10 +62,16 @@ def _rows(blocks: torch.Tensor) -> torch.Tensor:
     return blocks.transpose(-1, -2).flatten(0, -2)
 
 
+def _refuse_ablated(options: MLSTMBlockOptions | SLSTMBlockOptions) -> None:
+    if options.is_ablated:
+        refuse("it has no cells without exponential input gate or without normaliser")
+
+
 def _mlstm(program: Program, block: MLSTMBlock, number: int, state: int, x: Vector) -> Vector:
     w: MLSTMBlockWeights
     options: MLSTMBlockOptions
     w, options = block.as_function()
+    _refuse_ablated(options)
     inner, heads, p = w.skip.shape[0], options.num_heads, program
     taps = 0 if w.conv is None else w.conv.shape[1]
     fields: Fields = {
@@ -97,6 +103,7 @@ def _slstm(program: Program, block: SLSTMBlock, number: int, state: int, x: Vect
     w: SLSTMBlockWeights
     options: SLSTMBlockOptions
     w, options = block.as_function()
+    _refuse_ablated(options)
     p = program
     hidden = 0 if w.down is None else w.down.shape[1]
     fields: Fields = {
