@@ -40,6 +40,7 @@ SHORTER = {r"total_steps=[\d_]+": "total_steps=1"}
 if not torch.cuda.is_available():
     SHORTER |= {'"cuda"': '"cpu"', "cuda_graph=True": "cuda_graph=False"}
 
+
 def shortened(text: str) -> str:
     """Python with budgets of one rollout."""
     for pattern, short in SHORTER.items():

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,10 @@ import pytest
 from xlstm_rl.runs import trust
 
 from .pages import ROOT, TUTORIALS, Snippet
-from .test_documentation import commands, run_command, shortened
+from .test_documentation import EXTRAS, commands, run_command, shortened
 
 PAGES = sorted({one.page for one in TUTORIALS})
 SHELLS = ("sh", "bash")
-NOT_RUN = ("pip", "venv")
-"""What installs."""
 
 
 @pytest.fixture
@@ -48,6 +47,12 @@ def _write_files(blocks: list[Snippet], place: Path) -> None:
     for one in blocks:
         if one.title:
             (place / one.title).write_text(one.text, encoding="utf-8")
+
+
+def _is_left_out(line: str) -> bool:
+    """What installs, and what needs a package that is not there."""
+    installs = line.startswith("pip ") or "/pip " in line or "-m venv" in line
+    return installs or any(w in line and find_spec(name) is None for w, name in EXTRAS.items())
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -77,8 +82,8 @@ def test_a_tutorial_runs_as_a_reader_runs_it(page: str, place: Path) -> None:
     for block in _blocks(page):
         _write_files([block], place)
         if block.language in SHELLS:
-            lines = [one for one in block.text.splitlines() if not set(NOT_RUN) & {*one.split()}]
-            script = ["bash", "-euc", "\n".join(one for one in lines if "/pip " not in one)]
+            lines = [one for one in block.text.splitlines() if not _is_left_out(one)]
+            script = ["bash", "-euc", "\n".join(lines)]
         elif block.language == "python" and not block.title:
             python += block.text  # what a block defines the next ones may use
             script = [sys.executable, "-c", python]
