@@ -216,8 +216,8 @@ def run_life() -> None:
 
 def memory() -> None:
     """What memory is worth: CartPole without velocities, with a memory and without."""
-    figure, axes = canvas(9.2, 3.6)
-    plot = figure.add_axes((0.075, 0.15, 0.62, 0.78))
+    figure, axes = canvas(6.4, 3.5)
+    plot = figure.add_axes((0.1, 0.15, 0.87, 0.78), facecolor="none")
     with RESULTS.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     for kind, color in (("xlstm", BLUE), ("mlp", ORANGE)):
@@ -225,17 +225,22 @@ def memory() -> None:
             run = [row for row in rows if (row["memory"], row["seed"]) == (kind, seed)]
             steps = [int(row["step"]) / 1000 for row in run]
             plot.plot(steps, [float(row["return"]) for row in run], color=color, lw=1.6)
-    plot.set_xlabel("thousand environment steps", color=INK, fontsize=9)
-    plot.set_ylabel("return", color=INK, fontsize=9)
+    plot.set_xlabel("thousand environment steps", color=INK, fontsize=10)
+    plot.set_ylabel("return", color=INK, fontsize=10)
     plot.spines[["top", "right"]].set_visible(False)
     plot.set_ylim(0, 510)
-    plot.tick_params(labelsize=8.5, colors=INK)
-    label(axes, (6.6, 3.05), "with memory", BLUE, 12, "left")
-    label(axes, (6.6, 2.78), "evaluated: 500, 500, 500 of 500", BLUE, 9, "left")
-    label(axes, (6.6, 1.95), "It sees where cart and pole are,", INK, 9, "left")
-    label(axes, (6.6, 1.72), "not how fast they move.", INK, 9, "left")
-    label(axes, (6.6, 0.98), "without memory", ORANGE, 12, "left")
-    label(axes, (6.6, 0.71), "evaluated: 45, 42, 46", ORANGE, 9, "left")
+    plot.tick_params(labelsize=9.5, colors=INK)
+    for line, (text, color, size) in enumerate(
+        (
+            ("with memory", BLUE, 13),
+            ("evaluated: 500, 500, 500 of 500", BLUE, 10),
+            ("Both see where cart and pole are,", INK, 10),
+            ("not how fast they move.", INK, 10),
+        )
+    ):
+        label(axes, (0.95, 3.05 - 0.26 * line), text, color, size, "left")
+    label(axes, (2.9, 1.25), "without memory", ORANGE, 13, "left")
+    label(axes, (2.9, 1.0), "evaluated: 45, 42, 46", ORANGE, 10, "left")
     save(figure, "memory")
 
 
