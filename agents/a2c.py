@@ -19,7 +19,7 @@ from xlstm_rl.returns import generalized_advantage
 class RecurrentA2C(RecurrentAgent):
     """Advantage actor-critic on whole rollout sequences.
 
-    For example::
+    For example:
 
         from xlstm_rl import RecurrentA2C, evaluate, load_policy
 

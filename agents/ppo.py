@@ -50,7 +50,7 @@ class Sequences:
 class RecurrentPPO(RecurrentAgent):
     """Proximal policy optimisation on whole rollout sequences.
 
-    For example::
+    For example:
 
         from xlstm_rl import RecurrentPPO, evaluate, load_policy
 

@@ -5,51 +5,18 @@ python examples/from_stable_baselines3.py
 docs/from_stable_baselines3.md has the names one by one.
 """
 
-# import gymnasium as gym
-# import numpy as np
-# from sb3_contrib import RecurrentPPO
-# from stable_baselines3.common.callbacks import CheckpointCallback, EvalCallback
-# from stable_baselines3.common.callbacks import StopTrainingOnRewardThreshold
-# from stable_baselines3.common.env_util import make_vec_env
-# from stable_baselines3.common.evaluation import evaluate_policy
-# from stable_baselines3.common.vec_env import VecNormalize
-import gymnasium as gym
+# from sb3_contrib import RecurrentPPO, and five more imports
+import gymnasium
 
-from xlstm_rl import (
-    PeriodicCheckpoint,
-    PeriodicEvaluation,
-    RecurrentPPO,
-    evaluate,
-    load_policy,
-)
+from xlstm_rl import PeriodicCheckpoint, PeriodicEvaluation, RecurrentPPO, evaluate, load_policy
 
 # env = VecNormalize(make_vec_env("CartPole-v1", n_envs=8), norm_obs=True, norm_reward=True)
-# model = RecurrentPPO(
-#     "MlpLstmPolicy",
-#     env,
-#     seed=0,
-#     tensorboard_log="runs",
-#     n_steps=128,
-#     batch_size=256,
-#     n_epochs=10,
-#     learning_rate=lambda remaining: 1e-3 * remaining,
-#     clip_range=0.2,
-#     gamma=0.99,
-#     gae_lambda=0.95,
-#     ent_coef=0.01,
-#     vf_coef=0.5,
-#     max_grad_norm=0.5,
-#     policy_kwargs=dict(
-#         lstm_hidden_size=64,
-#         n_lstm_layers=1,
-#         shared_lstm=False,
-#         enable_critic_lstm=True,
-#         net_arch=[64, 64],
-#         activation_fn=torch.nn.Tanh,
-#         optimizer_class=torch.optim.AdamW,
-#         optimizer_kwargs=dict(weight_decay=0.01),
-#     ),
-# )
+# model = RecurrentPPO("MlpLstmPolicy", env, seed=0, tensorboard_log="runs",
+#     n_steps=128, batch_size=256, n_epochs=10, gamma=0.99, gae_lambda=0.95,
+#     learning_rate=lambda remaining: 1e-3 * remaining, clip_range=0.2,
+#     ent_coef=0.01, vf_coef=0.5, max_grad_norm=0.5,
+#     policy_kwargs=dict(lstm_hidden_size=64, enable_critic_lstm=True, net_arch=[64, 64],
+#         optimizer_class=torch.optim.AdamW, optimizer_kwargs=dict(weight_decay=0.01)))
 model = RecurrentPPO(
     "CartPole-v1",
     seed=0,
@@ -62,12 +29,12 @@ model = RecurrentPPO(
         "rollout_steps": 128,
         "minibatches": 4,  # 8 environments x 128 steps / 256; of whole sequences
         "epochs": 10,
+        "gamma": 0.99,
+        "gae_lambda": 0.95,
         "learning_rate": 1e-3,
         "learning_rate_schedule": lambda progress: 1 - progress,
         "clip": 0.2,
         "clip_schedule": "constant",
-        "gamma": 0.99,
-        "gae_lambda": 0.95,
         "entropy_coef": 0.01,
         "value_coef": 0.5,
         "max_grad_norm": 0.5,
@@ -79,15 +46,11 @@ model = RecurrentPPO(
 )
 
 # best = StopTrainingOnRewardThreshold(475)
-# callback = [
-#     EvalCallback(eval_env, eval_freq=10_000 // 8, n_eval_episodes=10,
-#                  best_model_save_path="runs/best", callback_on_new_best=best),
-#     CheckpointCallback(save_freq=50_000 // 8, save_path="runs/checkpoints"),
-# ]
-callbacks = [
-    PeriodicEvaluation(10_000, episodes=10, stop_at=475),  # steps over all environments
-    PeriodicCheckpoint(50_000),
-]
+# callback = [EvalCallback(eval_env, eval_freq=10_000 // 8, n_eval_episodes=10,
+#                          best_model_save_path="runs/best", callback_on_new_best=best),
+#             CheckpointCallback(save_freq=50_000 // 8, save_path="runs/checkpoints")]
+evaluation = PeriodicEvaluation(10_000, episodes=10, stop_at=475)  # steps of all environments
+callbacks = [evaluation, PeriodicCheckpoint(50_000)]
 
 # model.learn(100_000, callback=callback, progress_bar=True)
 model.learn(total_steps=100_000, callbacks=callbacks, progress=True)
@@ -103,20 +66,13 @@ policy = load_policy(folder)  # load_policy(folder, "best"): the one that evalua
 result = evaluate(policy, episodes=20, seed=1)
 print(f"{result.mean:.1f} +- {result.std:.1f}")
 
-# env = gym.make("CartPole-v1")
-# obs, _ = env.reset(seed=0)
-# state, start, done = None, np.ones(1, bool), False
-# while not done:
-#     action, state = model.predict(obs, state, start, deterministic=True)
-#     obs, reward, terminated, truncated, _ = env.step(action)
-#     done = terminated or truncated
-#     start = np.array([done])
-env, actor = gym.make("CartPole-v1"), policy.actor()
+# action, state = model.predict(obs, state, episode_start, deterministic=True)
+env, actor = gymnasium.make("CartPole-v1"), policy.actor()
 obs, _ = env.reset(seed=0)
 start, done, total = True, False, 0.0
 while not done:
     action = actor(obs, reset=start)  # the state stays in the actor; policy.act hands it back
     obs, reward, terminated, truncated, _ = env.step(action)
-    done = start = terminated or truncated
+    done, start = terminated or truncated, False
     total += float(reward)
 print(f"one more episode: {total:.0f}")

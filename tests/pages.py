@@ -13,25 +13,30 @@ PAGES = {
 
 
 class Snippet(NamedTuple):
-    """A block, without a language where it shows output, or a span of code in the text."""
+    """A block, without a language where it shows output, or a span of code in the text.
+
+    A block with a title is a file of that name.
+    """
 
     page: str
     line: int
     language: str
     text: str
+    title: str = ""
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}"
 
 
-_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+_FENCE = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', re.M | re.S)
 
 
 def _fenced() -> Iterator[Snippet]:
     for page, path in PAGES.items():
         text = path.read_text(encoding="utf-8")
         for block in _FENCE.finditer(text):
-            yield Snippet(page, text.count("\n", 0, block.start()) + 1, *block.groups())
+            line = text.count("\n", 0, block.start()) + 1
+            yield Snippet(page, line, block[1], block[3], block[2] or "")
 
 
 def _prose(page: str) -> str:
@@ -48,4 +53,8 @@ def _inline() -> Iterator[Snippet]:
             yield Snippet(page, line, "", " ".join(span[1].split()))
 
 
-BLOCKS, SPANS = list(_fenced()), list(_inline())
+SPANS = list(_inline())
+BLOCKS = [one for one in _fenced() if not one.page.startswith("docs/learn/")]
+"""Each stands for itself."""
+TUTORIALS = [one for one in _fenced() if one.page.startswith("docs/learn/")]
+"""Each goes on where the block before it on its page ended."""

@@ -40,11 +40,19 @@ SHORTER = {r"total_steps=[\d_]+": "total_steps=1"}
 if not torch.cuda.is_available():
     SHORTER |= {'"cuda"': '"cpu"', "cuda_graph=True": "cuda_graph=False"}
 
+
+def shortened(text: str) -> str:
+    """Python with budgets of one rollout."""
+    for pattern, short in SHORTER.items():
+        text = re.sub(pattern, short, text)
+    return text
+
+
 RUNS = ("runs/demo", "runs/a", "runs/b", "runs/c", "runs/chain")
 """Folders of runs that the pages take for granted."""
 
 EXTRAS = {"minigrid": "minigrid", "envpool": "envpool", "popgym": "popgym", "bsuite": "bsuite"}
-EXTRAS |= {"--agent.actors ray/": "ray"}
+EXTRAS |= {"--agent.actors ray/": "ray", "--video": "moviepy"}
 """Words of a command that need a package, without which the command is read and not run."""
 
 ELSEWHERE = "ray://"
@@ -113,17 +121,14 @@ def _clear(text: str, place: Path) -> None:
 
 @_cases([one for one in BLOCKS if one.language == "python"])
 def test_a_block_of_python_runs(snippet: Snippet, place: Path) -> None:
-    text = snippet.text
-    for pattern, short in SHORTER.items():
-        text = re.sub(pattern, short, text)
+    text = shortened(snippet.text)
     _clear(text, place)
     exec(compile(text, str(snippet), "exec"), {"__name__": "__main__"})
 
 
 def test_the_first_block_of_python_runs_twice_in_one_folder(place: Path) -> None:
     text = next(one.text for one in BLOCKS if (one.page, one.language) == ("README.md", "python"))
-    for pattern, short in SHORTER.items():
-        text = re.sub(pattern, short, text)
+    text = shortened(text)
     _clear(text, place)
     for _ in range(2):
         exec(compile(text, "README.md", "exec"), {"__name__": "__main__"})
@@ -135,7 +140,7 @@ def test_a_block_of_commands_runs(
 ) -> None:
     _clear(snippet.text, place)
     for words in commands(snippet.text):
-        _run(words, monkeypatch, for_real=True)
+        run_command(words, monkeypatch, for_real=True)
 
 
 @_cases([one for one in SPANS if COMMAND.match(one.text)])
@@ -143,10 +148,10 @@ def test_a_command_inside_the_text_is_read(
     snippet: Snippet, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for words in commands(snippet.text):
-        _run(words, monkeypatch, for_real=False)
+        run_command(words, monkeypatch, for_real=False)
 
 
-def _run(words: list[str], monkeypatch: pytest.MonkeyPatch, for_real: bool) -> None:
+def run_command(words: list[str], monkeypatch: pytest.MonkeyPatch, for_real: bool) -> None:
     program, *args = words
     name = Path(program).name
     if name == "torchrun":  # what it starts is read, and not run

@@ -103,7 +103,8 @@ def _table(title: str, cls: type, prefix: str, fields: dict[str, Any]) -> list[s
     for name, (field, kind) in fields.items():
         default = default_of(field)
         shown = "" if default is None or "MISSING" in repr(default) else f"`{default!r}`"
-        cells = [f"`{prefix}{name}`", describe(kind), shown, meanings.get(name, "")]
+        takes = re.sub(r"(\{[^}]*\})", r"`\1`", describe(kind))  # or attr_list takes the braces
+        cells = [f"`{prefix}{name}`", takes, shown, meanings.get(name, "")]
         lines.append("| " + " | ".join(one.replace("|", "\\|") for one in cells) + " |")
     return lines
 
