@@ -34,7 +34,7 @@ SHARED_MEMORY = {"sm_80": 99 * 1024, "sm_90": 227 * 1024, "gfx942": 64 * 1024}
 SPILLS_ALLOWED: dict[str, str] = {
     "conv1d_bwd_weight_kernel sm_80 bfloat16 sequence C=64 *": "8 bytes, by ptxas's own choice: "
     "with 128 registers, not more, 16 warps fit on a multiprocessor, and memory is the limit",
-    "mlstm_d[qkv]_kernel sm_90 *": "up to 1.9 KB: the fastest of 225 choices on an H200, whose next "
+    "mlstm_d[qkv]_kernel sm_90 *": "up to 1.9 KB: the fastest of 225 choices on an H200; the next "
     "without a spill, with twice the warps, take 1.3 to 2 times as long",
     "mlstm_output_fwd_kernel sm_90 *": "up to 280 bytes: as for its gradients",
     "slstm_bwd_kernel sm_90 float32 sequence D=64 * HAS_OWN=0 *": "8 bytes; not measured: the next "
