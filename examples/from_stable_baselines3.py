@@ -34,7 +34,6 @@ model = RecurrentPPO(
         "learning_rate": 1e-3,
         "learning_rate_schedule": lambda progress: 1 - progress,
         "clip": 0.2,
-        "clip_schedule": "constant",
         "entropy_coef": 0.01,
         "value_coef": 0.5,
         "max_grad_norm": 0.5,

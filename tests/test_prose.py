@@ -50,6 +50,5 @@ def test_a_fault_is_told_with_its_line() -> None:
     assert lines["'util"] == 13
 
 
-def test_the_pages_keep_the_rules() -> None:
-    for page in CHECK["pages"]():
-        assert not list(CHECK["faults"](page.read_text(encoding="utf-8"))), page
+def test_pages_and_docstrings_keep_the_rules(capsys: pytest.CaptureFixture[str]) -> None:
+    assert CHECK["main"]([]) == 0, capsys.readouterr().out

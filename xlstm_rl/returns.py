@@ -55,13 +55,16 @@ def vtrace(
 ) -> tuple[Tensor, Tensor]:
     """Return V-trace advantages and value targets, each `[B, T]`, for off-policy rollouts.
 
-    With `ratio_t = pi(a_t) / mu(a_t)`, `rho_t = min(rho_bar, ratio_t)` and
-    `c_t = lambda min(c_bar, ratio_t)`, the target v_t is
-    `v_t = V_t + rho_t delta_t + gamma c_t (1 - done_t) (v_{t+1} - V_{t+1})`, where
-    `delta_t = r_t + gamma (1 - terminated_t) V(s_{t+1}) - V(s_t)`, and the advantage is
-    `rho_t (r_t + gamma (1 - terminated_t) w_{t+1} - V_t)`, where `w_{t+1}` lies by lambda between
-    V(s_{t+1}) and v_{t+1}, and is V(s_{t+1}) where the episode or the rollout ends. Source:
-    Espeholt et al. 2018 (arXiv:1802.01561), equation 1, remarks 1 and 2 and section 4.2.
+    With `ratio_t = pi(a_t) / mu(a_t)`, `rho_t = min(rho_bar, ratio_t)`,
+    `c_t = lambda min(c_bar, ratio_t)` and
+    `delta_t = r_t + gamma (1 - terminated_t) V(s_{t+1}) - V(s_t)`:
+
+    - target `v_t = V_t + rho_t delta_t + gamma c_t (1 - done_t) (v_{t+1} - V_{t+1})`,
+    - advantage `rho_t (r_t + gamma (1 - terminated_t) w_{t+1} - V_t)`.
+
+    `w_{t+1}` lies by lambda between V(s_{t+1}) and v_{t+1}. Where the episode or the rollout ends
+    it is V(s_{t+1}). Source: Espeholt et al. 2018 (arXiv:1802.01561), equation 1, remarks 1 and 2
+    and section 4.2.
 
     At lambda = 1, w is v: the paper's advantage. While both policies are the same and the clips
     are 1 or more, both results are those of `generalized_advantage`, for every lambda.

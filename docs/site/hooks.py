@@ -14,10 +14,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mkdocs.exceptions import PluginError
+
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "build" / "site-pages"
 FOLDERS = ("docs", "kernels", "envs", "benchmarks")
 AT_THE_TOP = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE")
+_ELSEWHERE = re.compile(
+    r"""<(script|img|iframe|link rel="stylesheet")[^>]*(src|href)="https?:[^>]*>"""
+)
+_WORDLESS = re.compile(r"""<img(?![^>]*alt="[^"]+")[^>]*>""")
 _LINK = re.compile(r"\]\(([^)#?:]+)(?:#[^)]*)?\)")
 
 
@@ -36,6 +42,15 @@ def on_config(config: Any) -> Any:
     options.write_text(option_page(), encoding="utf-8")
     config.docs_dir = str(PAGES)
     return config
+
+
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """Refuse a page that would ask another host, and a picture without words."""
+    if found := _ELSEWHERE.search(output):
+        raise PluginError(f"{page.file.src_uri}: asks another host: {found[0]}")
+    if found := _WORDLESS.search(output):
+        raise PluginError(f"{page.file.src_uri}: a picture without alternative text: {found[0]}")
+    return output
 
 
 def _copy(path: Path) -> None:

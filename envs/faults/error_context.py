@@ -33,10 +33,10 @@ class ErrorContextEnv(gym.Wrapper[Any, Any, Any, Any], HandsOverState):
     """Say in an `EnvStepError` which environment raised, or answered what cannot be used.
 
     Inside a vector all answers are copied into arrays: a wrong shape would be a puzzle there, and
-    a number of another type would be bent to fit without a word. Refused are observations of
+    a number of another type would be bent to fit without a word. These are refused: observations of
     another shape or type than their space, rewards that are not one number, flags that are neither
-    true nor false, an info that is not a dict, and answers with too many or too few parts. Whether
-    numbers are finite is looked at where they are trained on.
+    true nor false. So are an info that is not a dict, and answers with too many or too few parts.
+    Whether numbers are finite is checked where they are trained on.
 
     A vector hands on what ended an episode as `final_obs` and `final_info`: an environment's own
     entries with these names are left out of its info.

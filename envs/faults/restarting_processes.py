@@ -30,9 +30,9 @@ from xlstm_rl.envs.spaces.leaves import build, space_leaves, take
 class RestartingAsyncVectorEnv(AsyncVectorEnv):
     """Go on with a new process for an environment whose process died.
 
-    The episode that was running in it was truncated, to those who step the vector, at the last
-    observation that came out of it, with a reward of zero and `BROKEN` in its info. Processes that
-    die while the vector is made, and those that hang, are left as they are.
+    For those who step the vector its episode was truncated at the last observation that came out of
+    the process, with a reward of zero and `BROKEN` in its info. Processes that die while the vector
+    is made, and those that hang, are left as they are.
 
     Args:
         env_fns: make one environment each.

@@ -27,9 +27,9 @@ class NavigateAndReturnVectorEnv(TaskVectorEnv):
     against the border is one on the spot.
 
     The optimal policy returns 1 in every episode. The best one without memory returns
-    (1 + `returns` / `size`^2) / (`returns` + 1): it ends the first leg on the goal, and the others
-    in a cell that is chosen independently of it, for whatever it does where the goal is not in
-    sight is the same for all goals.
+    (1 + `returns` / `size`^2) / (`returns` + 1): it ends the first leg on the goal. Where
+    the goal is not in sight, what it does is the same for all goals: the other legs end in a cell
+    that is independent of the goal.
 
     Args:
         num_envs: Number of environments, `B`.

@@ -1,7 +1,7 @@
 """A matrix memory that decays, chunk by chunk: inside a chunk products, between chunks the state.
 
-With decay ``w_t = exp(log_decay_t)`` for a whole head this is the state space duality of Mamba-2
-(Dao & Gu 2024), with one for each channel and a bonus the WKV of RWKV-6 (Peng et al. 2024). It is
+With one decay ``w_t = exp(log_decay_t)`` a head this is the state space duality of Mamba-2 (Dao &
+Gu 2024). With one a channel, and a bonus, it is the WKV of RWKV-6 (Peng et al. 2024). It is
 the mLSTM's chunkwise form (:mod:`xlstm_rl.kernels.mlstm.chunkwise`) without stabiliser and
 normaliser: resets are masks of segments there and here.
 """

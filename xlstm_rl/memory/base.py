@@ -28,8 +28,8 @@ class Memory(nn.Module, ABC):
     that is all zeros. State is passed in and handed back, never kept here, and never written into
     unless `step_tensors` is asked to.
 
-    `forward` and `step` speak TensorDict; `forward_tensors` and `step_tensors` do the same with the
-    bare tensors of the state, in the order of `state_keys`, for loops in which building a
+    `forward` and `step` speak TensorDict. `forward_tensors` and `step_tensors` do the same with the
+    bare tensors of the state, in the order of `state_keys`. They are for loops in which building a
     TensorDict at every step would cost more than the memory itself.
 
     Args:

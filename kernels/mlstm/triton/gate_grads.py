@@ -1,7 +1,7 @@
 """The gradients of the gates: sums towards the end of each episode, chunk by chunk.
 
-`dlf_t` is the sum of `q . dq - k . dk` from t to the end of its episode or chunk, and if the
-chunk ends first, the product of the state behind the chunk with its gradient. Starting anew at
+`dlf_t` is the sum of `q . dq - k . dk` from t to the end of its episode or chunk. If the chunk ends
+first, the product of the state behind it with its gradient is added. Starting anew at
 every chunk keeps the sums short: the terms cancel, their rounding errors do not.
 """
 
