@@ -15,6 +15,8 @@ import torch
 from xlstm_rl import RecurrentPPO, load_policy
 from xlstm_rl.errors import CheckpointError
 
+BEFORE_A_CHECKPOINT = {"config.yaml", "metrics.csv", "episodes.csv", "lock", "checkpoints"}
+
 # Every update is saved, and trains on where a run stands: about half of the time is saving.
 SCRIPT = """
     import sys
@@ -69,7 +71,7 @@ def hold(run: Path, kills: int, seed: int) -> int:
         except CheckpointError as error:
             assert "has no checkpoint yet" in str(error) and before == 0
             for path in run.iterdir():  # killed before the first checkpoint: it begins anew
-                assert path.name in ("config.yaml", "metrics.csv", "lock", "checkpoints")
+                assert path.name in BEFORE_A_CHECKPOINT
             subprocess.run(["rm", "-r", str(run)], check=True)
             continue
         assert all(torch.isfinite(one).all() for one in policy.parameters())
