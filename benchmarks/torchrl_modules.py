@@ -3,8 +3,9 @@
     python benchmarks/torchrl_modules.py [--rounds 6] [--out FILE.json]
 
 CartPole without velocities in 16 environments of TorchRL, 64 steps a batch, width 64, one thread:
-the same encoder, heads, collector, GAE and `ClipPPOLoss` around each memory. They take turns in a
-changing order. `m, no interior ends` leaves out the states at trajectory ends inside a batch.
+the same encoder, heads, collector, GAE and `ClipPPOLoss` around each memory, and our own loop with
+as many updates. They take turns in a changing order, times are those of the CPU. `m, no
+interior ends` leaves out the states at trajectory ends inside a batch.
 """
 
 import argparse
@@ -35,7 +36,7 @@ from torchrl.objectives import ClipPPOLoss
 from torchrl.objectives.value import GAE
 
 import xlstm_rl.envs  # noqa: F401  (registers the ids)
-from xlstm_rl import XLSTMModule
+from xlstm_rl import RecurrentPPO, XLSTMModule
 
 ENVS, STEPS, WIDTH, UPDATES = 16, 64, 64, 2
 KEYS = {"in_key": "embed", "out_key": "features"}
@@ -105,7 +106,32 @@ class Learner:
             "acting": acted - began,
             "values": estimated - acted,
             "update": (trained - estimated) / UPDATES,
+            "all": trained - began,
         }
+
+
+class Loop:
+    """Our own collector and update around a memory, and as many updates of the whole batch."""
+
+    def __init__(self, memory: dict[str, Any]) -> None:
+        self.agent = RecurrentPPO(
+            "xlstm_rl/CartPoleNoVel-v1",
+            total_steps=1_000_000_000,
+            env={"num_envs": ENVS, "vectorization": "sync"},
+            memory={"width": WIDTH, **memory},
+            policy={"critic": "shared"},
+            agent={"rollout_steps": STEPS, "epochs": UPDATES, "minibatches": 1},
+            logger={"kind": "none"},
+        )
+
+    def turn(self) -> dict[str, float]:
+        """Collect a batch and train on it: seconds of both."""
+        began = time.process_time()
+        self.agent.learn(ENVS * STEPS)
+        return {"all": time.process_time() - began}
+
+
+LOOPS = {"our loop, lstm": {"kind": "lstm"}, "our loop, m": {"pattern": "m"}}
 
 
 def main() -> None:
@@ -115,7 +141,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    learners = {name: Learner(make()) for name, make in MODULES.items()}
+    learners: dict[str, Learner | Loop] = {name: Learner(make()) for name, make in MODULES.items()}
+    learners |= {name: Loop(memory) for name, memory in LOOPS.items()}
     turns: dict[str, list[dict[str, float]]] = {name: [] for name in learners}
     order = list(learners)
     for number in range(arguments.rounds + 1):
@@ -124,16 +151,14 @@ def main() -> None:
             seconds = learners[name].turn()
             if number:  # the first turn warms up
                 turns[name].append(seconds)
-    print(f"{'':22}{'acting, steps/s':>16}{'values, ms':>12}{'update, ms':>12}")
+    print(f"{'':22}{'acting, steps/s':>16}{'values, ms':>12}{'update, ms':>12}{'all, steps/s':>14}")
     for name, each in turns.items():
-        middle = {
-            part: statistics.median(turn[part] for turn in each)
-            for part in ("acting", "values", "update")
-        }
-        print(
-            f"{name:22}{ENVS * STEPS / middle['acting']:16.0f}"
-            f"{middle['values'] * 1e3:12.1f}{middle['update'] * 1e3:12.1f}"
-        )
+        middle = {part: statistics.median(turn[part] for turn in each) for part in each[0]}
+        parts = " " * 40
+        if "acting" in middle:
+            parts = f"{ENVS * STEPS / middle['acting']:16.0f}"
+            parts += f"{middle['values'] * 1e3:12.1f}{middle['update'] * 1e3:12.1f}"
+        print(f"{name:22}{parts}{ENVS * STEPS / middle['all']:14.0f}")
     if arguments.out:
         arguments.out.write_text(json.dumps(turns, indent=1), encoding="utf-8")
 
