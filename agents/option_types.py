@@ -45,6 +45,8 @@ class MemoryOptions(TypedDict, total=False):
     feedforward_activation: Literal["gelu", "relu", "relu^2", "sigmoid", "swish", "selu"]
     round_to: int
     forget_gate: Literal["sigmoid", "exponential"]
+    input_gate: Literal["exponential", "sigmoid"]
+    normalizer: bool
     final_norm: bool
     bias: bool
     feedforward_bias: bool

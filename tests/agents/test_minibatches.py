@@ -49,7 +49,7 @@ def test_every_sequence_comes_once_per_epoch_as_it_was_collected(
     expected = {**data, "advantage": advantage, "target": target}
     batches: list[Sequences] = []
 
-    def record(batch: Sequences, clip: float) -> dict[str, torch.Tensor]:
+    def record(batch: Sequences, clip: float, moments: object) -> dict[str, torch.Tensor]:
         batches.append(batch)
         return {"approx_kl": torch.zeros(())}
 

@@ -65,7 +65,7 @@ def test_help_begins_with_an_example_that_works(
     assert document in pydoc.plain(pydoc.render_doc(algorithm)).replace("\n |  ", "\n").replace(
         "\n |\n", "\n\n"
     )
-    before, _, rest = document.partition("For example::\n\n")
+    before, _, rest = document.partition("For example:\n\n")
     assert rest and len(before.splitlines()) < 8
     lines = []
     for line in rest.splitlines():
