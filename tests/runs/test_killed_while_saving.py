@@ -18,7 +18,7 @@ SCRIPT = """
 
     from xlstm_rl import RecurrentPPO, load_policy
     from xlstm_rl.errors import CheckpointError
-    from xlstm_rl.runs.folder import latest_checkpoint
+    from xlstm_rl.runs.folder import checkpoint_steps, latest_checkpoint
 
     scenario, run = sys.argv[1], Path(sys.argv[2])
     before, template = Path(sys.argv[2] + "-before"), Path(sys.argv[2] + "-template")
@@ -42,6 +42,8 @@ SCRIPT = """
         (mark,) = {x for weight in policy.parameters() for x in weight.detach().unique().tolist()}
         state = torch.load(latest_checkpoint(run) / "trainer.pt", weights_only=True)
         assert state["mark"] == mark, (state["mark"], mark)
+        for step in checkpoint_steps(run):
+            load_policy(run, step)
         return mark
 
     left, events = 0, []

@@ -208,10 +208,7 @@ def latest_checkpoint(run: str | Path) -> Path:
         raise CheckpointError(
             f"{folder}: not a run folder (it has no `{_LATEST}` and no {POLICY_FILE})"
         )
-    checkpoint = folder / _CHECKPOINTS / str(step)
-    old = checkpoint.with_name(f".{step}{_OLD}")
-    if not checkpoint.exists() and old.exists():  # killed while it was being replaced
-        return old
+    checkpoint = _by_its_name(folder / _CHECKPOINTS / str(step))
     if not (checkpoint / POLICY_FILE).is_file():
         others = ", ".join(str(other) for other in steps if other != step)
         advice = f"; name one of its checkpoints instead: {others}" if others else ""
@@ -233,9 +230,9 @@ def find_checkpoint(run: str | Path, which: object = _LATEST) -> Path:
     if name == _LATEST:
         return latest_checkpoint(folder)
     if name == _BEST:
-        for best in (folder / _BEST, folder / f".{_BEST}{_OLD}"):  # killed while it was replaced
-            if (best / POLICY_FILE).is_file():
-                return best
+        best = _by_its_name(folder / _BEST)
+        if (best / POLICY_FILE).is_file():
+            return best
         raise CheckpointError(
             f"{folder}: has no {_BEST}/; training with evaluation.every_steps keeps one"
         )
@@ -244,12 +241,19 @@ def find_checkpoint(run: str | Path, which: object = _LATEST) -> Path:
             f"checkpoint={which!r}: expected latest, best or the steps of a checkpoint; a device "
             "is given by name, device=..."
         )
-    if (folder / _CHECKPOINTS / name / POLICY_FILE).is_file():
-        return folder / _CHECKPOINTS / name
+    checkpoint = _by_its_name(folder / _CHECKPOINTS / name)
+    if (checkpoint / POLICY_FILE).is_file():
+        return checkpoint
     steps = ", ".join(map(str, checkpoint_steps(folder)))
     raise CheckpointError(
         f"{folder}: has no checkpoint of {name} steps" + (f"; it has {steps}" if steps else "")
     )
+
+
+def _by_its_name(checkpoint: Path) -> Path:
+    """The checkpoint; the one that was to make room for it, if a kill came in between."""
+    old = checkpoint.with_name(f".{checkpoint.name}{_OLD}")
+    return old if old.exists() and not checkpoint.exists() else checkpoint
 
 
 def best_evaluation(run: str | Path) -> dict[str, Any]:
