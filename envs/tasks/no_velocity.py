@@ -33,7 +33,7 @@ class _Task(NoVelocity):
     """A part of the registered environment: with it `make_vec` of a specification has a vector."""
 
     @property
-    def spec(self) -> EnvSpec | None:
+    def spec(self) -> EnvSpec | None:  # type: ignore[override]  # read-only in Wrapper too
         """That of the environment, which names no wrapper."""
         return self.env.spec
 
