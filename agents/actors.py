@@ -13,7 +13,13 @@ from xlstm_rl.collection.collector import Collector
 from xlstm_rl.collection.resuming import collector_state
 from xlstm_rl.config import ConfigError
 from xlstm_rl.config.errors import one_line
-from xlstm_rl.distributed.actors import ActorPool, ActorTask, SpacesOnly, spec_of
+from xlstm_rl.distributed.actors import (
+    ActorPool,
+    ActorTask,
+    SpacesOnly,
+    registered_kinds,
+    spec_of,
+)
 from xlstm_rl.distributed.actors.memory import Layout
 from xlstm_rl.distributed.actors.process import ThisMachine
 from xlstm_rl.envs.config import EnvConfig
@@ -88,6 +94,7 @@ def make_actors(agent: "AgentSetup", seed: int) -> ActorPool:
         env=config.env,
         make_env=agent.policy.trained_on.callable,
         spec=spec_of(config.env),
+        kinds=registered_kinds(config.memory, config.policy),
         memory=config.memory,
         policy=config.policy,
         normalization=config.normalization,

@@ -16,6 +16,7 @@ from gymnasium.envs.classic_control.cartpole import CartPoleEnv, CartPoleVectorE
 from gymnasium.envs.classic_control.continuous_mountain_car import Continuous_MountainCarEnv
 from gymnasium.envs.classic_control.pendulum import PendulumEnv
 from gymnasium.envs.classic_control.utils import maybe_parse_reset_bounds
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
 
 from xlstm_rl.envs.spaces.leaves import Array
@@ -28,19 +29,28 @@ MOUNTAIN_CAR_VELOCITIES = (1,)
 LUNAR_LANDER_VELOCITIES = (2, 3, 5)
 
 
+class _Task(NoVelocity):
+    """A part of the registered environment: with it `make_vec` of a specification has a vector."""
+
+    @property
+    def spec(self) -> EnvSpec | None:  # type: ignore[override]  # read-only in Wrapper too
+        """That of the environment, which names no wrapper."""
+        return self.env.spec
+
+
 def make_cart_pole(**kwargs: Any) -> NoVelocity:
     """CartPole that shows cart position and pole angle, `[2]`."""
-    return NoVelocity(CartPoleEnv(**kwargs), CART_POLE_VELOCITIES)
+    return _Task(CartPoleEnv(**kwargs), CART_POLE_VELOCITIES)
 
 
 def make_pendulum(**kwargs: Any) -> NoVelocity:
     """Pendulum that shows cosine and sine of its angle, `[2]`."""
-    return NoVelocity(PendulumEnv(**kwargs), PENDULUM_VELOCITIES)
+    return _Task(PendulumEnv(**kwargs), PENDULUM_VELOCITIES)
 
 
 def make_mountain_car(**kwargs: Any) -> NoVelocity:
     """MountainCarContinuous that shows the position, `[1]`."""
-    return NoVelocity(Continuous_MountainCarEnv(**kwargs), MOUNTAIN_CAR_VELOCITIES)
+    return _Task(Continuous_MountainCarEnv(**kwargs), MOUNTAIN_CAR_VELOCITIES)
 
 
 def make_lunar_lander(**kwargs: Any) -> NoVelocity:
@@ -51,7 +61,7 @@ def make_lunar_lander(**kwargs: Any) -> NoVelocity:
         warnings.simplefilter("ignore", DeprecationWarning)
         from gymnasium.envs.box2d.lunar_lander import LunarLander
 
-    return NoVelocity(LunarLander(**kwargs), LUNAR_LANDER_VELOCITIES)
+    return _Task(LunarLander(**kwargs), LUNAR_LANDER_VELOCITIES)
 
 
 class CartPoleNoVelVectorEnv(BatchedVectorEnv):

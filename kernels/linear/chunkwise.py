@@ -57,7 +57,8 @@ def gated_linear(
         o = o + (q * bonus[:, None, None] * k).sum(-1, keepdim=True) * v
 
     until = log_decay.cumsum(-2)  # from the chunk's beginning, the step's own decay included
-    seen = until - log_decay if bonus is not None else until
+    # without it: as a sum of its own, since a difference cancels behind a decay that forgets all
+    seen = until if bonus is None else pad(until[..., :-1, :], (0, 0, 1, 0))
     from_state = q * seen.exp()
     # the row behind the last step without its own key: what each column adds to the final state
     last = _sums_between(log_decay, segment, is_exclusive=False)[..., -1, :, :]

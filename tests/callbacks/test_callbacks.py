@@ -92,6 +92,27 @@ def test_false_from_any_hook_stops_after_saving(stop_in: str, steps: int, tmp_pa
     assert other.calls[-2:] == ["end", "close"]  # those beside it are called all the same
 
 
+@pytest.mark.parametrize(
+    ("answer", "stops"),
+    [
+        (np.False_, True),
+        (np.array(False), True),
+        (torch.tensor(False), True),
+        (torch.tensor(True), False),
+        (torch.tensor(0.0), False),
+        (0, False),
+        (np.array([False]), False),
+    ],
+    ids=repr,
+)
+def test_false_of_any_package_stops_and_no_other_value(
+    answer: Any, stops: bool, tmp_path: Path
+) -> None:
+    agent = small(tmp_path / "run")
+    agent.learn(2 * ROLLOUT, on_update=lambda step, metrics: answer)
+    assert agent.steps_done == (1 if stops else 2) * ROLLOUT
+
+
 def test_what_callbacks_add_is_logged_in_the_row_of_their_update(tmp_path: Path) -> None:
     class Adds(Callback):
         def on_update(self, step: int, metrics: dict[str, float]) -> None:

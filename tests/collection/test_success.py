@@ -171,6 +171,60 @@ def test_what_is_no_success_is_left_out(value: Any) -> None:
     assert found is None or not np.isfinite(found[1])
 
 
+class Adds(VectorWrapper):
+    """Adds to every info of a native form, whose episodes have five steps."""
+
+    def __init__(self, added: dict[str, Any], tensors: bool, **kwargs: Any) -> None:
+        super().__init__(MemoryChainVectorEnv(3, length=4, tensors=tensors, **kwargs))
+        self.tensors, self.may_truncate, self.added = tensors, False, added
+
+    def step(self, actions: Any) -> Any:
+        *answer, info = self.env.step(actions)
+        return *answer, {**info, **self.added}
+
+
+@pytest.mark.parametrize("mode", AutoresetMode, ids=lambda mode: mode.name)
+@pytest.mark.parametrize("tensors", [False, True])
+@pytest.mark.parametrize(
+    ("added", "expected"),
+    [
+        ({"is_success": [5.0, 0.5, -1.0]}, [0.5]),
+        ({"is_success": [1.0, torch.nan, 0.0]}, [1.0, 0.0]),
+        ({"is_success": [1j, 1.0, 0.0]}, []),
+        ({"is_success": [True, True, False], "_is_success": [True, False, True]}, [1.0, 0.0]),
+    ],
+)
+def test_what_counts_does_not_depend_on_where_it_lies(
+    added: dict[str, Any], expected: list[float], tensors: bool, mode: AutoresetMode
+) -> None:
+    for make in (torch.tensor, np.array) if tensors else (np.array,):
+        info = {key: make(values) for key, values in added.items()}
+        if tensors and "_is_success" in info:
+            info["_is_success"] = np.array(added["_is_success"])
+        ends = 64 // 5 if mode != AutoresetMode.NEXT_STEP else 64 // 6
+        assert _said(Adds(info, tensors, autoreset_mode=mode)) == expected * ends
+
+
+@pytest.mark.parametrize("tensors", [False, True])
+def test_numbers_of_an_info_keep_their_digits(tensors: bool) -> None:
+    values = [2.0**24 + 1, 1e300, -0.1]
+    score = torch.tensor(values, dtype=torch.float64) if tensors else np.array(values)
+    agent = _agent(Adds({"score": score}, tensors), info_keywords=["score"])
+    assert agent._make_collector().collect().episode_infos == {"score": values * 6}
+
+
+@pytest.mark.parametrize("tensors", [False, True])
+def test_returns_are_sums_of_the_rewards_as_they_came(tensors: bool) -> None:
+    class Pays(Adds):
+        def step(self, actions: Any) -> Any:
+            observation, _, *rest = super().step(actions)
+            amounts = torch.tensor([2.0**24 + 1, 0.1, 1.0], dtype=torch.float64)
+            return observation, amounts if tensors else amounts.numpy(), *rest
+
+    rollout = _agent(Pays({}, tensors))._make_collector().collect()
+    assert rollout.episode_returns[:3] == pytest.approx([5 * (2**24 + 1), 0.5, 5.0], rel=1e-15)
+
+
 def test_no_step_looks_at_it_on_tensors(looking_is_an_error: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     env = Says(MemoryChainVectorEnv(3, length=4, tensors=True), "masked")

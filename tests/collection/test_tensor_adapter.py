@@ -235,6 +235,10 @@ def _cut_off(answer: list[Any]) -> None:
     answer[0] = answer[0][:2]
 
 
+def _complex(answer: list[Any]) -> None:
+    answer[0] = answer[0] * 1j
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
@@ -242,6 +246,7 @@ def _cut_off(answer: list[Any]) -> None:
         (_nan(1), TrainingError, "non-finite reward in environment 1 at step 15"),
         (_nan_at_the_end(2), TrainingError, "non-finite observation in environment 2 at step 18"),
         (_cast, EnvError, "step 15: the observation is a ndarray, expected a tensor"),
+        (_complex, EnvError, "step 15: the observation has dtype torch.complex64"),
         (_cut_off, EnvError, r"step 15: the observation has shape \[2, 3\], expected \[3, 3\]"),
     ],
 )

@@ -25,11 +25,12 @@ def test_a_vector_is_made_of_a_specification_that_went_through_json(env_id):
     vector = gym.make_vec(env_id, num_envs=2)
     again = gym.make_vec(EnvSpec.from_json(vector.spec.to_json()), num_envs=2)
     assert type(again.unwrapped) is type(vector.unwrapped)
-    sync = gym.make_vec(
-        EnvSpec.from_json(gym.make(env_id).spec.to_json()), num_envs=2, vectorization_mode="sync"
-    )
+    single = EnvSpec.from_json(gym.make(env_id).spec.to_json())
+    of_single = gym.make_vec(single, num_envs=2)
+    assert type(of_single.unwrapped) is type(vector.unwrapped)
+    sync = gym.make_vec(single, num_envs=2, vectorization_mode="sync")
     assert sync.single_observation_space == again.single_observation_space
-    for one in (vector, again, sync):
+    for one in (vector, again, of_single, sync):
         one.reset(seed=0)
         one.close()
 

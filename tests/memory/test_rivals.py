@@ -180,6 +180,20 @@ def test_rwkv_is_finch_of_the_paper() -> None:
             last_u, last_c = u, c
 
 
+@pytest.mark.parametrize("size", [100.0, 1e4])
+def test_the_gradients_of_an_rwkv_that_forgets_all_stay_finite(size: float) -> None:
+    memory = random_(make_memory(MemoryConfig("rwkv", width=D))).float()
+    x, decay = torch.randn(B, T, D), memory.get_parameter("blocks.0.decay_out.bias")
+    results = []
+    for bias in (60.0, size):  # exp(-exp(60)) is 0 already
+        with torch.no_grad():
+            decay.fill_(bias)
+        y, _ = memory(x)
+        results.append(torch.autograd.grad(y.square().sum(), list(memory.parameters())))
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["framestack", "mingru", "transformer", "mamba2", "rwkv"])
 @pytest.mark.parametrize("where", ["before", "behind"])
 @pytest.mark.parametrize("value", [math.nan, 1e300], ids=["nan", "a norm overflows"])

@@ -166,5 +166,7 @@ def _name(callback: Callback) -> str:
 
 
 def _is_false(answer: object) -> bool:
-    """Return whether a callback answered False: NumPy's too, but no other empty value."""
+    """Return whether a callback answered False: NumPy's and torch's too, no other empty value."""
+    if isinstance(answer, Tensor | np.ndarray) and answer.ndim == 0:
+        answer = answer.item()
     return isinstance(answer, bool | np.bool_) and not answer

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
@@ -11,6 +12,7 @@ from xlstm_rl.collection.infos import SUCCESS, Info, final_name, of_last_step, r
 from xlstm_rl.config import ConfigError
 from xlstm_rl.envs.spaces.leaves import Leaf, observation_kind
 from xlstm_rl.errors import EnvError
+from xlstm_rl.policy.arrays import as_tensor
 from xlstm_rl.policy.policy import Policy
 
 
@@ -122,12 +124,29 @@ class TensorVectorEnvAdapter(VectorEnvAdapter):
 
     def _said_at_end(self, info: Info, ended: Tensor, key: str) -> Tensor | None:
         holder = of_last_step(info, key)
-        value, mask = holder.get(key), holder.get(f"_{key}")
-        if not isinstance(value, Tensor) or value.numel() != self.env.num_envs:
+        said, mask = self._numbers(holder.get(key)), self._numbers(holder.get(f"_{key}"))
+        if said is None:
             return None
-        counted = ended & self.tensor(mask) if isinstance(mask, Tensor) else ended
-        said = self.tensor(value).reshape(-1).float()
-        return torch.where(counted, said, torch.nan)
+        counted = ended if mask is None else ended & (mask != 0)
+        if key == SUCCESS:
+            counted = counted & (said >= 0) & (said <= 1)
+        return torch.where(counted, said.double(), torch.nan)
+
+    def _numbers(self, values: Any) -> Tensor | None:
+        """Return numbers or flags `[B]` of an info, also those in host memory; None: no such."""
+        if values is None:
+            return None
+        if not isinstance(values, Tensor):
+            try:
+                array = np.asarray(values)
+            except (TypeError, ValueError, RuntimeError):
+                return None
+            if array.dtype.kind not in "fiub":
+                return None
+            values = as_tensor(array)
+        if values.numel() != self.env.num_envs or values.is_complex():
+            return None
+        return self.tensor(values).reshape(-1)
 
     def tensor(self, values: Any) -> Tensor:
         """Return what the environment answered on the policy's device, where it mostly is."""
@@ -149,7 +168,7 @@ class TensorVectorEnvAdapter(VectorEnvAdapter):
 
     def allocate(self, lead: tuple[int, ...], kind: type[bool] | type[float]) -> Any:
         """Return room for a rollout's flags or rewards, on the policy's device."""
-        dtype = torch.bool if kind is bool else torch.float32
+        dtype = torch.bool if kind is bool else torch.float64
         return torch.empty(lead, dtype=dtype, device=self.device)
 
     def on_host(self, values: Any) -> Any:
@@ -171,7 +190,8 @@ class TensorVectorEnvAdapter(VectorEnvAdapter):
             )
         kind, dtype = observation_kind(leaf.space), values.dtype
         choices = kind in ("discrete", "multi_discrete")
-        if (choices and dtype.is_floating_point) or (kind == "image" and dtype != torch.uint8):
+        is_wrong = (choices and dtype.is_floating_point) or dtype.is_complex
+        if is_wrong or (kind == "image" and dtype != torch.uint8):
             raise ValueError(f"the {what} has dtype {dtype}, its space is {leaf.space}")
         return self.tensor(values)
 

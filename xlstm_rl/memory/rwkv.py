@@ -14,6 +14,8 @@ from xlstm_rl.memory.layers import LayerNorm
 from xlstm_rl.memory.residual import PlainBlock, ResidualStack
 
 _MIXED = 5  # r, k, v, g, w
+_FORGETS_ALL = 80.0
+"""Beyond it exp(-exp(w)) stays 0, and exp(w) would overflow: 0 times infinity in the gradient."""
 
 
 def before(x: Tensor, last: Tensor, reset: Tensor | None) -> Tensor:
@@ -98,7 +100,8 @@ class RWKVBlock(PlainBlock):
         low = torch.tanh(self.lora_in(u + back * self.mix_x)).unflatten(-1, (_MIXED, -1))
         mix = self.mix + torch.einsum("...mr,mrd->...md", low, self.lora_out)
         r, k, v, g, w = (u[..., None, :] + back[..., None, :] * mix).unbind(-2)
-        decay = -torch.exp(self.decay_out(torch.tanh(self.decay_in(w))))
+        w = self.decay_out(torch.tanh(self.decay_in(w)))
+        decay = -torch.exp(w.clamp_max(_FORGETS_ALL))
         shape = (self.heads, self.size)
         heads = (self.read(r), self.key(k), self.value(v))
         r, k, v = (one.unflatten(-1, shape) for one in heads)

@@ -85,6 +85,11 @@ class Registry(Kinds):
         word = str(own_fields(options)[self.tag][0].default)
         self.classes[word], self._targets[word] = options, target
 
+    def registered(self, options: Any) -> tuple[type, Any] | None:
+        """What to hand to `add` in another process for these options; None: nothing."""
+        word = str(getattr(options, self.tag))
+        return (type(options), self._targets[word]) if word in self.classes else None
+
     def find(self, word: str) -> type:
         """The options of a kind.
 

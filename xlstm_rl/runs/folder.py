@@ -7,6 +7,7 @@ so that a run killed at any moment leaves a folder that loads.
 """
 
 import filecmp
+import glob
 import json
 import os
 import re
@@ -30,7 +31,7 @@ _CHECKPOINTS = "checkpoints"
 _LATEST = "latest"
 _BEST = "best"
 _PART = ".part"  # a checkpoint that is being written, or removed
-_OLD = ".old"  # a whole one, while another of the same step takes its place
+OLD = ".old"  # a whole one, while another of the same step takes its place
 
 
 def create_run_folder(
@@ -137,7 +138,7 @@ def _becoming(final: Path) -> Iterator[Path]:
         if not _holds_the_same(draft, final):
             if final.exists():
                 # A folder cannot be replaced at once: until the next line readers take this one.
-                final.rename(parent / f".{name}{_OLD}")
+                final.rename(parent / f".{name}{OLD}")
             draft.rename(final)
     finally:
         _tidy(parent, name)
@@ -151,8 +152,8 @@ def _holds_the_same(draft: Path, final: Path) -> bool:
 
 def _tidy(parent: Path, names: str = "*") -> None:
     """Finish what an interrupted save left: give back a whole checkpoint its name, drop parts."""
-    for old in parent.glob(f".{names}{_OLD}"):
-        final = parent / old.name[1 : -len(_OLD)]
+    for old in parent.glob(f".{names}{OLD}"):
+        final = parent / old.name[1 : -len(OLD)]
         if final.exists():
             _remove(old)
         else:
@@ -163,7 +164,7 @@ def _tidy(parent: Path, names: str = "*") -> None:
 
 def _remove(checkpoint: Path) -> None:
     """Remove a checkpoint; one that is half removed no longer has its name."""
-    step = checkpoint.name.lstrip(".").removesuffix(_OLD)
+    step = checkpoint.name.lstrip(".").removesuffix(OLD)
     rubbish = checkpoint.with_name(f".{step}{_PART}")
     checkpoint.rename(rubbish)
     shutil.rmtree(rubbish)
@@ -173,7 +174,7 @@ def checkpoint_steps(run: str | Path) -> list[int]:
     """The steps at which a run has checkpoints, ascending."""
     parent = user_path(run) / _CHECKPOINTS
     names = {path.name for path in parent.iterdir()} if parent.is_dir() else set()
-    names |= {name[1 : -len(_OLD)] for name in names if name.endswith(_OLD)}
+    names |= {name[1 : -len(OLD)] for name in names if name.endswith(OLD)}
     return sorted(int(name) for name in names if name.isdecimal())
 
 
@@ -192,7 +193,7 @@ def latest_checkpoint(run: str | Path) -> Path:
     Raises:
         CheckpointError: There is no such folder, or it is neither, or has no checkpoint yet.
     """
-    folder = user_path(run)
+    folder = _standing(user_path(run))
     if not folder.is_dir():
         problem = "a file, not a folder" if folder.exists() else "no such folder"
         raise CheckpointError(f"{folder}: {problem}; expected a run folder or a checkpoint in one")
@@ -208,10 +209,7 @@ def latest_checkpoint(run: str | Path) -> Path:
         raise CheckpointError(
             f"{folder}: not a run folder (it has no `{_LATEST}` and no {POLICY_FILE})"
         )
-    checkpoint = folder / _CHECKPOINTS / str(step)
-    old = checkpoint.with_name(f".{step}{_OLD}")
-    if not checkpoint.exists() and old.exists():  # killed while it was being replaced
-        return old
+    checkpoint = _by_its_name(folder / _CHECKPOINTS / str(step))
     if not (checkpoint / POLICY_FILE).is_file():
         others = ", ".join(str(other) for other in steps if other != step)
         advice = f"; name one of its checkpoints instead: {others}" if others else ""
@@ -229,13 +227,13 @@ def find_checkpoint(run: str | Path, which: object = _LATEST) -> Path:
     Raises:
         CheckpointError: There is none.
     """
-    name, folder = str(which), user_path(run)
+    name, folder = str(which), _standing(user_path(run))
     if name == _LATEST:
         return latest_checkpoint(folder)
     if name == _BEST:
-        for best in (folder / _BEST, folder / f".{_BEST}{_OLD}"):  # killed while it was replaced
-            if (best / POLICY_FILE).is_file():
-                return best
+        best = _by_its_name(folder / _BEST)
+        if (best / POLICY_FILE).is_file():
+            return best
         raise CheckpointError(
             f"{folder}: has no {_BEST}/; training with evaluation.every_steps keeps one"
         )
@@ -244,12 +242,31 @@ def find_checkpoint(run: str | Path, which: object = _LATEST) -> Path:
             f"checkpoint={which!r}: expected latest, best or the steps of a checkpoint; a device "
             "is given by name, device=..."
         )
-    if (folder / _CHECKPOINTS / name / POLICY_FILE).is_file():
-        return folder / _CHECKPOINTS / name
+    checkpoint = _by_its_name(folder / _CHECKPOINTS / name)
+    if (checkpoint / POLICY_FILE).is_file():
+        return checkpoint
     steps = ", ".join(map(str, checkpoint_steps(folder)))
     raise CheckpointError(
         f"{folder}: has no checkpoint of {name} steps" + (f"; it has {steps}" if steps else "")
     )
+
+
+def replaced_runs(folder: Path) -> list[Path]:
+    """The runs that were to make room for another one in a run folder, and are still there."""
+    return list(folder.parent.glob(f".{glob.escape(folder.name)}.*{OLD}"))
+
+
+def _standing(folder: Path) -> Path:
+    """The run folder; the one that was to make room for it, if a kill came in between."""
+    if folder.exists():
+        return folder
+    return max(replaced_runs(folder), key=os.path.getmtime, default=folder)
+
+
+def _by_its_name(checkpoint: Path) -> Path:
+    """The checkpoint; the one that was to make room for it, if a kill came in between."""
+    old = checkpoint.with_name(f".{checkpoint.name}{OLD}")
+    return old if old.exists() and not checkpoint.exists() else checkpoint
 
 
 def best_evaluation(run: str | Path) -> dict[str, Any]:

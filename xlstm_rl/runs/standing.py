@@ -10,8 +10,9 @@ from typing import Any
 
 from xlstm_rl.config import ConfigError, load_yaml, save_yaml
 from xlstm_rl.files import replacing
-from xlstm_rl.runs.folder import CONFIG_FILE
+from xlstm_rl.runs.folder import CONFIG_FILE, OLD, replaced_runs
 from xlstm_rl.runs.lock import run_locked
+from xlstm_rl.runs.signals import signals_held
 
 
 def write_config(run: Path, config: Mapping[str, Any], changed_at: int | None = None) -> None:
@@ -47,6 +48,8 @@ def _options_differ(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 def replacing_run(folder: Path) -> Iterator[Path]:
     """A place to make a run in, which takes the place of the one in `folder` when it is complete.
 
+    A kill in between leaves the old run, which `find_checkpoint` finds under the folder's name.
+
     Raises:
         ConfigError: The folder is not one of a run, holds files that no run has, or a process
             trains in it; nothing in it was touched.
@@ -59,17 +62,21 @@ def replacing_run(folder: Path) -> Iterator[Path]:
             f"run folder {folder}: {what}: only a run of xlstm_rl is replaced; choose another "
             "folder"
         )
-    draft, rubbish = (
-        folder.with_name(f".{folder.name}.{os.getpid()}.{word}") for word in ("part", "old")
+    draft, old = (
+        folder.with_name(f".{folder.name}.{os.getpid()}{word}") for word in (".part", OLD)
     )
     try:
         yield draft
-        with run_locked(folder):
-            folder.rename(rubbish)
+        with run_locked(folder), signals_held():
+            # A folder cannot be replaced at once: until the next line readers take this one.
+            folder.rename(old)
             draft.rename(folder)
     finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
         shutil.rmtree(draft, ignore_errors=True)
-    shutil.rmtree(rubbish, ignore_errors=True)
+    for rubbish in replaced_runs(folder):
+        shutil.rmtree(rubbish, ignore_errors=True)
 
 
 _OF_A_RUN = re.compile(

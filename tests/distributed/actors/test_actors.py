@@ -23,6 +23,7 @@ from xlstm_rl.cli import main
 from xlstm_rl.collection.rollout import Rollout
 from xlstm_rl.config import ConfigError
 from xlstm_rl.distributed.actors import ActorPool, pool
+from xlstm_rl.distributed.actors.process import ActorProcess
 from xlstm_rl.errors import EnvError, TrainingError
 
 ROOT = Path(__file__).parents[3]
@@ -146,6 +147,31 @@ def _lives(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+@pytest.mark.parametrize(("cut", "max_staleness"), [("take", 0), ("joined_rollout", 1)])
+def test_learning_goes_on_with_new_actors_after_an_interrupt(
+    cut: str, max_staleness: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner: Any = ActorProcess if cut == "take" else pool
+    run = getattr(owner, cut)
+    with make(1, max_staleness=max_staleness) as agent:
+        agent.learn(2 * ROLLOUT)
+
+        def cut_off(*args: Any) -> Any:
+            if run(*args) is not None:  # what came is lost
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(owner, cut, cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            agent.learn(ROLLOUT)
+        monkeypatch.setattr(owner, cut, run)
+        assert isinstance(agent._collector, ActorPool)
+        before = {actor.process.pid for actor in agent._collector._actors}
+        rows = learn(agent, 2)
+        assert agent.steps_done == 4 * ROLLOUT
+        assert all(row["actors/max_staleness"] <= max_staleness for row in rows)
+        assert not any(_lives(pid) for pid in before)
 
 
 class Failing(CartPoleEnv):

@@ -48,6 +48,23 @@ def test_decays_that_forget_all_lose_no_digits():
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("decay", [-1e5, -1e38, -torch.inf])
+@pytest.mark.parametrize("has_bonus", [False, True])
+def test_one_decay_that_forgets_all_leaves_the_others_their_digits(has_bonus, decay):
+    tensors = [one.detach() for one in inputs(32, False, has_bonus)]
+    tensors[3] = torch.where(torch.arange(32)[:, None, None] % 16 == 7, decay, -0.01).expand(
+        B, 32, H, K
+    )
+    results = []
+    for run, dtype in ((gated_linear, torch.float32), (reference.gated_linear, torch.float64)):
+        q, k, v, g, state, *bonus = own = [one.to(dtype).requires_grad_() for one in tensors]
+        o, after = run(q, k, v, g, None, state, *bonus)
+        grads = torch.autograd.grad(o.sin().sum() + after.square().sum(), own)
+        results.append([one.double() for one in (o, after, *grads)])
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_a_step_is_the_state_space_equation_of_mamba2():
     # h = exp(A dt) h + dt B x, y = C h (Dao & Gu 2024, equations 1 and 2, discretised)
     state, dt, a = torch.zeros(1, 1, 2, 1), 0.5, -2.0

@@ -24,6 +24,7 @@ SPACES: dict[str, gymnasium.Space[Any]] = {
     "MultiDiscrete": spaces.MultiDiscrete([[2, 3], [4, 2]], start=[[1, 0], [0, 2]]),
     "MultiBinary": spaces.MultiBinary((2, 2)),
     "Box": spaces.Box(-2, 1, (2, 1), np.float32),
+    "Box of one axis": spaces.Box(-1, 2, (2,), np.float32),
     "Box without bounds": spaces.Box(-np.inf, np.inf, (3,), np.float32),
 }
 WITHOUT_ENTROPY_CHECK: set[str] = set()
@@ -107,6 +108,11 @@ def test_gradients_of_log_probability_and_entropy_are_those_of_differences(
         )
     finally:
         distribution.float()
+
+
+@pytest.mark.parametrize("kind", list(DISTRIBUTIONS.classes))
+def test_every_kind_is_tried_here(kind: str) -> None:
+    assert any(_made(kind, space) for space in SPACES.values()), "SPACES lacks one that fits it"
 
 
 @pytest.mark.parametrize("kind", list(DISTRIBUTIONS.classes))

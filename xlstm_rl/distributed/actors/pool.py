@@ -28,7 +28,8 @@ class ActorPool(Closing):
     update, with the weights of that moment; where they take longer, they go on with the new weights
     as soon as there are any. With a bound of 0 actors and learner take turns.
 
-    An actor whose process dies is replaced; its environments begin new episodes.
+    An actor whose process dies is replaced; its environments begin new episodes. After a call that
+    was cut off, by an interrupt or an error, all are: what came of it is unknown.
 
     Args:
         place: where the actors play.
@@ -49,6 +50,7 @@ class ActorPool(Closing):
         self._collecting = self._updating = 0.0
         self._actors: list[Actor] = []
         self._parts: dict[int, Part] = {}
+        self._message: Message | None = None
         self._deaths = 0
         self._ended: float | None = None
         self._finalizer = weakref.finalize(self, place.close, self._actors)
@@ -66,7 +68,7 @@ class ActorPool(Closing):
 
     def _tell(self, block: int, version: float) -> None:
         where = self._place.publish(block, self._policy.state_dict())
-        self._message: Message = (self._released, version, where)
+        self._message = (self._released, version, where)
         for actor in self._actors:
             actor.tell(self._message)
 
@@ -88,6 +90,11 @@ class ActorPool(Closing):
         Raises:
             TrainingError: an environment failed, or an actor dies as often as it is replaced.
         """
+        if self.is_cut_off:
+            self._parts = {}
+            for index in range(len(self._actors)):
+                self._begin_anew(index)
+        self.is_cut_off = True  # until a whole rollout is there
         began = time.perf_counter()
         if self._ended is not None:
             self._updating, self._ended = began - self._ended, None
@@ -109,6 +116,7 @@ class ActorPool(Closing):
         self._collecting = max(part.seconds for part in parts)
         rollout.metrics = self._metrics(parts, rollout.data.numel(), self._ended - began)
         self._taken += 1
+        self.is_cut_off = False
         return rollout
 
     def _metrics(self, parts: list[Part], steps: int, waited: float) -> dict[str, float]:
@@ -154,12 +162,18 @@ class ActorPool(Closing):
             f"and its {old.task.env.num_envs} environments begin new episodes",
             file=sys.stderr,
         )
+        self._begin_anew(index)
+
+    def _begin_anew(self, index: int) -> None:
+        """Start an actor in the place of another one, which is ended."""
+        old = self._actors[index]
         old.close()
         self._replaced += 1
         seed = spawn_seed(old.task.seed, "resuming", self._steps_done + self._replaced)
         task = replace(old.task, seed=seed)
         self._actors[index] = self._place.start(task, self._taken)
-        self._actors[index].tell(self._message)
+        if self._message is not None:
+            self._actors[index].tell(self._message)
 
     def close(self) -> None:
         """End the actors."""

@@ -17,8 +17,9 @@ from xlstm_rl.envs.config import EnvConfig, is_custom
 from xlstm_rl.envs.faults.processes import close
 from xlstm_rl.envs.registration import find_spec
 from xlstm_rl.memory import MemoryConfig
+from xlstm_rl.memory.kinds import MEMORIES
 from xlstm_rl.normalization_config import NormalizationConfig
-from xlstm_rl.policy.config import PolicyConfig
+from xlstm_rl.policy.config import DISTRIBUTIONS, PolicyConfig
 from xlstm_rl.policy.policy import Policy
 from xlstm_rl.seeding import reset_seed, spawn_seed
 
@@ -35,6 +36,9 @@ class ActorTask:
 
     spec: EnvSpec | None
     """Of the id, as the learner has it registered."""
+
+    kinds: tuple[tuple[type, Any] | None, ...]
+    """Those of the memory and of the action distribution, as the learner has them registered."""
 
     memory: MemoryConfig
     policy: PolicyConfig
@@ -70,6 +74,9 @@ class ActorTask:
             torch.set_num_threads(self.threads)
         if self.spec is not None:
             gymnasium.registry.setdefault(self.spec.id, self.spec)
+        for registry, kind in zip((MEMORIES, DISTRIBUTIONS), self.kinds, strict=True):
+            if kind is not None:
+                registry.add(*kind)
         env = make_vector_env(self.env, self.make_env, "cpu", mask_check(self.policy))
         policy = Policy(
             env.single_observation_space,
@@ -123,6 +130,13 @@ class SpacesOnly(VectorEnv[Any, Any, Any]):
         """Leave the cluster, if there is one: there are no environments here."""
         if self.cluster is not None:
             self.cluster.leave()
+
+
+def registered_kinds(
+    memory: MemoryConfig, policy: PolicyConfig
+) -> tuple[tuple[type, Any] | None, ...]:
+    """Return what the kinds of memory and action distribution are registered with here."""
+    return MEMORIES.registered(memory), DISTRIBUTIONS.registered(policy.action_distribution)
 
 
 def spec_of(config: EnvConfig) -> EnvSpec | None:
