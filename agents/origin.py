@@ -71,7 +71,7 @@ class Origin:
         return lines
 
     def steps_to_go(self, total: int, done: int, budget: StepBudget) -> int:
-        """Return the steps that are left of a training.
+        """Return the steps that a call must ask for: what the last one left over counts by itself.
 
         Raises:
             ConfigError: less than a rollout is left.
@@ -81,4 +81,4 @@ class Origin:
                 f"{self.checkpoint}: finished: {done:,} steps of {total:,} are done, in rollouts "
                 f"of {budget.rollout:,}; a larger total_steps (--total-steps) trains on"
             )
-        return total - done
+        return total - done - budget.left_over

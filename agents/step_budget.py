@@ -44,6 +44,11 @@ class StepBudget:
         self._end = max(self._total, self._last) if horizon is None else self._whole(horizon)
         return rollouts
 
+    @property
+    def left_over(self) -> int:
+        """Steps, fewer than a rollout, that the last call asked for and the next one counts."""
+        return self._left_over
+
     def state(self) -> dict[str, int]:
         """Return what a resumed run needs to know: the end of the last call, and what is owed."""
         return {"last": self._last, "left_over": self._left_over}

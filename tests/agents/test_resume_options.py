@@ -138,6 +138,18 @@ def test_a_finished_run_says_so_and_trains_on_when_asked(going_on: Any, tmp_path
     assert load_yaml(tmp_path / "run" / "config.yaml")["total_steps"] == 144
 
 
+def test_a_larger_budget_counts_what_the_last_one_left_over_once(
+    going_on: Any, tmp_path: Path
+) -> None:
+    run, rollout = tmp_path / "run", going_on.rollout
+    with going_on.make(run) as agent:
+        agent.learn(2 * rollout + rollout - 1)
+        agent.save(run)
+    with RecurrentPPO.load(run, total_steps=3 * rollout + 1) as loaded:
+        assert loaded.learn().steps_done == 3 * rollout
+    assert load_yaml(run / "config.yaml")["total_steps"] == 3 * rollout + 1
+
+
 def test_a_copy_goes_on_in_a_folder_of_its_own(going_on: Any, tmp_path: Path) -> None:
     with going_on.make(tmp_path / "run") as agent:
         agent.learn(4 * going_on.rollout)
