@@ -138,12 +138,14 @@ def test_counts_and_seeds_are_integers_of_any_type() -> None:
 def test_a_missing_package_for_videos_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def missing(*_: Any, **__: Any) -> Any:
+    def missing(_: Any, folder: str, **__: Any) -> Any:
+        Path(folder).mkdir()  # as RecordVideo does first
         raise gymnasium.error.DependencyNotInstalled("MoviePy is not installed")
 
     monkeypatch.setattr(gymnasium.wrappers, "RecordVideo", missing)
     with pytest.raises(ConfigError, match=r"MoviePy is not installed.*xlstm_rl\[video\]"):
-        evaluate(_cartpole_policy(), episodes=1, video_dir=tmp_path)
+        evaluate(_cartpole_policy(), episodes=1, video_dir=tmp_path / "videos")
+    assert not (tmp_path / "videos").exists()
 
 
 def test_a_mask_that_the_policy_does_not_read_is_told_once() -> None:

@@ -150,11 +150,14 @@ def _make(source: EnvSource, video_dir: str | Path | None) -> AnyEnv:
         env = make_env(source.config, source.env, render_mode)
     if video_dir is None:
         return env
-    folder = str(user_path(video_dir))
+    folder = user_path(video_dir)
+    is_new = not folder.exists()
     with closed_on_error(env.close):
         try:
-            video = gymnasium.wrappers.RecordVideo(env, folder, episode_trigger=lambda _: True)
+            video = gymnasium.wrappers.RecordVideo(env, str(folder), episode_trigger=lambda _: True)
         except gymnasium.error.DependencyNotInstalled as error:
+            if is_new and folder.is_dir():  # RecordVideo makes it before it looks for the package
+                folder.rmdir()
             raise _no_video(error) from error
     return _Drawn(video)
 
