@@ -220,11 +220,13 @@ def memory() -> None:
     plot = figure.add_axes((0.1, 0.15, 0.87, 0.78), facecolor="none")
     with RESULTS.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
+    evaluated: dict[str, list[str]] = {"xlstm": [], "mlp": []}
     for kind, color in (("xlstm", BLUE), ("mlp", ORANGE)):
         for seed in sorted({row["seed"] for row in rows}):
             run = [row for row in rows if (row["memory"], row["seed"]) == (kind, seed)]
             steps = [int(row["step"]) / 1000 for row in run]
             plot.plot(steps, [float(row["return"]) for row in run], color=color, lw=1.6)
+            evaluated[kind].append(f"{float(run[0]['evaluation']):.0f}")
     plot.set_xlabel("thousand environment steps", color=INK, fontsize=10)
     plot.set_ylabel("return", color=INK, fontsize=10)
     plot.spines[["top", "right"]].set_visible(False)
@@ -233,14 +235,14 @@ def memory() -> None:
     for line, (text, color, size) in enumerate(
         (
             ("with memory", BLUE, 13),
-            ("evaluated: 500, 500, 500 of 500", BLUE, 10),
+            (f"evaluated: {', '.join(evaluated['xlstm'])} of 500", BLUE, 10),
             ("Both see where cart and pole are,", INK, 10),
             ("not how fast they move.", INK, 10),
         )
     ):
         label(axes, (0.95, 3.05 - 0.26 * line), text, color, size, "left")
     label(axes, (2.9, 1.25), "without memory", ORANGE, 13, "left")
-    label(axes, (2.9, 1.0), "evaluated: 45, 42, 46", ORANGE, 10, "left")
+    label(axes, (2.9, 1.0), f"evaluated: {', '.join(evaluated['mlp'])}", ORANGE, 10, "left")
     save(figure, "memory")
 
 
