@@ -25,6 +25,7 @@ dist.init_process_group(
 with open(work, "rb") as file:
     answer = cloudpickle.load(file)()
 torch.save(answer, result)
+dist.destroy_process_group()  # its threads, alive at the end of the interpreter, may abort it
 """
 
 InRanks = Callable[..., list[Any]]

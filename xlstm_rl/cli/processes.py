@@ -94,15 +94,21 @@ def started_processes() -> Iterator[Processes]:
     from xlstm_rl.distributed import current_ranks
 
     joined = dist.is_initialized()
+    has_nccl = torch.cuda.is_available() and dist.is_nccl_available()
     if not joined:
-        has_nccl = torch.cuda.is_available() and dist.is_nccl_available()
         dist.init_process_group("cpu:gloo,cuda:nccl" if has_nccl else "gloo")
         local = int(os.environ.get("LOCAL_RANK", "0"))
         if has_nccl and local < torch.cuda.device_count():
             torch.cuda.set_device(local)
-    yield Processes(current_ranks())
-    if not joined:  # after an error the others may be gone, and nobody would answer
-        dist.destroy_process_group()
+    failed = True
+    try:
+        yield Processes(current_ranks())
+        failed = False
+    finally:
+        # After an error the others may be gone, and NCCL would wait for them. gloo's threads, left
+        # to the end of the interpreter, may abort it: the exit status would be lost.
+        if not joined and not (failed and has_nccl):
+            dist.destroy_process_group()
 
 
 def _status(error: Exception) -> int:
