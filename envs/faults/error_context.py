@@ -17,6 +17,7 @@ from xlstm_rl.envs.faults.infos import RESERVED
 from xlstm_rl.envs.snapshots.hooks import HandsOverState
 from xlstm_rl.envs.spaces.leaves import (
     Leaf,
+    choice_range,
     is_nested,
     map_leaves,
     observation_kind,
@@ -262,12 +263,11 @@ def wrong_observation(
     if values.dtype.kind not in allowed:
         return None, f"the {_what(leaf)} has dtype {values.dtype}, its space is {space}"
     outside = None
-    if kind == "discrete" or kind == "multi_discrete":
-        low = np.asarray(getattr(space, "start", 0))
-        count = space.n if isinstance(space, spaces.Discrete) else getattr(space, "nvec", 0)
-        outside = (values < low) | (values >= low + count)
-    elif kind == "multi_binary" and values.dtype != np.bool_:
+    choices = None if values.dtype == np.bool_ else choice_range(space)
+    if kind == "multi_binary" and choices is not None:
         outside = (values != 0) & (values != 1)  # which NaN is neither of
+    elif choices is not None:
+        outside = (values < choices[0]) | (values > choices[1])
     if outside is not None and outside.any():
         row = int(np.argwhere(outside)[0][0])
         text = " ".join(np.array2string(values[row], threshold=8, edgeitems=2).split())

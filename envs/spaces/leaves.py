@@ -81,6 +81,23 @@ def observation_kind(space: Space[Any]) -> ObservationKind | None:
     return None
 
 
+def choice_range(
+    space: Space[Any],
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None:
+    """Return the first and the last choice of a space without parts; None: it is not counted.
+
+    Each is an array of the shape of the space, or one number for all.
+    """
+    kind = observation_kind(space)
+    if kind == "multi_binary":
+        return np.asarray(0), np.asarray(1)
+    if kind != "discrete" and kind != "multi_discrete":
+        return None
+    first = np.asarray(getattr(space, "start", 0))
+    count: Any = space.n if isinstance(space, spaces.Discrete) else getattr(space, "nvec", 1)
+    return first, first + (np.asarray(count) - 1).astype(first.dtype)
+
+
 def exceeds_float32(space: Space[Any]) -> bool:
     """Return whether the dtype of a space without parts holds numbers that float32 would round."""
     return space.dtype is not None and not np.can_cast(space.dtype, np.float32)

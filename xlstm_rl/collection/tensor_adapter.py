@@ -7,6 +7,7 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
+from xlstm_rl.collection.choices import ChoiceCheck
 from xlstm_rl.collection.env_adapter import RawObservation, Transition, VectorEnvAdapter
 from xlstm_rl.collection.infos import SUCCESS, Info, final_name, of_last_step, read_info
 from xlstm_rl.config import ConfigError
@@ -32,6 +33,7 @@ class TensorVectorEnvAdapter(VectorEnvAdapter):
         super().__init__(env, device)
         self._nobody = self.ended = self.flags(False)
         self._odd: Tensor | None = None
+        self._choices = ChoiceCheck(self._leaves, self.device)
         self._may_truncate = bool(getattr(env, "may_truncate", True))
 
     def _transition(
@@ -72,8 +74,10 @@ class TensorVectorEnvAdapter(VectorEnvAdapter):
             name = final_name(info)
             transition.lacks_final = self._may_truncate and name is None
             if self._may_truncate and name is not None:
-                final = self._read(info[name])
-                transition.final_observation = _merge(truncated, final, observation)
+                # of episodes that go on anything may stand there
+                final = _merge(truncated, super()._read(info[name]), observation)
+                self._choices.look(final)
+                transition.final_observation = final
         elif bool(ended.any()):
             if self._may_truncate:  # a copy: the environment may write the next one over it
                 transition.final_observation = _cloned(observation)
@@ -175,8 +179,13 @@ class TensorVectorEnvAdapter(VectorEnvAdapter):
         """Return a rollout's flags or rewards as an array; this waits for the device."""
         return values.cpu().numpy()
 
+    def _read(self, observation: Any) -> RawObservation:
+        found = super()._read(observation)
+        self._choices.look(found)
+        return found
+
     def _checked(self, leaf: Leaf, values: Any) -> Any:
-        """Refuse what is seen from the host: a kind, a shape, a type. The numbers stay unseen."""
+        """Refuse what is seen without a look at the numbers: a kind, a shape, a type."""
         what = f"observation {leaf.name!r}" if leaf.path else "observation"
         if not isinstance(values, Tensor):
             raise ValueError(

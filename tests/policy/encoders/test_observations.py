@@ -13,6 +13,7 @@ from xlstm_rl.policy import Policy
 Make = Callable[..., Policy]
 BOX = spaces.Box(-5, 5, (3,))
 IMAGE = spaces.Box(0, 255, (8, 8, 3), np.uint8)
+BITS = spaces.MultiBinary(2)
 KEYS = spaces.MultiDiscrete([2, 3], start=[1, 0])
 
 
@@ -36,6 +37,15 @@ KEYS = spaces.MultiDiscrete([2, 3], start=[1, 0])
         (IMAGE, np.zeros((1, 3, 8, 8), np.uint8), r"obs has shape \[1, 3, 8, 8\], expected"),
         (spaces.Discrete(3), 1, r"obs has shape \[\], expected \[B\]"),
         (spaces.Dict(a=BOX), {"a": [[0.0, 0.0, np.nan]]}, r"obs 'a' has NaN or infinite"),
+        (BOX, torch.tensor([[0.0, torch.nan, 0.0]]), r"obs has NaN or infinite numbers.*nan"),
+        (BOX, torch.full((1, 3), torch.inf, dtype=torch.bfloat16), r"obs has NaN or infinite"),
+        (spaces.Discrete(3), torch.tensor([3]), r"obs is 3, which is not in its space Discrete"),
+        (KEYS, torch.tensor([[1, 3]]), r"obs is \[1 3\], which is not in its space MultiDiscrete"),
+        (BITS, [[2, 0]], r"obs is \[2 0\], which is not in its space MultiBinary\(2\)"),
+        (BITS, np.array([[0.5, 0]]), r"obs is \[0\.5 0\. \], which is not in its space"),
+        (BITS, torch.tensor([[0, -1]]), r"obs is \[ 0 -1\], which is not in its space"),
+        (BITS, torch.tensor([[0, 0.5]]), r"obs is \[0\.  0\.5\], which is not in its space"),
+        (spaces.Dict(a=BITS), {"a": torch.tensor([[3, 1]])}, r"obs 'a' is \[3 1\], which is not"),
     ],
 )
 def test_what_no_policy_was_trained_on_is_refused(

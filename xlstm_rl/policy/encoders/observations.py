@@ -7,10 +7,11 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from xlstm_rl.envs.spaces.leaves import (
     Leaf,
+    choice_range,
     exceeds_float32,
     is_nested,
     observation_kind,
@@ -19,6 +20,8 @@ from xlstm_rl.envs.spaces.leaves import (
 )
 from xlstm_rl.normalization import Observation
 from xlstm_rl.policy.arrays import as_tensor
+
+Numbers = np.ndarray[Any, Any]
 
 
 class ObservationReader:
@@ -49,9 +52,9 @@ class ObservationReader:
             The tensors, the size of their first axis, and whether they came as tensors.
 
         Raises:
-            ValueError: a leaf is missing, its shape or its dtype does not fit, or, unless it came
-                as a tensor, a number is not finite or a choice not in the space. Tensors are not
-                looked into: for a GPU that would be to wait.
+            ValueError: a leaf is missing, its shape or its dtype does not fit, or a number is not
+                finite or a choice not in the space. Tensors on a GPU, and any while a graph is
+                traced, are not looked into: that would be to wait.
         """
         found: dict[str, Tensor] = {}
         is_tensor = False
@@ -93,27 +96,29 @@ class _LeafReader:
         self._is_choice = kind in ("discrete", "multi_discrete")
         numbers = torch.float64 if exceeds_float32(leaf.space) else torch.float32
         dtype = torch.int64 if self._is_choice else torch.uint8 if self._is_image else numbers
-        start = np.asarray(getattr(leaf.space, "start", 0))  # of Discrete and MultiDiscrete
-        count: Any = getattr(leaf.space, "nvec", getattr(leaf.space, "n", 1))
-        self._least, self._most = start, start + (np.asarray(count) - 1).astype(start.dtype)
-        self.example = torch.zeros(1, *self.shape, dtype=dtype) + as_tensor(start).to(dtype)
+        self._range = choice_range(leaf.space)
+        start = as_tensor(self._range[0]).to(dtype) if self._range else 0
+        self.example = torch.zeros(1, *self.shape, dtype=dtype) + start
 
     def checked(self, tensor: Tensor, is_tensor: bool) -> Tensor:
         """Return a tensor of the shape of the leaf, if it can be one of its observations."""
-        if self._is_choice:
-            self._check_choices(tensor, is_tensor)
-        elif self._is_image:
+        if self._is_image:
             return tensor if tensor.dtype == torch.uint8 else self._as_pixels(tensor, is_tensor)
-        elif not is_tensor:
-            self._check_finite(tensor)
-        elif tensor.is_complex():
+        if self._is_choice and (tensor.is_floating_point() or tensor.is_complex()):
+            raise self._error(tensor, "integers, since choices are counted")
+        if tensor.is_complex():
             raise self._error(tensor, "real numbers")
+        if not is_tensor or _is_readable(tensor):
+            numbers = tensor.detach() if is_tensor else tensor
+            values = (numbers.float() if tensor.dtype == torch.bfloat16 else numbers).numpy()
+            self._check_finite(values)
+            if self._range is not None:
+                self._check_choices(values, *self._range)
         return tensor
 
-    def _check_finite(self, tensor: Tensor) -> None:
-        if not tensor.is_floating_point():
+    def _check_finite(self, values: Numbers) -> None:
+        if values.dtype.kind != "f":
             return
-        values = tensor.numpy()
         # the sum of the squares is one call, where only numbers beyond 1e19 lead to a second one
         if not (math.isfinite(np.vdot(values, values)) or np.isfinite(values).all()):
             short = np.array2string(values, threshold=8, edgeitems=2).replace("\n", "")
@@ -121,13 +126,10 @@ class _LeafReader:
                 f"{self.what} has NaN or infinite numbers, on which no policy is trained: {short}"
             )
 
-    def _check_choices(self, tensor: Tensor, is_tensor: bool) -> None:
-        if tensor.is_floating_point() or tensor.is_complex():
-            raise self._error(tensor, "integers, since choices are counted")
-        if is_tensor:
-            return
-        values = tensor.numpy()
-        outside = (values < self._least) | (values > self._most)
+    def _check_choices(self, values: Numbers, first: Numbers, last: Numbers) -> None:
+        outside = (values < first) | (values > last)
+        if values.dtype.kind == "f":  # of MultiBinary
+            outside |= values != values.round()
         if outside.any():
             rows, bad = (x.reshape(-1, *self.shape) for x in (values, outside))
             one = rows[np.argwhere(bad)[0][0]]
@@ -143,6 +145,16 @@ class _LeafReader:
         return ValueError(
             f"{self.what} has dtype {tensor.dtype}, expected {expected} ({self.leaf.space})"
         )
+
+
+def _is_readable(tensor: Tensor) -> bool:
+    """Return whether the numbers are there to be read, in host memory, and nothing is traced."""
+    return (
+        tensor.device.type == "cpu"
+        and type(tensor) in (Tensor, nn.Parameter)
+        and not torch.compiler.is_compiling()
+        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    )
 
 
 def map_observation(call: Callable[[Tensor], Tensor], observation: Observation) -> Observation:
