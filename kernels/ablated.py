@@ -6,7 +6,11 @@ is gated linear attention, ``h = C^T q``, and an sLSTM reads out as an LSTM does
 ``h = sigmoid(o) tanh(c)``; with a sigmoid input gate as well it is an LSTM whose recurrent weights
 are block-diagonal. A state has no n and m then.
 
-What remains of the mLSTM runs on the kernels that are there; the sLSTM runs step by step.
+Nothing is scaled then: what overflows in these equations overflows here, values and gradients
+alike.
+
+What remains of the mLSTM runs on the kernels that are there, but step by step where an exponential
+forget gate is above 1; the sLSTM runs step by step.
 """
 
 from collections.abc import Callable
@@ -50,10 +54,7 @@ def mlstm(
         before: Any = state
         return dispatch.mlstm(q, k, v, i, f, reset, before, chunk_size, forget_gate, backend)
     inputs, C = _linear_inputs(q, k, v, i, f, state, forget_gate)
-    watched = torch.compiler.is_compiling()
-    steps = backend == "reference" or transforming()
-    if steps or not (watched or all_finite(*(x.detach() for x in (*inputs, C)))):
-        # a product over a chunk would multiply what is not finite by zero, and spread it
+    if backend == "reference" or transforming() or not _fits_chunks(inputs, C, forget_gate):
         h, C = linear_reference.gated_linear(*inputs, reset, C)
     else:
         h, C = linear_chunkwise.gated_linear(*inputs, reset, C, chunk_size=chunk_size)
@@ -175,6 +176,20 @@ def _linear_inputs(
     fresh = (k.shape[0], *k.shape[-2:], v.shape[-1])
     C = k.new_zeros(fresh) if state is None else state[0].to(dtype)
     return (q * q.shape[-1] ** -0.5, k * write[..., None], v, log_f[..., None]), C
+
+
+def _fits_chunks(inputs: tuple[Tensor, ...], C: Tensor, forget_gate: str) -> bool:
+    """Return whether products over chunks are right: of finite numbers, and decays that decay.
+
+    They would multiply what is not finite by zero, and so spread it; and a chunk's decays are taken
+    together, which may overflow where a step by itself does not.
+    """
+    grows = forget_gate == "exponential"
+    if torch.compiler.is_compiling():
+        return not grows
+    if grows and bool((inputs[3].detach() > 0).any()):
+        return False
+    return all_finite(*(x.detach() for x in (*inputs, C)))
 
 
 def _into(state: State | None, after: State) -> State:

@@ -24,16 +24,28 @@ def _draw(*shapes: tuple[int, ...]) -> list[Tensor]:
     return [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
 
 
-def _gates(i: Tensor, f: Tensor, input_gate: str) -> tuple[Tensor, Tensor]:
-    return i.sigmoid() if input_gate == "sigmoid" else i.exp(), f.sigmoid()
+def _gates(
+    i: Tensor, f: Tensor, input_gate: str, forget_gate: str = "sigmoid"
+) -> tuple[Tensor, Tensor]:
+    return tuple(  # type: ignore[return-value]
+        x.sigmoid() if gate == "sigmoid" else x.exp()
+        for x, gate in ((i, input_gate), (f, forget_gate))
+    )
 
 
-def _mlstm(inputs: list[Tensor], reset: Tensor, C: Tensor, input_gate: str, norm: bool) -> Tensor:
+def _mlstm(
+    inputs: list[Tensor],
+    reset: Tensor,
+    C: Tensor,
+    input_gate: str,
+    norm: bool,
+    forget_gate: str = "sigmoid",
+) -> Tensor:
     """Equations 19 to 27 of Beck et al. 2024, as they stand."""
     q, k, v, i_raw, f_raw = inputs
     outputs, n = [], torch.zeros(B, H, K, dtype=torch.float64)
     for t in range(T):
-        i, f = _gates(i_raw[:, t], f_raw[:, t], input_gate)
+        i, f = _gates(i_raw[:, t], f_raw[:, t], input_gate, forget_gate)
         f = f * ~reset[:, t, None]
         C = f[..., None, None] * C + i[..., None, None] * torch.einsum(
             "bhk,bhv->bhkv", k[:, t], v[:, t]
@@ -78,6 +90,35 @@ def test_an_mlstm_without_normalizer_goes_on_from_its_state(input_gate: str) -> 
     expected = _mlstm(inputs, reset, C, input_gate, False)
     found, _ = ablated.mlstm(*inputs, reset, (C,), 4, "sigmoid", input_gate, False, "auto")
     _assert_equal_with_gradients(found, expected, [*inputs, C])
+
+
+@pytest.mark.parametrize("size", [1.0, 200.0])
+def test_an_exponential_forget_gate_may_grow_what_was_written_small(size: float) -> None:
+    inputs, reset = _mlstm_inputs(), torch.zeros(B, T, dtype=torch.bool)
+    reset[:, 5] = True
+    with torch.no_grad():  # exp(200) to the sixth leaves float64; an episode has three of them
+        inputs[3] -= 3 * size
+        inputs[4][:, [2, 3, 4, 6, 7, 8]] = size
+    C = torch.zeros(B, H, K, D, dtype=torch.float64)
+    expected = _mlstm(inputs, reset, C, "exponential", False, "exponential")
+    options = (4, "exponential", "exponential", False, "auto")
+    found, _ = ablated.mlstm(*inputs, reset, None, *options)
+    _assert_equal_with_gradients(found, expected, inputs)
+
+
+def test_an_overflow_of_the_forget_gate_reaches_no_gradient_behind_the_reset() -> None:
+    inputs, reset = _mlstm_inputs(), torch.zeros(B, T, dtype=torch.bool)
+    reset[:, 7] = True
+    options = (4, "exponential", "exponential", False, "auto")
+    results = []
+    for forget in (1.0, 500.0):
+        with torch.no_grad():
+            inputs[4][:, :7] = forget
+        h, _ = ablated.mlstm(*inputs, reset, None, *options)
+        gradients = torch.autograd.grad(h[:, 7:].square().sum(), inputs)
+        results.append([h[:, 7:], *(one[:, 7:] for one in gradients)])
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected)
 
 
 def _slstm(inputs: list[Tensor], reset: Tensor, input_gate: str, norm: bool) -> Tensor:

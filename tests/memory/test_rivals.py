@@ -194,6 +194,31 @@ def test_the_gradients_of_an_rwkv_that_forgets_all_stay_finite(size: float) -> N
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("step_bias", [0.0, -1e4], ids=["steps", "steps of 0"])
+@pytest.mark.parametrize("size", [100.0, 1e4])
+def test_the_gradients_of_a_mamba2_that_forgets_all_stay_finite(
+    size: float, step_bias: float
+) -> None:
+    memory = random_(make_memory(MemoryConfig("mamba2", width=D))).float()
+    x, log_a = torch.randn(B, T, D), memory.get_parameter("blocks.0.log_a")
+    with torch.no_grad():
+        memory.get_parameter("blocks.0.step_bias").fill_(step_bias)
+    results = []
+    for value in (60.0, size):  # exp(-exp(60) dt) is 0 already
+        with torch.no_grad():
+            log_a.fill_(value)
+        y, _ = memory(x)
+        results.append([y, *torch.autograd.grad(y.square().sum(), list(memory.parameters()))])
+    state, steps = memory.initial_state(B), []
+    with torch.no_grad():
+        for t in range(T):
+            y, state = memory.step(x[:, t], state)
+            steps.append(y)
+    torch.testing.assert_close(torch.stack(steps, 1), results[1][0], rtol=1e-4, atol=1e-4)
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["framestack", "mingru", "transformer", "mamba2", "rwkv"])
 @pytest.mark.parametrize("where", ["before", "behind"])
 @pytest.mark.parametrize("value", [math.nan, 1e300], ids=["nan", "a norm overflows"])

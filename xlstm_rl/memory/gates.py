@@ -8,6 +8,12 @@ from torch.nn.functional import logsigmoid
 from xlstm_rl.kernels.mlstm.block import MLSTMBlockOptions
 from xlstm_rl.kernels.slstm.block import SLSTMBlockOptions
 
+FORGETS_ALL = 80.0
+"""The logarithm of a log decay beyond which nothing is left.
+
+`exp(-exp(w))` stays 0 there, and `exp(w)` would overflow: 0 times infinity in the gradient.
+"""
+
 
 class Gates(NamedTuple):
     """The gates of a block over sequences, as natural logarithms `[B, T, H]` or `[B, T, H, D]`.

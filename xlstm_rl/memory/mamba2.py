@@ -11,7 +11,7 @@ from xlstm_rl.kernels.linear.chunkwise import gated_linear
 from xlstm_rl.kernels.linear.reference import gated_linear_step
 from xlstm_rl.memory.base import StateTensors
 from xlstm_rl.memory.config import Mamba2Config
-from xlstm_rl.memory.gates import Gates
+from xlstm_rl.memory.gates import FORGETS_ALL, Gates
 from xlstm_rl.memory.layers import LayerNorm, conv_init_
 from xlstm_rl.memory.residual import PlainBlock, ResidualStack
 
@@ -83,7 +83,11 @@ class Mamba2Block(PlainBlock):
         """Return dt as the input gate and exp(A dt) as the forget gate, [B, T, H]."""
         _, _, dt = self._projected(x)
         dt = softplus(dt + self.step_bias)
-        return Gates(dt.log(), -self.log_a.exp() * dt)
+        return Gates(dt.log(), self.rate() * dt)
+
+    def rate(self) -> Tensor:
+        """Return A of each head, [H]."""
+        return -self.log_a.clamp_max(FORGETS_ALL).exp()
 
     def _projected(self, x: Tensor) -> tuple[Tensor, ...]:
         projected: Tensor = self.project(self.norm(x))
@@ -95,7 +99,7 @@ class Mamba2Block(PlainBlock):
         x, b, c = silu(mixed).split([inner, self.state_size, self.state_size], -1)
         x = x.unflatten(-1, (heads, self.head_size))
         dt = softplus(dt + self.step_bias)[..., None]
-        decay = -self.log_a.exp()[:, None] * dt
+        decay = self.rate()[:, None] * dt
         shape = (*x.shape[:-1], self.state_size)
         return c[..., None, :].expand(shape), b[..., None, :].expand(shape), dt * x, decay, x
 

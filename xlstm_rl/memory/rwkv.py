@@ -9,13 +9,11 @@ from xlstm_rl.kernels.linear.chunkwise import gated_linear
 from xlstm_rl.kernels.linear.reference import gated_linear_step
 from xlstm_rl.memory.base import StateTensors
 from xlstm_rl.memory.config import RWKVConfig
-from xlstm_rl.memory.gates import Gates
+from xlstm_rl.memory.gates import FORGETS_ALL, Gates
 from xlstm_rl.memory.layers import LayerNorm
 from xlstm_rl.memory.residual import PlainBlock, ResidualStack
 
 _MIXED = 5  # r, k, v, g, w
-_FORGETS_ALL = 80.0
-"""Beyond it exp(-exp(w)) stays 0, and exp(w) would overflow: 0 times infinity in the gradient."""
 
 
 def before(x: Tensor, last: Tensor, reset: Tensor | None) -> Tensor:
@@ -101,7 +99,7 @@ class RWKVBlock(PlainBlock):
         mix = self.mix + torch.einsum("...mr,mrd->...md", low, self.lora_out)
         r, k, v, g, w = (u[..., None, :] + back[..., None, :] * mix).unbind(-2)
         w = self.decay_out(torch.tanh(self.decay_in(w)))
-        decay = -torch.exp(w.clamp_max(_FORGETS_ALL))
+        decay = -torch.exp(w.clamp_max(FORGETS_ALL))
         shape = (self.heads, self.size)
         heads = (self.read(r), self.key(k), self.value(v))
         r, k, v = (one.unflatten(-1, shape) for one in heads)

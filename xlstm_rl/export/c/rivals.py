@@ -106,7 +106,7 @@ def mamba2(program: Program, block: Mamba2Block, number: int, state: int, x: Vec
         "norm": p.floats(block.norm.weight),
         "taps": p.floats(block.conv_weight.t()),
         "taps_bias": p.floats(block.conv_bias),
-        "a": p.floats(-block.log_a.exp()),
+        "a": p.floats(block.rate()),
         "step_bias": p.floats(block.step_bias),
         "skip": p.floats(block.skip),
         "inner_norm": p.floats(block.inner_norm),
