@@ -14,6 +14,7 @@ from gymnasium import spaces
 
 from xlstm_rl.closing import closed_on_error
 from xlstm_rl.envs.faults.infos import RESERVED
+from xlstm_rl.envs.faults.unpacking import expected_answer
 from xlstm_rl.envs.snapshots.hooks import HandsOverState
 from xlstm_rl.envs.spaces.leaves import (
     Leaf,
@@ -69,7 +70,9 @@ class ErrorContextEnv(gym.Wrapper[Any, Any, Any, Any], HandsOverState):
         try:
             answer: Any = self.env.reset(seed=seed, options=options)
         except Exception as error:
-            raise EnvStepError(f"{self._name} raised in reset: {_told(error)}") from error
+            raise EnvStepError(
+                f"{self._name} raised in reset: {_told(error)}{expected_answer(error)}"
+            ) from error
         self._steps, self.is_over = 0, False
         if not isinstance(answer, tuple | list) or len(answer) != 2:
             raise self._error(
@@ -96,6 +99,7 @@ class ErrorContextEnv(gym.Wrapper[Any, Any, Any, Any], HandsOverState):
         except Exception as error:
             raise EnvStepError(
                 f"{self._name} raised in step {self._steps} of its episode: {_told(error)}"
+                f"{expected_answer(error)}"
             ) from error
         self._steps += 1
         if not isinstance(answer, tuple | list) or len(answer) != 5:

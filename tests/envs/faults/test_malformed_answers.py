@@ -8,9 +8,10 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from gymnasium import spaces
+from gymnasium import spaces, wrappers
 
 from xlstm_rl import RecurrentPPO, evaluate
+from xlstm_rl.envs.wrappers.delay import Delay
 from xlstm_rl.errors import EnvError
 
 VECTOR = spaces.Box(-9, 9, (2,))
@@ -185,3 +186,45 @@ def test_what_is_plain_is_taken(form: str) -> None:
     rollout = agent._make_collector().collect()
     assert rollout.episode_returns == [4.0, 4.0] and rollout.episode_lengths == [4, 4]
     assert evaluate(agent.policy, lambda: Changed(space, change), episodes=2).returns == [4.0] * 2
+
+
+WRAPPERS: dict[str, Callable[[Any], Any]] = {
+    "TimeLimit": lambda env: wrappers.TimeLimit(env, 9),
+    "RecordEpisodeStatistics": wrappers.RecordEpisodeStatistics,
+    "PassiveEnvChecker": wrappers.PassiveEnvChecker,
+    "TransformReward": lambda env: wrappers.TransformReward(env, float),
+    "TransformObservation": lambda env: wrappers.TransformObservation(env, np.copy, None),
+    "Delay": lambda env: Delay(env, steps=1),
+}
+ANSWERS: dict[str, tuple[Change, Change]] = {
+    "four values": (lambda a: (*a[:2], a[2], a[4]), lambda a: (*a, 1)),
+    "six values": (lambda a: (*a, 1), lambda a: (*a, 1)),
+    "nothing": (lambda a: None, lambda a: None),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*old step API.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*The result returned by `env.reset:UserWarning")
+@pytest.mark.parametrize("answer", ANSWERS)
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_what_a_wrapper_cannot_unpack_is_told_in_the_same_words(name: str, answer: str) -> None:
+    wrap, (step, reset) = WRAPPERS[name], ANSWERS[answer]
+    stepped = "its step has to return observation, reward, terminated, truncated and info"
+    with pytest.raises(EnvError, match=f"environment 0 raised .*{stepped}") as caught:
+        _agent(lambda: wrap(Changed(VECTOR, step))).learn(16)
+    assert "\n" not in str(caught.value)
+    policy = _agent(lambda: Changed(VECTOR)).policy
+    with pytest.raises(EnvError, match=f"environment of episode 0 at step .*{stepped}"):
+        evaluate(policy, lambda: wrap(Changed(VECTOR, step)), episodes=1)
+    told = "its reset (has to return|returned .*, expected) observation and info"
+    with pytest.raises(EnvError, match=told):
+        _agent(lambda: wrap(Changed(VECTOR, reset=reset))).learn(16)
+
+
+def test_an_error_of_the_environment_itself_stays_in_its_own_words() -> None:
+    def unpack(answer: list[Any]) -> Any:
+        first, second = answer
+        return first, second
+
+    with pytest.raises(EnvError, match=r"too many values to unpack \(expected 2\)$"):
+        _agent(lambda: wrappers.TimeLimit(Changed(VECTOR, unpack), 9)).learn(16)
