@@ -9,6 +9,11 @@ from xlstm_rl.options.fields import Count, Fraction, Positive
 from xlstm_rl.options.section import refuse_unused
 
 
+Minibatches = Count | Literal["auto"]
+
+_USUAL_MINIBATCHES = 4
+
+
 @dataclass(frozen=True)
 class PPOConfig(AlgorithmConfig):
     """Recurrent proximal policy optimisation (Schulman et al. 2017, arXiv:1707.06347)."""
@@ -20,8 +25,9 @@ class PPOConfig(AlgorithmConfig):
     epochs: Count = 10
     """Passes over each rollout."""
 
-    minibatches: Count = 4
-    """Parts into which the sequences of a rollout are split in each pass; must divide them."""
+    minibatches: Minibatches = "auto"
+    """Parts into which the sequences of a rollout are split in each pass; must divide them. auto:
+    the largest divisor up to 4."""
 
     segment_steps: Count | None = None
     """Train on time segments of this length, each from the state stored when it was collected.
@@ -74,6 +80,12 @@ class PPOConfig(AlgorithmConfig):
             return 1
         return self.rollout_length // self.segment_steps
 
+    def minibatches_of(self, sequences: int) -> int:
+        """Return into how many parts so many sequences are split."""
+        if isinstance(self.minibatches, str):
+            return max(n for n in range(1, _USUAL_MINIBATCHES + 1) if sequences % n == 0)
+        return self.minibatches
+
     def check_num_envs(self, num_envs: int) -> None:
         """Refuse a number of sequences that `minibatches` does not divide.
 
@@ -82,7 +94,7 @@ class PPOConfig(AlgorithmConfig):
         """
         super().check_num_envs(num_envs)
         sequences = num_envs * self.segments()
-        if sequences % self.minibatches:
+        if sequences % self.minibatches_of(sequences):
             raise ValueError(
                 f"agent.minibatches={self.minibatches} does not divide the {sequences} "
                 f"sequences of a rollout (env.num_envs={num_envs} x "

@@ -118,7 +118,7 @@ class PPOOptions(TypedDict, total=False):
     normalize_advantage: bool
     actors: int | str
     max_staleness: int
-    minibatches: int
+    minibatches: int | Literal["auto"]
     segment_steps: int | None
     adam_eps: float
     clip: float

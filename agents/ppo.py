@@ -102,7 +102,7 @@ class RecurrentPPO(RecurrentAgent):
         for number in range(config.epochs):
             self._ahead(number)
             order = torch.randperm(count, generator=self.shuffle_generator).to(self.device)
-            rows = order.view(config.minibatches, -1)
+            rows = order.view(config.minibatches_of(count), -1)
             epoch = [
                 self._minibatch(sequences.rows(index), now, moments)
                 for index, moments in zip(rows, self._moments(sequences, rows), strict=True)

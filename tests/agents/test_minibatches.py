@@ -81,3 +81,22 @@ def _assert_aligned(batch: Sequences, row: int, data: Any, states: Any) -> None:
         assert torch.equal(batch.valid[row], data["valid"][env, steps])
     for ours, expected in zip(batch.state, states[first // LENGTH], strict=True):
         assert torch.equal(ours[row], expected[env])
+
+
+@pytest.mark.parametrize(
+    ("num_envs", "count"), [(1, 1), (2, 2), (3, 3), (6, 3), (7, 1), (10, 2), (12, 4), (16, 4)]
+)
+def test_as_many_minibatches_as_fit_where_none_are_asked_for(num_envs: int, count: int) -> None:
+    options: dict[str, Any] = {"rollout_steps": 8, "epochs": 1}
+    with RecurrentPPO(
+        "CartPole-v1",
+        env={"num_envs": num_envs},
+        memory={"width": 8, "num_heads": 1},
+        agent=options,
+        logger={"kind": "none"},
+    ) as agent:
+        seen: list[float] = []
+        agent.learn(8, on_update=lambda _, metrics: seen.append(metrics["loss/minibatches"]))
+    assert seen == [count]
+    with pytest.raises(ValueError, match=r"agent.minibatches=4 does not divide the 10 sequences"):
+        RecurrentPPO("CartPole-v1", env={"num_envs": 10}, agent={"minibatches": 4})
