@@ -8,7 +8,6 @@ from xlstm_rl.agents.base_config import AlgorithmConfig, register_algorithm
 from xlstm_rl.options.fields import Count, Fraction, Positive
 from xlstm_rl.options.section import refuse_unused
 
-
 Minibatches = Count | Literal["auto"]
 
 _USUAL_MINIBATCHES = 4
