@@ -84,7 +84,7 @@ def try_four_lanes(tests: list[str]) -> list[str]:
 def run_pytest(target: str, tests: list[str], folder: str, **environment: str) -> int:
     """Run tests with the library of a target in a folder and return pytest's status."""
     where = {"XLSTM_RL_NATIVE": target, "XLSTM_RL_NATIVE_FOLDER": folder}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", *tests]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "auto", *tests]
     return subprocess.run(command, cwd=ROOT, env={**os.environ, **where, **environment}).returncode
 
 
