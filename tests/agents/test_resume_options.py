@@ -89,7 +89,7 @@ def test_other_options_take_effect_and_the_ones_before_are_kept(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"memory": {"width": 16}}, r"memory\.width=16: .* it has 8"),
+        ({"memory": {"width": 16}}, r"memory\.width=16: .* trained with 8"),
         ({"memory": {"kind": "gru"}}, "memory"),
         ({"policy": {"previous_action": False}}, r"policy\.previous_action=False"),
         ({"normalization": {"reward": False}}, r"normalization\.reward=False"),
