@@ -124,7 +124,8 @@ def test_another_number_of_environments_begins_new_episodes(
     with RecurrentPPO.load(tmp_path / "run", env={"num_envs": 4}) as agent:
         agent.learn(64)
     said = capsys.readouterr().err
-    assert "new episodes begin" in said and said.count("\n") == 1
+    assert "new episodes begin: the run had 2 environments, now there are 4\n" in said
+    assert said.count("\n") == 1
     assert agent.steps_done == 2 * going_on.rollout + 64
 
 
