@@ -70,7 +70,7 @@ def read_trainer_state(checkpoint: Path) -> dict[str, Any]:
     missing = sorted(_KEYS - state.keys())
     if missing:
         raise CheckpointError(
-            f"{path}: lacks {', '.join(missing)}: it was altered; load another checkpoint of the run"
+            f"{path}: lacks {', '.join(missing)}: it was altered; load another checkpoint"
         )
     _check_files(checkpoint, state.get("files"))
     return dict(state)
@@ -80,8 +80,8 @@ def _check_files(checkpoint: Path, hashes: Any) -> None:
     for name, expected in dict(hashes or {}).items():
         if "/" in name or "\\" in name or name.startswith("."):
             raise CheckpointError(
-                f"{checkpoint / TRAINER_FILE}: names a file {name!r} outside of its folder; load another "
-                "checkpoint of the run"
+                f"{checkpoint / TRAINER_FILE}: names a file {name!r} outside of its "
+                "folder; load another checkpoint of the run"
             )
         try:
             found = file_hash(checkpoint / name)
