@@ -65,8 +65,8 @@ class PPOConfig(AlgorithmConfig):
             )
         if segment is not None and self.rollout_length % segment:
             raise ValueError(
-                f"agent.segment_steps={segment} does not divide "
-                f"agent.rollout_steps={self.rollout_steps}"
+                f"agent.segment_steps={segment} does not divide agent.rollout_steps="
+                f"{self.rollout_steps}: use a divisor of {self.rollout_steps}"
             )
 
     def sequence_steps(self) -> int:

@@ -83,10 +83,10 @@ def _env_section(environment: Environment, section: Any) -> Any:
     }
     if is_custom(str(values.get("id", ""))):
         del values["id"]  # what made the environments before: the same, or what stands for it
-    _refuse_two(values, own, "an environment is given as well; leave one of the two out")
+    _refuse_two(values, own, "an environment is passed as well; leave one of the two out")
     if isinstance(environment, VectorEnv):
         count = {"num_envs": environment.num_envs}
-        _refuse_two(values, count, f"the vector environment that is given has {count['num_envs']}")
+        _refuse_two(values, count, f"the vector environment has {count['num_envs']}")
         own |= count
     return values | own
 

@@ -53,20 +53,23 @@ def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
 def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
     """Give an optimiser the averages of another of its kind, and leave it its own options.
 
-    One of another kind, or for other weights, has none that it could use: it begins anew, which
-    one line says.
+    One of another kind, or for other weights, has none that it could use: it starts fresh,
+    which one line says.
     """
     own, groups = optimizer.state_dict()["param_groups"], state["param_groups"]
     if [set(one) for one in groups] != [set(one) for one in own]:
-        print("the optimiser is of another kind than before: it begins anew", file=sys.stderr)
+        print("agent.optimizer is another one than before: its state starts fresh", file=sys.stderr)
         return
     if [one["params"] for one in groups] != [one["params"] for one in own]:
-        raise ValueError("the optimiser is that of other weights")
+        raise ValueError("the optimiser's state is for other weights")
     optimizer.load_state_dict({"state": state["state"], "param_groups": own})
     for weight, values in optimizer.state.items():
         for name, value in values.items():
             if isinstance(value, Tensor) and value.ndim and value.shape != weight.shape:
-                raise ValueError(f"{name} of the optimiser has shape {list(value.shape)}")
+                raise ValueError(
+                    f"{name} of the optimiser has shape {list(value.shape)}, its weight has "
+                    f"{list(weight.shape)}"
+                )
 
 
 def gradient_step(

@@ -35,7 +35,7 @@ class Origin:
         if ranks.index < len(self._states):
             return self._states[ranks.index]
         return {
-            "collector": {"problem": "the checkpoint does not hold theirs"},
+            "collector": {"problem": "the checkpoint holds no state of theirs"},
             "generators": {"device": None},
             "rewards": {},
         }
@@ -47,7 +47,7 @@ class Origin:
         go on too: some environments draw from them.
         """
         state = self.own_state(ranks)
-        why: str | None = "actors play them"
+        why: str | None = "actors play the environments"
         if collector is not None:
             why = restore_collector(collector, state["collector"], self._trust_code)
             collector.is_cut_off = why is not None  # then the next rollout begins new ones
@@ -63,7 +63,7 @@ class Origin:
         lines = []
         before, now = len(self._states), len(reasons)
         if before > now:
-            lines.append(f"{before} processes came, {now} go on: the episodes of the others end")
+            lines.append(f"the run had {before} processes and has {now}: the others' episodes end")
         for reason in dict.fromkeys(one for one in reasons if one is not None):
             which = [str(rank) for rank, one in enumerate(reasons) if one == reason]
             where = "" if now == 1 else f" in process {', '.join(which)} of {now}"

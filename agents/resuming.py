@@ -65,7 +65,9 @@ class Saved:
         state = read_trainer_state(folder)
         config = state["config"]
         if not isinstance(config, dict) or not isinstance(config.get("env"), dict):
-            raise CheckpointError(f"{folder / TRAINER_FILE}: holds no configuration")
+            raise CheckpointError(
+                f"{folder / TRAINER_FILE}: holds no configuration; load another checkpoint"
+            )
         for section in _FIXED:
             if config.get(section) != description[section]:
                 raise CheckpointError(
@@ -113,8 +115,8 @@ class Saved:
                 one, new = own[section].get(name), other[section].get(name)
                 if one != new and name not in free:
                     raise ConfigError(
-                        f"{section}.{name}={new!r}: what a trained policy is made of cannot "
-                        f"change, and it has {one!r}; train a new run"
+                        f"{section}.{name}={new!r}: the policy was trained with {one!r}, which "
+                        "cannot change; train a new run"
                     )
 
     def trained_config(self) -> TrainConfig:
@@ -178,13 +180,13 @@ def _own_run(checkpoint: Path) -> Path:
     run = run_of(checkpoint)
     if run == checkpoint:
         raise ConfigError(
-            f"{checkpoint}: this checkpoint lies in no run folder; give run_dir (--run-dir) for "
-            "what follows"
+            f"{checkpoint}: this checkpoint lies in no run folder; give run_dir (--run-dir), a "
+            "folder for the rest of the run"
         )
     newest = latest_checkpoint(run)
     if newest != checkpoint.resolve() and not newest.samefile(checkpoint):
         raise ConfigError(
-            f"{checkpoint}: the run has a newer checkpoint, {newest.name}, which going on from "
-            "this one would put aside; give run_dir (--run-dir) for a run of its own"
+            f"{checkpoint}: the run has a newer checkpoint, {newest.name}; to go on from this one, "
+            "give run_dir (--run-dir), a folder of its own"
         )
     return run

@@ -75,8 +75,8 @@ class EnvConfig(Section):
 
     on_error: OnError = "stop"
     """What happens when an environment raises, answers what is not in its space, not finite or a
-    mask that allows nothing, or when its process dies: the run stops, or the environment is made
-    anew and the broken episode is kept out of the loss. Not with a native vector form."""
+    mask that allows nothing, or when its process dies: the run stops, or the environment is
+    created again and the broken episode is kept out of the loss. Not with a native vector form."""
 
     info_keywords: tuple[str, ...] = ()
     """Keys of the info of an episode's last step, such as `coverage`, whose numbers are logged: the

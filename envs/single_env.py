@@ -111,8 +111,8 @@ def _bare_maker(
     rest = (config.kwargs, config.max_episode_steps, render_mode)
     if env is None and is_custom(config.id):
         raise ValueError(
-            f"env.id={config.id!r} names what a run in Python was made with, which no file holds: "
-            "give the callable or the vector environment itself"
+            f"env.id={config.id!r} stands for a callable or vector environment of a run in Python, "
+            "which is not saved: pass it again, in Python"
         )
     if env is None:
         return SpecMaker(find_spec(config.id), *rest)
@@ -168,16 +168,16 @@ def refuse_settings(config: EnvConfig, *others: str) -> None:
     """
     if config.wrappers:
         raise ValueError(
-            f"env.wrappers: {', '.join(config.wrappers)} cannot be put around an environment that "
-            "is given ready made: give an id or a callable that makes one"
+            f"env.wrappers: {', '.join(config.wrappers)} cannot wrap an environment that is passed "
+            "ready made: pass an id or a callable that makes one"
         )
     usual = EnvConfig()
     for name in ("kwargs", "max_episode_steps", *others):
         value = getattr(config, name)
         if value != getattr(usual, name):
             raise ValueError(
-                f"env.{name}={value!r} comes too late for an environment that is given ready made: "
-                "give an id or a callable that makes one"
+                f"env.{name}={value!r} comes too late for an environment passed ready made: "
+                "pass an id or a callable that makes one"
             )
 
 

@@ -93,7 +93,7 @@ class AsyncVectorEnv(AnyInfo, gym_vector.AsyncVectorEnv):
         resets_first = self._mode == AutoresetMode.NEXT_STEP
         states, trust = list(state["states"]), trusting.get()
         if len(states) != self.num_envs:
-            raise SnapshotError(f"it is of {len(states)} environments, expected {self.num_envs}")
+            raise SnapshotError(f"it holds {len(states)} environments, expected {self.num_envs}")
         arguments = [(one, trust, resets_first) for one in states]
         for row, problem in enumerate(self._ask("take_over", arguments)):
             if problem is not None:
@@ -166,7 +166,7 @@ def recover(env: VectorEnv[Any, Any, Any]) -> None:
         if silent:
             raise EnvStepError(
                 f"the processes of environments {silent} are gone or do not answer, after an "
-                "interrupt or an error: make the vector environment anew"
+                "interrupt or an error: create the vector environment again"
             )
         vector._state = AsyncState.DEFAULT
 

@@ -100,7 +100,7 @@ class RestartingEnv(gym.Env[Any, Any], HandsOverState):
                     self._refuse_other_spaces(env)
                 self._env = env
             except Exception as failure:
-                self._count(EnvStepError(f"{self._name} could not be made anew: {failure!r}"))
+                self._count(EnvStepError(f"{self._name} could not be created again: {failure!r}"))
             else:
                 self._is_new = True
                 return

@@ -120,7 +120,7 @@ class _Decoder:
 
     def _enum(self, fresh: Any, name: str) -> Any:
         if not isinstance(fresh, Enum):
-            raise SnapshotError(f"a member {name!r} of an enumeration that is not there")
+            raise SnapshotError(f"it had {name!r} of an enumeration, where this one has none")
         return type(fresh)[name]
 
     def _scalar(self, fresh: Any, dtype: Any, shape: list[int], place: list[int]) -> Any:
@@ -203,7 +203,7 @@ class _Decoder:
 
     def _own(self, fresh: Any, node: Any) -> Any:
         if fresh is _NOTHING or not has_own_form(fresh):
-            raise SnapshotError("an object that hands over its state itself is not there")
+            raise SnapshotError("it had an object with a state_dict, where this one has none")
         state = self.decode(node, _NOTHING)
         self.commits.append(lambda: fresh.load_state_dict(state))
         return fresh
@@ -238,7 +238,9 @@ class _Decoder:
             self._classes = classes_in(self._root)
         cls = self._classes.get(name)
         if cls is None:
-            raise SnapshotError(f"it had an object of {name}, which no environment has at first")
+            raise SnapshotError(
+                f"it had an object of {name}, which a new environment does not have"
+            )
         return object.__new__(cls)
 
     def _read(self, start: int, size: int) -> bytes:

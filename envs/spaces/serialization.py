@@ -47,12 +47,12 @@ def space_to_dict(space: Space[Any]) -> dict[str, Any]:
     if isinstance(space, spaces.Dict):
         parts: list[Any] = [[key, space_to_dict(part)] for key, part in space.items()]
         if not all(isinstance(key, str | int | np.integer) for key, _ in parts):
-            raise ValueError(f"{space} cannot be saved, only keys of text or numbers can")
+            raise ValueError(f"{space} cannot be saved: its keys must be strings or integers")
         pairs: list[Any] = [[_plain_key(key), part] for key, part in parts]
         return {"type": "Dict", "spaces": pairs}  # pairs: the order counts
     if isinstance(space, spaces.Tuple):
         return {"type": "Tuple", "spaces": [space_to_dict(part) for part in space]}
-    raise ValueError(f"{space} cannot be saved, only {_KINDS} can")
+    raise ValueError(f"{space} cannot be saved: expected {_KINDS}")
 
 
 def _plain_key(key: Any) -> str | int:

@@ -21,7 +21,7 @@ def with_blank(space: gym.Space[Any]) -> gym.Space[Any]:
         return spaces.Box(low, high, dtype=space.dtype.type)
     if isinstance(space, spaces.Discrete):
         return spaces.Discrete(int(space.n) + 1, start=int(space.start))
-    raise ValueError(f"observations of {space} have no blank, only those of Box and Discrete do")
+    raise ValueError(f"a blank observation needs a Box or Discrete space, got {space}")
 
 
 def blank_of(space: gym.Space[Any]) -> Any:

@@ -34,14 +34,14 @@ class ObservationNoise(OwnRandom, gym.ObservationWrapper[Any, Any, Any], RecordC
         gym.ObservationWrapper.__init__(self, env)
         space = env.observation_space
         if not isinstance(space, spaces.Box) or space.dtype.kind != "f":
-            raise ValueError(f"ObservationNoise on {space}: expected observations of floats, a Box")
+            raise ValueError(f"ObservationNoise needs a Box of floats, got {space}")
         try:
             self.scale = np.broadcast_to(np.asarray(scale, dtype=np.float64), space.shape)
         except (TypeError, ValueError):
             self.scale = np.asarray(np.nan)
         if not (np.isfinite(self.scale).all() and (self.scale >= 0).all()):
             raise ValueError(
-                f"scale of ObservationNoise is {scale!r}, expected a number of at least 0, or one "
+                f"scale of ObservationNoise is {scale!r}, expected a number >= 0, or one "
                 f"for each component of observations of shape {space.shape}"
             )
         noisy = self.scale > 0

@@ -64,7 +64,7 @@ class RandomStartCue(OwnRandom, RecordConstructorArgs):
             if any(index is None or not 0 <= index < size for index in self.components):
                 raise ValueError(
                     f"components of RandomStartCue are {components!r}, expected indices below "
-                    f"{size} of observations that are a vector"
+                    f"{size} of an observation vector"
                 )
         self._time_to_wait = 0
         self._shown = 0

@@ -89,7 +89,7 @@ def test_other_options_take_effect_and_the_ones_before_are_kept(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"memory": {"width": 16}}, r"memory\.width=16: .* it has 8"),
+        ({"memory": {"width": 16}}, r"memory\.width=16: .* trained with 8"),
         ({"memory": {"kind": "gru"}}, "memory"),
         ({"policy": {"previous_action": False}}, r"policy\.previous_action=False"),
         ({"normalization": {"reward": False}}, r"normalization\.reward=False"),
@@ -124,7 +124,8 @@ def test_another_number_of_environments_begins_new_episodes(
     with RecurrentPPO.load(tmp_path / "run", env={"num_envs": 4}) as agent:
         agent.learn(64)
     said = capsys.readouterr().err
-    assert "new episodes begin" in said and said.count("\n") == 1
+    assert "new episodes begin: the run had 2 environments, now there are 4\n" in said
+    assert said.count("\n") == 1
     assert agent.steps_done == 2 * going_on.rollout + 64
 
 

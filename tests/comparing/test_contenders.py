@@ -34,8 +34,8 @@ def test_a_memory_of_the_configurations_kind_keeps_its_options_and_another_its_w
         (["xlstm:patern=ms"], "did you mean pattern?"),
         (["lstm:pattern=ms"], "lstm has no option 'pattern'; it has num_blocks, width"),
         (["lstm", "width=3"], "an option without a memory"),
-        (["lstm", "gru,lstm"], "stands there twice"),
-        (["lstm:width=3,width=4"], "width stands there twice"),
+        (["lstm", "gru,lstm"], "given twice"),
+        (["lstm:width=3,width=4"], "width is given twice"),
         (["lstm:kind=gru"], "no option 'kind'"),
     ],
 )

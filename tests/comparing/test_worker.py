@@ -95,7 +95,7 @@ def test_another_run_in_the_folder_is_refused_before_anything_runs(tmp_path: Pat
     job = a_job(tmp_path)
     work(job)
     before = sorted(os.walk(tmp_path))
-    with pytest.raises(ConfigError, match=r"stands there .*agent.gamma=0.99 there, 0.5 now"):
+    with pytest.raises(ConfigError, match=r"other options .*agent.gamma=0.99 there, 0.5 now"):
         agent = {"rollout_steps": 16, "epochs": 1, "minibatches": 1, "gamma": 0.5}
         a_job(tmp_path, a_config(agent=agent))
     assert sorted(os.walk(tmp_path)) == before

@@ -120,7 +120,7 @@ def test_another_number_of_processes_goes_on(
 ) -> None:
     run, before = runs[0] / "whole", 8 * ROLLOUT
     assert go_on(run, tmp_path / "one")[0] == before + 2 * 16
-    assert "2 processes came, 1 go on" in go_on(run, tmp_path / "one more")[1]
+    assert "the run had 2 processes and has 1" in go_on(run, tmp_path / "one more")[1]
     answers = in_ranks(partial(go_on, run, tmp_path / "three"), 3)
     assert [steps for steps, _ in answers] == [before + 2 * 48] * 3
     assert "new episodes begin in process 2 of 3" in answers[0][1]

@@ -146,17 +146,17 @@ def _with_half_actions():
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (_with_own_memory, "no memory of kind OwnMemory"),
-        (_with_own_encoder, "it has no OwnEncoder"),
-        (_with_hook, "network.action_head.output has a forward hook"),
-        (_with_halves, "'obs' is of float16, for which C99 has no type"),
-        (_with_half_actions, "'action' is of float16"),
+        (_with_own_memory, "c does not support the memory OwnMemory"),
+        (_with_own_encoder, "not support the encoder OwnEncoder"),
+        (_with_hook, "the forward hook of network.action_head.output"),
+        (_with_halves, "float16 of 'obs', for which C99 has no type"),
+        (_with_half_actions, "float16 of 'action'"),
     ],
 )
 def test_c_refuses_what_it_lacks_in_one_line(make, says, tmp_path):
     with pytest.raises(ExportError, match=says) as error:
         export_policy(make(), tmp_path / "policy.c", "c")
-    assert "onnx and pt2 may take it" in str(error.value) and "\n" not in str(error.value)
+    assert "try onnx or pt2" in str(error.value) and "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
 

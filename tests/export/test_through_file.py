@@ -115,5 +115,5 @@ def test_the_policy_itself_goes_on_by_itself(tmp_path):
 
 def test_a_file_of_another_kind_is_refused(tmp_path):
     policy = make_policy(BOX, spaces.Discrete(3), {"kind": "gru"}, {})
-    with pytest.raises(ExportError, match=r"ends in none of \.onnx, \.pt2, \.c"):
+    with pytest.raises(ExportError, match=r"expected a name that ends in \.onnx, \.pt2, \.c"):
         through_file(policy, tmp_path / "policy.tflite")

@@ -270,7 +270,7 @@ def test_steps_and_points_that_there_are_not_are_refused(steps: Any, points: int
 
 def test_the_first_step_has_nothing_before_it() -> None:
     one = Saliency(np.array([0]), {"observation": np.ones((1, 1))}, np.ones((1, 1)))
-    with pytest.raises(ValueError, match="nothing is before it"):
+    with pytest.raises(ValueError, match="step 0 has no past"):
         one.most_salient(0)
 
 

@@ -185,8 +185,8 @@ def test_a_stack_refuses_exactly_the_options_that_nothing_in_it_reads(
         ({"autoreset": "next_step"}, r"env\.autoreset='next_step' comes too late"),
         ({"vectorization": "async"}, r"env\.vectorization='async' comes too late"),
         ({"on_error": "restart"}, r"env\.on_error='restart' comes too late"),
-        ({"num_envs": 8}, r"env\.num_envs=8: the vector environment that is given has 2"),
-        ({"id": "CartPole-v1"}, r"env\.id='CartPole-v1': an environment is given as well"),
+        ({"num_envs": 8}, r"env\.num_envs=8: the vector environment has 2"),
+        ({"id": "CartPole-v1"}, r"env\.id='CartPole-v1': an environment is passed as well"),
     ],
 )
 @pytest.mark.parametrize("form", [dict, lambda section: EnvConfig(**section)])
@@ -201,7 +201,7 @@ def test_an_option_of_making_a_vector_is_refused_where_one_is_given(
 @pytest.mark.parametrize("environment", [Seen, "Acrobot-v1"])
 def test_an_id_beside_another_environment_is_refused(environment: Any) -> None:
     with pytest.raises(
-        ConfigError, match=r"env\.id='CartPole-v1': an environment is given as well"
+        ConfigError, match=r"env\.id='CartPole-v1': an environment is passed as well"
     ):
         RecurrentA2C(environment, env={"id": "CartPole-v1", "num_envs": 2})
     assert RecurrentA2C("CartPole-v1", env={"id": "CartPole-v1"}).config.env.id == "CartPole-v1"

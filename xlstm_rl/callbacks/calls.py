@@ -122,7 +122,11 @@ def read_metrics(values: Mapping[str, Any]) -> dict[str, float]:
 
 def _metric_name(name: object) -> str:
     if not isinstance(name, str) or name in ("", "step"):
-        why = ": every row has it already" if name == "step" else ", expected a name"
+        why = (
+            ": every row has it already, choose another name"
+            if name == "step"
+            else ", expected a name"
+        )
         raise ValueError(f"metric {name!r}{why}")
     return name
 

@@ -107,7 +107,7 @@ def prepare(args: Sequence[str]) -> Prepared:
     own, training = _apart(args)
     options = read_options(CompareOptions, own, "compare")
     if options.out is None:
-        raise ConfigError("--out is missing: the folder of the comparison")
+        raise ConfigError("--out is missing: give the folder of the comparison")
     from xlstm_rl.comparing.contenders import configured, read_contenders
     from xlstm_rl.comparing.plan import Case, make_jobs, threshold_of
 
@@ -116,7 +116,7 @@ def prepare(args: Sequence[str]) -> Prepared:
     contenders = read_contenders(options.memories) or own_memories
     given = options.threshold
     if given is not None and len(cases) > 1:
-        raise ConfigError(f"--threshold {given:g}: one for {len(cases)} configurations")
+        raise ConfigError(f"--threshold {given:g}: expected one configuration, got {len(cases)}")
     first = cases[0].config.seed
     evaluation = {
         "episodes": options.episodes,
@@ -156,7 +156,7 @@ def _cases(names: Sequence[str], training: Sequence[str]) -> list[tuple[str, Tra
     stems = [file.stem for file in files]
     for name, stem in zip(names, stems, strict=True):
         if stems.count(stem) > 1:
-            raise ConfigError(f"--config {name}: another configuration has the name {stem} too")
+            raise ConfigError(f"--config {name}: another file is named {stem} too: rename one")
     configs = [parse_config(TrainConfig, training, file) for file in files]
     return list(zip(stems, map(_logged, configs), strict=True))
 
@@ -164,7 +164,7 @@ def _cases(names: Sequence[str], training: Sequence[str]) -> list[tuple[str, Tra
 def _logged(config: TrainConfig) -> TrainConfig:
     """Keep the metrics of runs, which the table is made of."""
     if config.run_dir is not None:
-        raise ConfigError("--run-dir: every run has a folder of its own in --out")
+        raise ConfigError("--run-dir: leave it out, every run gets a folder in --out")
     if config.logger.kind != "none":
         return config
     from xlstm_rl.runs.loggers.config import LoggerConfig

@@ -69,6 +69,9 @@ def _misfit(own: dict[str, Any], found: Any) -> str | None:
     """Return what tells two states of collectors apart in names or shapes; None: nothing does."""
     if not isinstance(found, dict) or found.keys() != own.keys():
         return "the state is that of another version"
+    before, now = len(found["flags"][0]), len(own["flags"][0])
+    if before != now:
+        return f"the run had {before} environments, now there are {now}"
     for name in ("tensors", "critic", "auxiliary", "observation"):
         if _shapes(own[name]) != _shapes(found[name]):
             return f"{name} {_shapes(found[name])} came, expected {_shapes(own[name])}"

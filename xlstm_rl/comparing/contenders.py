@@ -77,11 +77,13 @@ def read_contenders(words: Sequence[str]) -> list[Contender]:
     texts = [one.text for one in found]
     for text in texts:
         if texts.count(text) > 1:
-            raise ConfigError(f"--memories {text}: stands there twice; seeds are given by --seeds")
+            raise ConfigError(
+                f"--memories {text}: given twice; --seeds trains several seeds of each"
+            )
     folders = [one.folder for one in found]
     for one in found:
         if folders.count(one.folder) > 1:
-            raise ConfigError(f"--memories {one.text}: another memory has the same folder's name")
+            raise ConfigError(f"--memories {one.text}: another one gets the same folder name")
     return found
 
 
@@ -109,6 +111,6 @@ def _read(parts: Sequence[str]) -> Contender:
             hint = suggest(name, known) or f"; it has {', '.join(sorted(known.keys() - {'kind'}))}"
             raise ConfigError(f"--memories {text}: {kind} has no option {name!r}{hint}")
         if name in options:
-            raise ConfigError(f"--memories {text}: {name} stands there twice")
+            raise ConfigError(f"--memories {text}: {name} is given twice")
         options[name] = parse_yaml(value)
     return Contender(text, kind, options)

@@ -74,8 +74,8 @@ def make_jobs(
         difference = job.difference()
         if difference is not None:
             raise ConfigError(
-                f"{job.folder}: another run stands there ({difference}); choose another --out, or "
-                "give the options of before"
+                f"{job.folder}: holds a run with other options ({difference}); choose another "
+                "--out, or give the options of that run"
             )
     return sorted(jobs, key=lambda job: seeds.index(job.seed))  # stable: else in their order
 

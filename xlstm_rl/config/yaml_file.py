@@ -36,7 +36,7 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if key.value in seen:
                 line = key.start_mark.line + 1
-                raise ConfigError(f"line {line}: the key {key.value!r} stands here a second time")
+                raise ConfigError(f"line {line}: the key {key.value!r} is given a second time")
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 seen.add(key.value)
         return super().construct_mapping(node, deep)

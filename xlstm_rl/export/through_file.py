@@ -37,7 +37,9 @@ def through_file(policy: Policy, path: str | Path) -> Policy:
     target = user_path(path)
     format = target.suffix.removeprefix(".")
     if format not in FORMATS:
-        raise ExportError(f"{target} ends in none of {', '.join('.' + one for one in FORMATS)}")
+        raise ExportError(
+            f"{target}: expected a name that ends in {', '.join('.' + one for one in FORMATS)}"
+        )
     run = import_module(f"xlstm_rl.export.{format}").load(target)
     found = copy.copy(policy)
     found.__dict__["step"] = _FileStep(found, run)

@@ -66,7 +66,7 @@ class Saliency:
             ValueError: nothing is before it.
         """
         if step < 1:
-            raise ValueError(f"step={step}: nothing is before it")
+            raise ValueError(f"step={step}: expected an integer >= 1, since step 0 has no past")
         return int(self.row(step)[:step].argmax())
 
     def row(self, step: int) -> NDArray[np.float64]:
@@ -136,7 +136,7 @@ def _chosen(steps: int | Sequence[int], length: int) -> list[int]:
         return sorted({length - 1 - (index * length) // count for index in range(count)})
     chosen = sorted(set(steps))
     if not chosen or chosen[0] < 0 or chosen[-1] >= length:
-        raise ValueError(f"steps are {chosen}, expected some of 0 to {length - 1}")
+        raise ValueError(f"steps are {chosen}, expected integers from 0 to {length - 1}")
     return chosen
 
 

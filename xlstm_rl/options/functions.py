@@ -36,8 +36,8 @@ def find_named(word: str) -> Any:
         return _KEPT[word]
     if word.startswith("<"):
         raise ValueError(
-            f"{word} was an object in the process of a training, which no file holds: give it "
-            "again, or put it into a module and name it module:Name"
+            f"{word} was an object of the training process and is not saved: pass it again, or put "
+            "it into a module and name it module:Name"
         )
     module, _, name = word.partition(":")
     try:

@@ -39,7 +39,7 @@ class GaussianOptions(DistributionConfig):
     function of what the memory made, and the same one for several steps."""
 
     resample_steps: CountOrZero = 4
-    """Steps after which gsde draws that function anew; 0: once a rollout."""
+    """Steps after which gsde draws a new function; 0: once a rollout."""
 
     initial_log_std: float = 0.0
     """Starting log standard deviation, in units of half the action range."""

@@ -64,10 +64,14 @@ def read_trainer_state(checkpoint: Path) -> dict[str, Any]:
             "loads its policy"
         )
     if found != _FORMAT:
-        raise CheckpointError(f"{path}: has format {found!r}, expected {_FORMAT!r}")
+        raise CheckpointError(
+            f"{path}: has format {found!r}, expected {_FORMAT!r}; load_policy may load its policy"
+        )
     missing = sorted(_KEYS - state.keys())
     if missing:
-        raise CheckpointError(f"{path}: lacks {', '.join(missing)}: it was altered")
+        raise CheckpointError(
+            f"{path}: lacks {', '.join(missing)}: it was altered; load another checkpoint"
+        )
     _check_files(checkpoint, state.get("files"))
     return dict(state)
 
@@ -75,7 +79,10 @@ def read_trainer_state(checkpoint: Path) -> dict[str, Any]:
 def _check_files(checkpoint: Path, hashes: Any) -> None:
     for name, expected in dict(hashes or {}).items():
         if "/" in name or "\\" in name or name.startswith("."):
-            raise CheckpointError(f"{checkpoint / TRAINER_FILE}: names a file {name!r} elsewhere")
+            raise CheckpointError(
+                f"{checkpoint / TRAINER_FILE}: names a file {name!r} outside of its "
+                "folder; load another checkpoint of the run"
+            )
         try:
             found = file_hash(checkpoint / name)
         except OSError as error:

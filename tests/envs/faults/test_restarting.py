@@ -189,7 +189,7 @@ def test_an_environment_that_cannot_be_made_anew_is_given_up(fragile: type[Any])
     env.reset(seed=0)
     with (
         pytest.warns(RuntimeWarning, match=r"restarted, restart \d"),
-        pytest.raises(RuntimeError, match=r"0 could not be made anew: OSError.*3 times"),
+        pytest.raises(RuntimeError, match=r"0 could not be created again: OSError.*3 times"),
     ):
         for _ in range(7):
             env.step(np.zeros(1, np.int64))

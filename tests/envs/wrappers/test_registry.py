@@ -97,9 +97,9 @@ def test_what_cannot_be_wrapped_is_refused():
     config = EnvConfig(CHAIN, 2, "native", wrappers={"Delay": {"steps": 1}})
     with pytest.raises(ValueError, match=r"in env.wrappers has no vector form of its own; use"):
         make_vector_env(config)
-    with pytest.raises(ValueError, match=r"Delay cannot be put around .* ready made"):
+    with pytest.raises(ValueError, match=r"Delay cannot wrap .* ready made"):
         make_vector_env(config, MemoryChainVectorEnv(2))
-    with pytest.raises(ValueError, match=r"Delay cannot be put around .* ready made"):
+    with pytest.raises(ValueError, match=r"Delay cannot wrap .* ready made"):
         make_env(config, gym.make(CHAIN))
 
 

@@ -154,8 +154,8 @@ class ActorPool(Closing):
         self._deaths += 1
         if self._deaths > _MOST_DEATHS * len(self._actors):
             raise TrainingError(
-                f"actor {index} ({old.name}) died ({how}), and so did those that "
-                "took its place, before a rollout was there; agent.actors=0 shows why"
+                f"actor {index} ({old.name}) died ({how}), and so did its replacements, before "
+                "they collected a rollout; agent.actors=0 shows why"
             )
         print(
             f"actor {index} ({old.name}) died ({how}): another one takes its place, "

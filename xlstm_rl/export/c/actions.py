@@ -60,7 +60,7 @@ def parts_of(step: ExportedStep, fields: dict[str, str]) -> list[Part]:
     found, outputs, free = [], 0, 0
     for distribution, port in zip(each, step.ports.action, strict=True):
         if type(distribution) not in _WRITERS:
-            refuse(f"it has no distribution of kind {type(distribution).__name__}")
+            refuse(f"actions of {type(distribution).__name__}")
         assert isinstance(distribution, ActionDistribution)
         field = fields[port.name]
         params = field.replace("action", "params", 1)

@@ -97,7 +97,7 @@ class CompiledPolicy:
             ExportError: the policy reads no previous actions.
         """
         if self._acted is None:
-            raise ExportError("this policy reads no previous action: there is nothing to tell it")
+            raise ExportError("this policy reads no previous action: leave the call out")
         for field, x in actions.items():
             own = getattr(self._out, field)
             if isinstance(own, ctypes.Array):
@@ -143,7 +143,9 @@ def load(path: Path) -> Callable[[Arrays], Arrays]:
             own = [inputs[name][row].ravel() for name, _ in state]
             policy.state[:] = np.concatenate([*own, np.zeros(int(not own), np.float32)])
             if number := policy.step():
-                raise ValueError(f"the step of C refused its input of choices {number}")
+                raise ValueError(
+                    f"the C file refused a choice outside of its space (status {number})"
+                )
             rows.append(_row(policy, state, dtypes))
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 

@@ -43,11 +43,11 @@ def run_memory(program: Program, memory: Memory, state: int, x: Vector) -> Vecto
     if type(memory) is MLPMemory:
         return run_layers(program, list(memory.network), x)
     if not isinstance(memory, ResidualStack):
-        refuse(f"it has no memory of kind {type(memory).__name__}")
+        refuse(f"the memory {type(memory).__name__}")
     for number, block in enumerate(memory.blocks):
         write: Any = _BLOCKS.get(type(block))
         if write is None:
-            refuse(f"it has no block of kind {type(block).__name__}")
+            refuse(f"the block {type(block).__name__}")
         x = write(program, block, number, state, x)
         shapes: Any = block.state_shapes
         state += sum(math.prod(shape) for shape in shapes.values())
@@ -64,7 +64,7 @@ def _rows(blocks: torch.Tensor) -> torch.Tensor:
 
 def _refuse_ablated(options: MLSTMBlockOptions | SLSTMBlockOptions) -> None:
     if options.is_ablated:
-        refuse("it has no cells without exponential input gate or without normaliser")
+        refuse("memory.input_gate=sigmoid or memory.normalizer=false")
 
 
 def _mlstm(program: Program, block: MLSTMBlock, number: int, state: int, x: Vector) -> Vector:

@@ -28,5 +28,5 @@ def c_type(port: Port) -> str:
     """Return the type of a port's numbers in C."""
     if port.dtype not in C_TYPES:
         dtype = str(port.dtype).split(".")[-1]
-        refuse(f"{port.name!r} is of {dtype}, for which C99 has no type")
+        refuse(f"{dtype} of {port.name!r}, for which C99 has no type")
     return C_TYPES[port.dtype]

@@ -24,7 +24,7 @@ def encode(program: Program, encoder: nn.Module, reader: Reader) -> Vector:
     parts = list(encoder) if type(encoder) is nn.Sequential else [encoder]
     first, *rest = parts
     if isinstance(first, OwnEncoder | WithAuxiliary):
-        refuse("policy.encoder names a module of its own")
+        refuse("an encoder of your own (policy.encoder)")
     if isinstance(first, JoinedEncoder):
         x = _joined(program, first, reader)
     else:
@@ -57,7 +57,7 @@ def _leaf(program: Program, encoder: nn.Module, reader: Reader, name: str) -> Ve
         return reader.embedded(name, space.nvec.ravel().tolist(), encoder.embedding.weight)
     if type(encoder) is ImageEncoder:
         return _image(program, encoder, reader.pixels(name))
-    refuse(f"it has no {type(encoder).__name__}")
+    refuse(f"the encoder {type(encoder).__name__}")
 
 
 def run_layers(program: Program, modules: list[nn.Module], x: Vector) -> Vector:
@@ -75,7 +75,7 @@ def run_layers(program: Program, modules: list[nn.Module], x: Vector) -> Vector:
         elif type(module) in UNITS:
             program.say(f"apply_unit({x.size}, {UNITS[type(module)]}, {x.at});")
         elif type(module) is not nn.Identity:
-            refuse(f"it has no {type(module).__name__}")
+            refuse(f"a module {type(module).__name__}")
         at += 1
     return x
 
@@ -139,7 +139,7 @@ class _Image:
                 self.run(one)
             self.program.say(f"add({kept.size}, {kept.at}, {self.x.at});")
         elif type(layer) is not nn.Flatten:
-            refuse(f"it has no {type(layer).__name__} of images")
+            refuse(f"a module {type(layer).__name__} in an image encoder")
 
     def _convolve(self, layer: nn.Conv2d) -> None:
         (side, _), (stride, _), pad = layer.kernel_size, layer.stride, int(layer.padding[0])

@@ -26,8 +26,8 @@ C_TYPES = {
 
 
 def refuse(what: str) -> NoReturn:
-    """Say that a policy has something that this format lacks."""
-    raise ExportError(f"this policy cannot be written as c: {what}; onnx and pt2 may take it")
+    """Say that a policy has something that this format does not know."""
+    raise ExportError(f"the format c does not support {what}; try onnx or pt2")
 
 
 @dataclass(frozen=True)

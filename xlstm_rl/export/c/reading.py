@@ -119,6 +119,6 @@ class Reader:
         elif name == FIRST_STEP:
             value = "(float)is_first"
         else:
-            refuse(f"it reads {name!r}")
+            refuse(f"the input {name!r}")
         self._program.say(f"for (int64_t i = 0; i < {x.size}; i++) ({x.at})[i] = {value};")
         return x

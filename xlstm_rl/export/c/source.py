@@ -117,7 +117,7 @@ def _write_step(
 def _refuse_hooks(step: ExportedStep) -> None:
     for name, module in step.policy.named_modules():
         if module._forward_hooks or module._forward_pre_hooks:
-            refuse(f"{name or 'it'} has a forward hook")
+            refuse(f"the forward hook of {name or 'the policy'}")
 
 
 def bundle(names: list[str]) -> str:
