@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tensordict import TensorDict
+from tensordict import TensorDict, set_lazy_legacy
 from tensordict.nn import TensorDictModule, TensorDictSequential
 from torch import nn
 from torchrl.data import (
@@ -98,10 +98,10 @@ def _values_by_steps(critic: Any, batch: TensorDict, root: bool) -> torch.Tensor
     "shifted",
     [False, pytest.param(True, marks=torchrl_014("does not mark what a shifted pass leaves out"))],
 )
-@pytest.mark.parametrize("deactivate_vmap", [False, True])
+@pytest.mark.parametrize(("deactivate_vmap", "lazy"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("estimator", [GAE, TD0Estimator])
 def test_recurrent_values_are_those_of_steps(
-    stateful: dict[str, Any], shifted: bool, deactivate_vmap: bool, estimator: Any
+    stateful: dict[str, Any], shifted: bool, deactivate_vmap: bool, lazy: bool, estimator: Any
 ) -> None:
     trunk = _trunk(stateful).double()
     critic = TensorDictSequential(trunk, _linear(1, "state_value")).double()
@@ -116,7 +116,7 @@ def test_recurrent_values_are_those_of_steps(
         deactivate_vmap=deactivate_vmap,
         **options,
     )
-    with set_recurrent_mode(True):
+    with set_recurrent_mode(True), set_lazy_legacy(lazy):
         out = find(batch)
     known = ~batch["next", "terminated"]
     if shifted:  # what does not fit into T + 1 steps is marked, and counts nowhere

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple, ParamSpec, TypeVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -104,14 +105,16 @@ class SequenceRunner:
             return _Plan(by_steps=True)
         inside = rows.is_init.clone()
         inside[:, 0] = False
-        where = inside.nonzero(as_tuple=True)
-        if where[0].numel() == 0:
+        starts = inside.flatten()
+        where = starts.nonzero().squeeze(1)
+        if where.numel() == 0:
             return _Plan()
-        from_stored = rows.stored[where].ne(0).any(-1)
+        found = rows.stored.flatten(0, 1).index_select(0, where)
+        from_stored = found.abs().amax(-1).ne(0)
         if rows.stored.requires_grad and torch.is_grad_enabled():
             from_stored.fill_(True)  # zeros that are reset would get no gradient
-        split = torch.zeros_like(inside)
-        split[where] = from_stored
+        split = torch.zeros_like(starts).index_copy_(0, where, from_stored)
+        split = split.unflatten(0, inside.shape)
         plan = _Plan(inside & ~split, split if bool(from_stored.any()) else None)
         if not self.interior_ends or not self.layout.shapes or bool(from_stored.all()):
             return plan
@@ -148,28 +151,31 @@ class SequenceRunner:
         first, length = segments
         x, stored = self.project(rows.x).flatten(0, 1), rows.stored.flatten(0, 1)
         flat_reset = None if reset is None else reset.flatten()
-        tensors = self.layout.unpack(stored[first], x)
+        before = stored.index_select(0, first)
+        tensors = self.layout.unpack(before, x)
         outputs, positions, begin = [], [], first.clone()
-        for size in _piece_sizes(length.tolist()):
+        sizes = _piece_sizes(length.tolist())
+        for size in sizes:
             members = (length & size).eq(size).nonzero().squeeze(1)
             index = begin[members, None] + torch.arange(size, device=first.device)
             resets = None if flat_reset is None else flat_reset[index]
-            before = tuple(tensor[members] for tensor in tensors)
-            y, after = self.memory.forward_tensors(x[index], before, resets)
-            if members.shape == first.shape:
-                tensors = after
+            inputs = x.index_select(0, index.flatten()).unflatten(0, index.shape)
+            if len(sizes) == 1:
+                y, tensors = self.memory.forward_tensors(inputs, tensors, resets)
             else:
+                started = tuple(tensor.index_select(0, members) for tensor in tensors)
+                y, after = self.memory.forward_tensors(inputs, started, resets)
                 tensors = tuple(
-                    old.index_put((members,), new.to(old.dtype))
+                    _put(old, members, new.to(old.dtype))
                     for old, new in zip(tensors, after, strict=True)
                 )
             begin[members] += size
             outputs.append(y.flatten(0, 1))
             positions.append(index.flatten())
-        y = torch.cat(outputs)[torch.cat(positions).argsort()]
+        y = torch.cat(outputs).index_select(0, torch.cat(positions).argsort())
         if y.shape[0] == rows.is_init.numel():
             y = y.unflatten(0, rows.is_init.shape)
-        return y, self.layout.pack(tensors, stored[first]), begin - 1
+        return y, self.layout.pack(tensors, before), begin - 1
 
     def _run_steps(self, rows: Sequences) -> tuple[Tensor, Tensor]:
         """Do the same step by step, where a transform lets nobody look at the numbers."""
@@ -194,10 +200,25 @@ def _spread(states: Tensor, at: Tensor, plan: _Plan, shape: torch.Size) -> Tenso
     """Return `[B, T, S]` with states `[N, S]` and the plan's at their positions, else zeros."""
     if plan.ends is not None and plan.ends_at is not None:
         states, at = torch.cat((plan.ends, states)), torch.cat((plan.ends_at, at))
-    index = at.new_zeros(shape.numel())
-    index[at] = torch.arange(1, at.shape[0] + 1, device=at.device)
-    after: Tensor = torch.cat((torch.zeros_like(states[:1]), states))[index].unflatten(0, shape)
-    return after
+    after = _zeros(states, shape.numel())
+    after[at] = states
+    return after.unflatten(0, shape)
+
+
+def _zeros(like: Tensor, count: int) -> Tensor:
+    """Return zeros `[count, S]` for states `[N, S]`; on a CPU they take memory where written to."""
+    if like.device.type != "cpu" or _is_traced(like):
+        return like.new_zeros(count, like.shape[1])
+    # few states are written: torch would touch all of it, which costs more than a small network
+    size = count * like.shape[1] * like.element_size()
+    return torch.from_numpy(np.zeros(size, np.uint8)).view(like.dtype).view(count, -1)
+
+
+def _put(rows: Tensor, members: Tensor, new: Tensor) -> Tensor:
+    """Return rows `[N, ...]` with those of `members` `[M]` replaced, in place where none looks."""
+    if torch.is_grad_enabled() or _is_traced(new):
+        return rows.index_put((members,), new)
+    return rows.index_copy_(0, members, new)
 
 
 def _piece_sizes(lengths: list[int]) -> list[int]:
@@ -217,6 +238,15 @@ def _cut(starts: Tensor) -> _Segments:
     first = starts.flatten().nonzero().squeeze(1)
     beyond = first.new_full((1,), starts.numel())
     return _Segments(first, torch.cat((first[1:], beyond)) - first)
+
+
+def _is_traced(tensor: Tensor) -> bool:
+    """Whether a transform of torch looks at what is done with a tensor."""
+    return (
+        type(tensor) is not Tensor
+        or torch.compiler.is_compiling()
+        or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    )
 
 
 def _is_batched(tensor: Tensor) -> bool:
