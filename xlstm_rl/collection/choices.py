@@ -41,7 +41,7 @@ class ChoiceCheck:
             values = observation[leaf.name] if isinstance(observation, dict) else observation
             if not (values.is_cuda or torch.compiler.is_compiling()):
                 numbers = values.float() if values.is_floating_point() else values
-                wrong = wrong_observation(leaf, numbers.detach().numpy(), len(values))
+                wrong = wrong_observation(leaf, numbers.detach().cpu().numpy(), len(values))
                 if wrong is not None:
                     raise ValueError(f"environment {wrong[0]}: {wrong[1]}")
                 continue
