@@ -57,4 +57,4 @@ def play(path: str, env_id: str, episodes: int = 5) -> list[float]:
 
 
 if __name__ == "__main__":
-    print(play(*sys.argv[1:3]))
+    print(play(sys.argv[1], sys.argv[2]))

@@ -12,6 +12,8 @@ from xlstm_rl import (
     evaluate,
     load_policy,
 )
+from xlstm_rl.collection.rollout import Rollout
+from xlstm_rl.evaluation import EvaluationStep
 
 
 class EntropyFloor(Callback):
@@ -20,11 +22,11 @@ class EntropyFloor(Callback):
     def __init__(self, least: float) -> None:
         self.least = least
 
-    def on_rollout_end(self, rollout):
+    def on_rollout_end(self, rollout: Rollout) -> None:
         """Log something of your own; `rollout.data` is a TensorDict [B, T]."""
         self.agent.log({"mine/largest_reward": float(rollout.data["reward"].max())})
 
-    def on_update(self, step, metrics):
+    def on_update(self, step: int, metrics: dict[str, float]) -> bool:
         """Return False to stop; the run is saved."""
         return metrics["loss/entropy"] > self.least
 
@@ -44,13 +46,12 @@ with RecurrentPPO("CartPole-v1", seed=0, run_dir="runs/callbacks") as agent:
 for which in (None, "best"):
     policy = load_policy("runs/callbacks", which) if which else load_policy("runs/callbacks")
     result = evaluate(policy, episodes=20, seed=1)
-    low, high = result.interval(0.95)
-    print(f"{which or 'last'}: {result.mean:.1f}, 95 % interval {low:.1f} to {high:.1f}")
+    print(f"{which or 'last'}: {result}")
 
 lengths: list[int] = []
 
 
-def note(step) -> None:
+def note(step: EvaluationStep) -> None:
     """Called after every step of every episode."""
     if step.step == 0:
         lengths.append(0)

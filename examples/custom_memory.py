@@ -8,10 +8,12 @@ On the command line: `--memory.kind custom_memory:Traces`. docs/develop/adding.m
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from xlstm_rl import RecurrentPPO
 from xlstm_rl.memory import Memory, MemoryConfig
+
+State = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,9 @@ class Traces(Memory):
         self.write = nn.Linear(config.width, size)
         self.read = nn.Linear(size, config.width)
 
-    def _step(self, x, tensors, reset, inplace):
+    def _step(
+        self, x: Tensor, tensors: State | None, reset: Tensor | None, inplace: bool
+    ) -> tuple[Tensor, State]:
         h = x.new_zeros(x.shape[0], *self.state_shapes[0]) if tensors is None else tensors[0]
         if reset is not None:
             h = h.masked_fill(reset[:, None], 0.0)  # a fresh state is all zeros
@@ -46,13 +50,15 @@ class Traces(Memory):
             after = tensors[0].copy_(after)
         return x + self.read(after), (after,)
 
-    def _sequence(self, x, tensors, reset):
+    def _sequence(
+        self, x: Tensor, tensors: State | None, reset: Tensor | None
+    ) -> tuple[Tensor, State]:
         outputs = []
         for t in range(x.shape[1]):  # the same numbers as single steps, by being them
             now = None if reset is None else reset[:, t]
             y, tensors = self._step(x[:, t], tensors, now, inplace=False)
             outputs.append(y)
-        return torch.stack(outputs, 1), tensors
+        return torch.stack(outputs, 1), tensors or ()  # there is a step, so there is a state
 
 
 if __name__ == "__main__":

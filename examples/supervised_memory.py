@@ -6,6 +6,7 @@ Sequences `[B, T]` hold several episodes each; `reset` marks their first steps.
 """
 
 import torch
+from tensordict import TensorDict
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
@@ -27,14 +28,16 @@ class Recall(nn.Module):
     def forward(self, symbols: Tensor, reset: Tensor) -> Tensor:
         """Run sequences [B, T]."""
         features, _ = self.memory(self.encode(one_hot(symbols, SYMBOLS).float()), None, reset)
-        return self.decode(features)
+        logits: Tensor = self.decode(features)
+        return logits
 
-    def step(self, symbols: Tensor, state, reset: Tensor):
+    def step(
+        self, symbols: Tensor, state: TensorDict | None, reset: Tensor
+    ) -> tuple[Tensor, TensorDict]:
         """Run one step [B]: the same numbers, and the state."""
-        features, state = self.memory.step(
-            self.encode(one_hot(symbols, SYMBOLS).float()), state, reset
-        )
-        return self.decode(features), state
+        x = self.encode(one_hot(symbols, SYMBOLS).float())
+        features, after = self.memory.step(x, state, reset)
+        return self.decode(features), after
 
 
 def make_batch() -> tuple[Tensor, Tensor, Tensor]:

@@ -110,7 +110,7 @@ def td_errors(batch: TensorDictBase, network: nn.Module, target: nn.Module) -> T
     best = torch.cat((best[:, 1:], torch.zeros_like(best[:, :1])), 1)  # of the next step
     over = batch["next", "terminated"]
     known = over.index_fill(1, torch.arange(over.shape[1] - 1), True)
-    return (batch["next", "reward"] + GAMMA * best.masked_fill(over, 0.0) - chosen) * known
+    return torch.mul(batch["next", "reward"] + GAMMA * best.masked_fill(over, 0.0) - chosen, known)
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ def total_loss(
         worth = worth.masked_fill(batch["next", "terminated"], 0.0)
         target = batch["next", "reward"] + GAMMA * worth
     chosen = [(value * batch["action"]).sum(-1, keepdim=True) for value in values]
-    return actor_loss + sum((one - target).square().mean() for one in chosen)
+    return torch.stack([actor_loss, *((one - target).square().mean() for one in chosen)]).sum()
 
 
 if __name__ == "__main__":

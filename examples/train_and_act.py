@@ -17,16 +17,16 @@ print(f"{result.mean:.1f} +- {result.std:.1f} over {len(result.returns)} episode
 
 # The actor keeps the memory's state; `reset=True` says that an episode begins.
 env, actor = gymnasium.make("xlstm_rl/CartPoleNoVel-v1"), policy.actor()
-obs, _ = env.reset(seed=0)
+obs, info = env.reset(seed=0)
 action, done, steps = actor(obs, reset=True), False, 0
 while not done:
-    obs, _, terminated, truncated, _ = env.step(action)
+    obs, reward, terminated, truncated, info = env.step(action)
     done, steps = terminated or truncated, steps + 1
     action = actor(obs)
 print(f"one more episode: {steps} steps")
 
 # The same without an actor: state in, state out.
-obs, _ = env.reset(seed=0)
+obs, info = env.reset(seed=0)
 action, state = policy.act(obs[None], None)
-obs, *_ = env.step(action[0])
+obs, reward, terminated, truncated, info = env.step(action[0])
 action, state = policy.act(obs[None], state)

@@ -46,7 +46,7 @@ def mlstm(
 ) -> tuple[Tensor, State]:
     """Run the mLSTM over whole sequences.
 
-    Arguments are those of :func:`xlstm_rl.kernels.mlstm`; ``input_gate`` is ``"exponential"`` or
+    Arguments are those of `xlstm_rl.kernels.mlstm`; ``input_gate`` is ``"exponential"`` or
     ``"sigmoid"``, and without a ``normalizer`` the state is ``(C,)``.
     """
     i = _log_input(i, input_gate)
@@ -75,7 +75,7 @@ def mlstm_step(
     backend: str,
     inplace: bool,
 ) -> tuple[Tensor, State]:
-    """Run one step: :func:`mlstm` without the time axis."""
+    """Run one step: `mlstm` without the time axis."""
     i = _log_input(i, input_gate)
     if normalizer:
         before: Any = state
@@ -99,7 +99,7 @@ def slstm(
 ) -> tuple[Tensor, State]:
     """Run the sLSTM over whole sequences.
 
-    Arguments are those of :func:`xlstm_rl.kernels.slstm`; ``input_gate`` is ``"exponential"`` or
+    Arguments are those of `xlstm_rl.kernels.slstm`; ``input_gate`` is ``"exponential"`` or
     ``"sigmoid"``, and without a ``normalizer`` the state is ``(h, c)``.
     """
     outputs = []
@@ -122,7 +122,7 @@ def slstm_step(
     normalizer: bool,
     inplace: bool = False,
 ) -> tuple[Tensor, State]:
-    """Run one step: :func:`slstm` without the time axis."""
+    """Run one step: `slstm` without the time axis."""
     run: Callable[..., tuple[Tensor, State]] = _slstm_step_without_normalizer
     if normalizer:
         run = slstm_reference.slstm_step

@@ -78,7 +78,7 @@ def differentiable(equations: Equations, num_tensors: int) -> Callable[[Any], An
 
     Returns:
         A decorator for ``backward(ctx, inputs, rest, *grads)``, which becomes ``backward(ctx,
-        *grads)``. What the forward kept with :func:`keep` comes as ``inputs`` and ``rest``.
+        *grads)``. What the forward kept with `keep` comes as ``inputs`` and ``rest``.
     """
 
     def decorate(backward: Callable[..., Grads]) -> Callable[..., Grads]:

@@ -95,7 +95,7 @@ def mlstm_step(
     backend: str = "auto",
     inplace: bool = False,
 ) -> tuple[Tensor, MLSTMState]:
-    """Run one step of the mLSTM: :func:`mlstm` without the time axis.
+    """Run one step of the mLSTM: `mlstm` without the time axis.
 
     Args:
         q: queries ``[B, H, K]``.
@@ -104,9 +104,9 @@ def mlstm_step(
         i: input gate pre-activations ``[B, H]``.
         f: forget gate pre-activations ``[B, H]``.
         reset: bool ``[B]``, true where this step is the first of an episode.
-        state: as for :func:`mlstm`; it is not written to unless ``inplace``.
+        state: as for `mlstm`; it is not written to unless ``inplace``.
         forget_gate: ``"sigmoid"`` or ``"exponential"``.
-        backend: as for :func:`mlstm`.
+        backend: as for `mlstm`.
         inplace: overwrite the tensors of ``state`` and hand them back; for acting, without
             gradients. An episode that starts afresh is reset in place as well.
 
@@ -187,16 +187,16 @@ def slstm_step(
     backend: str = "auto",
     inplace: bool = False,
 ) -> tuple[Tensor, SLSTMState]:
-    """Run one step of the sLSTM: :func:`slstm` without the time axis.
+    """Run one step of the sLSTM: `slstm` without the time axis.
 
     Args:
         x: pre-activations ``[B, 4, H, D]`` in the order i, f, z, o.
         R: recurrent weights ``[4, H, D (from), D (to)]``.
         b: biases ``[4, H, D]``.
         reset: bool ``[B]``, true where this step is the first of an episode.
-        state: as for :func:`slstm`; it is not written to unless ``inplace``.
+        state: as for `slstm`; it is not written to unless ``inplace``.
         forget_gate: ``"sigmoid"`` or ``"exponential"``.
-        backend: as for :func:`slstm`.
+        backend: as for `slstm`.
         inplace: overwrite the tensors of ``state`` and hand them back; for acting, without
             gradients. An episode that starts afresh is reset in place as well.
 
@@ -273,16 +273,16 @@ def causal_conv1d_step(
     backend: str = "auto",
     inplace: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Run one step of the convolution: :func:`causal_conv1d` without the time axis.
+    """Run one step of the convolution: `causal_conv1d` without the time axis.
 
     Args:
         x: inputs ``[B, C]``.
         weight: taps ``[C, W]``, the last one for the present step.
         bias: ``[C]`` or ``None``.
         reset: bool ``[B]``, true where this step is the first of an episode.
-        state: as for :func:`causal_conv1d`; it is not written to unless ``inplace``.
-        activation: as for :func:`causal_conv1d`.
-        backend: as for :func:`causal_conv1d`.
+        state: as for `causal_conv1d`; it is not written to unless ``inplace``.
+        activation: as for `causal_conv1d`.
+        backend: as for `causal_conv1d`.
         inplace: overwrite ``state`` and hand it back; for acting, without gradients.
 
     Returns:

@@ -75,7 +75,7 @@ def interpreting() -> bool:
 
 
 def device_class(device: torch.device) -> str:
-    """Which of :data:`DEVICE_CLASSES` has the tiles for ``device``."""
+    """Which of `DEVICE_CLASSES` has the tiles for ``device``."""
     if _recording is not None:
         return _recording.device_class
     if device.type != "cuda":
@@ -99,7 +99,7 @@ def dot_precision(dtype: torch.dtype, device_class: str) -> str:
 
     Args:
         dtype: of the operands.
-        device_class: one of :data:`DEVICE_CLASSES`.
+        device_class: one of `DEVICE_CLASSES`.
     """
     if dtype is not torch.float32 or _tf32_will_do():
         return "tf32" if device_class != "gfx942" else "ieee"

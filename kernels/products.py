@@ -46,7 +46,7 @@ def part(x, dtype: tl.constexpr):
 def dot_mixed(a, b, PRECISION: tl.constexpr, acc=None):
     """``acc + a @ b`` where one operand may be float32 and the other not.
 
-    The float32 one goes in as two, see :func:`part`: nothing is rounded away that the sum would
+    The float32 one goes in as two, see `part`: nothing is rounded away that the sum would
     show, at the price of a second product.
     """
     if a.dtype == b.dtype:

@@ -5,7 +5,15 @@ The public names are imported on first use, so that `import xlstm_rl` stays ligh
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from xlstm_rl.agents import RecurrentA2C, RecurrentPPO
+    from xlstm_rl.callbacks import Callback, PeriodicCheckpoint, PeriodicEvaluation, StopAtReturn
+    from xlstm_rl.evaluation import evaluate
+    from xlstm_rl.memory import MemoryConfig, make_memory
+    from xlstm_rl.runs.checkpoint import load_policy
+    from xlstm_rl.torchrl import XLSTMModule
 
 _HOMES = {
     "Callback": "xlstm_rl.callbacks",
@@ -37,11 +45,13 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name from its home on first use."""
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'xlstm_rl' has no attribute {name!r}")
+if not TYPE_CHECKING:  # or every name would pass for one that is there, of any type
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name from its home on first use."""
+        if name in _HOMES:
+            return getattr(import_module(_HOMES[name]), name)
+        raise AttributeError(f"module 'xlstm_rl' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -117,7 +117,8 @@ def _table(title: str, cls: type, prefix: str, fields: dict[str, Any]) -> list[s
     lines = ["", f"## {title}", "", "| option | takes | default | |", "|---|---|---|---|"]
     for name, (field, kind) in fields.items():
         default = default_of(field)
-        shown = "" if default is None or "MISSING" in repr(default) else f"`{default!r}`"
+        text = f"{default:.4g}" if isinstance(default, float) else repr(default)
+        shown = "" if default is None or "MISSING" in text else f"`{text}`"
         takes = re.sub(r"(\{[^}]*\})", r"`\1`", describe(kind))  # or attr_list takes the braces
         cells = [f"`{prefix}{name}`", takes, shown, meanings.get(name, "")]
         lines.append("| " + " | ".join(one.replace("|", "\\|") for one in cells) + " |")

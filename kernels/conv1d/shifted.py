@@ -21,7 +21,7 @@ def causal_conv1d(
     reset: Tensor | None,
     state: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """The whole sequence; see :func:`xlstm_rl.kernels.causal_conv1d`."""
+    """The whole sequence; see `xlstm_rl.kernels.causal_conv1d`."""
     if reset is not None and not any_reset(reset):
         reset = None
     if torch.compiler.is_compiling():  # the compiler differentiates and fuses this by itself
@@ -126,7 +126,7 @@ def _backward(
     reset: Tensor | None,
     fill: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """The gradients of what :func:`_convolve` takes, and of its taps."""
+    """The gradients of what `_convolve` takes, and of its taps."""
     W = weight.shape[1]
     T = padded.shape[1] - W + 1
     dpadded, dweight = torch.zeros_like(padded), None
@@ -157,7 +157,7 @@ def _must_fill(x: Tensor) -> bool:
 
 
 def _masks(reset: Tensor, W: int, dtype: torch.dtype | None) -> list[Tensor]:
-    """Masks for :func:`_show`: per tap but the last ``[B, T, 1]``, and for the end.
+    """Masks for `_show`: per tap but the last ``[B, T, 1]``, and for the end.
 
     What lies before a step's own episode they hide. The tap ``w`` looks ``W - 1 - w`` steps back,
     the end's entry ``w`` lies ``W - 2 - w`` steps before the last step, and both see as far back

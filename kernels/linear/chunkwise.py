@@ -2,7 +2,7 @@
 
 With one decay ``w_t = exp(log_decay_t)`` a head this is the state space duality of Mamba-2 (Dao &
 Gu 2024). With one a channel, and a bonus, it is the WKV of RWKV-6 (Peng et al. 2024). It is
-the mLSTM's chunkwise form (:mod:`xlstm_rl.kernels.mlstm.chunkwise`) without stabiliser and
+the mLSTM's chunkwise form (`xlstm_rl.kernels.mlstm.chunkwise`) without stabiliser and
 normaliser: resets are masks of segments there and here.
 """
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def linear_scan(a: Tensor, b: Tensor, reset: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
-    """``h_t = a_t h_{t-1} + b_t``; see :func:`xlstm_rl.kernels.linear.scan.linear_scan`."""
+    """``h_t = a_t h_{t-1} + b_t``; see `xlstm_rl.kernels.linear.scan.linear_scan`."""
     outputs = []
     for t in range(a.shape[1]):
         if reset is not None:

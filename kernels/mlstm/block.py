@@ -130,7 +130,7 @@ def mlstm_block_gates(
 ) -> tuple[Tensor, Tensor]:
     """Return what the gates i and f are before their activations, each ``[B, T, H]``.
 
-    Arguments are those of :func:`mlstm_block`.
+    Arguments are those of `mlstm_block`.
     """
     convolve = partial(causal_conv1d, backend=options.backend)
     return _cell_inputs(x, reset, state, weights, options, convolve).gates

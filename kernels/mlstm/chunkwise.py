@@ -40,7 +40,7 @@ class Saved(NamedTuple):
     sums: Tensor
     """``[X, L]``: ``q . n``, scaled."""
     within: Tensor
-    """As in :class:`Gates`, like the four that follow."""
+    """As in `Gates`, like the four that follow."""
     carried: Tensor
     floor: Tensor
     last: Tensor
@@ -173,7 +173,7 @@ def chunkwise_backward(
 
 
 def _find_fresh(C: Tensor | None, n: Tensor | None, m: Tensor | None) -> Tensor | None:
-    """The rows of :func:`fresh_rows`, or ``None`` where it is plain to see that there are none."""
+    """The rows of `fresh_rows`, or ``None`` where it is plain to see that there are none."""
     if C is None or n is None or m is None:
         return None
     if not any_reset(m == 0):

@@ -100,7 +100,7 @@ def make_gates(
         layout: how it is cut.
         i: input gates ``[B, T, H]``.
         log_f: logarithms of the forget gates ``[B, T, H]``.
-        starts: of :func:`find_starts`.
+        starts: of `find_starts`.
         m_0: of the first state, ``[B, H]``; ``None``: there is none.
         fresh: which rows of the first state are fresh, ``[B, H]``; ``None``: none.
         scale: of the queries.

@@ -45,7 +45,7 @@ def mlstm(
     chunk_size: int,
     forget_gate: str,
 ) -> tuple[Tensor, MLSTMState]:
-    """The whole sequence by chunks; see :func:`xlstm_rl.kernels.mlstm`."""
+    """The whole sequence by chunks; see `xlstm_rl.kernels.mlstm`."""
     C_0, n_0, m_0 = (None, None, None) if state is None else state
     inputs = (q, k, v, i, f, reset, C_0, n_0, m_0, chunk_size, forget_gate)
     if torch.compiler.is_compiling():
@@ -86,7 +86,7 @@ class _Chunkwise(torch.autograd.Function):
 )
 @refuse_forward_mode
 def chunkwise_op(*inputs: Any) -> tuple[Tensor, ...]:
-    """``h``, the final C, n, m and the eleven tensors of :class:`Saved`."""
+    """``h``, the final C, n, m and the eleven tensors of `Saved`."""
     *outputs, saved = chunkwise_forward(*inputs)
     return *outputs, *saved
 
@@ -141,7 +141,7 @@ def _(*inputs: Any) -> list[Tensor]:
 
 
 def chunkwise_backward_tensors(*inputs: Any) -> list[Tensor]:
-    """What :func:`chunkwise_backward_op` does, without the op."""
+    """What `chunkwise_backward_op` does, without the op."""
     *tensors, saved, forget_gate = inputs
     arguments = (*tensors, Saved(*saved), forget_gate)
     grads = chunkwise_backward(*arguments)

@@ -46,10 +46,10 @@ def num_threads() -> int:
 
 
 def call(function: Callable[..., int], arguments: ctypes.Structure) -> int:
-    """Call an exported function with a pointer to its arguments, on :func:`num_threads` threads.
+    """Call an exported function with a pointer to its arguments, on `num_threads` threads.
 
     Args:
-        function: an attribute of :func:`library`, which returns a status.
+        function: an attribute of `library`, which returns a status.
         arguments: whose tensors the caller has checked and keeps alive.
     """
     loaded = _loaded()[0]

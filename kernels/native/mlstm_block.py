@@ -94,7 +94,7 @@ def run_mlstm_block(
     weights: MLSTMBlockWeights,
     options: MLSTMBlockOptions,
 ) -> tuple[Tensor, State] | None:
-    """Do what :func:`mlstm_block` does; ``None``: that has to do it.
+    """Do what `mlstm_block` does; ``None``: that has to do it.
 
     Because a tensor is not what C takes it for, or because something is not finite.
     """

@@ -53,7 +53,7 @@ class MLSTMBlockStep:
         options: MLSTMBlockOptions,
         inplace: bool = False,
     ) -> tuple[Tensor, State] | None:
-        """Do what :func:`mlstm_block_step` does, without gradients; ``None``: that has to do it."""
+        """Do what `mlstm_block_step` does, without gradients; ``None``: that has to do it."""
         if (
             options.is_ablated
             or torch.compiler.is_compiling()

@@ -47,7 +47,7 @@ def covers(x: Tensor, reset: Tensor | None, state: State, weights: Weights) -> b
 def recurrent_layer(
     x: Tensor, reset: Tensor | None, state: State, weights: Weights
 ) -> tuple[Tensor, State]:
-    """Do what :func:`sequence` does."""
+    """Do what `sequence` does."""
     h, c = state if len(state) == 2 else (state[0], None)
     inputs = (x, reset, h, c, *weights)
     if wants_gradient(*inputs):

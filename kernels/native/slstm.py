@@ -58,7 +58,7 @@ def slstm(
     state: SLSTMState | None,
     forget_gate: str,
 ) -> tuple[Tensor, SLSTMState]:
-    """The whole sequence; see :func:`xlstm_rl.kernels.slstm`."""
+    """The whole sequence; see `xlstm_rl.kernels.slstm`."""
     inputs = (x, R, b, reset, *((None,) * 4 if state is None else state), forget_gate)
     save = wants_gradient(*inputs)
     if torch.compiler.is_compiling():
@@ -79,7 +79,7 @@ def slstm_step(
     forget_gate: str,
     inplace: bool,
 ) -> tuple[Tensor, SLSTMState]:
-    """One step; see :func:`xlstm_rl.kernels.slstm_step`: a sequence of one."""
+    """One step; see `xlstm_rl.kernels.slstm_step`: a sequence of one."""
     resets = None if reset is None else reset[:, None]
     if inplace and state is not None and not torch.compiler.is_compiling():
         into = state if all(s.is_contiguous() for s in state) else None

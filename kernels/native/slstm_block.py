@@ -57,7 +57,7 @@ def run_slstm_block(
     weights: SLSTMBlockWeights,
     options: SLSTMBlockOptions,
 ) -> tuple[Tensor, State] | None:
-    """Do what :func:`slstm_block` does; ``None``: the tensors are not what C takes them for."""
+    """Do what `slstm_block` does; ``None``: the tensors are not what C takes them for."""
     if options.is_ablated or not covers(x, reset, state, weights, options.num_heads):
         return None
     conv = weights.conv is not None

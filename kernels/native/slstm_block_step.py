@@ -46,7 +46,7 @@ class SLSTMBlockStep:
         options: SLSTMBlockOptions,
         inplace: bool = False,
     ) -> tuple[Tensor, State] | None:
-        """Do what :func:`slstm_block_step` does, without gradients; ``None``: that has to do it."""
+        """Do what `slstm_block_step` does, without gradients; ``None``: that has to do it."""
         if (
             options.is_ablated
             or torch.compiler.is_compiling()

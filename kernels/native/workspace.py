@@ -87,7 +87,7 @@ def lend_tensor(size: int) -> Tensor:
 
 
 def lend_floats(size: int) -> Tensor:
-    """Lend that many floats as :func:`lend_tensor` does."""
+    """Lend that many floats as `lend_tensor` does."""
     return lend_tensor(4 * max(size, 1)).view(torch.float32)
 
 

@@ -121,7 +121,7 @@ def slstm_block_gates(
 ) -> tuple[Tensor, Tensor]:
     """Return what the gates i and f are before their activations, each ``[B, T, H, S]``.
 
-    Arguments are those of :func:`slstm_block`. What the last output adds by R is in them.
+    Arguments are those of `slstm_block`. What the last output adds by R is in them.
     """
     convolve = partial(causal_conv1d, backend=options.backend)
     gates, conv_state = _cell_inputs(x, reset, state, weights, options, convolve)

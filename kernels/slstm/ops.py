@@ -40,7 +40,7 @@ def slstm(
     state: SLSTMState | None,
     forget_gate: str,
 ) -> tuple[Tensor, SLSTMState]:
-    """The whole sequence; see :func:`xlstm_rl.kernels.slstm`."""
+    """The whole sequence; see `xlstm_rl.kernels.slstm`."""
     if reset is not None and not any_reset(reset):
         reset = None
     inputs = (x, R, b, reset, *((None,) * 4 if state is None else state), forget_gate)
@@ -83,7 +83,7 @@ class _Scan(torch.autograd.Function):
 )
 @refuse_forward_mode
 def scan_op(*inputs: Any) -> tuple[Tensor, ...]:
-    """``h``, the final h, c, n, m and the six tensors of :class:`Saved`."""
+    """``h``, the final h, c, n, m and the six tensors of `Saved`."""
     *outputs, saved = scan_forward(*with_state(*inputs))
     return *outputs, *saved
 
@@ -130,7 +130,7 @@ def _(*inputs: Any) -> list[Tensor]:
 
 
 def scan_backward_tensors(*inputs: Any) -> list[Tensor]:
-    """What :func:`scan_backward_op` does, without the op."""
+    """What `scan_backward_op` does, without the op."""
     *tensors, saved, forget_gate, dtype, has_state = inputs
     arguments = (*tensors, Saved(*saved), forget_gate, dtype, has_state)
     grads = scan_backward(*arguments)

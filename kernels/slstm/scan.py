@@ -127,7 +127,7 @@ def scan_backward(
 
     With m held fixed, every step is linear in the gradients of h, c and n: its coefficients are
     made for all steps at once. What is left for m itself is not zero only if a loss touches the
-    final state, and then it is known beforehand too (:func:`_through_maximum`).
+    final state, and then it is known beforehand too (`_through_maximum`).
     """
     gates, hs, c, n, forget, ratio = saved
     T, H, B, _, D = gates.shape

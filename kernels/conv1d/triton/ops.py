@@ -32,7 +32,7 @@ def causal_conv1d(
     state: Tensor | None,
     activation: str,
 ) -> tuple[Tensor, Tensor]:
-    """The whole sequence; see :func:`xlstm_rl.kernels.causal_conv1d`."""
+    """The whole sequence; see `xlstm_rl.kernels.causal_conv1d`."""
     inputs = (x, weight, bias, reset, state, activation)
     if torch.compiler.is_compiling():
         y, end = conv1d_op(*inputs)
@@ -52,7 +52,7 @@ def causal_conv1d_step(
     activation: str,
     inplace: bool,
 ) -> tuple[Tensor, Tensor]:
-    """One step; see :func:`xlstm_rl.kernels.causal_conv1d_step`."""
+    """One step; see `xlstm_rl.kernels.causal_conv1d_step`."""
     if wants_gradient(x, weight, bias, state):  # a sequence of one step has its gradients
         r = None if reset is None else reset[:, None]
         y, end = causal_conv1d(x[:, None], weight, bias, r, state, activation)

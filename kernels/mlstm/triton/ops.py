@@ -40,7 +40,7 @@ def mlstm(
     chunk_size: int,
     forget_gate: str,
 ) -> tuple[Tensor, MLSTMState]:
-    """The whole sequence by chunks; see :func:`xlstm_rl.kernels.mlstm`."""
+    """The whole sequence by chunks; see `xlstm_rl.kernels.mlstm`."""
     inputs = (q, k, v, i, f, reset, *(state or (None,) * 3), chunk_size, forget_gate)
     if torch.compiler.is_compiling():
         h, C, n, m = chunkwise_op(*inputs)[:_NUM_OUTPUTS]
@@ -62,7 +62,7 @@ def mlstm_step(
     forget_gate: str,
     inplace: bool,
 ) -> tuple[Tensor, MLSTMState]:
-    """One step; see :func:`xlstm_rl.kernels.mlstm_step`."""
+    """One step; see `xlstm_rl.kernels.mlstm_step`."""
     inputs = (q, k, v, i, f, reset, *(state or (None,) * 3), forget_gate)
     if torch.compiler.is_compiling():
         h, C, n, m = step_op(*inputs)
@@ -112,7 +112,7 @@ class _Step(torch.autograd.Function):
 )
 @refuse_forward_mode
 def chunkwise_op(*inputs: Any) -> tuple[Tensor, ...]:
-    """``h``, the final C, n, m and the three tensors of :class:`Saved`."""
+    """``h``, the final C, n, m and the three tensors of `Saved`."""
     *outputs, saved = chunkwise_forward(*inputs)
     return *outputs, *saved
 
@@ -143,7 +143,7 @@ def _(*inputs: Any) -> list[Tensor]:
 
 
 def chunkwise_backward_tensors(*inputs: Any) -> list[Tensor]:
-    """What :func:`chunkwise_backward_op` does, without the op; `saved` is led by C_T and n_T."""
+    """What `chunkwise_backward_op` does, without the op; `saved` is led by C_T and n_T."""
     *tensors, (C_T, n_T, *saved), chunk_size, forget_gate = inputs
     arguments = (*tensors, C_T, n_T, Saved(*saved), chunk_size, forget_gate)
     return chunkwise_backward(*arguments)
@@ -185,7 +185,7 @@ def _(*inputs: Any) -> list[Tensor]:
 
 
 def step_backward_tensors(*inputs: Any) -> list[Tensor]:
-    """What :func:`step_backward_op` does, without the op."""
+    """What `step_backward_op` does, without the op."""
     dh, dC, dn, dm, *tensors, C, n, m, forget_gate = inputs
     state = None if C is None else (C, n, m)
     arguments = ((dh, dC, dn, dm), *tensors, state, forget_gate)
@@ -207,7 +207,7 @@ def _empty_grads(inputs: tuple[Any, ...]) -> list[Tensor]:
 
 
 def _keep_chunkwise(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    """Keep the inputs, the final C and n, and what :class:`Saved` names: nothing else is read."""
+    """Keep the inputs, the final C and n, and what `Saved` names: nothing else is read."""
     keep(ctx, inputs, NUM_TENSORS, *output[1:3], *output[_NUM_OUTPUTS:])
 
 

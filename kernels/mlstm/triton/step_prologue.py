@@ -111,7 +111,7 @@ def begin_step(
     """Return all of a step that is no matrix, in float32.
 
     f, whether the step is a first, the weights of state and input, m and its source (as in
-    :func:`_gates`); q times its scale, k, the old n (0 in a first step), the new n, their
+    `_gates`); q times its scale, k, the old n (0 in a first step), the new n, their
     product with q and the least denominator.
     """
     f, first, forget, write, m, source = _gates(

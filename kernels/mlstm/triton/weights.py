@@ -20,7 +20,7 @@ def pack(x):
 
 @triton.jit
 def unpack(x):
-    """Both parts of what :func:`pack` made one."""
+    """Both parts of what `pack` made one."""
     high = (x >> 32).to(tl.int32).to(tl.float32, bitcast=True)
     return high, (x & 0xFFFFFFFF).to(tl.int32).to(tl.float32, bitcast=True)
 

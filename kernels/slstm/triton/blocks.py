@@ -26,14 +26,14 @@ def spread(BB: tl.constexpr, BD: tl.constexpr):
 
 @triton.jit
 def flat(v, BB: tl.constexpr, BD: tl.constexpr):
-    """A tile ``[BB, BD]`` in float32 of one as :func:`spread` has it."""
+    """A tile ``[BB, BD]`` in float32 of one as `spread` has it."""
     v = tl.reshape(tl.permute(v, (0, 2, 1, 3, 4)), [BB, BD])
     return v.to(tl.float32)
 
 
 @triton.jit
 def store(ptr, offsets, v, mask, BB: tl.constexpr, BD: tl.constexpr):
-    """Store a float32 tile ``[BB, BD]`` at offsets as :func:`spread` has them."""
+    """Store a float32 tile ``[BB, BD]`` at offsets as `spread` has them."""
     v = narrow(v, ptr.dtype.element_ty)
     v = tl.permute(tl.reshape(v, [BB // 8, 8, BD // 8, 4, 2]), (0, 2, 1, 3, 4))
     tl.store(ptr + offsets, v, mask=mask)

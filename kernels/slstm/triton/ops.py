@@ -35,7 +35,7 @@ def slstm(
     state: SLSTMState | None,
     forget_gate: str,
 ) -> tuple[Tensor, SLSTMState]:
-    """The whole sequence; see :func:`xlstm_rl.kernels.slstm`."""
+    """The whole sequence; see `xlstm_rl.kernels.slstm`."""
     inputs = (x, R, b, reset, *((None,) * 4 if state is None else state), forget_gate)
     save = wants_gradient(*inputs)
     if torch.compiler.is_compiling():
@@ -56,7 +56,7 @@ def slstm_step(
     forget_gate: str,
     inplace: bool,
 ) -> tuple[Tensor, SLSTMState]:
-    """One step; see :func:`xlstm_rl.kernels.slstm_step`. With gradients: a sequence of one."""
+    """One step; see `xlstm_rl.kernels.slstm_step`. With gradients: a sequence of one."""
     compiling = torch.compiler.is_compiling()
     if inplace and state is not None:
         run_inplace = step_inplace_op if compiling else step_inplace
@@ -156,7 +156,7 @@ def _new_states(x: Tensor) -> list[Tensor]:
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], outputs: tuple[Tensor, ...]) -> None:
-    """Keep the inputs, ``h`` and what :class:`Saved` names."""
+    """Keep the inputs, ``h`` and what `Saved` names."""
     keep(ctx, inputs, NUM_TENSORS, outputs[0], *outputs[_NUM_OUTPUTS:])
 
 

@@ -174,7 +174,7 @@ class _CheckedMemory:
 
 @contextmanager
 def checked():
-    """Raise :class:`OutOfBoundsError` at the first address outside the tensors of a launch."""
+    """Raise `OutOfBoundsError` at the first address outside the tensors of a launch."""
     real, start = interpreter._interpreter, interpreter.GridExecutor.__call__
     spans = [np.empty((0, 2), np.uint64)]
 
