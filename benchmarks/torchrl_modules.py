@@ -4,8 +4,9 @@
 
 CartPole without velocities in 16 environments of TorchRL, 64 steps a batch, width 64, one thread:
 the same encoder, heads, collector, GAE and `ClipPPOLoss` around each memory, and our own loop with
-as many updates. They take turns in a changing order, times are those of the CPU. `m, no
-interior ends` leaves out the states at trajectory ends inside a batch.
+as many updates. They take turns in a changing order, times are those of the CPU. GAE runs within
+`set_lazy_legacy(True)`; in `m, states joined` it does not, and joins the states of root and `next`.
+`m, no interior ends` leaves out the states at trajectory ends inside a batch.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tensordict import set_lazy_legacy
 from tensordict.nn import TensorDictModule, TensorDictSequential
 from torch import nn
 from torch.distributions import Categorical
@@ -53,6 +55,7 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
     "lstm": ours({"kind": "lstm"}),
     "gru": ours({"kind": "gru"}),
     "m": ours({"pattern": "m"}),
+    "m, states joined": ours({"pattern": "m"}),
     "m, no interior ends": ours({"pattern": "m"}, interior_ends=False),
     "s": ours({"pattern": "s"}),
 }
@@ -61,7 +64,8 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
 class Learner:
     """A collector, value estimates and a loss around a memory."""
 
-    def __init__(self, memory: nn.Module) -> None:
+    def __init__(self, memory: nn.Module, lazy: bool) -> None:
+        self.lazy = lazy
         encoder = nn.Sequential(nn.Linear(2, WIDTH), nn.Tanh(), nn.Linear(WIDTH, WIDTH), nn.Tanh())
         logits = TensorDictModule(nn.Linear(WIDTH, 2), in_keys=["features"], out_keys=["logits"])
         networks = ActorValueOperator(
@@ -92,7 +96,7 @@ class Learner:
         began = time.process_time()
         batch = next(self.batches)
         acted = time.process_time()
-        with torch.no_grad(), set_recurrent_mode(True):
+        with torch.no_grad(), set_recurrent_mode(True), set_lazy_legacy(self.lazy):
             self.gae(batch)
         estimated = time.process_time()
         for _ in range(UPDATES):
@@ -141,7 +145,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    learners: dict[str, Learner | Loop] = {name: Learner(make()) for name, make in MODULES.items()}
+    learners: dict[str, Learner | Loop] = {
+        name: Learner(make(), lazy="joined" not in name) for name, make in MODULES.items()
+    }
     learners |= {name: Loop(memory) for name, memory in LOOPS.items()}
     turns: dict[str, list[dict[str, float]]] = {name: [] for name in learners}
     order = list(learners)

@@ -209,6 +209,15 @@ def test_losses_run_sequences_and_reach_every_weight(stateful: dict[str, Any], m
             assert weight.grad.any(), name
 
 
+def test_a_loss_that_stacks_lazily_is_the_same(stateful: dict[str, Any]) -> None:
+    loss, trunk, policy = _a2c(stateful)
+    batch = _collect(policy, trunk)
+    expected = loss(batch.clone())
+    with set_lazy_legacy(True):
+        found = loss(batch)
+    assert (found == expected).all()
+
+
 def test_ppo_ratio_is_one_before_the_first_update(stateful: dict[str, Any]) -> None:
     loss, trunk, policy = _ppo(stateful)
     batch = loss.prepare(_collect(policy, trunk))
