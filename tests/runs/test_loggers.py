@@ -254,3 +254,20 @@ def test_a_logger_of_another_module_beside_ours(
     assert "foreign_logger:Lines" in LOGGERS.classes
     make_logger(LoggerConfig(kind="foreign_logger:Lines"), tmp_path, {"seed": 8}).close()
     assert (tmp_path / "lines.txt").read_text() == "8\n"
+
+
+def test_a_table_that_somebody_removes_or_replaces_begins_anew(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    with make_logger(LoggerConfig(kind="csv"), tmp_path, {}) as logger:
+        logger.log(1, {"x": 1.0})
+        path.unlink()
+        logger.log(2, {"x": 2.0})
+        logger.log(3, {"y": 3.0})
+        assert [(row["step"], row["x"], row["y"]) for row in rows(tmp_path)] == [
+            ("2", "2.0", ""),
+            ("3", "", "3.0"),
+        ]
+        (tmp_path / "edited").write_text("step,y\n3,3.0\n")  # as an editor saves
+        (tmp_path / "edited").replace(path)
+        logger.log(4, {"y": 4.0})
+    assert rows(tmp_path) == [{"step": "3", "y": "3.0"}, {"step": "4", "y": "4.0"}]

@@ -83,6 +83,8 @@ class CallbackCalls(Closing):
         go_on = True
         metrics = args[1] if hook == "on_update" else {}
         for callback in self._callbacks:
+            if not _overrides(callback, hook):
+                continue
             before = dict(metrics)
             try:
                 answer = getattr(callback, hook)(*args)
@@ -132,6 +134,8 @@ def _metric_name(name: object) -> str:
 
 
 def _metric(name: str, value: object) -> float:
+    if type(value) is float:  # nearly all are
+        return value
     if isinstance(value, Tensor | np.ndarray) and value.shape == (1,):
         value = value[0]
     number = plain_number(value)
@@ -160,6 +164,11 @@ def _no_callback(where: str, value: object) -> ConfigError:
         f"{where} is of type {type(value).__name__}, expected a Callback of xlstm_rl.callbacks, or "
         "a function of the steps done and the metrics"
     )
+
+
+def _overrides(callback: Callback, hook: str) -> bool:
+    """Return whether a hook does anything."""
+    return getattr(getattr(callback, hook), "__func__", None) is not getattr(Callback, hook)
 
 
 def _name(callback: Callback) -> str:

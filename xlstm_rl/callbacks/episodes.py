@@ -4,8 +4,9 @@ import csv
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from itertools import repeat
 from pathlib import Path
 from typing import IO, Any
 
@@ -65,20 +66,19 @@ class EpisodeLog(Callback):
 
     def _write(self, file: IO[str], rollout: Rollout) -> None:
         num_envs = rollout.data.batch_size[0] * rollout.ranks
-        seconds = f"{time.monotonic() - self._began:.3f}"
-        writer = csv.writer(file, lineterminator="\n")
-        for index, (t, environment) in enumerate(rollout.episode_ends):
-            row: dict[str, Any] = {
-                "step": self.agent.steps_done + (t + 1) * num_envs,
-                "time": seconds,
-                "environment": environment,
-                "return": rollout.episode_returns[index],
-                "length": rollout.episode_lengths[index],
-            }
-            for key, values in rollout.episode_infos.items():
-                if math.isfinite(values[index]):
-                    row["success" if key == SUCCESS else key] = values[index]
-            writer.writerow([row.get(column, "") for column in self._columns])
+        before, ends = self.agent.steps_done, rollout.episode_ends
+        said: dict[str, Iterable[Any]] = {
+            "step": [before + (t + 1) * num_envs for t, _ in ends],
+            "time": repeat(f"{time.monotonic() - self._began:.3f}"),
+            "environment": [environment for _, environment in ends],
+            "return": rollout.episode_returns,
+            "length": rollout.episode_lengths,
+        }
+        for key, values in rollout.episode_infos.items():
+            column = "success" if key == SUCCESS else key
+            said[column] = [value if math.isfinite(value) else "" for value in values]
+        columns = [said.get(column, repeat("")) for column in self._columns]
+        csv.writer(file, lineterminator="\n").writerows(zip(*columns, strict=False))
         file.flush()
 
     def _give_up(self, error: Exception) -> None:

@@ -6,6 +6,7 @@ every memory and every backend.
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,15 +67,16 @@ def measure(
         None where there is no such step, so that there is no past.
     """
     at = x.shape[1] - 1
-    if reset is not None:
-        steps = (~reset[:, 1:]).any(0).nonzero()
+    goes_on = None if reset is None else ~reset.cpu().numpy()
+    if goes_on is not None:
+        steps = goes_on[:, 1:].any(0).nonzero()[0]
         if not len(steps):
             return None
         at = int(steps[-1]) + 1
     _, state = memory.forward_tensors(x[:, :at], tensors, None if reset is None else reset[:, :at])
-    last = x[:, at]
-    if reset is not None:
-        rows = (~reset[:, at]).nonzero().squeeze(1)
+    last = x[:, at].contiguous()
+    if goes_on is not None and not goes_on[:, at].all():
+        rows = torch.from_numpy(goes_on[:, at].nonzero()[0]).to(x.device)
         last, state = last[rows], tuple(one[rows] for one in state)
     y, after = memory.step_tensors(last, state)
     cells = [i for i, key in enumerate(memory.state_keys) if _last(key) != _CONVOLUTION]
@@ -82,21 +84,22 @@ def measure(
     other, swapped = memory.step_tensors(last, fresh)[0], last.roll(1, 0)
     is_alike = _change(swapped, last) < 1e-3
     gates = forget_gates(memory, last, state, after)
-    logs = {name: gate.clamp(min=1e-30).log() for name, gate in gates.items()}
-    every = torch.cat([gate.flatten() for gate in gates.values()]) if gates else None
+    flat = {name: gate.flatten().float().cpu() for name, gate in gates.items()}
+    every = np.concatenate([gate.numpy() for gate in flat.values()]) if gates else None
+    reached = _flat(after, cells)
     return MemoryHealth(
         past=_change(other, y),
         present=float("nan") if is_alike else _change(memory.step_tensors(swapped, state)[0], y),
-        moved=_change(_flat(state, cells), _flat(after, cells)),
-        state_norm=float(_flat(after, cells).norm(dim=1).mean()),
-        near_0=float("nan") if every is None else float((every < NEAR_0).float().mean()),
-        near_1=float("nan") if every is None else float((every > NEAR_1).float().mean()),
+        moved=_change(_flat(state, cells), reached),
+        state_norm=float(reached.norm(dim=1).mean()),
+        near_0=float("nan") if every is None else float((every < NEAR_0).mean()),
+        near_1=float("nan") if every is None else float((every > NEAR_1).mean()),
         lengths={
-            f"{name}.{head}": _length(log[:, head].flatten(1) if log.ndim > 2 else log[:, head])
-            for name, log in logs.items()
-            for head in range(log.shape[1])
+            f"{name}.{head}": length
+            for name, gate in gates.items()
+            for head, length in enumerate(_lengths(gate))
         },
-        gates={name: gate.flatten() for name, gate in gates.items()},
+        gates=flat,
     )
 
 
@@ -150,10 +153,13 @@ def _flat(tensors: StateTensors, which: list[int]) -> Tensor:
 
 def _change(one: Tensor, other: Tensor) -> float:
     """Return the norm of the difference, relative to that of the second; 0 where both are 0."""
-    difference, norm = (one - other).double().norm(), other.double().norm()
-    return 0.0 if float(difference) == 0.0 else float(difference / norm.clamp(min=1e-30))
+    difference, norm = float((one - other).double().norm()), float(other.double().norm())
+    return 0.0 if difference == 0.0 else difference / max(norm, 1e-30)
 
 
-def _length(log: Tensor) -> float:
-    """Return the mean length of gates `[B, ...]` whose logarithms these are."""
-    return float((-1.0 / log.mean(0).clamp(max=-1.0 / _LONGEST)).mean())
+def _lengths(gate: Tensor) -> list[float]:
+    """Return the mean length of each head's gates `[B, H, ...]`."""
+    log = gate.clamp(min=1e-30).log().mean(0)
+    log = log.view(log.shape[0], -1)
+    found: list[float] = (-1.0 / log.clamp(max=-1.0 / _LONGEST)).mean(1).tolist()
+    return found

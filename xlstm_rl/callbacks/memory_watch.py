@@ -17,7 +17,7 @@ from xlstm_rl.memory import StateTensors
 from xlstm_rl.policy.actor_critic import CRITIC_MEMORY
 from xlstm_rl.policy.memory_inputs import memory_inputs
 
-_ROWS, _STEPS = 8, 33  # sequences and steps that a measurement looks at
+_ROWS, _STEPS = 8, 17  # sequences and steps that a measurement looks at
 _FIRST, _EVERY = (1, 2, 8), 50  # updates at which it is taken, each a quarter of an update
 _DEAD = 1e-4  # a healthy memory has .01 and more, one that forgets at once 1e-6
 _FROZEN = 1e-6

@@ -107,14 +107,17 @@ class Logger(Closing):
         with closed_on_error(self.close):
             for sink in sinks:
                 self._sinks += (sink,)
+        # Sorted once: asking a protocol takes as long as writing a row.
+        self._slow = [sink for sink in self._sinks if getattr(sink, "is_slow", False)]
+        self._fast = [sink for sink in self._sinks if not getattr(sink, "is_slow", False)]
+        self._showing = [sink for sink in self._sinks if isinstance(sink, HistogramSink)]
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Log metrics (numbers, or tensors of one element) at an environment step."""
         numbers = {key: float(value) for key, value in metrics.items() if key != "step"}
-        for sink in self._sinks:
-            if not _is_slow(sink):
-                self._write(sink, step, numbers)
-        if self._budget.takes(step, numbers):
+        for sink in self._fast:
+            self._write(sink, step, numbers)
+        if self._slow and self._budget.takes(step, numbers):
             self._write_slowly(step, numbers)
 
     def _write(self, sink: Sink, step: int, numbers: Mapping[str, float]) -> None:
@@ -136,7 +139,7 @@ class Logger(Closing):
 
     def _write_slowly(self, step: int, numbers: Mapping[str, float]) -> None:
         with self._budget.spending():
-            for sink in filter(_is_slow, self._sinks):
+            for sink in self._slow:
                 self._write(sink, step, numbers)
 
     def _catch_up(self) -> None:
@@ -154,9 +157,8 @@ class Logger(Closing):
         with self._budget.spending():
             finite = {key: _finite(one) for key, one in values.items()}
             finite = {key: one for key, one in finite.items() if one.size}
-            for sink in self._sinks:
-                if isinstance(sink, HistogramSink):
-                    self._hand(sink, step, _later(sink.write_histograms, step, finite))
+            for sink in self._showing:
+                self._hand(sink, step, _later(sink.write_histograms, step, finite))
 
     @property
     def takes_histograms(self) -> bool:
@@ -164,9 +166,10 @@ class Logger(Closing):
 
         They take milliseconds, as long as some updates.
         """
+        if not self._showing:
+            return False
         is_time = time.monotonic() - self._last_histograms >= _HISTOGRAM_SECONDS
-        is_shown = any(isinstance(sink, HistogramSink) for sink in self._sinks)
-        return is_shown and is_time and self._budget.has_room
+        return is_time and self._budget.has_room
 
     def videos(self, step: int, files: Mapping[str, str | Path]) -> None:
         """Log videos: for each name a file (mp4), such as an evaluation's."""
@@ -244,10 +247,6 @@ def make_logger(
 
 def _later(call: Callable[..., None], *args: Any) -> Callable[[], None]:
     return lambda: call(*args)
-
-
-def _is_slow(sink: Sink) -> bool:
-    return bool(getattr(sink, "is_slow", False))
 
 
 def _finite(values: Any) -> NDArray[Any]:

@@ -3,11 +3,9 @@
 import csv
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from xlstm_rl.closing import closed_on_error
 from xlstm_rl.files import replacing
 from xlstm_rl.runs.folder import METRICS_FILE
 from xlstm_rl.runs.loggers.config import LoggerConfig
@@ -25,27 +23,20 @@ class CsvSink:
     """
 
     def __init__(self, config: LoggerConfig, folder: Path, run_config: Mapping[str, Any]) -> None:
-        self._path = path = folder / METRICS_FILE
-        self._columns = list(FIRST_COLUMNS)
+        self._path = folder / METRICS_FILE
         self._waiting: list[tuple[int, dict[str, float]]] = []
-        if path.exists() and path.stat().st_size:
-            with path.open(newline="", encoding="utf-8") as file:
-                self._columns = next(csv.reader(file))
-            self._open("a")
-        else:
-            self._open("w")
-            with closed_on_error(self.close):
-                self._writer.writerow(self._columns)
-                self._file.flush()
+        self._columns: dict[str, str] = {}
+        """By name, in their order: what stands where a row has no value."""
+        self._begin()
 
     recovers = True
     """Rows that a full disk refused are kept, and written when there is room again."""
 
     def resume(self, step: int, logged: int) -> None:
         """Drop the rows of later steps."""
-        self._file.close()
         drop_rows_after(self._path, step)
-        self._open("a")
+        self._file.close()
+        self._begin()
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append a row and flush it, so that a killed run keeps it."""
@@ -59,41 +50,48 @@ class CsvSink:
                 raise
 
     def _append(self, step: int, metrics: Mapping[str, float]) -> None:
-        new = [key for key in metrics if key not in self._columns]
+        if self._file.closed or not os.fstat(self._file.fileno()).st_nlink:  # somebody removed it
+            self._file.close()
+            self._begin()
+        new = metrics.keys() - self._columns.keys()
         if new:
-            self._add_columns(new)
-        row = {**metrics, "step": step}
-        before = self._path.stat().st_size
+            self._add_columns([key for key in metrics if key in new])
+        row: dict[str, object] = {**self._columns, **metrics, "step": step}
+        self._write(f"{','.join(map(str, row.values()))}\n".encode())
+
+    def _write(self, line: bytes) -> None:
+        """Append a line at once, or nothing of it: a part of a row would spoil the next one."""
+        written = 0
         try:
-            self._writer.writerow([row.get(column, "") for column in self._columns])
-            self._file.flush()
+            while written < len(line):
+                written += self._file.write(line[written:])
         except OSError:
-            with suppress(OSError):  # what is left in the buffer fails again
-                self._file.close()
-            os.truncate(self._path, before)  # a part of a row would spoil the next one
-            self._open("a")
+            if written:
+                os.ftruncate(self._file.fileno(), os.fstat(self._file.fileno()).st_size - written)
             raise
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
-    def _open(self, mode: str) -> None:
-        self._file = self._path.open(mode, newline="", encoding="utf-8")
-        self._writer = csv.writer(self._file, lineterminator="\n")
+    def _begin(self) -> None:
+        """Go on below what stands in the file, or begin one."""
+        if not self._path.exists() or not self._path.stat().st_size:
+            with replacing(self._path) as draft:
+                draft.write_text(f"{','.join(FIRST_COLUMNS)}\n", encoding="utf-8")
+        with self._path.open(newline="", encoding="utf-8") as file:
+            self._columns = dict.fromkeys(next(csv.reader(file)), "")
+        self._file = self._path.open("ab", buffering=0)
 
     def _add_columns(self, new: list[str]) -> None:
+        with self._path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file))[1:]
+        with (
+            replacing(self._path) as draft,
+            draft.open("w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow([*self._columns, *new])
+            writer.writerows(row + [""] * len(new) for row in rows)
         self._file.close()
-        try:
-            with self._path.open(newline="", encoding="utf-8") as file:
-                rows = list(csv.reader(file))[1:]
-            with (
-                replacing(self._path) as draft,
-                draft.open("w", newline="", encoding="utf-8") as file,
-            ):
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(self._columns + new)
-                writer.writerows(row + [""] * len(new) for row in rows)
-            self._columns += new
-        finally:
-            self._open("a")
+        self._begin()
