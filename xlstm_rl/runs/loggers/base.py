@@ -205,7 +205,7 @@ def make_logger(
     run_config: Mapping[str, Any],
     resumed_at: int | None = None,
 ) -> Logger:
-    """The logger of a run: `metrics.csv`, and what the configuration adds; with `none` nothing.
+    """Return the logger of a run: `metrics.csv`, and what the configuration adds.
 
     Args:
         config: Which destinations.
