@@ -229,7 +229,7 @@ def make_logger(
                 raise
             raise ConfigError(
                 f"run folder {folder}: what logger {kind} wrote before step {resumed_at} is "
-                f"damaged ({one_line(error)}): move its file away, and it begins anew"
+                f"damaged ({one_line(error)}): move its file away to begin a new one"
             ) from error
 
     def opened(kind: str) -> Sink:
