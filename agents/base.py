@@ -23,7 +23,7 @@ _CLOCK_TICK = 1e-9  # seconds; on a coarse clock an update may seem to take no t
 
 
 class RecurrentAgent(SavingAgent):
-    """An on-policy agent; `AgentSetup` explains the arguments. A context manager, which closes."""
+    """An on-policy agent: collects, updates, logs, saves. `AgentSetup` explains the arguments."""
 
     _profile: Profile = NO_PROFILE
 

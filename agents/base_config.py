@@ -159,7 +159,7 @@ class AlgorithmConfig(Section):
 
 
 def register_algorithm(options: type[AlgorithmConfig], algorithm: Any) -> None:
-    """Give `agent.algo` one name more: the default of `algo` in the options.
+    """Register an algorithm under the default of `algo` in its options.
 
     Args:
         options: the class of the algorithm's options.

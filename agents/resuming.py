@@ -137,7 +137,7 @@ class Saved:
         """Refuse to go on without the callable that made the environments."""
         if is_custom(config.env.id) and (environment is None or isinstance(environment, str)):
             raise ConfigError(
-                f"{self.checkpoint}: trained on {config.env.id}, which no file holds: give the "
+                f"{self.checkpoint}: trained on {config.env.id}, which is not saved: pass the "
                 "callable or the vector environment again, in Python: load(run, environment)"
             )
 

@@ -50,5 +50,11 @@ def test_a_fault_is_told_with_its_line() -> None:
     assert lines["'util"] == 13
 
 
+def test_code_over_two_lines_does_not_shift_the_lines_after_it() -> None:
+    assert list(CHECK["faults"]("Run `one\ntwo`.\n\nWe utilize it.\n")) == [
+        (4, "'utilize': write use")
+    ]
+
+
 def test_pages_and_docstrings_keep_the_rules(capsys: pytest.CaptureFixture[str]) -> None:
     assert CHECK["main"]([]) == 0, capsys.readouterr().out

@@ -8,7 +8,7 @@ from xlstm_rl.options.arguments import did_you_mean, user_path
 
 
 def list_configs() -> dict[str, str]:
-    """The names of the library's configurations, each with its file's first comment line."""
+    """Return the names of the library's configurations, each with its file's first comment line."""
     found = {}
     for name, path in sorted(_packaged().items()):
         first, _, _ = path.read_text(encoding="utf-8").partition("\n")
@@ -17,7 +17,7 @@ def list_configs() -> dict[str, str]:
 
 
 def find_config(name: str) -> Path:
-    """The file of a named configuration, or the file that `name` is the path of.
+    """Return the file of a named configuration, or the file that `name` is the path of.
 
     Raises:
         ConfigError: There is neither.

@@ -37,7 +37,7 @@ def parse_config(
     args: Sequence[str] = (),
     file: Mapping[str, Any] | str | Path | None = None,
 ) -> ConfigT:
-    """A configuration from its defaults, a file, and the words of a command line, later ones win.
+    """Return a configuration: its defaults, then a file, then a command line; later ones win.
 
     Args:
         cls: A dataclass; its fields may be dataclasses too, one per section.
@@ -58,7 +58,7 @@ def parse_config(
 
 
 def config_from_dict(cls: type[ConfigT], mapping: Mapping[str, Any], source: str = "") -> ConfigT:
-    """A configuration from a mapping whose sections are mappings or configuration objects.
+    """Return a configuration from a mapping whose sections are mappings or configuration objects.
 
     Args:
         cls: A dataclass; its fields may be dataclasses too, one per section.
@@ -197,7 +197,7 @@ def _default(field: "dataclasses.Field[Any]", parent: Any) -> Any:
 
 
 def config_to_dict(config: Any) -> dict[str, Any]:
-    """A configuration object as nested plain mappings that YAML can hold.
+    """Return a configuration object as nested plain mappings that YAML can hold.
 
     Raises:
         ConfigError: A value, such as an object among keyword arguments, cannot be written down.

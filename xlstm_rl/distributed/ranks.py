@@ -45,7 +45,7 @@ class Moments(NamedTuple):
 
 
 class Ranks:
-    """A process that trains alone: nothing is exchanged, and nothing costs time.
+    """What the processes of a training exchange; of this class: one alone, which exchanges nothing.
 
     A rank is one of the processes of a training, which hold the same weights, each with
     environments of its own.

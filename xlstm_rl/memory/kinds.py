@@ -59,7 +59,7 @@ class MemoryConfig(Section):
 
 
 def register_memory(options: type[MemoryConfig], memory: Any) -> None:
-    """Give `memory.kind` one name more: the default of `kind` in the options.
+    """Register a memory under the default of `kind` in its options.
 
     Args:
         options: The class of the memory's options.

@@ -81,7 +81,7 @@ class CategoricalConfig(DistributionConfig):
 
 
 def register_distribution(options: type[DistributionConfig], distribution: Any) -> None:
-    """Give `policy.action_distribution.kind` one name more: the default of `kind` in the options.
+    """Register an action distribution under the default of `kind` in its options.
 
     Args:
         options: The class of the distribution's options.

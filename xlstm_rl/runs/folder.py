@@ -80,7 +80,7 @@ def _claim(folder: Path) -> None:
     except FileExistsError:
         what = "a folder that is not empty" if folder.is_dir() else "a file"
         raise ConfigError(
-            f"run folder {folder}: {what} stands there already; nothing was changed, "
+            f"run folder {folder}: {what} is there already; nothing was changed, "
             "choose another --run-dir"
         ) from None
 

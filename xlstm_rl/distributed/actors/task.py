@@ -135,12 +135,12 @@ class SpacesOnly(VectorEnv[Any, Any, Any]):
 def registered_kinds(
     memory: MemoryConfig, policy: PolicyConfig
 ) -> tuple[tuple[type, Any] | None, ...]:
-    """Return what the kinds of memory and action distribution are registered with here."""
+    """Return how this process registered the kinds of memory and action distribution."""
     return MEMORIES.registered(memory), DISTRIBUTIONS.registered(policy.action_distribution)
 
 
 def spec_of(config: EnvConfig) -> EnvSpec | None:
-    """Return what the id of a configuration is registered with in this process."""
+    """Return how this process registered the id of a configuration; None: it did not."""
     if is_custom(config.id) or config.vectorization == "envpool":
         return None
     return find_spec(config.id)

@@ -205,7 +205,7 @@ def make_logger(
     run_config: Mapping[str, Any],
     resumed_at: int | None = None,
 ) -> Logger:
-    """The logger of a run: `metrics.csv`, and what the configuration adds; with `none` nothing.
+    """Return the logger of a run: `metrics.csv`, and what the configuration adds.
 
     Args:
         config: Which destinations.
@@ -229,7 +229,7 @@ def make_logger(
                 raise
             raise ConfigError(
                 f"run folder {folder}: what logger {kind} wrote before step {resumed_at} is "
-                f"damaged ({one_line(error)}): move its file away, and it begins anew"
+                f"damaged ({one_line(error)}): move its file away to begin a new one"
             ) from error
 
     def opened(kind: str) -> Sink:

@@ -159,7 +159,7 @@ class NoLoggerConfig(LoggerConfig):
 
 
 def register_logger(options: type[LoggerConfig], logger: Any) -> None:
-    """Give `logger.kind` one name more: the default of `kind` in the options.
+    """Register a logger under the default of `kind` in its options.
 
     Args:
         options: The class of the logger's options.
