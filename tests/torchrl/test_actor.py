@@ -259,40 +259,6 @@ def test_missing_state_names_the_primer() -> None:
         GymWrapper(Task(BOX, spaces.Discrete(4))).rollout(2, policy.as_tensordict_module())
 
 
-@pytest.mark.parametrize(
-    ("options", "error", "words"),
-    [
-        ({"state_key": 3}, TypeError, "state_key=3: expected a key"),
-        ({"init_key": ()}, TypeError, r"init_key=\(\): expected a key"),
-        ({"state_key": "is_init"}, ValueError, "'is_init' stands there twice"),
-        ({"state_key": "observation"}, ValueError, "'observation' stands there twice"),
-        ({"init_key": "action"}, ValueError, "'action' stands there twice"),
-        ({"deterministic": "yes"}, TypeError, "deterministic='yes': expected True, False or None"),
-        ({"categorical_action_encoding": 1}, TypeError, "encoding=1: expected True or False"),
-    ],
-)
-def test_wrong_arguments_are_refused(options: Any, error: type[Exception], words: str) -> None:
-    with pytest.raises(error, match=words):
-        _policy(BOX, spaces.Discrete(4)).as_tensordict_module(**options)
-
-
-@pytest.mark.parametrize("key", ["observation", STATE, "is_init"])
-@pytest.mark.parametrize("value", ["words", TensorDict({"a": torch.zeros(2)}, [2])])
-def test_entry_that_is_no_tensor_is_refused(key: str, value: Any) -> None:
-    actor = _policy(BOX, spaces.Discrete(4)).as_tensordict_module()
-    batch = TensorDict(
-        {
-            "observation": torch.zeros(2, 3),
-            STATE: torch.zeros(2, actor.layout.size),
-            "is_init": torch.zeros(2, 1, dtype=torch.bool),
-        },
-        batch_size=[2],
-    )
-    batch[key] = value
-    with pytest.raises(ValueError, match=rf"{key!r} is a \w+, expected a tensor"):
-        actor(batch)
-
-
 @pytest.mark.usefixtures("forked")
 def test_copy_in_another_process_acts_alike() -> None:
     policy = _policy(BOX, spaces.Discrete(4), previous_action=True)
