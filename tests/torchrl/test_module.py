@@ -36,38 +36,6 @@ def test_the_package_imports_without_torchrl() -> None:
     assert done.stdout.strip() == "False", done.stderr
 
 
-def test_keys_by_default_are_those_of_gru_module() -> None:
-    module = _module()
-    assert module.in_keys == ["observation", "recurrent_state", "is_init"]
-    assert module.out_keys == ["embed", ("next", "recurrent_state")]
-
-
-def test_nested_keys_and_an_init_key_of_ones_own() -> None:
-    module = _module(
-        in_keys=[("agent", "observation"), ("agent", "memory"), ("agent", "first")],
-        out_keys=[("agent", "embed"), ("next", "agent", "memory")],
-    )
-    batch = TensorDict(
-        {
-            "agent": TensorDict(
-                {
-                    "observation": torch.randn(3, 5, 4),
-                    "memory": torch.zeros(3, 5, module.layout.size),
-                    "first": torch.zeros(3, 5, 1, dtype=torch.bool),
-                },
-                batch_size=(3, 5),
-            )
-        },
-        batch_size=(3, 5),
-    )
-    with set_recurrent_mode(True):
-        out = module(batch)
-    assert out["agent", "embed"].shape == (3, 5, 8)
-    assert out["next", "agent", "memory"][:, -1].any()
-    primer = module.make_tensordict_primer()
-    assert list(primer.primers.keys(True, True)) == [("agent", "memory")]
-
-
 def test_tensors_by_name_give_tensors() -> None:
     module = _module()
     y, state = module(
@@ -91,26 +59,6 @@ def test_input_of_the_memorys_width_needs_no_layer() -> None:
     assert _module().projection.weight.shape == (8, 4)
 
 
-@pytest.mark.parametrize(
-    ("options", "error", "words"),
-    [
-        ({"in_key": "a", "in_keys": ["a", "b"]}, ValueError, "expected one of them, and not both"),
-        ({"in_key": None}, ValueError, "in_key=None and in_keys=None"),
-        ({"out_key": "a", "out_keys": ["a", ("next", "b")]}, ValueError, "and not both"),
-        ({"out_key": None}, ValueError, "out_key=None and out_keys=None"),
-        ({"in_keys": ["a"]}, ValueError, "has 1 keys, expected those of input, state, and"),
-        ({"in_keys": ["a", "b", "c", "d"]}, ValueError, "has 4 keys"),
-        ({"out_keys": ["a"]}, ValueError, "has 1 keys, expected those of output and state after"),
-        ({"in_keys": "ab"}, TypeError, "expected a list of keys"),
-        ({"out_keys": {"a", "b"}}, TypeError, "expected a list of keys"),
-        ({"in_keys": ["a", 3]}, TypeError, "expected a key"),
-    ],
-)
-def test_wrong_keys_are_refused(options: Any, error: type[Exception], words: str) -> None:
-    with pytest.raises(error, match=words):
-        _module(**options)
-
-
 @pytest.mark.parametrize("size", [0, 2.5, None])
 def test_wrong_input_size_is_refused(size: Any) -> None:
     with pytest.raises(ValueError, match=r"input_size=.*expected an integer >= 1"):
@@ -131,42 +79,6 @@ def _batch(module: XLSTMModule, *shape: int) -> TensorDict:
         },
         batch_size=shape,
     )
-
-
-@pytest.mark.parametrize("recurrent", [False, True])
-@pytest.mark.parametrize(
-    ("key", "words"),
-    [
-        ("is_init", r"'is_init' is missing.*torchrl.envs.InitTracker\(\)"),
-        ("recurrent_state", r"'recurrent_state' is missing.*make_tensordict_primer\(\)"),
-        ("observation", "'observation' is not among the keys"),
-    ],
-)
-def test_missing_key_names_the_transform(key: str, words: str, recurrent: bool) -> None:
-    module = _module(default_recurrent_mode=recurrent)
-    with pytest.raises(KeyError, match=words):
-        module(_batch(module, 3, 5).exclude(key))
-
-
-def test_missing_init_key_of_ones_own_is_named() -> None:
-    module = _module(in_keys=["observation", "recurrent_state", "first"])
-    with pytest.raises(KeyError, match=r"InitTracker\(init_key='first'\)"):
-        module(_batch(module, 3))
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "words"),
-    [
-        ("observation", torch.zeros(3, 5, 3), r"shape \[3, 5, 3\], expected \[3, 5, 4\]"),
-        ("observation", torch.zeros(3, 5, 4).double(), r"DoubleToFloat\(\)"),
-        ("recurrent_state", torch.zeros(3, 5, 9), r"expected \[3, 5, 8\].*different state keys"),
-        ("is_init", torch.zeros(3, 5, 2).bool(), r"expected \[3, 5, 1\] or \[3, 5\]"),
-    ],
-)
-def test_wrong_shape_or_dtype_is_refused(key: str, value: torch.Tensor, words: str) -> None:
-    module = _module()
-    with pytest.raises(ValueError, match=words):
-        module(_batch(module, 3, 5).set(key, value))
 
 
 def test_recurrent_mode_needs_a_time_dimension() -> None:

@@ -15,12 +15,13 @@ from xlstm_rl.policy.auxiliary.reader import is_set
 from xlstm_rl.policy.encoders.observations import map_observation
 from xlstm_rl.policy.policy_module import PolicyModule
 from xlstm_rl.torchrl.encodings import decode_observation, encode_action
-from xlstm_rl.torchrl.entries import read_is_init, read_state
+from xlstm_rl.torchrl.entries import find_tensor, read_is_init, read_state
+from xlstm_rl.torchrl.keys import check_distinct, check_flag, check_key
 from xlstm_rl.torchrl.state import StateLayout, state_dtype
 from xlstm_rl.torchrl.transforms import PREVIOUS_REWARD, PreviousReward
 
-ACTION_MASK = "action_mask"
-"""The key of the mask of a policy with `policy.action_mask: info`."""
+ACTION, ACTION_MASK = "action", "action_mask"
+"""The keys of what is done, and of the mask of a policy with `policy.action_mask: info`."""
 
 
 class PolicyActor(TensorDictModuleBase):  # type: ignore[misc]
@@ -40,7 +41,8 @@ class PolicyActor(TensorDictModuleBase):  # type: ignore[misc]
         init_key: the key of the mark of episode starts.
 
     Raises:
-        ValueError: the action space is a Dict or Tuple.
+        ValueError: the action space is a Dict or Tuple, or a key stands for two things.
+        TypeError: a key is no key, or a flag is neither True nor False.
     """
 
     def __init__(
@@ -58,9 +60,12 @@ class PolicyActor(TensorDictModuleBase):  # type: ignore[misc]
             )
         super().__init__()
         self.policy = policy
+        if deterministic is not None:
+            check_flag("deterministic", deterministic, "True, False or None")
         self.deterministic = deterministic
-        self.categorical = categorical_action_encoding
-        self.state_key, self.init_key = unravel_key(state_key), unravel_key(init_key)
+        self.categorical = check_flag("categorical_action_encoding", categorical_action_encoding)
+        self.state_key = check_key(f"state_key={state_key!r}", state_key)
+        self.init_key = check_key(f"init_key={init_key!r}", init_key)
         own = policy.initial_tensors(1, critic=False)
         self.layout = StateLayout([tuple(tensor.shape[1:]) for tensor in own])
         self._leaves = policy.reader.leaves
@@ -69,7 +74,8 @@ class PolicyActor(TensorDictModuleBase):  # type: ignore[misc]
         self._reads_reward = policy.auxiliary.reads_reward
         self.in_keys = [*self._keys, self.state_key, self.init_key]
         self.in_keys += [ACTION_MASK] * self._reads_mask + [PREVIOUS_REWARD] * self._reads_reward
-        self.out_keys = ["action", unravel_key(("next", self.state_key))]
+        check_distinct("the keys that the actor reads and writes", [*self.in_keys, ACTION])
+        self.out_keys = [ACTION, unravel_key(("next", self.state_key))]
 
     def make_tensordict_primer(self) -> Transform:
         """Return the transform that gives an environment what this actor carries."""
@@ -114,7 +120,7 @@ class PolicyActor(TensorDictModuleBase):  # type: ignore[misc]
         )
         encoded = encode_action(policy.action_space, action, self.categorical).to(state.device)
         after = self.layout.pack(tensors, packed).to(state.device)
-        tensordict.set("action", encoded.reshape(*shape, *encoded.shape[1:]))
+        tensordict.set(ACTION, encoded.reshape(*shape, *encoded.shape[1:]))
         tensordict.set(self.out_keys[1], after.reshape(*shape, self.layout.size))
         return tensordict
 
@@ -134,8 +140,8 @@ class PolicyActor(TensorDictModuleBase):  # type: ignore[misc]
         return build(self.policy.observation_space, iter(found))
 
     def _find(self, tensordict: TensorDictBase, key: NestedKey) -> Tensor:
-        value = tensordict.get(key, None)
-        if not isinstance(value, Tensor):
+        value = find_tensor(tensordict, key)
+        if value is None:
             raise KeyError(f"{key!r} is missing{_REMEDIES.get(str(key), '')}")
         return value
 

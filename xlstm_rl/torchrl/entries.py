@@ -1,7 +1,30 @@
-"""Reading what a recurrent module needs beside its input, with errors that name the transform."""
+"""Reading what a recurrent module needs from a tensordict, with errors that name the transform."""
 
+import torch
 from tensordict import NestedKey, TensorDictBase
 from torch import Tensor
+
+
+def find_tensor(tensordict: TensorDictBase, key: NestedKey, what: str = "") -> Tensor | None:
+    """Return an entry of a tensordict; None where it is missing.
+
+    Args:
+        tensordict: of any batch size.
+        key: of the entry.
+        what: stands before the key in errors, as "the state ".
+
+    Raises:
+        ValueError: it is no tensor.
+    """
+    path = (key,) if isinstance(key, str) else key
+    found = tensordict
+    for name in path:
+        if not isinstance(found, TensorDictBase):
+            return None
+        found = found.get(name, None)
+    if found is None or isinstance(found, Tensor):
+        return found
+    raise ValueError(f"{what}{key!r} is a {type(found).__name__}, expected a tensor")
 
 
 def read_state(tensordict: TensorDictBase, key: NestedKey, size: int) -> Tensor:
@@ -9,9 +32,9 @@ def read_state(tensordict: TensorDictBase, key: NestedKey, size: int) -> Tensor:
 
     Raises:
         KeyError: it is missing.
-        ValueError: it has another shape.
+        ValueError: it has another shape, or a dtype that is not floating-point.
     """
-    state: Tensor | None = tensordict.get(key, None)
+    state = find_tensor(tensordict, key, "the state ")
     if state is None:
         raise KeyError(
             f"the state {key!r} is missing: append module.make_tensordict_primer() to the "
@@ -24,6 +47,11 @@ def read_state(tensordict: TensorDictBase, key: NestedKey, size: int) -> Tensor:
             f"the state {key!r} has shape {list(state.shape)}, expected {[*expected]}: two modules "
             "with different states need different state keys (in_keys, out_keys)"
         )
+    if not state.is_floating_point():
+        raise ValueError(
+            f"the state {key!r} has dtype {state.dtype}, expected a floating-point one: "
+            "make_tensordict_primer() gives the right one"
+        )
     return state
 
 
@@ -32,9 +60,9 @@ def read_is_init(tensordict: TensorDictBase, key: NestedKey) -> Tensor:
 
     Raises:
         KeyError: they are missing.
-        ValueError: they have another shape.
+        ValueError: they have another shape or dtype.
     """
-    flags: Tensor | None = tensordict.get(key, None)
+    flags = find_tensor(tensordict, key)
     if flags is None:
         named = "" if key == "is_init" else f"init_key={key!r}"
         raise KeyError(
@@ -46,4 +74,6 @@ def read_is_init(tensordict: TensorDictBase, key: NestedKey) -> Tensor:
         raise ValueError(
             f"{key!r} has shape {list(flags.shape)}, expected {[*shape, 1]} or {[*shape]}"
         )
-    return flags.reshape(shape).bool()
+    if flags.dtype != torch.bool:
+        raise ValueError(f"{key!r} has dtype {flags.dtype}, expected torch.bool: call .bool()")
+    return flags.reshape(shape)

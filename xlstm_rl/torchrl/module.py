@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from tensordict import NestedKey, TensorDictBase, unravel_key, unravel_key_list
+from tensordict import NestedKey, TensorDictBase, unravel_key
 from tensordict.nn import TensorDictModuleBase, dispatch
 from torch import Tensor, nn
 from torchrl.data import Unbounded
@@ -13,12 +13,10 @@ from torchrl.modules.tensordict_module.rnn import recurrent_mode
 
 from xlstm_rl.memory import Memory, MemoryConfig, make_memory
 from xlstm_rl.options.arguments import check_whole
-from xlstm_rl.torchrl.entries import read_is_init, read_state
+from xlstm_rl.torchrl.entries import find_tensor, read_is_init, read_state
+from xlstm_rl.torchrl.keys import check_flag, choose_in_keys, choose_out_keys
 from xlstm_rl.torchrl.sequence import SequenceRunner, Sequences
 from xlstm_rl.torchrl.state import StateLayout, state_dtype
-
-STATE_KEY, INIT_KEY = "recurrent_state", "is_init"
-"""The keys of the state and of episode starts, where the caller names none."""
 
 
 class XLSTMModule(TensorDictModuleBase):  # type: ignore[misc]
@@ -56,8 +54,9 @@ class XLSTMModule(TensorDictModuleBase):  # type: ignore[misc]
         interior_ends: whether a sequence gives the states where a trajectory ends within a row.
 
     Raises:
-        ValueError: an argument is out of range, or keys are missing, given twice or too many.
-        TypeError: keys are not a list or tuple of keys.
+        ValueError: an argument is out of range; keys are missing, given twice or too many; an
+            output would overwrite the state or the mark of episode starts.
+        TypeError: keys are not a list or tuple of keys, or a flag is neither True nor False.
     """
 
     def __init__(
@@ -75,9 +74,11 @@ class XLSTMModule(TensorDictModuleBase):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self.input_size = check_whole("input_size", input_size, 1)
-        keys = _choose_keys("in", in_key, in_keys, STATE_KEY, (2, 3))
-        self.in_keys = keys if len(keys) == 3 else [*keys, INIT_KEY]
-        self.out_keys = _choose_keys("out", out_key, out_keys, ("next", STATE_KEY), (2,))
+        self.in_keys = choose_in_keys(in_key, in_keys)
+        self.out_keys = choose_out_keys(out_key, out_keys, self.in_keys)
+        check_flag("interior_ends", interior_ends)
+        if default_recurrent_mode is not None:
+            check_flag("default_recurrent_mode", default_recurrent_mode, "True, False or None")
         if isinstance(memory, Mapping) or memory is None:
             memory = MemoryConfig(**(memory or {}))
         if not isinstance(memory, Memory | MemoryConfig):
@@ -189,11 +190,11 @@ class XLSTMModule(TensorDictModuleBase):  # type: ignore[misc]
 
     def _read_input(self, tensordict: TensorDictBase) -> Tensor:
         key = self.in_keys[0]
-        x = tensordict.get(key, None)
-        if not isinstance(x, Tensor):
+        x = find_tensor(tensordict, key, "the input ")
+        if x is None:
             raise KeyError(
                 f"the input {key!r} is not among the keys of the tensordict, "
-                f"{sorted(map(str, tensordict.keys()))}; set in_key"
+                f"{sorted(map(str, tensordict.keys(True, True)))}; set in_key"
             )
         expected = (*tensordict.batch_size, self.input_size)
         if x.shape != expected:
@@ -205,32 +206,3 @@ class XLSTMModule(TensorDictModuleBase):  # type: ignore[misc]
                 "for numbers add DoubleToFloat() to the environment"
             )
         return x
-
-
-def _choose_keys(
-    side: str,
-    key: NestedKey | None,
-    keys: Sequence[NestedKey] | None,
-    state_key: NestedKey,
-    counts: tuple[int, ...],
-) -> list[NestedKey]:
-    """Return the keys of one side, checked."""
-    if (key is None) == (keys is None):
-        raise ValueError(
-            f"{side}_key={key!r} and {side}_keys={keys!r}: expected one of them, and not both"
-        )
-    if keys is None:
-        keys = [key, state_key]
-    elif not isinstance(keys, list | tuple):
-        raise TypeError(f"{side}_keys={keys!r}: expected a list of keys")
-    if len(keys) not in counts:
-        expected = (
-            "input, state, and (optionally) episode starts"
-            if side == "in"
-            else ("output and state after")
-        )
-        raise ValueError(f"{side}_keys={keys!r} has {len(keys)} keys, expected those of {expected}")
-    for one in keys:
-        if not isinstance(one, str | tuple):
-            raise TypeError(f"{side}_keys={keys!r} has {one!r}: expected a key, a str or a tuple")
-    return list(unravel_key_list(list(keys)))
