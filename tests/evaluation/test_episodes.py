@@ -140,10 +140,15 @@ def test_a_missing_package_for_videos_is_named(
 ) -> None:
     def missing(_: Any, folder: str, **__: Any) -> Any:
         Path(folder).mkdir()  # as RecordVideo does first
-        raise gymnasium.error.DependencyNotInstalled("MoviePy is not installed")
+        raise gymnasium.error.DependencyNotInstalled(
+            "MoviePy is not installed, run `pip install x`"
+        )
 
     monkeypatch.setattr(gymnasium.wrappers, "RecordVideo", missing)
-    with pytest.raises(ConfigError, match=r"MoviePy is not installed.*xlstm_rl\[video\]"):
+    with pytest.raises(
+        ConfigError,
+        match=r"MoviePy is not installed; install it with `pip install \"xlstm_rl\[video\]\"`$",
+    ):
         evaluate(_cartpole_policy(), episodes=1, video_dir=tmp_path / "videos")
     assert not (tmp_path / "videos").exists()
 

@@ -180,8 +180,8 @@ class _Drawn(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 def _no_video(error: Exception) -> ConfigError:
-    reason = str(error).splitlines()[0]
-    return ConfigError(f"a video cannot be made here ({reason}): pip install 'xlstm_rl[video]'")
+    reason = str(error).splitlines()[0].partition(", run ")[0]  # what to run, the extra says
+    return ConfigError(f'no video: {reason}; install it with `pip install "xlstm_rl[video]"`')
 
 
 class _NotClosed(gymnasium.Wrapper[Any, Any, Any, Any]):
