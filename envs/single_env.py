@@ -130,9 +130,9 @@ def _refuse_torchrl(env: object) -> None:
     """Say how to give an environment of TorchRL, which is not imported for that."""
     if any(one.__module__ == "torchrl.envs.common" for one in type(env).__mro__):
         raise ValueError(
-            f"{type(env).__name__} is an environment of TorchRL, expected a gymnasium.Env: register "
-            "it by torchrl.envs.GymEnv.register_gym, and give a callable around gymnasium.make; "
-            "docs/torchrl.md has an example"
+            f"{type(env).__name__} is an environment of TorchRL, expected a gymnasium.Env: "
+            "register it by torchrl.envs.GymEnv.register_gym, and give a callable around "
+            "gymnasium.make; docs/torchrl.md has an example"
         )
 
 
