@@ -62,6 +62,7 @@ class CallableMaker:
         with clear_errors(repr(self.call)):
             env = self.call(**kwargs)
         if not isinstance(env, gym.Env):
+            _refuse_torchrl(env)
             raise ValueError(
                 f"the callable {self.call!r} returned {type(env).__name__}, expected a "
                 "gymnasium.Env; a ready vector environment is given as it is, without a callable"
@@ -116,12 +117,23 @@ def _bare_maker(
         )
     if env is None:
         return SpecMaker(find_spec(config.id), *rest)
+    _refuse_torchrl(env)  # those are callable
     if callable(env):
         return CallableMaker(env, *rest)
     raise ValueError(
         f"the environment is given as {type(env).__name__}, expected an id, a callable that makes "
         "a gymnasium.Env, or a gymnasium.vector.VectorEnv"
     )
+
+
+def _refuse_torchrl(env: object) -> None:
+    """Say how to give an environment of TorchRL, which is not imported for that."""
+    if any(one.__module__ == "torchrl.envs.common" for one in type(env).__mro__):
+        raise ValueError(
+            f"{type(env).__name__} is an environment of TorchRL, expected a gymnasium.Env: "
+            "register it by torchrl.envs.GymEnv.register_gym, and give a callable around "
+            "gymnasium.make; docs/torchrl.md has an example"
+        )
 
 
 def make_env(

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import torch
+from tensordict import set_lazy_legacy
 from tensordict.nn import TensorDictModule as Module
 from tensordict.nn import TensorDictSequential as Sequential
 from torch import nn
@@ -61,7 +62,7 @@ def train(total_steps: int, seed: int = 0) -> Iterator[float]:
     optimizer = torch.optim.Adam(weights := [*loss.parameters()], LEARNING_RATE, eps=1e-5)
     rollouts = Collector(env, policy, frames_per_batch=NUM_ENVS * STEPS, total_frames=total_steps)
     for rollout in rollouts:  # [B, T]
-        with torch.no_grad(), recurrent(True):
+        with torch.no_grad(), recurrent(True), set_lazy_legacy(True):  # joins no states
             gae(rollout)
         for rows in (r for _ in range(EPOCHS) for r in torch.randperm(NUM_ENVS).chunk(MINIBATCHES)):
             losses = loss(rollout[rows])

@@ -21,7 +21,7 @@ from torchrl.envs import (
 from torchrl.modules import OneHotCategorical, ProbabilisticActor, set_recurrent_mode
 from torchrl.modules.utils import get_primers_from_module
 
-from xlstm_rl import XLSTMModule
+from xlstm_rl import RecurrentPPO, XLSTMModule
 
 from .conftest import Collector, MultiSyncCollector, get_env_transforms_from_module, torchrl_014
 
@@ -278,3 +278,18 @@ def test_primer_fills_a_batch_of_any_size(xlstm: dict[str, Any]) -> None:
         env = TransformedEnv(env, get_env_transforms_from_module(module))
         assert env.reset()[STATE].shape == (size, module.layout.size)
         assert env.observation_spec[STATE].shape == (size, module.layout.size)
+
+
+@pytest.mark.parametrize("is_made", [False, True])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: GymEnv("CartPole-v1"),
+        lambda: TransformedEnv(GymEnv("CartPole-v1"), InitTracker()),
+        lambda: SerialEnv(2, lambda: GymEnv("CartPole-v1")),
+    ],
+)
+def test_our_agents_say_how_they_take_an_environment_of_torchrl(make: Any, is_made: bool) -> None:
+    env = make() if is_made else make
+    with pytest.raises(ValueError, match=r"of TorchRL, expected .*register_gym.*docs/torchrl.md"):
+        RecurrentPPO(env, logger={"kind": "none"})

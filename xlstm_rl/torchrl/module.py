@@ -36,9 +36,11 @@ class XLSTMModule(TensorDictModuleBase):  # type: ignore[misc]
 
     States that come back. In a sequence `("next", state)` is right after the last step of every
     trajectory, and zeros elsewhere, as in TorchRL: `[*batch, T, S]`, T times the memory that the
-    last one alone needs, and as much as a collector stores. The last step's carries gradients. The
-    states at trajectory ends within a row cost a second pass over all but the last trajectory of
-    each row, without gradients; `interior_ends=False` leaves it out, and zeros stand there.
+    last one alone needs, and as much as a collector stores. Value estimators join these states into
+    new tensors: run them within `tensordict.set_lazy_legacy(True)`, which joins none. The last
+    step's state carries gradients. The states at trajectory ends within a row cost a second pass
+    over all but the last trajectory of each row, without gradients; `interior_ends=False` leaves it
+    out, and zeros stand there.
 
     Args:
         input_size: size of the input. Where it differs from the memory's width, a linear layer

@@ -202,7 +202,8 @@ def _spread(states: Tensor, at: Tensor, plan: _Plan, shape: torch.Size) -> Tenso
         states, at = torch.cat((plan.ends, states)), torch.cat((plan.ends_at, at))
     after = _zeros(states, shape.numel())
     after[at] = states
-    return after.unflatten(0, shape)
+    rows: Tensor = after.unflatten(0, shape)
+    return rows
 
 
 def _zeros(like: Tensor, count: int) -> Tensor:
