@@ -6,15 +6,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xlstm_rl.agents.arguments import Environment, Section, merged
+from xlstm_rl.agents.changes import (
+    FIXED_SECTIONS,
+    paths_of,
+    refuse_changes,
+    without_exchanged_kinds,
+)
 from xlstm_rl.agents.config import TrainConfig
 from xlstm_rl.agents.origin import Origin
-from xlstm_rl.config import ConfigError, config_from_dict, config_to_dict
+from xlstm_rl.config import ConfigError, config_from_dict
 from xlstm_rl.distributed import current_ranks
 from xlstm_rl.envs.config import is_custom
 from xlstm_rl.envs.spaces.support import same_spaces
 from xlstm_rl.errors import CheckpointError
 from xlstm_rl.options.arguments import user_path
-from xlstm_rl.options.section import accepting_unused
+from xlstm_rl.options.section import accepting_unused, dropping_unused
 from xlstm_rl.runs.checkpoint import (
     load_weights,
     read_description,
@@ -29,13 +35,6 @@ from xlstm_rl.runs.trust import refuse_foreign_code
 
 if TYPE_CHECKING:
     from xlstm_rl.agents.saving import SavingAgent
-
-_FIXED = {
-    "memory": ("backend",),
-    "policy": (),
-    "normalization": ("clip_observation", "clip_reward"),
-}
-"""Sections that a trained policy has, with the options that may change all the same."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class Saved:
             raise CheckpointError(
                 f"{folder / TRAINER_FILE}: holds no configuration; load another checkpoint"
             )
-        for section in _FIXED:
+        for section in FIXED_SECTIONS:
             if config.get(section) != description[section]:
                 raise CheckpointError(
                     f"{folder}: {TRAINER_FILE} and policy.yaml differ in `{section}`: one of the "
@@ -92,32 +91,13 @@ class Saved:
             CheckpointError: the saved configuration is not one of this version.
         """
         before = self._read(self.config)
-        values = merged(self.config, environment, top, sections)
-        config = config_from_dict(TrainConfig, values)
-        self.refuse_changes(before, config)
+        given = {name: one for name, one in sections.items() if isinstance(one, Mapping)}
+        values = merged(without_exchanged_kinds(self.config, given), environment, top, sections)
+        asked_for = paths_of(given)
+        with dropping_unused(asked_for):
+            config = config_from_dict(TrainConfig, values)
+        refuse_changes(before, config, asked_for)
         return config
-
-    def refuse_changes(self, before: TrainConfig, config: TrainConfig) -> None:
-        """Refuse other options where those of a trained policy cannot change."""
-        own, other = config_to_dict(before), config_to_dict(config)
-        if own["seed"] != other["seed"]:
-            raise ConfigError(
-                f"seed={other['seed']}: the random streams of a run go on from its own seed, "
-                f"{own['seed']}; train a new run with another one"
-            )
-        if own["agent"]["algo"] != other["agent"]["algo"]:
-            raise ConfigError(
-                f"agent.algo={other['agent']['algo']}: the run is trained by "
-                f"{own['agent']['algo']}, which cannot change"
-            )
-        for section, free in _FIXED.items():
-            for name in own[section].keys() | other[section].keys():
-                one, new = own[section].get(name), other[section].get(name)
-                if one != new and name not in free:
-                    raise ConfigError(
-                        f"{section}.{name}={new!r}: the policy was trained with {one!r}, which "
-                        "cannot change; train a new run"
-                    )
 
     def trained_config(self) -> TrainConfig:
         """Return the configuration it was trained with."""

@@ -181,7 +181,7 @@ def test_one_section_and_what_stands_beside_help_are_shown_whole(
     assert "there are all, env" in refused("train", "--help", "xyz")
 
 
-@pytest.mark.parametrize("columns", [60, 80, 100, 140])
+@pytest.mark.parametrize("columns", [42, 60, 80, 100, 140])
 @pytest.mark.parametrize("topic", [[], ["all"]])
 def test_help_is_wrapped_once(
     columns: int,
@@ -199,6 +199,15 @@ def test_help_is_wrapped_once(
         assert about in " ".join(lines)
         inner = [line for line in lines if line in ("the", "torch's", "made", "makes the")]
         assert inner == []
+
+
+@pytest.mark.parametrize("topic", [[], ["agent"], ["all"]])
+def test_the_words_that_an_option_takes_are_its_own(
+    topic: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = _help(capsys, "--help", *topic)
+    assert "--agent.rollout-steps INT|{auto}" in text
+    assert "--agent.algo {ppo,a2c} " in text
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,11 @@ def test_a_folder_of_its_own_leaves_the_run_alone(run: Path, tmp_path: Path) -> 
         (("--seed", "4"), "the random streams of a run go on from its own seed, 3"),
         (("--memory.width", "16", "--total-steps", "96"), "memory.width=16"),
         (("--policy.head-width", "16", "--total-steps", "96"), "policy.head_width=16"),
+        (("--memory.kind", "gru", "--total-steps", "96"), "memory.kind='gru': what a trained"),
+        (("--agent.algo", "a2c", "--total-steps", "96"), "agent.algo=a2c: the run is trained by"),
+        (("--agent.algo", "a2c", "--agent.epochs", "2"), "agent.algo=a2c: the run is trained by"),
+        (("--logger.kind", "none", "--logger.tags", "a"), "logger.tags: an option of logger.kind="),
+        (("--evaluation.episodes", "3"), "evaluation.episodes=3: an option of"),
         (("--env.id", "Acrobot-v1", "--total-steps", "96"), "observation_space is not the one"),
         (("--agent.learnin-rate", "1"), "did you mean --agent.learning-rate?"),
         (("--run-dir", "RUN", "--total-steps", "96"), "not empty"),
@@ -79,6 +84,22 @@ def test_what_cannot_be_is_one_line_and_changes_nothing(
     capsys.readouterr()
     assert said in refused("resume", str(run), *(str(run) if w == "RUN" else w for w in words))
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_other_loggers_and_less_evaluation_drop_what_belonged_to_those_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    run = tmp_path / "run"
+    words = ("--logger.kind", "wandb", "--logger.project", "p", "--evaluation.every-steps", "16")
+    words += ("--evaluation.episodes", "2", "--total-steps", "16")
+    assert main(["train", "--run-dir", str(run), *words, *TINY]) == 0
+    words = ("--logger.kind", "csv", "--evaluation.every-steps", "0", "--total-steps", "32")
+    assert main(["resume", str(run), *words]) == 0
+    found = load_yaml(run / "config.yaml")
+    assert found["logger"] == {"kind": "csv"}
+    assert found["evaluation"] == {"every_steps": 0, "episodes": 20, "deterministic": True}
+    assert steps(run) == [16, 32]
 
 
 def test_a_run_that_was_made_in_python_is_refused_with_what_it_needs(

@@ -14,6 +14,7 @@ from xlstm_rl.config import FLAG_ONLY, ConfigError, find_config, parse_config
 from xlstm_rl.config.settings import Setting, as_flag, find_type, settings_from_args
 from xlstm_rl.options.arguments import user_path
 from xlstm_rl.options.fields import Count, Seed, own_fields
+from xlstm_rl.terminal import terminal_width, wrapped
 
 if TYPE_CHECKING:
     from xlstm_rl.comparing.job import Job
@@ -89,9 +90,9 @@ def run(args: Sequence[str]) -> int:
         say("interrupted; the runs are saved, and the same command goes on")
         return 128 + getattr(stop, "number", signal.SIGINT)
     try:
-        print(table(*report.table(), left=2), flush=True)
+        print(table(*report.table(), left=2, width=terminal_width()), flush=True)
         for line in [*report.notes, *report.missing]:
-            say(line)
+            say(wrapped(line, terminal_width()))
     finally:  # written also where nobody reads the table, shown also where it cannot be written
         written = write_report(report, prepared.out)
     print(f"wrote {written[-1]}")

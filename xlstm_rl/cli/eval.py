@@ -18,6 +18,7 @@ from xlstm_rl.files import replacing
 from xlstm_rl.options.arguments import user_path
 from xlstm_rl.runs.folder import latest_checkpoint, run_of
 from xlstm_rl.runs.loggers.wandb_artifacts import local_folder
+from xlstm_rl.terminal import terminal_width, wrapped
 
 if TYPE_CHECKING:
     from xlstm_rl.evaluation import EvaluationResult
@@ -103,7 +104,7 @@ def run(args: Sequence[str]) -> int:
     elif len(played) > 1:
         print(_table(options, played))
     else:
-        print(f"{played[0][0]['env']}: {played[0][1]}")
+        print(wrapped(f"{played[0][0]['env']}: {played[0][1]}", terminal_width()))
     if unwritten:
         raise ConfigError(f"cannot be written: {'; '.join(unwritten)}")
     return 0
@@ -186,4 +187,5 @@ def _table(options: EvalOptions, played: "list[Played]") -> str:
         )
     where = f"{envs.pop()}: " if len(envs) == 1 else ""
     caption = f"{where}{options.episodes} episodes each, seed {options.seed}"
-    return f"{caption}\n{table(head, rows, left=2)}"
+    width = terminal_width()
+    return f"{wrapped(caption, width)}\n{table(head, rows, left=2, width=width)}"

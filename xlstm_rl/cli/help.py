@@ -6,7 +6,7 @@ import inspect
 import re
 import sys
 import textwrap
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import redirect_stdout, suppress
 from functools import cache
 from io import BytesIO, TextIOWrapper
@@ -35,6 +35,7 @@ from xlstm_rl.options.kinds import classes_of, is_section, kinds_of
 HELP = ("-h", "--help")
 ALL = "all"
 
+_NARROWEST = 24  # columns for a description beside its option
 _METAVARS = {int: "INT", float: "FLOAT", str: "STR"}
 
 
@@ -125,13 +126,14 @@ def _first_page(
             owner = type(value) if dataclasses.is_dataclass(value) else owner
             kind = own_fields(owner).get(name, (None, None))[1]
             value = getattr(value, name, None)
-            found = owner
+            found, option = owner, name
         if kind is not None:  # not an option of this algorithm, say
-            flag = f"{as_flag(path)} {_metavar(cls, kind)}"
+            words = _words_of_tag(_tags(cls), found, option)
+            flag = f"{as_flag(path)} {_metavar(kind) if words is None else _choice(words)}"
             sentence = re.split(r"(?<!\.)\. (?=[A-Z`])", field_doc(found, name))[0].rstrip(".")
             entries.append((flag, f"{sentence} (default: {value})"))
     column = max(len(flag) for flag, _ in entries[:-1]) + 4
-    column = min(column, 34)
+    column = min(column, 34) if _width() >= 34 + _NARROWEST else 6
     lines = []
     for flag, text in entries:
         first = f"  {flag}".ljust(column)
@@ -149,18 +151,19 @@ def _first_page(
     )
 
 
-def _metavar(root: type, kind: Any) -> str:
+def _metavar(kind: Any) -> str:
     """What stands for the value of an option."""
-    words = _words_of_tags(root)
     names = []
     for one in members(kind):
-        if one in words:
-            names.append(f"{{{','.join(words[one])}}}")
-        elif get_origin(one) is Literal:
-            names.append(f"{{{','.join(map(str, get_args(one)))}}}")
+        if get_origin(one) is Literal:
+            names.append(_choice(map(str, get_args(one))))
         elif bare(one) is not type(None):
             names.append(_METAVARS.get(bare(one), "VALUE"))
     return "|".join(names)
+
+
+def _choice(words: Iterable[str]) -> str:
+    return f"{{{','.join(words)}}}"
 
 
 def _at_commas(flag: str) -> list[str]:
@@ -195,15 +198,15 @@ def _registry(root: type, topics: Collection[str]) -> ConstructorRegistry:
         root: The class of the options.
         topics: The sections that are shown; empty: everything.
     """
-    words = _words_of_tags(root)
+    tags, shown = _tags(root), {}
 
     def primitive(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-        if not is_mapping(info.type) and info.type not in words:
+        words = ["KEY: VALUE, ..."] if is_mapping(info.type) else shown.get(info.type)
+        if words is None:
             return None
-        known = ",".join(words.get(info.type, ["KEY: VALUE, ..."]))
         return PrimitiveConstructorSpec(
             nargs=1,
-            metavar=f"{{{known}}}",
+            metavar=_choice(words),
             instance_from_str=lambda tokens: tokens[0],
             is_instance=lambda value: True,
             str_from_instance=lambda value: [str(value)],
@@ -213,17 +216,16 @@ def _registry(root: type, topics: Collection[str]) -> ConstructorRegistry:
         cls: Any = info.type
         if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
             return None
-        fields = tuple(
-            StructFieldSpec(
-                name=name,
-                type=kind,
-                default=_default(field, info.default),
-                helptext=field_doc(cls, name),
-            )
-            for name, (field, kind) in own_fields(cls).items()
-            if not topics or cls is not root or name in topics
-        )
-        return StructConstructorSpec(instantiate=cls, fields=fields)
+        fields = []
+        for name, (field, kind) in own_fields(cls).items():
+            if topics and cls is root and name not in topics:
+                continue
+            default, words = _default(field, info.default), _words_of_tag(tags, cls, name)
+            if words is not None:  # a kind of its own module is none of them, several are
+                kind = Literal[tuple(dict.fromkeys([*words, default]))]
+                shown[kind] = words
+            fields.append(StructFieldSpec(name, kind, default, helptext=field_doc(cls, name)))
+        return StructConstructorSpec(instantiate=cls, fields=tuple(fields))
 
     registry = ConstructorRegistry()
     registry.primitive_rule(primitive)
@@ -241,17 +243,24 @@ def _default(field: "dataclasses.Field[Any]", parent: Any) -> Any:
     return tyro.MISSING_NONPROP
 
 
-def _words_of_tags(root: type) -> dict[Any, list[str]]:
-    """The words that the tag of a section may be, by the type of the tag in each of its kinds."""
-    words: dict[Any, list[str]] = {}
+def _tags(root: type) -> dict[tuple[type, str], list[str]]:
+    """The words that the tags of sections may be, by the class of each kind and the tag."""
+    words: dict[tuple[type, str], list[str]] = {}
     sections = [root]
     while sections:
         for _, annotation in own_fields(sections.pop()).values():
             kinds = kinds_of(annotation) if is_section(annotation) else None
             if kinds is not None:
-                words |= {Literal[word]: list(kinds.classes) for word in kinds.classes}
+                words |= {(cls, kinds.tag): list(kinds.classes) for cls in kinds.classes.values()}
             sections += classes_of(annotation).values() if is_section(annotation) else ()
     return words
+
+
+def _words_of_tag(
+    tags: dict[tuple[type, str], list[str]], cls: type, name: str
+) -> list[str] | None:
+    """The words that an option may be, if it is the tag of its section; of several kinds too."""
+    return next((tags[one, name] for one in cls.__mro__ if (one, name) in tags), None)
 
 
 def field_doc(cls: type, name: str) -> str:

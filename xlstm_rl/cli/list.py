@@ -10,6 +10,7 @@ from tyro.conf import Positional
 from xlstm_rl.cli.options import read_options
 from xlstm_rl.config import list_configs
 from xlstm_rl.options.kinds import Registry
+from xlstm_rl.terminal import described, terminal_width
 
 What = Literal["configs", "distributions", "envs", "loggers", "memories", "wrappers"]
 
@@ -40,8 +41,7 @@ def run(args: Sequence[str]) -> int:
 
 def _configs() -> list[str]:
     configs = list_configs()
-    width = max(map(len, configs)) + 2
-    return [f"{name:<{width}}{what}" for name, what in configs.items()]
+    return described([*configs.items()], terminal_width(), max(map(len, configs)) + 2)
 
 
 def _envs() -> list[str]:
@@ -70,10 +70,11 @@ def _memories() -> list[str]:
 
 def _kinds(registry: Registry) -> list[str]:
     """One line per registered kind: its name, then what it is."""
-    return [
-        f"{kind:<14}{_first_line(registry.target(kind) or options)}"
+    kinds = [
+        (kind, _first_line(registry.target(kind) or options))
         for kind, options in registry.classes.items()
     ]
+    return described(kinds, terminal_width(), 14)
 
 
 def _first_line(described: Any) -> str:

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
 
@@ -14,6 +14,7 @@ from xlstm_rl.config.errors import ConfigError, one_line
 from xlstm_rl.errors import CheckpointError, ExportError
 from xlstm_rl.options.arguments import did_you_mean
 from xlstm_rl.runs.signals import stopped_once
+from xlstm_rl.terminal import described, terminal_width, wrapped
 
 COMMANDS = {
     "train": "train an agent; without options, PPO with an xLSTM on CartPole without velocities",
@@ -26,6 +27,12 @@ COMMANDS = {
     "list": "what there is: configs, envs, wrappers, memories, distributions, loggers",
 }
 """Each command's module in this package, and what it does."""
+
+_OPTIONS = {
+    "-h, --help": "show this, or after a command its options",
+    "--version": "show the version",
+    "--debug": "after a command: show the traceback of an error (as XLSTM_RL_DEBUG=1 does)",
+}
 
 _OK, _FAILED, _BAD_USAGE = 0, 1, 2
 
@@ -111,20 +118,27 @@ def _without_command(args: Sequence[str]) -> int:
 
 
 def _overview() -> str:
-    commands = "\n".join(f"  {name:<8}{what}" for name, what in COMMANDS.items())
+    width = terminal_width()
+    commands = _said(COMMANDS, width, 10)
+    options = _said(_OPTIONS, width, 14)
+    what = "Train and evaluate reinforcement-learning agents whose memory is an xLSTM."
     return f"""usage: xlstm-rl COMMAND [OPTIONS]
 
-Train and evaluate reinforcement-learning agents whose memory is an xLSTM.
+{wrapped(what, width, 0)}
 
 commands:
 {commands}
 
 options:
-  -h, --help  show this, or after a command its options
-  --version   show the version
-  --debug     after a command: show the traceback of an error (as XLSTM_RL_DEBUG=1 does)
+{options}
 
 examples:
   xlstm-rl train --memory.pattern ms --run-dir runs/demo
   xlstm-rl eval runs/demo --episodes 50
   xlstm-rl plot runs/demo --out curve.png"""
+
+
+def _said(entries: Mapping[str, str], width: int | None, column: int) -> str:
+    return "\n".join(
+        described([(f"  {name}", what) for name, what in entries.items()], width, column)
+    )

@@ -16,7 +16,8 @@ from typing_extensions import Self
 from xlstm_rl.comparing.job import DONE, Job, Result
 from xlstm_rl.comparing.pool import Running
 from xlstm_rl.runs.folder import METRICS_FILE
-from xlstm_rl.runs.progress import describe
+from xlstm_rl.runs.progress import told
+from xlstm_rl.terminal import leading
 
 _TAIL = 1 << 14
 """Bytes at the end of a table in which its last row is looked for."""
@@ -74,13 +75,14 @@ class Board:
             return
         self._looked = now
         if self._live is not None:
-            lines = "\n".join(_line(one) for one in running)
+            width = self._live.console.width - 1  # the last column may wrap
+            lines = "\n".join(_line(one, width) for one in running)
             self._live.update(Text(lines, overflow="crop", no_wrap=True), refresh=True)
             return
         for one in running:
             if now - self._told[one.job.folder] >= self._interval:
                 self._told[one.job.folder] = now
-                self._say(_line(one))
+                self._say(_line(one, None))
 
     def _say(self, line: str) -> None:
         with suppress(OSError):  # nobody reads it
@@ -90,12 +92,14 @@ class Board:
                 print(line, file=self._stream, flush=True)
 
 
-def _line(one: Running) -> str:
+def _line(one: Running, width: int | None) -> str:
+    """Return what fits of the state of a run, no number of it cut."""
     metrics = last_row(one.job.folder / METRICS_FILE)
     total = int(one.job.config["total_steps"])
     step = int(metrics.get("step", 0))
-    how = describe(step, metrics) if metrics else "begins"
-    return f"{min(100, 100 * step // total):3}%  {one.job.name}  {how}"
+    how = told(step, metrics) if metrics else ["begins"]
+    parts = [f"{min(100, 100 * step // total):3}%", one.job.name, *how]
+    return "  ".join(parts) if width is None else leading(parts, width)
 
 
 def last_row(path: Path) -> dict[str, float]:

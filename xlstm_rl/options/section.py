@@ -8,7 +8,7 @@ rate: Fraction | None = None
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,6 +18,7 @@ from xlstm_rl.options.foreign import suggest
 from xlstm_rl.options.kinds import Kinds
 
 _unused_is_refused: ContextVar[bool] = ContextVar("unused_is_refused", default=True)
+_asked_for: ContextVar[Collection[str] | None] = ContextVar("asked_for", default=None)
 
 
 class _SectionType(type):
@@ -122,9 +123,13 @@ def refuse_unused(section: Section, names: Iterable[str], owner: str) -> None:
     if not _unused_is_refused.get():
         return
     for name in names:
-        value = getattr(section, name)
-        if value != default_of(own_fields(type(section))[name][0]):
-            raise ValueError(f"{type(section).path(name)}={value!r}: an option of {owner}")
+        value, path = getattr(section, name), type(section).path(name)
+        default, asked_for = default_of(own_fields(type(section))[name][0]), _asked_for.get()
+        if value == default:
+            continue
+        if asked_for is None or path in asked_for:
+            raise ValueError(f"{path}={value!r}: an option of {owner}")
+        object.__setattr__(section, name, default)
 
 
 @contextmanager
@@ -135,6 +140,22 @@ def accepting_unused() -> Iterator[None]:
         yield
     finally:
         _unused_is_refused.reset(token)
+
+
+@contextmanager
+def dropping_unused(asked_for: Collection[str]) -> Iterator[None]:
+    """Set options that nothing reads back to their defaults, but for those that are asked for.
+
+    So others may change that they belonged to.
+
+    Args:
+        asked_for: paths of options, such as `evaluation.episodes`, which are refused as always.
+    """
+    token = _asked_for.set(asked_for)
+    try:
+        yield
+    finally:
+        _asked_for.reset(token)
 
 
 def modernize(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from typing import TextIO
 
 from typing_extensions import Self
 
+from xlstm_rl.terminal import terminal_width, wrapped
+
 PATIENCE = 3.0
 """Seconds without a word."""
 
@@ -40,4 +42,5 @@ class Announcing:
 
     def _say(self) -> None:
         with suppress(OSError, ValueError):  # nobody reads it, or the stream is closed
-            print(f"{self._what} ...", file=self._stream, flush=True)
+            line = wrapped(f"{self._what} ...", terminal_width(self._stream))
+            print(line, file=self._stream, flush=True)

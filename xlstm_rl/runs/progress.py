@@ -155,11 +155,11 @@ class _Line(ProgressColumn):
         width = self._console.width - 1  # the last column may wrap
         room = width - sum(len(part) + 2 for part in ends if part) + 2
         between: list[str] = []
-        told = _told(step, metrics)
+        named = _told(step, metrics)
         for name, beside in (("return", 0), ("step", _SHORTEST_BAR + 2), ("length", _BAR + 2)):
-            if len(told[name]) + 2 + beside <= room:
-                between = [told[one] for one in told if told[one] in between or one == name]
-                room -= len(told[name]) + 2
+            if len(named[name]) + 2 + beside <= room:
+                between = [named[one] for one in named if named[one] in between or one == name]
+                room -= len(named[name]) + 2
         bar = min(_BAR, room - 2)
         parts = [share, *between, *ends[1:]]
         text = Text("  ".join(part for part in parts if part), overflow="crop", no_wrap=True)
@@ -171,9 +171,14 @@ class _Line(ProgressColumn):
         return text
 
 
+def told(step: int, metrics: Mapping[str, float]) -> list[str]:
+    """The state of a run: `step 12,800`, `return 57.2`, `length 57`, `3,100 steps/s`."""
+    return [part for part in [*_told(step, metrics).values(), _speed(metrics)] if part]
+
+
 def describe(step: int, metrics: Mapping[str, float]) -> str:
-    """The state of a run in words: `step 12,800  return 57.2  length 57  3,100 steps/s`."""
-    return "  ".join(part for part in [*_told(step, metrics).values(), _speed(metrics)] if part)
+    """The state of a run in a line."""
+    return "  ".join(told(step, metrics))
 
 
 def _told(step: int, metrics: Mapping[str, float]) -> dict[str, str]:
