@@ -8,17 +8,12 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from xlstm_rl.closing import closed_on_error
-from xlstm_rl.runs.loggers.tensorboard_messages import (
-    start_event,
-    summary_event,
-    version_event,
-)
 
 _numbers = count()
 
@@ -37,25 +32,32 @@ class EventFile:
     """
 
     def __init__(self, folder: Path, purge_step: int | None = None) -> None:
+        from tensorboard.compat.proto.event_pb2 import (  # type: ignore[import-untyped]
+            Event,
+            SessionLog,
+        )
+
+        self._event = Event
         folder.mkdir(parents=True, exist_ok=True)
         # TensorBoard reads the files of a folder in the order of their names.
         name = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
         self._path = folder / f"events.out.tfevents.{name}"
         self._file = self._path.open("ab")
         with closed_on_error(self.close):
-            self._add(version_event(time.time()))
+            self._add(file_version="brain.Event:2")
             if purge_step is not None:
-                self._add(start_event(time.time(), purge_step))
+                self._add(step=purge_step, session_log=SessionLog(status=SessionLog.START))
 
-    def add(self, step: int, values: Iterable[bytes]) -> None:
-        """Append a summary of values; a killed run keeps it.
+    def add(self, step: int, summary: Any) -> None:
+        """Append a summary; a killed run keeps it.
 
         Raises:
             OSError: it cannot be written; nothing of it is in the file.
         """
-        self._add(summary_event(time.time(), step, values))
+        self._add(step=step, summary=summary)
 
-    def _add(self, event: bytes) -> None:
+    def _add(self, **fields: Any) -> None:
+        event = self._event(wall_time=time.time(), **fields).SerializeToString()
         length = struct.pack("<Q", len(event))
         record = length + _checksum(length) + event + _checksum(event)
         before = self._path.stat().st_size

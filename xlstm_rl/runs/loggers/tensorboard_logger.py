@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from xlstm_rl.runs.loggers.config import LoggerConfig
 from xlstm_rl.runs.loggers.tensorboard_file import EventFile
-from xlstm_rl.runs.loggers.tensorboard_messages import histograms, scalars
+
+_BINS = 64
 
 
 class TensorBoardSink:
@@ -19,6 +21,9 @@ class TensorBoardSink:
     """What a full disk refused is left out, and what follows is written when there is room."""
 
     def __init__(self, config: LoggerConfig, folder: Path, run_config: Mapping[str, Any]) -> None:
+        from tensorboard.compat.proto import summary_pb2  # type: ignore[import-untyped]
+
+        self._proto: Any = summary_pb2
         self._folder = folder / "tensorboard"
         self._opened: EventFile | None = None
         self._purge_step: int | None = None
@@ -35,11 +40,27 @@ class TensorBoardSink:
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Add a scalar per metric."""
-        self._file.add(step, scalars(metrics))
+        value = self._proto.Summary.Value
+        values = [value(tag=key, simple_value=one) for key, one in metrics.items()]
+        self._file.add(step, self._proto.Summary(value=values))
 
     def write_histograms(self, step: int, values: Mapping[str, NDArray[Any]]) -> None:
         """Add a histogram per name."""
-        self._file.add(step, histograms(values))
+        value = self._proto.Summary.Value
+        shown = [value(tag=key, histo=self._histogram(array)) for key, array in values.items()]
+        self._file.add(step, self._proto.Summary(value=shown))
+
+    def _histogram(self, values: NDArray[Any]) -> Any:
+        counts, limits = np.histogram(values, _BINS)
+        return self._proto.HistogramProto(
+            min=values.min(),
+            max=values.max(),
+            num=values.size,
+            sum=values.sum(),
+            sum_squares=np.square(values).sum(),
+            bucket_limit=limits,  # the upper ones: the first is that of an empty bucket
+            bucket=[0, *counts],
+        )
 
     def close(self) -> None:
         """Close the file."""
