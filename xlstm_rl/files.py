@@ -1,9 +1,20 @@
-"""Files that are whole at every moment."""
+"""Files that are whole at every moment, and numbers in files that may not be."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_DIGITS = 18  # of a number of 64 bits
+
+
+def step_in(text: str | None) -> int | None:
+    """The environment steps that a text in a file says; None: it says none.
+
+    Python refuses numbers of thousands of digits; a damaged file may hold one.
+    """
+    is_one = text is not None and text.isdecimal() and len(text) <= _DIGITS
+    return int(text) if is_one and text is not None else None
 
 
 @contextmanager

@@ -179,6 +179,19 @@ def test_a_callback_that_raises_is_named_in_one_line_and_the_others_are_closed(
     assert diary.calls[-1] == "close"
 
 
+def test_a_callback_whose_close_raises_is_named_and_training_is_saved(tmp_path: Path) -> None:
+    class Open(Diary):
+        def close(self) -> None:
+            raise OSError
+
+    other = Diary()
+    with small(tmp_path / "run") as agent:
+        with pytest.raises(CallbackError, match=r"^callback Open\.close at step 32: OSError$"):
+            agent.learn(2 * ROLLOUT, callbacks=[other, Open()])
+        assert other.calls[-1] == "close"
+    assert (tmp_path / "run" / "latest").read_text() == "32\n"
+
+
 def test_a_function_that_raises_is_named_too(tmp_path: Path) -> None:
     def judge(step: int, metrics: dict[str, float]) -> None:
         raise ZeroDivisionError

@@ -9,10 +9,12 @@ from xlstm_rl.errors import CheckpointError
 from xlstm_rl.runs.folder import (
     checkpoint_steps,
     create_run_folder,
+    find_checkpoint,
     latest_checkpoint,
     new_checkpoint,
     run_of,
 )
+from xlstm_rl.runs.loggers.tables import drop_rows_after, last_step
 
 
 def create(run_dir: Path | None, root: Path = Path("runs")) -> Path:
@@ -145,3 +147,22 @@ def test_folders_without_a_checkpoint_are_refused_with_the_reason(tmp_path: Path
     write(run, 7)
     (run / "latest").write_text("9")
     assert "name one of its checkpoints instead: 7" in reason(run)
+
+
+@pytest.mark.parametrize("text", ["abc", "-5", "", "1.5", "9" * 5000])
+def test_a_damaged_latest_is_said_in_one_short_line(text: str, tmp_path: Path) -> None:
+    write(tmp_path, 100)
+    (tmp_path / "latest").write_text(text)
+    with pytest.raises(CheckpointError, match="latest: expected a step such as 10000") as refused:
+        latest_checkpoint(tmp_path)
+    assert len(str(refused.value)) < 200 + len(str(tmp_path))
+
+
+def test_a_number_of_thousands_of_digits_names_no_checkpoint(tmp_path: Path) -> None:
+    write(tmp_path, 100)
+    with pytest.raises(CheckpointError, match="expected latest, best or the steps"):
+        find_checkpoint(tmp_path, "9" * 5000)
+    (tmp_path / "metrics.csv").write_text("step,x\n100,1\n" + "9" * 5000 + ",1\n")
+    assert last_step(tmp_path) == 100
+    drop_rows_after(tmp_path / "metrics.csv", 100)
+    assert (tmp_path / "metrics.csv").read_text() == "step,x\n100,1\n"

@@ -74,10 +74,20 @@ class CallbackCalls(Closing):
         self._call("on_training_end")
 
     def close(self) -> None:
-        """Call `close` of each, also where another one fails."""
+        """Call `close` of each, also where another one fails.
+
+        Raises:
+            CallbackError: one raised.
+        """
         with ExitStack() as stack:
             for callback in reversed(self._callbacks):
-                stack.callback(callback.close)
+                stack.callback(self._close, callback)
+
+    def _close(self, callback: Callback) -> None:
+        try:
+            callback.close()
+        except Exception as error:
+            raise self._failure(callback, "close", error) from error
 
     def _call(self, hook: str, *args: Any) -> bool:
         go_on = True
@@ -94,12 +104,16 @@ class CallbackCalls(Closing):
             except Exception as error:
                 metrics.clear()  # what the others added is logged all the same
                 metrics.update(before)
-                raise CallbackError(
-                    f"callback {_name(callback)}.{hook} at step {self._agent.steps_done}: "
-                    f"{type(error).__name__}: {one_line(error)}"
-                ) from error
+                raise self._failure(callback, hook, error) from error
             go_on = go_on and not _is_false(answer)
         return go_on
+
+    def _failure(self, callback: Callback, hook: str, error: Exception) -> CallbackError:
+        why = one_line(error)
+        return CallbackError(
+            f"callback {_name(callback)}.{hook} at step {self._agent.steps_done}: "
+            f"{type(error).__name__}{f': {why}' if why else ''}"
+        )
 
 
 class _Function(Callback):

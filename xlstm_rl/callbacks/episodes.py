@@ -14,7 +14,7 @@ from xlstm_rl.callbacks.base import Callback
 from xlstm_rl.collection.collector import Rollout
 from xlstm_rl.collection.infos import SUCCESS
 from xlstm_rl.config.errors import one_line
-from xlstm_rl.files import replacing
+from xlstm_rl.files import replacing, step_in
 
 EPISODES_FILE = "episodes.csv"
 COLUMNS = ("step", "time", "environment", "return", "length", "success")
@@ -104,5 +104,7 @@ def _rows_until(path: Path, step: int) -> tuple[list[str], list[list[str]]]:
         return [], []
     with path.open(newline="", encoding="utf-8") as file:
         columns, *rows = list(csv.reader(file)) or [[]]
-    whole = [row for row in rows if len(row) == len(columns) and row[0].isdecimal()]
-    return columns, [row for row in whole if int(row[0]) <= step]
+    whole = [row for row in rows if len(row) == len(columns)]
+    steps = [step_in(row[0]) for row in whole]
+    counted = zip(whole, steps, strict=True)
+    return columns, [row for row, done in counted if done is not None and done <= step]

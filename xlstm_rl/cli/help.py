@@ -198,7 +198,8 @@ def _registry(root: type, topics: Collection[str]) -> ConstructorRegistry:
         root: The class of the options.
         topics: The sections that are shown; empty: everything.
     """
-    tags, shown = _tags(root), {}
+    tags = _tags(root)
+    shown: dict[Any, list[str]] = {}
 
     def primitive(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
         words = ["KEY: VALUE, ..."] if is_mapping(info.type) else shown.get(info.type)

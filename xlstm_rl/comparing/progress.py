@@ -87,7 +87,7 @@ class Board:
     def _say(self, line: str) -> None:
         with suppress(OSError):  # nobody reads it
             if self._live is not None:
-                self._live.console.print(line, markup=False, highlight=False, soft_wrap=True)
+                self._live.console.print(line, markup=False, highlight=False)
             else:
                 print(line, file=self._stream, flush=True)
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from xlstm_rl.config import ConfigError, save_yaml
 from xlstm_rl.errors import CheckpointError
-from xlstm_rl.files import replacing
+from xlstm_rl.files import replacing, step_in
 from xlstm_rl.options.arguments import user_path
 
 CONFIG_FILE = "config.yaml"
@@ -175,7 +175,7 @@ def checkpoint_steps(run: str | Path) -> list[int]:
     parent = user_path(run) / _CHECKPOINTS
     names = {path.name for path in parent.iterdir()} if parent.is_dir() else set()
     names |= {name[1 : -len(OLD)] for name in names if name.endswith(OLD)}
-    return sorted(int(name) for name in names if name.isdecimal())
+    return sorted(step for name in names if (step := step_in(name)) is not None)
 
 
 def prune_checkpoints(run: str | Path, keep: int) -> None:
@@ -237,10 +237,10 @@ def find_checkpoint(run: str | Path, which: object = _LATEST) -> Path:
         raise CheckpointError(
             f"{folder}: has no {_BEST}/; training with evaluation.every_steps keeps one"
         )
-    if not name.isdecimal():
+    if step_in(name) is None:
         raise CheckpointError(
-            f"checkpoint={which!r}: expected latest, best or the steps of a checkpoint; a device "
-            "is given by name, device=..."
+            f"checkpoint={name[:40]!r}: expected latest, best or the steps of a checkpoint; a "
+            "device is given by name, device=..."
         )
     checkpoint = _by_its_name(folder / _CHECKPOINTS / name)
     if (checkpoint / POLICY_FILE).is_file():
@@ -292,8 +292,9 @@ def _read_latest(folder: Path) -> int | None:
         text = (folder / _LATEST).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
         return None
-    if not text.isdecimal():
+    step = step_in(text)
+    if step is None:
         raise CheckpointError(
             f"{folder / _LATEST}: expected a step such as 10000, got {text[:40]!r}"
         )
-    return int(text)
+    return step

@@ -4,7 +4,7 @@ import csv
 from contextlib import suppress
 from pathlib import Path
 
-from xlstm_rl.files import replacing
+from xlstm_rl.files import replacing, step_in
 from xlstm_rl.runs.folder import METRICS_FILE
 
 
@@ -16,7 +16,7 @@ def last_step(run: Path) -> int:
         (run / METRICS_FILE).open(newline="") as file,
     ):
         for row in csv.DictReader(file):
-            last = max(last, _step(row.get("step")) or 0)
+            last = max(last, step_in(row.get("step")) or 0)
     return last
 
 
@@ -37,9 +37,5 @@ def drop_rows_after(table: Path, step: int) -> None:
 
 
 def _counts(text: str, step: int) -> bool:
-    found = _step(text)
+    found = step_in(text)
     return found is not None and found <= step
-
-
-def _step(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isdecimal() else None
