@@ -149,7 +149,7 @@ def test_a_class_is_named_by_where_it_is(module: Any) -> None:
     agent = agent_of("vector", encoder=local)
     assert agent.config.policy.encoder == "<Local>"
     assert isinstance(agent.policy.network.trunk.encoder.own, local)
-    with pytest.raises(ValueError, match=r"<Other> was an object in the process of a training"):
+    with pytest.raises(ValueError, match=r"<Other> was an object of the training process"):
         agent_of("vector", encoder="<Other>")
 
 
