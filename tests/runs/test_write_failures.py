@@ -1,5 +1,6 @@
 """What cannot be written, by a full disk or a failing server, and what is written over."""
 
+import json
 import os
 import subprocess
 import sys
@@ -178,3 +179,33 @@ def test_replacing_a_run_that_cannot_be_written_keeps_the_old_one(
             other.save(tmp_path / "demo", overwrite=True)
     load_policy(tmp_path / "demo")
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "csv,jsonl,tensorboard"])
+def test_loggers_leave_whole_rows_on_a_disk_that_is_full_and_close(
+    kind: str, tmp_path: Path
+) -> None:
+    code = """
+        import resource, sys
+        from pathlib import Path
+        from xlstm_rl.runs.loggers import LoggerConfig, make_logger
+
+        with make_logger(LoggerConfig(sys.argv[1]), sys.argv[2], {}) as logger:
+            for step in range(1, 200):
+                logger.log(step, {"some/metric": step / 3, "another/metric": step / 7})
+                if step in (20, 150):
+                    room = 1500 if step == 20 else resource.RLIM_INFINITY
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1500, resource.RLIM_INFINITY))
+            logger.log(200, {"some/metric": 1.0, "another/metric": 1.0})
+    """
+    words = [sys.executable, "-c", textwrap.dedent(code), kind, str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "is not logged: " in done.stderr and "Traceback" not in done.stderr
+    rows = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert [row.partition(",")[0] for row in rows] == ["step", *map(str, range(1, 200))]
+    if "jsonl" in kind:
+        lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+        steps = [json.loads(line)["step"] for line in lines]
+        assert steps == sorted(set(steps)) and {*range(1, 15), *range(151, 200)} <= set(steps)

@@ -9,6 +9,7 @@ from typing import Any
 from xlstm_rl.files import replacing
 from xlstm_rl.runs.folder import METRICS_FILE
 from xlstm_rl.runs.loggers.config import LoggerConfig
+from xlstm_rl.runs.loggers.lines import append_line
 from xlstm_rl.runs.loggers.tables import drop_rows_after
 
 FIRST_COLUMNS = ("step", "episode/return", "episode/length", "time/sps")
@@ -57,18 +58,7 @@ class CsvSink:
         if new:
             self._add_columns([key for key in metrics if key in new])
         row: dict[str, object] = {**self._columns, **metrics, "step": step}
-        self._write(f"{','.join(map(str, row.values()))}\n".encode())
-
-    def _write(self, line: bytes) -> None:
-        """Append a line at once, or nothing of it: a part of a row would spoil the next one."""
-        written = 0
-        try:
-            while written < len(line):
-                written += self._file.write(line[written:])
-        except OSError:
-            if written:
-                os.ftruncate(self._file.fileno(), os.fstat(self._file.fileno()).st_size - written)
-            raise
+        append_line(self._file, f"{','.join(map(str, row.values()))}\n".encode())
 
     def close(self) -> None:
         """Close the file."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from xlstm_rl.files import replacing
 from xlstm_rl.runs.loggers.config import LoggerConfig
+from xlstm_rl.runs.loggers.lines import append_line
 
 FILE = "metrics.jsonl"
 
@@ -20,13 +21,15 @@ class JsonLinesSink:
     """
 
     def __init__(self, config: LoggerConfig, folder: Path, run_config: Mapping[str, Any]) -> None:
-        self._file = (folder / FILE).open("a", encoding="utf-8")
+        self._file = (folder / FILE).open("ab", buffering=0)
+
+    recovers = True
+    """What a full disk refused is left out, and what follows is written when there is room."""
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append a line and flush it, so that a killed run keeps it."""
+        """Append a line, which a killed run keeps."""
         finite = {key: x if math.isfinite(x) else None for key, x in metrics.items()}
-        self._file.write(json.dumps({"step": step, **finite}) + "\n")
-        self._file.flush()
+        append_line(self._file, f"{json.dumps({'step': step, **finite})}\n".encode())
 
     def close(self) -> None:
         """Close the file."""
