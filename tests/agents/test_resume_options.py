@@ -92,9 +92,12 @@ def test_other_options_take_effect_and_the_ones_before_are_kept(
         ({"memory": {"width": 16}}, r"memory\.width=16: .* trained with 8"),
         (
             {"memory": {"kind": "gru"}},
-            r"memory\.kind='gru': .* trained with 'xlstm', which cannot change",
+            r"memory\.kind='gru': .* trained with 'xlstm', which cannot change; train a new run",
         ),
-        ({"memory": "gru"}, r"memory\.kind='gru': .* trained with 'xlstm', which cannot change"),
+        (
+            {"memory": "gru"},
+            r"memory\.kind='gru': .* trained with 'xlstm', which cannot change; train a new run",
+        ),
         ({"policy": {"previous_action": False}}, r"policy\.previous_action=False"),
         ({"normalization": {"reward": False}}, r"normalization\.reward=False"),
         ({"seed": 9}, r"seed=9: the random streams of a run go on from its own seed, 5"),

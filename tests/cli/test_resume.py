@@ -62,7 +62,10 @@ def test_a_folder_of_its_own_leaves_the_run_alone(run: Path, tmp_path: Path) -> 
         (("--seed", "4"), "the random streams of a run go on from its own seed, 3"),
         (("--memory.width", "16", "--total-steps", "96"), "memory.width=16"),
         (("--policy.head-width", "16", "--total-steps", "96"), "policy.head_width=16"),
-        (("--memory.kind", "gru", "--total-steps", "96"), "memory.kind='gru': what a trained"),
+        (
+            ("--memory.kind", "gru", "--total-steps", "96"),
+            "memory.kind='gru': the policy was trained",
+        ),
         (("--agent.algo", "a2c", "--total-steps", "96"), "agent.algo=a2c: the run is trained by"),
         (("--agent.algo", "a2c", "--agent.epochs", "2"), "agent.algo=a2c: the run is trained by"),
         (("--logger.kind", "none", "--logger.tags", "a"), "logger.tags: an option of logger.kind="),

@@ -120,7 +120,9 @@ def test_processes_of_the_users_own_that_an_interrupt_ended_are_named(
     for process in agent.env.processes[:2]:
         os.kill(process.pid, signal.SIGINT)
         process.join()
-    with pytest.raises(EnvError, match=r"environments \[0, 1\] are gone.*create .* again"):
+    with pytest.raises(
+        EnvError, match=r"processes of environments \[0, 1\] are gone.*create .* again"
+    ):
         agent.learn(60)
     agent.close()
     assert not any(one.is_alive() for one in agent.env.processes)
