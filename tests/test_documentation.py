@@ -102,10 +102,11 @@ def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(tmp_path: Path, made_run: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(
+    tmp_path: Path, made_run: Path, monkeypatch: pytest.MonkeyPatch, wandb_disabled: None
+) -> Path:
     """An empty folder to be in, with the runs and the file that the pages take for granted."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("WANDB_MODE", "disabled")
     for run in RUNS:
         shutil.copytree(made_run, tmp_path / run)
     (tmp_path / "mine.yaml").write_text("env: {id: CartPole-v1}\n", encoding="utf-8")

@@ -25,10 +25,9 @@ SHELLS = ("sh", "bash")
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wandb_offline: None) -> Iterator[Path]:
     """An empty folder to be in, whose modules and environments are forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path
     here = {n for n, m in sys.modules.items() if str(tmp_path) in str(getattr(m, "__file__", ""))}

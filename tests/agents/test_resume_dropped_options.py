@@ -22,6 +22,7 @@ def make(run: Path, **sections: Any) -> RecurrentPPO:
     )
 
 
+@pytest.mark.usefixtures("wandb_disabled")
 @pytest.mark.parametrize(
     ("before", "change"),
     [
@@ -49,9 +50,7 @@ def test_options_that_a_change_leaves_without_use_are_dropped(
     before: dict[str, Any],
     change: dict[str, Any],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("WANDB_MODE", "disabled")
     with make(tmp_path / "run", **before) as agent:
         agent.learn(16)
     with RecurrentPPO.load(tmp_path / "run", **change) as loaded:

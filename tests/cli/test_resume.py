@@ -89,10 +89,10 @@ def test_what_cannot_be_is_one_line_and_changes_nothing(
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.usefixtures("wandb_disabled")
 def test_other_loggers_and_less_evaluation_drop_what_belonged_to_those_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setenv("WANDB_MODE", "disabled")
     run = tmp_path / "run"
     words = ("--logger.kind", "wandb", "--logger.project", "p", "--evaluation.every-steps", "16")
     words += ("--evaluation.episodes", "2", "--total-steps", "16")
