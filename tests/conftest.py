@@ -20,6 +20,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from xlstm_rl.versions import installed_version
 
+from .wandb_modes import wandb_disabled, wandb_offline
+
+__all__ = ["wandb_disabled", "wandb_offline"]  # fixtures of a file of their own
+
 if not torch.cuda.is_available():
     # The Triton kernels are tested on every machine; read when a kernel's module is imported.
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -69,31 +73,6 @@ def pytest_configure(config: pytest.Config) -> None:
     ):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, usual)
-
-
-@contextmanager
-def _wandb_mode(mode: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """W&B in a mode. It reads its variables once: the tests to come have it read them again."""
-    import wandb
-
-    monkeypatch.setenv("WANDB_MODE", mode)
-    wandb.teardown()
-    yield
-    wandb.teardown()
-
-
-@pytest.fixture
-def wandb_disabled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """W&B without runs."""
-    with _wandb_mode("disabled", monkeypatch):
-        yield
-
-
-@pytest.fixture
-def wandb_offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """W&B whose runs stay in their folders."""
-    with _wandb_mode("offline", monkeypatch):
-        yield
 
 
 @pytest.fixture

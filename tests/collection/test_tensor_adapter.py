@@ -1,13 +1,13 @@
 """Rollouts from environments that answer tensors: the same numbers, and no look on the way."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from xlstm_rl import MemoryConfig
@@ -273,74 +273,6 @@ def test_float_choices_are_refused() -> None:
     env._observe = lambda: observe().float()  # type: ignore[attr-defined]
     with pytest.raises(EnvError, match=r"dtype torch.float32, its space is Discrete\(2\)"):
         _collector(env)
-
-
-class Answers(VectorEnv[Any, Any, Any]):
-    """Three episodes of any space; at step 4 environment 1 observes what a test says."""
-
-    tensors, num_envs, may_truncate = True, 3, True
-    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.SAME_STEP}
-
-    def __init__(self, space: Any, fine: Any, bad: Any, at: str = "obs") -> None:
-        self.single_observation_space, self.observation_space = space, batch_space(space, 3)
-        self.single_action_space = spaces.Discrete(2)
-        self.action_space = batch_space(self.single_action_space, 3)
-        self.fine, self.at, self.t = torch.tensor(fine), at, 0
-        self.bad = self.fine.clone().to(torch.tensor(bad).dtype)
-        self.bad[1] = torch.tensor(bad)
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
-        return (self.bad if self.at == "reset" else self.fine), {}
-
-    def step(self, actions: Any) -> Any:
-        self.t += 1
-        bad = self.t == 4
-        ended = torch.full((3,), bad and self.at == "final_obs")
-        if self.at == "running final_obs":
-            ended[2] = bad
-        observation = self.bad if bad and self.at == "obs" else self.fine
-        final = self.bad if bad and self.at.endswith("final_obs") else self.fine
-        return observation, torch.zeros(3), ended & False, ended, {"final_obs": final}
-
-
-OUTSIDE: list[tuple[Any, Any, Any]] = [
-    (spaces.Discrete(3), [0, 1, 2], 3),
-    (spaces.Discrete(3, start=1), [3, 1, 2], 0),
-    (spaces.Discrete(3), [0, 1, 2], -1),
-    (spaces.MultiDiscrete([2, 3]), [[1, 0], [0, 2], [1, 1]], [2, 0]),
-    (spaces.MultiDiscrete([2, 3], start=[0, 4]), [[1, 4], [0, 5], [1, 6]], [1, 0]),
-    (spaces.MultiBinary(2), [[1, 0], [0, 0], [1, 1]], [2, 0]),
-    (spaces.MultiBinary(2), [[1, 0], [0, 0], [1, 1]], [0.5, 0.0]),
-    (spaces.MultiBinary(2), [[1, 0], [0, 0], [1, 1]], [torch.nan, 0.0]),
-]
-
-
-@pytest.mark.parametrize("at", ["reset", "obs", "final_obs"])
-@pytest.mark.parametrize(("space", "fine", "bad"), OUTSIDE)
-def test_choices_outside_of_their_space_are_refused(
-    space: Any, fine: Any, bad: Any, at: str
-) -> None:
-    step = 0 if at == "reset" else 9
-    message = (
-        rf"step {step}: environment 1: the observation is .*, its space is {type(space).__name__}"
-    )
-    with pytest.raises(EnvError, match=message):
-        _collector(Answers(space, fine, bad, at)).collect()
-
-
-@pytest.mark.usefixtures("as_on_a_gpu")
-@pytest.mark.parametrize(("space", "fine", "bad"), OUTSIDE)
-def test_on_a_gpu_the_device_finds_them(
-    looking_is_an_error: Callable[[], Any], space: Any, fine: Any, bad: Any
-) -> None:
-    collector = _collector(Answers(space, fine, bad))
-    _watch(collector, looking_is_an_error)
-    with pytest.raises(RuntimeError, match="the observation of an environment is not in its space"):
-        collector.collect()
-
-
-def test_choices_in_final_observations_of_running_episodes_do_not_matter() -> None:
-    _collector(Answers(*OUTSIDE[0], "running final_obs")).collect()
 
 
 def test_masks_on_tensors_are_refused() -> None:
