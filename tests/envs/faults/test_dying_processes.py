@@ -65,7 +65,9 @@ def test_a_process_that_dies_again_and_again_is_given_up(
         pytest.raises(EnvError, match=rf"step 2: {message} \(3 times in a row: .* gives up"),
     ):
         agent.learn(64)
-    assert len(caught) == 2
+    # newer Pythons warn of a fork beside threads, too
+    of_restarts = [one for one in caught if one.category is RuntimeWarning]
+    assert len(of_restarts) == 2
     assert not any(one.is_alive() for one in agent.env.processes)
     agent.close()
 

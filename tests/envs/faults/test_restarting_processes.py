@@ -131,7 +131,9 @@ def test_processes_that_die_in_their_reset_are_replaced_until_one_lives(tmp_path
     env = make_vector_env(config, lambda: Process(lives))
     with pytest.warns(RuntimeWarning, match=r"died in reset \(exit status 1\)") as caught:
         observation, _ = env.reset(seed=0)
-    assert len(caught) == 2 and observation["t"].tolist() == [0]
+    # newer Pythons warn of a fork beside threads, too
+    of_restarts = [one for one in caught if one.category is RuntimeWarning]
+    assert len(of_restarts) == 2 and observation["t"].tolist() == [0]
     lives.unlink()  # now it raises there, which three new environments in the process do not mend
     env.step(np.zeros(1, np.int64))
     _end(env, 0)
