@@ -22,6 +22,7 @@ from xlstm_rl.envs.spaces.leaves import (
     is_nested,
     map_leaves,
     observation_kind,
+    outside_choices,
     space_leaves,
     take,
 )
@@ -266,13 +267,11 @@ def wrong_observation(
     allowed = _KINDS.get(kind or "", "iub")
     if values.dtype.kind not in allowed:
         return None, f"the {_what(leaf)} has dtype {values.dtype}, its space is {space}"
-    outside = None
-    choices = None if values.dtype == np.bool_ else choice_range(space)
-    if kind == "multi_binary" and choices is not None:
-        outside = (values != 0) & (values != 1)  # which NaN is neither of
-    elif choices is not None:
-        outside = (values < choices[0]) | (values > choices[1])
-    if outside is not None and outside.any():
+    choices = choice_range(space)
+    if choices is None:
+        return None
+    outside = outside_choices(values, *choices)
+    if outside.any():
         row = int(np.argwhere(outside)[0][0])
         text = " ".join(np.array2string(values[row], threshold=8, edgeitems=2).split())
         return row, f"the {_what(leaf)} is {text}, its space is {space}"

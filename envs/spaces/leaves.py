@@ -98,6 +98,16 @@ def choice_range(
     return first, first + (np.asarray(count) - 1).astype(first.dtype)
 
 
+def outside_choices(
+    values: np.ndarray[Any, Any], first: np.ndarray[Any, Any], last: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any]:
+    """Return where numbers `[..., *shape]` are none of the choices from `first` to `last`."""
+    outside: np.ndarray[Any, Any] = (values < first) | (values > last)
+    if values.dtype.kind == "f":
+        outside |= values != values.round()  # which NaN is too
+    return outside
+
+
 def exceeds_float32(space: Space[Any]) -> bool:
     """Return whether the dtype of a space without parts holds numbers that float32 would round."""
     return space.dtype is not None and not np.can_cast(space.dtype, np.float32)

@@ -49,6 +49,27 @@ MEMORIES = {
 }
 
 
+def make_module(memory: Any = None, **options: Any) -> XLSTMModule:
+    """Return a module, by default a GRU of width 8 from "observation" to "embed"."""
+    if not options.keys() & {"in_key", "in_keys"}:
+        options["in_key"] = "observation"
+    if not options.keys() & {"out_key", "out_keys"}:
+        options["out_key"] = "embed"
+    return XLSTMModule(4, memory or {"kind": "gru", "width": 8}, **options)
+
+
+def make_batch(module: XLSTMModule, *shape: int) -> TensorDict:
+    """Return what that module reads, with states of zeros and nowhere an episode's start."""
+    return TensorDict(
+        {
+            "observation": torch.randn(*shape, 4),
+            "recurrent_state": torch.zeros(*shape, module.layout.size),
+            "is_init": torch.zeros(*shape, 1, dtype=torch.bool),
+        },
+        batch_size=shape,
+    )
+
+
 @pytest.fixture(params=list(MEMORIES))
 def memory(request: pytest.FixtureRequest) -> dict[str, Any]:
     """The options of each kind of memory in turn."""

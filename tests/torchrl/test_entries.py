@@ -8,26 +8,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from xlstm_rl import XLSTMModule
-
-
-def _module(memory: Any = None, **options: Any) -> XLSTMModule:
-    if not options.keys() & {"in_key", "in_keys"}:
-        options["in_key"] = "observation"
-    if not options.keys() & {"out_key", "out_keys"}:
-        options["out_key"] = "embed"
-    return XLSTMModule(4, memory or {"kind": "gru", "width": 8}, **options)
-
-
-def _batch(module: XLSTMModule, *shape: int) -> TensorDict:
-    return TensorDict(
-        {
-            "observation": torch.randn(*shape, 4),
-            "recurrent_state": torch.zeros(*shape, module.layout.size),
-            "is_init": torch.zeros(*shape, 1, dtype=torch.bool),
-        },
-        batch_size=shape,
-    )
+from .conftest import make_batch, make_module
 
 
 @pytest.mark.parametrize("recurrent", [False, True])
@@ -40,15 +21,15 @@ def _batch(module: XLSTMModule, *shape: int) -> TensorDict:
     ],
 )
 def test_missing_key_names_the_transform(key: str, words: str, recurrent: bool) -> None:
-    module = _module(default_recurrent_mode=recurrent)
+    module = make_module(default_recurrent_mode=recurrent)
     with pytest.raises(KeyError, match=words):
-        module(_batch(module, 3, 5).exclude(key))
+        module(make_batch(module, 3, 5).exclude(key))
 
 
 def test_missing_init_key_of_ones_own_is_named() -> None:
-    module = _module(in_keys=["observation", "recurrent_state", "first"])
+    module = make_module(in_keys=["observation", "recurrent_state", "first"])
     with pytest.raises(KeyError, match=r"InitTracker\(init_key='first'\)"):
-        module(_batch(module, 3))
+        module(make_batch(module, 3))
 
 
 @pytest.mark.parametrize(
@@ -71,17 +52,17 @@ def test_missing_init_key_of_ones_own_is_named() -> None:
 def test_wrong_shape_or_dtype_is_refused(
     key: str, value: torch.Tensor, words: str, recurrent: bool
 ) -> None:
-    module = _module(default_recurrent_mode=recurrent)
+    module = make_module(default_recurrent_mode=recurrent)
     with pytest.raises(ValueError, match=words):
-        module(_batch(module, 3, 5).set(key, value))
+        module(make_batch(module, 3, 5).set(key, value))
 
 
 @pytest.mark.parametrize("recurrent", [False, True])
 @pytest.mark.parametrize("key", ["observation", "recurrent_state", "is_init"])
 @pytest.mark.parametrize("value", ["words", TensorDict({"a": torch.zeros(3, 5)}, [3, 5])])
 def test_entry_that_is_no_tensor_is_refused(key: str, value: Any, recurrent: bool) -> None:
-    module = _module(default_recurrent_mode=recurrent)
-    batch = _batch(module, 3, 5)
+    module = make_module(default_recurrent_mode=recurrent)
+    batch = make_batch(module, 3, 5)
     batch[key] = value
     with pytest.raises(ValueError, match=rf"{key!r} is a \w+, expected a tensor") as caught:
         module(batch)
@@ -89,7 +70,7 @@ def test_entry_that_is_no_tensor_is_refused(key: str, value: Any, recurrent: boo
 
 
 def test_missing_part_of_a_nested_key_is_named() -> None:
-    module = _module(in_keys=[("agent", "observation"), ("agent", "memory")])
+    module = make_module(in_keys=[("agent", "observation"), ("agent", "memory")])
     with pytest.raises(KeyError, match=r"\('agent', 'observation'\) is not among .*'agent'"):
         module(TensorDict({"agent": torch.zeros(3)}, [3]))
     agent = TensorDict({"observation": torch.zeros(3, 4)}, [3])

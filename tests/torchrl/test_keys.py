@@ -9,36 +9,17 @@ import torch
 from tensordict import TensorDict
 from torchrl.modules import set_recurrent_mode
 
-from xlstm_rl import XLSTMModule
-
-
-def _module(memory: Any = None, **options: Any) -> XLSTMModule:
-    if not options.keys() & {"in_key", "in_keys"}:
-        options["in_key"] = "observation"
-    if not options.keys() & {"out_key", "out_keys"}:
-        options["out_key"] = "embed"
-    return XLSTMModule(4, memory or {"kind": "gru", "width": 8}, **options)
-
-
-def _batch(module: XLSTMModule, *shape: int) -> TensorDict:
-    return TensorDict(
-        {
-            "observation": torch.randn(*shape, 4),
-            "recurrent_state": torch.zeros(*shape, module.layout.size),
-            "is_init": torch.zeros(*shape, 1, dtype=torch.bool),
-        },
-        batch_size=shape,
-    )
+from .conftest import make_batch, make_module
 
 
 def test_keys_by_default_are_those_of_gru_module() -> None:
-    module = _module()
+    module = make_module()
     assert module.in_keys == ["observation", "recurrent_state", "is_init"]
     assert module.out_keys == ["embed", ("next", "recurrent_state")]
 
 
 def test_nested_keys_and_an_init_key_of_ones_own() -> None:
-    module = _module(
+    module = make_module(
         in_keys=[("agent", "observation"), ("agent", "memory"), ("agent", "first")],
         out_keys=[("agent", "embed"), ("next", "agent", "memory")],
     )
@@ -89,12 +70,12 @@ def test_nested_keys_and_an_init_key_of_ones_own() -> None:
 )
 def test_wrong_keys_are_refused(options: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
-        _module(**options)
+        make_module(**options)
 
 
 def test_output_may_take_the_place_of_the_input() -> None:
-    module = _module(out_key="observation")
-    out = module(_batch(module, 3))
+    module = make_module(out_key="observation")
+    out = module(make_batch(module, 3))
     assert out["observation"].shape == (3, 8)
 
 
@@ -102,4 +83,4 @@ def test_output_may_take_the_place_of_the_input() -> None:
 @pytest.mark.parametrize("value", ["sequential", 2, 0.0])
 def test_flags_are_true_or_false(name: str, value: Any) -> None:
     with pytest.raises(TypeError, match=f"{name}={value!r}: expected True"):
-        _module(**{name: value})
+        make_module(**{name: value})

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from tensordict import TensorDict
 from torch import nn
 from torchrl.envs import Compose
 from torchrl.modules import GRUModule, recurrent_mode, set_recurrent_mode
@@ -19,15 +18,7 @@ from torchrl.modules.utils import get_primers_from_module
 
 from xlstm_rl import MemoryConfig, XLSTMModule, make_memory
 
-from .conftest import torchrl_014
-
-
-def _module(memory: Any = None, **options: Any) -> XLSTMModule:
-    if not options.keys() & {"in_key", "in_keys"}:
-        options["in_key"] = "observation"
-    if not options.keys() & {"out_key", "out_keys"}:
-        options["out_key"] = "embed"
-    return XLSTMModule(4, memory or {"kind": "gru", "width": 8}, **options)
+from .conftest import make_batch, make_module, torchrl_014
 
 
 def test_the_package_imports_without_torchrl() -> None:
@@ -37,7 +28,7 @@ def test_the_package_imports_without_torchrl() -> None:
 
 
 def test_tensors_by_name_give_tensors() -> None:
-    module = _module()
+    module = make_module()
     y, state = module(
         observation=torch.randn(4), recurrent_state=torch.zeros(8), is_init=torch.zeros(1).bool()
     )
@@ -47,8 +38,8 @@ def test_tensors_by_name_give_tensors() -> None:
 def test_memory_may_be_options_a_configuration_or_a_memory() -> None:
     config = MemoryConfig(kind="lstm", width=8)
     memory = make_memory(config)
-    assert type(_module(config).memory) is type(memory)
-    assert _module(memory).memory is memory
+    assert type(make_module(config).memory) is type(memory)
+    assert make_module(memory).memory is memory
     assert XLSTMModule(64, in_key="a", out_key="b").memory.width == MemoryConfig().width
 
 
@@ -56,7 +47,7 @@ def test_input_of_the_memorys_width_needs_no_layer() -> None:
     assert not list(
         XLSTMModule(8, {"kind": "gru", "width": 8}, in_key="a", out_key="b").projection.parameters()
     )
-    assert _module().projection.weight.shape == (8, 4)
+    assert make_module().projection.weight.shape == (8, 4)
 
 
 @pytest.mark.parametrize("size", [0, 2.5, None])
@@ -67,36 +58,25 @@ def test_wrong_input_size_is_refused(size: Any) -> None:
 
 def test_memory_of_another_type_is_refused() -> None:
     with pytest.raises(TypeError, match=r"memory=.*expected a MemoryConfig"):
-        _module("xlstm")
-
-
-def _batch(module: XLSTMModule, *shape: int) -> TensorDict:
-    return TensorDict(
-        {
-            "observation": torch.randn(*shape, 4),
-            "recurrent_state": torch.zeros(*shape, module.layout.size),
-            "is_init": torch.zeros(*shape, 1, dtype=torch.bool),
-        },
-        batch_size=shape,
-    )
+        make_module("xlstm")
 
 
 def test_recurrent_mode_needs_a_time_dimension() -> None:
-    module = _module(default_recurrent_mode=True)
+    module = make_module(default_recurrent_mode=True)
     with pytest.raises(ValueError, match=r"no batch dimension, expected \[\*batch, T\]"):
-        module(_batch(module))
+        module(make_batch(module))
 
 
 @pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 5)])
 def test_empty_batch_is_refused(shape: tuple[int, ...]) -> None:
-    module = _module(default_recurrent_mode=True)
+    module = make_module(default_recurrent_mode=True)
     with pytest.raises(ValueError, match="there is nothing in it"):
-        module(_batch(module, *shape))
+        module(make_batch(module, *shape))
 
 
 @pytest.mark.parametrize("default", [False, True, None])
 def test_mode_is_that_of_the_context_or_the_default(default: bool | None) -> None:
-    module = _module(default_recurrent_mode=default)
+    module = make_module(default_recurrent_mode=default)
     assert module.recurrent_mode is bool(default)
     with set_recurrent_mode("recurrent"):
         assert module.recurrent_mode
@@ -113,7 +93,7 @@ def test_mode_is_that_of_the_context_or_the_default(default: bool | None) -> Non
 
 @torchrl_014("has one mode for all threads")
 def test_mode_of_another_thread_does_not_count() -> None:
-    module, seen = _module(), []
+    module, seen = make_module(), []
     with set_recurrent_mode(True):
         thread = threading.Thread(target=lambda: seen.append(module.recurrent_mode))
         thread.start()
@@ -123,11 +103,11 @@ def test_mode_of_another_thread_does_not_count() -> None:
 
 def test_mode_cannot_be_assigned() -> None:
     with pytest.raises(RuntimeError, match="set_recurrent_mode"):
-        _module().recurrent_mode = True
+        make_module().recurrent_mode = True
 
 
 def test_state_key_that_does_not_lead_to_itself_has_no_primer() -> None:
-    module = _module(out_keys=["embed", ("next", "other")])
+    module = make_module(out_keys=["embed", ("next", "other")])
     with pytest.raises(RuntimeError, match="written to"):
         module.make_tensordict_primer()
 
@@ -136,8 +116,8 @@ def test_state_key_that_does_not_lead_to_itself_has_no_primer() -> None:
 def test_canonical_layout_covers_its_keys() -> None:
     from torchrl.modules import canonicalize_rnn_subset
 
-    module = _module()
-    batch = _batch(module, 3, 5)
+    module = make_module()
+    batch = make_batch(module, 3, 5)
     batch["observation"] = torch.randn(5, 3, 4).transpose(0, 1)
     found = canonicalize_rnn_subset(batch, [module])
     assert found["observation"].is_contiguous()
@@ -147,7 +127,7 @@ def test_canonical_layout_covers_its_keys() -> None:
 
 @pytest.mark.parametrize("copy_of", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
 def test_copy_acts_alike(memory: dict[str, Any], copy_of: Any, sequences: Any) -> None:
-    module = _module(memory)
+    module = make_module(memory)
     batch = sequences.batch(module, 3)
     module(batch.clone())
     found, expected = copy_of(module)(batch.clone()), module(batch)

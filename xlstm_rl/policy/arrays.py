@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from xlstm_rl.envs.spaces.leaves import map_leaves
 
@@ -50,6 +50,15 @@ def as_tensor(values: Any, name: str = "an array") -> Tensor:
     copy = np.empty(array.shape, code if code in _NAMES else "f8")
     copy[...] = array
     return torch.from_numpy(copy)
+
+
+def is_traced(tensor: Tensor) -> bool:
+    """Return whether a transform of torch follows what is done with a tensor."""
+    return (
+        type(tensor) not in (Tensor, nn.Parameter)
+        or torch.compiler.is_compiling()
+        or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    )
 
 
 def to_numpy(action: Any) -> Any:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from xlstm_rl.memory import Memory
+from xlstm_rl.policy.arrays import is_traced
 from xlstm_rl.torchrl.state import StateLayout
 
 P = ParamSpec("P")
@@ -208,7 +209,7 @@ def _spread(states: Tensor, at: Tensor, plan: _Plan, shape: torch.Size) -> Tenso
 
 def _zeros(like: Tensor, count: int) -> Tensor:
     """Return zeros `[count, S]` for states `[N, S]`; on a CPU they take memory where written to."""
-    if like.device.type != "cpu" or _is_traced(like):
+    if like.device.type != "cpu" or is_traced(like):
         return like.new_zeros(count, like.shape[1])
     # few states are written: torch would touch all of it, which costs more than a small network
     size = count * like.shape[1] * like.element_size()
@@ -217,7 +218,7 @@ def _zeros(like: Tensor, count: int) -> Tensor:
 
 def _put(rows: Tensor, members: Tensor, new: Tensor) -> Tensor:
     """Return rows `[N, ...]` with those of `members` `[M]` replaced, in place where none looks."""
-    if torch.is_grad_enabled() or _is_traced(new):
+    if torch.is_grad_enabled() or is_traced(new):
         return rows.index_put((members,), new)
     return rows.index_copy_(0, members, new)
 
@@ -239,15 +240,6 @@ def _cut(starts: Tensor) -> _Segments:
     first = starts.flatten().nonzero().squeeze(1)
     beyond = first.new_full((1,), starts.numel())
     return _Segments(first, torch.cat((first[1:], beyond)) - first)
-
-
-def _is_traced(tensor: Tensor) -> bool:
-    """Whether a transform of torch looks at what is done with a tensor."""
-    return (
-        type(tensor) is not Tensor
-        or torch.compiler.is_compiling()
-        or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-    )
 
 
 def _is_batched(tensor: Tensor) -> bool:

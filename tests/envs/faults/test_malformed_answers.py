@@ -108,6 +108,7 @@ REFUSED: dict[str, tuple[Any, Change, str]] = {
     "a part of a choice": (CHOICE, seen(1.5), "the observation has dtype float64"),
     "no choice": (CHOICE, seen(np.int32(0)), r"the observation is 0, its space is Discrete\(3"),
     "no choice of the type": (CHOICE, seen(np.int64(9)), r"the observation is 9, its space is"),
+    "a bool that is no choice": (CHOICE, seen(np.False_), "the observation is False, its space is"),
     "no bit": (BITS, seen(np.array([0, 2], np.int8)), r"the observation is \[0 2\], its space is"),
     "half a bit": (BITS, seen(np.array([0, 0.5])), r"the observation is \[0\. 0\.5\], its space"),
     "a wheel too far": (WHEELS, seen(np.array([0, 3])), r"the observation is \[0 3\], its space"),

@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from xlstm_rl.envs.spaces.leaves import (
     Leaf,
@@ -15,11 +15,12 @@ from xlstm_rl.envs.spaces.leaves import (
     exceeds_float32,
     is_nested,
     observation_kind,
+    outside_choices,
     space_leaves,
     take,
 )
 from xlstm_rl.normalization import Observation
-from xlstm_rl.policy.arrays import as_tensor
+from xlstm_rl.policy.arrays import as_tensor, is_traced
 
 Numbers = np.ndarray[Any, Any]
 
@@ -108,7 +109,7 @@ class _LeafReader:
             raise self._error(tensor, "integers, since choices are counted")
         if tensor.is_complex():
             raise self._error(tensor, "real numbers")
-        if not is_tensor or _is_readable(tensor):
+        if not is_tensor or (tensor.device.type == "cpu" and not is_traced(tensor)):
             numbers = tensor.detach() if is_tensor else tensor
             values = (numbers.float() if tensor.dtype == torch.bfloat16 else numbers).numpy()
             self._check_finite(values)
@@ -127,9 +128,7 @@ class _LeafReader:
             )
 
     def _check_choices(self, values: Numbers, first: Numbers, last: Numbers) -> None:
-        outside = (values < first) | (values > last)
-        if values.dtype.kind == "f":  # of MultiBinary
-            outside |= values != values.round()
+        outside = outside_choices(values, first, last)
         if outside.any():
             rows, bad = (x.reshape(-1, *self.shape) for x in (values, outside))
             one = rows[np.argwhere(bad)[0][0]]
@@ -145,16 +144,6 @@ class _LeafReader:
         return ValueError(
             f"{self.what} has dtype {tensor.dtype}, expected {expected} ({self.leaf.space})"
         )
-
-
-def _is_readable(tensor: Tensor) -> bool:
-    """Return whether the numbers are there to be read, in host memory, and nothing is traced."""
-    return (
-        tensor.device.type == "cpu"
-        and type(tensor) in (Tensor, nn.Parameter)
-        and not torch.compiler.is_compiling()
-        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-    )
 
 
 def map_observation(call: Callable[[Tensor], Tensor], observation: Observation) -> Observation:
