@@ -1,9 +1,9 @@
-"""An environment of your own: a picture, a number, and actions that are locked.
+"""An environment of your own, as in docs/learn/own_environment.md: a picture, locked doors.
 
 python examples/own_environment.py
-
-docs/learn/own_environment.md does the same from the command line.
 """
+
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -12,19 +12,22 @@ from gymnasium import spaces
 from xlstm_rl import RecurrentPPO, evaluate
 
 WAIT, DOORS = 0, 4
+Arrays = dict[str, np.ndarray[Any, Any]]
 
 
-class Doors(gymnasium.Env):
+class Doors(gymnasium.Env[Any, Any]):
     """A picture shows the right one of four doors; some steps later it has to be opened."""
 
-    def __init__(self, steps: int = 10) -> None:
-        self.steps = steps
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}
+
+    def __init__(self, steps: int = 10, render_mode: str | None = None) -> None:
+        self.steps, self.render_mode = steps, render_mode
         picture = spaces.Box(0, 255, (16, 16, 3), np.uint8)
         time_left = spaces.Box(0.0, 1.0, (1,), np.float32)
         self.observation_space = spaces.Dict({"picture": picture, "time_left": time_left})
         self.action_space = spaces.Discrete(1 + DOORS)
 
-    def reset(self, *, seed=None, options=None):
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Arrays, Arrays]:
         """Begin an episode: draw the right door and a locked one."""
         super().reset(seed=seed)
         self.step_number = 0
@@ -32,25 +35,31 @@ class Doors(gymnasium.Env):
         self.locked = (self.right + int(self.np_random.integers(1, DOORS))) % DOORS
         return self._observation(), self._info()
 
-    def step(self, action):
+    def step(self, action: int) -> tuple[Arrays, float, bool, bool, Arrays]:
         """Take one step; the last one opens a door."""
         self.step_number += 1
         done = self.step_number > self.steps
         reward = float(done and action == 1 + self.right)
         return self._observation(), reward, done, False, self._info()
 
-    def _observation(self):
+    def render(self) -> Any:
+        """Draw the right door green, the locked one red; a lamp says when they may be opened."""
+        doors = np.full((64, DOORS, 3), 128, np.uint8)
+        doors[:, self.right], doors[:, self.locked] = (0, 160, 60), (200, 60, 0)
+        doors[:8] = 255 if self.step_number >= self.steps else 0
+        return doors.repeat(16, axis=1)
+
+    def _observation(self) -> Arrays:
         picture = np.zeros((16, 16, 3), np.uint8)
         if self.step_number == 0:
             picture[4:12, 4 * self.right : 4 * self.right + 4] = 255
         left = 1 - self.step_number / (self.steps + 1)
         return {"picture": picture, "time_left": np.array([left], np.float32)}
 
-    def _info(self):
+    def _info(self) -> Arrays:
         at_the_doors = self.step_number >= self.steps
         mask = np.full(1 + DOORS, at_the_doors)
-        mask[WAIT] = not at_the_doors
-        mask[1 + self.locked] = False
+        mask[WAIT], mask[1 + self.locked] = not at_the_doors, False
         return {"action_mask": mask.astype(np.int8)}
 
 
