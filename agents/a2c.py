@@ -34,7 +34,7 @@ class RecurrentA2C(RecurrentAgent):
     Mnih et al. 2016 (arXiv:1602.01783), with all environments in step instead of asynchronous
     workers. Each rollout gives one gradient step on all its sequences, which start from the
     memory state stored while acting; with V-trace (Espeholt et al. 2018, arXiv:1802.01561) it may
-    give several, and may come from an older policy. Dead autoreset steps carry no loss.
+    give several, and may come from an older policy. Autoreset steps carry no loss.
     """
 
     algo = "a2c"
