@@ -1,7 +1,7 @@
 """A memory as a recurrent module of TorchRL."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from tensordict import NestedKey, TensorDictBase, unravel_key
@@ -14,8 +14,8 @@ from torchrl.modules.tensordict_module.rnn import recurrent_mode
 from xlstm_rl.memory import Memory, MemoryConfig, make_memory
 from xlstm_rl.options.arguments import check_whole
 from xlstm_rl.torchrl.entries import find_tensor, read_is_init, read_state
-from xlstm_rl.torchrl.keys import check_flag, choose_in_keys, choose_out_keys
-from xlstm_rl.torchrl.sequence import SequenceRunner, Sequences
+from xlstm_rl.torchrl.keys import check_choice, check_flag, choose_in_keys, choose_out_keys
+from xlstm_rl.torchrl.sequence import SequenceRunner, Sequences, SequenceStates
 from xlstm_rl.torchrl.state import StateLayout, state_dtype
 
 
@@ -39,8 +39,9 @@ class XLSTMModule(TensorDictModuleBase):  # type: ignore[misc]
     last one alone needs, and as much as a collector stores. Value estimators join these states into
     new tensors: run them within `tensordict.set_lazy_legacy(True)`, which joins none. The last
     step's state carries gradients. The states at trajectory ends within a row cost a second pass
-    over all but the last trajectory of each row, without gradients; `interior_ends=False` leaves it
-    out, and zeros stand there.
+    over all but the last trajectory of each row, without gradients. `sequence_states="last"` leaves
+    it out, and zeros stand there: enough for burn-in. `"none"` writes no states in recurrent mode:
+    losses and value estimators do not read them. Single steps write their state in any case.
 
     Args:
         input_size: size of the input. Where it differs from the memory's width, a linear layer
@@ -53,7 +54,8 @@ class XLSTMModule(TensorDictModuleBase):  # type: ignore[misc]
         out_keys: instead of `out_key`, keys of output and state after.
         device: where the weights are made.
         default_recurrent_mode: whether it runs sequences outside of `set_recurrent_mode`.
-        interior_ends: whether a sequence gives the states where a trajectory ends within a row.
+        sequence_states: which states a sequence gives: `"ends"`, where trajectories end; `"last"`,
+            after the last step of each row; `"none"`.
 
     Raises:
         ValueError: an argument is out of range; keys are missing, given twice or too many; an
@@ -72,13 +74,12 @@ class XLSTMModule(TensorDictModuleBase):  # type: ignore[misc]
         out_keys: Sequence[NestedKey] | None = None,
         device: torch.device | str | None = None,
         default_recurrent_mode: bool | None = None,
-        interior_ends: bool = True,
+        sequence_states: SequenceStates = "ends",
     ) -> None:
         super().__init__()
         self.input_size = check_whole("input_size", input_size, 1)
         self.in_keys = choose_in_keys(in_key, in_keys)
         self.out_keys = choose_out_keys(out_key, out_keys, self.in_keys)
-        check_flag("interior_ends", interior_ends)
         if default_recurrent_mode is not None:
             check_flag("default_recurrent_mode", default_recurrent_mode, "True, False or None")
         if isinstance(memory, Mapping) or memory is None:
@@ -93,7 +94,8 @@ class XLSTMModule(TensorDictModuleBase):  # type: ignore[misc]
         if self.input_size != width:
             self.projection = nn.Linear(self.input_size, width)
         self.layout = StateLayout(self.memory.state_shapes)
-        self.interior_ends = interior_ends
+        choices = get_args(SequenceStates)
+        self.sequence_states = check_choice("sequence_states", sequence_states, choices)
         self._recurrent_mode = default_recurrent_mode
         # by its name: the weights of TorchRL's target networks are no parameters
         named = [*self.projection.named_parameters("projection"), *self.named_parameters()]
@@ -171,15 +173,17 @@ class XLSTMModule(TensorDictModuleBase):  # type: ignore[misc]
         rows = (shape[:-1].numel(), shape[-1]) if recurrent else (shape.numel(),)
         x = x.reshape(*rows, self.input_size)
         state, is_init = state.reshape(*rows, self.layout.size), is_init.reshape(rows)
+        after: Tensor | None
         if recurrent:
-            runner = SequenceRunner(self.memory, self.projection, self.layout, self.interior_ends)
+            runner = SequenceRunner(self.memory, self.projection, self.layout, self.sequence_states)
             y, after = runner.run(Sequences(x, state, is_init))
         else:
             x = self.projection(x)
             y, tensors = self.memory.step_tensors(x, self.layout.unpack(state, x), is_init)
             after = self.layout.pack(tensors, state)
         tensordict.set(self.out_keys[0], y.reshape(*shape, self.memory.width))
-        tensordict.set(self.out_keys[1], after.reshape(*shape, self.layout.size))
+        if after is not None:
+            tensordict.set(self.out_keys[1], after.reshape(*shape, self.layout.size))
         return tensordict
 
     @property
