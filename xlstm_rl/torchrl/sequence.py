@@ -107,7 +107,7 @@ class SequenceRunner:
 
     @_outside_of_graphs
     def _plan(self, rows: Sequences) -> _Plan:
-        if _is_batched(rows.stored) or _is_batched(rows.is_init):
+        if _is_batched(rows.stored) or _is_batched(rows.is_init) or rows.is_init.is_meta:
             return _Plan(by_steps=True)
         inside = rows.is_init.clone()
         inside[:, 0] = False
