@@ -4,9 +4,9 @@
 
 CartPole without velocities in 16 environments of TorchRL, 64 steps a batch, width 64, one thread:
 the same encoder, heads, collector, GAE and `ClipPPOLoss` around each memory, and our own loop with
-as many updates. They take turns in a changing order, times are those of the CPU. GAE runs within
-`set_lazy_legacy(True)`; in `m, states joined` it does not, and joins the states of root and `next`.
-`m, no interior ends` leaves out the states at trajectory ends inside a batch.
+as many updates. They take turns in a changing order, times are those of the CPU. GAE joins the
+states of root and `next`, as it does by itself; within `set_lazy_legacy(True)` it does not, in the
+rows with `lazily`. `none` is `sequence_states="none"`: sequences give no states.
 """
 
 import argparse
@@ -55,8 +55,9 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
     "lstm": ours({"kind": "lstm"}),
     "gru": ours({"kind": "gru"}),
     "m": ours({"pattern": "m"}),
-    "m, states joined": ours({"pattern": "m"}),
-    "m, no interior ends": ours({"pattern": "m"}, interior_ends=False),
+    "m, stacked lazily": ours({"pattern": "m"}),
+    "m, none": ours({"pattern": "m"}, sequence_states="none"),
+    "m, none, lazily": ours({"pattern": "m"}, sequence_states="none"),
     "s": ours({"pattern": "s"}),
 }
 
@@ -146,7 +147,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     learners: dict[str, Learner | Loop] = {
-        name: Learner(make(), lazy="joined" not in name) for name, make in MODULES.items()
+        name: Learner(make(), lazy="lazily" in name) for name, make in MODULES.items()
     }
     learners |= {name: Loop(memory) for name, memory in LOOPS.items()}
     turns: dict[str, list[dict[str, float]]] = {name: [] for name in learners}

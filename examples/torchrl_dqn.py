@@ -53,7 +53,7 @@ def train(task: str, total_steps: int, seed: int = 0) -> Iterator[float]:
     inputs, actions = one.observation_spec["observation"].shape[-1], one.action_spec.space.n
     numbers = TensorDictModule(torch.Tensor.float, ["observation"], ["numbers"])  # choices are int
     memory = XLSTMModule(
-        inputs, {"width": WIDTH}, in_key="numbers", out_key="features", interior_ends=False
+        inputs, {"width": WIDTH}, in_key="numbers", out_key="features", sequence_states="last"
     )
     head = TensorDictModule(nn.Linear(WIDTH, actions), ["features"], ["action_value"])
     network = TensorDictSequential(numbers, memory, head)

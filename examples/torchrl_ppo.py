@@ -26,7 +26,7 @@ WIDTH, LEARNING_RATE, MEMORY = 64, 1e-3, {"pattern": "m", "width": 64}
 def make_networks(inputs: int, actions: int) -> ActorValueOperator:
     """Return actor and critic on one memory."""
     encoder = Module(nn.Sequential(nn.Linear(inputs, WIDTH), nn.Tanh()), ["observation"], ["embed"])
-    memory = XLSTMModule(WIDTH, MEMORY, in_key="embed", out_key="features", interior_ends=False)
+    memory = XLSTMModule(WIDTH, MEMORY, in_key="embed", out_key="features", sequence_states="none")
     options = {"distribution_class": Categorical, "return_log_prob": True}
     logits = Module(_head(actions, 0.01), ["features"], ["logits"])
     actor = ProbabilisticActor(logits, in_keys=["logits"], **options)

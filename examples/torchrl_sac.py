@@ -1,11 +1,12 @@
 """Recurrent discrete SAC on TorchRL's collector and replay buffer, an xLSTM memory in each network.
 
-python examples/torchrl_sac.py
+python examples/torchrl_sac.py                      # MemoryChain
+python examples/torchrl_sac.py RepeatPrevious       # an answer at each step
 
 The actor's states are stored while acting. The critics never act: theirs start from zeros, which
-is right where a slice begins with its episode, as whole episodes of MemoryChain do. One pass of
-each network over a slice gives the values of its steps and, shifted by one, of the next ones.
-Christodoulou 2019 (arXiv:1910.07207).
+is right where a slice begins with its episode, as whole episodes do. One pass of each network over
+a slice gives the values of its steps and, shifted by one, of the next ones. The temperature is
+small beside the reward of one answer. Christodoulou 2019 (arXiv:1910.07207).
 """
 
 import copy
@@ -25,25 +26,30 @@ from torchrl.modules.utils import get_env_transforms_from_module
 import xlstm_rl.envs  # noqa: F401 - registers the environment
 from xlstm_rl import XLSTMModule
 
-ENV_ID, LENGTH = "xlstm_rl/MemoryChain-v0", 10
-EPISODE = LENGTH + 1
-NUM_ENVS, STEPS, UPDATES, SLICES, WIDTH = 8, 33, 8, 32, 32
-LEARNING_RATE, GAMMA, CAPACITY, TEMPERATURE = 1e-3, 0.9, 50_000, 0.02
+# an environment, its arguments, the steps of an episode and of a batch, and the temperature
+TASKS = {
+    "MemoryChain": ("xlstm_rl/MemoryChain-v0", {"length": 10}, 11, 33, 0.02),
+    "RepeatPrevious": ("xlstm_rl/RepeatPrevious-v0", {}, 51, 51, 0.004),
+}
+NUM_ENVS, UPDATES, SLICES, WIDTH = 8, 8, 32, 32
+LEARNING_RATE, GAMMA, CAPACITY = 1e-3, 0.9, 50_000
+Networks = list[TensorDictSequential]
 
 
 def make_network(inputs: int, outputs: int, out_key: str) -> TensorDictSequential:
     """Return a memory and a linear layer on it."""
-    memory = XLSTMModule(
-        inputs, {"width": WIDTH}, in_key="observation", out_key="features", interior_ends=False
-    )
+    numbers = TensorDictModule(torch.Tensor.float, ["observation"], ["numbers"])  # choices are int
+    keys = {"in_key": "numbers", "out_key": "features"}
+    memory = XLSTMModule(inputs, {"width": WIDTH}, sequence_states="none", **keys)
     head = TensorDictModule(nn.Linear(WIDTH, outputs), ["features"], [out_key])
-    return TensorDictSequential(memory, head)
+    return TensorDictSequential(numbers, memory, head)
 
 
-def train(total_steps: int, seed: int = 0) -> Iterator[float]:
+def train(task: str, total_steps: int, seed: int = 0) -> Iterator[float]:
     """Train, and yield after each batch the mean return of the episodes that ended in it."""
     torch.manual_seed(seed)
-    one = GymEnv(ENV_ID, length=LENGTH)
+    env_id, kwargs, episode, steps, temperature = TASKS[task]
+    one = GymEnv(env_id, **kwargs)
     inputs, actions = one.observation_spec["observation"].shape[-1], one.action_spec.space.n
     acting = make_network(inputs, actions, "logits")
     critics = [make_network(inputs, actions, "action_value") for _ in range(2)]
@@ -53,9 +59,8 @@ def train(total_steps: int, seed: int = 0) -> Iterator[float]:
     )
 
     def make_env() -> TransformedEnv:
-        env = GymEnv(ENV_ID, length=LENGTH)
-        env = TransformedEnv(env, get_env_transforms_from_module(acting))
-        return env.append_transform(RewardSum())
+        transforms = get_env_transforms_from_module(acting)
+        return TransformedEnv(GymEnv(env_id, **kwargs), transforms).append_transform(RewardSum())
 
     env = SerialEnv(NUM_ENVS, make_env)
     env.set_seed(seed)
@@ -63,20 +68,20 @@ def train(total_steps: int, seed: int = 0) -> Iterator[float]:
     optimizer = torch.optim.Adam(weights, LEARNING_RATE)
     replay = TensorDictReplayBuffer(
         storage=LazyTensorStorage(CAPACITY),
-        sampler=SliceSampler(slice_len=EPISODE, end_key=("next", "done"), strict_length=True),
-        batch_size=SLICES * EPISODE,
+        sampler=SliceSampler(slice_len=episode, end_key=("next", "done"), strict_length=True),
+        batch_size=SLICES * episode,
     )
-    rollouts = Collector(env, actor, frames_per_batch=NUM_ENVS * STEPS, total_frames=total_steps)
+    rollouts = Collector(env, actor, frames_per_batch=NUM_ENVS * steps, total_frames=total_steps)
     for rollout in rollouts:  # [B, T]
         ended = rollout["next", "done"]
         yield rollout["next", "episode_reward"][ended].mean().item()
         replay.extend(rollout.exclude(("next", "recurrent_state")).reshape(-1))
-        if len(replay) < 10 * NUM_ENVS * STEPS:
+        if len(replay) < 10 * NUM_ENVS * steps:
             continue
         for _ in range(UPDATES):
-            batch = replay.sample().reshape(SLICES, EPISODE)
+            batch = replay.sample().reshape(SLICES, episode)
             optimizer.zero_grad()
-            total_loss(batch, acting, critics, targets).backward()
+            total_loss(batch, acting, critics, targets, temperature).backward()
             nn.utils.clip_grad_norm_(weights, 10.0)
             optimizer.step()
             for slow, fast in zip(targets, critics, strict=True):
@@ -86,12 +91,9 @@ def train(total_steps: int, seed: int = 0) -> Iterator[float]:
 
 
 def total_loss(
-    batch: TensorDictBase,
-    acting: TensorDictSequential,
-    critics: list[TensorDictSequential],
-    targets: list[TensorDictSequential],
+    batch: TensorDictBase, acting: nn.Module, critics: Networks, targets: Networks, alpha: float
 ) -> torch.Tensor:
-    """Return the losses of actor and critics on whole episodes `[N, T]`."""
+    """Return the losses on whole episodes `[N, T]` at a temperature `alpha`."""
     unseen = batch.clone(False)
     unseen["recurrent_state"] = torch.zeros_like(batch["recurrent_state"])
     with set_recurrent_mode(True):
@@ -100,9 +102,9 @@ def total_loss(
         with torch.no_grad():
             slow = [critic(unseen.clone(False))["action_value"] for critic in targets]
     probs, least = log_probs.exp(), torch.minimum(*values).detach()
-    actor_loss = (probs * (TEMPERATURE * log_probs - least)).sum(-1).mean()
+    actor_loss = (probs * (alpha * log_probs - least)).sum(-1).mean()
     with torch.no_grad():
-        worth = (probs * (torch.minimum(*slow) - TEMPERATURE * log_probs)).sum(-1, keepdim=True)
+        worth = (probs * (torch.minimum(*slow) - alpha * log_probs)).sum(-1, keepdim=True)
         worth = torch.cat((worth[:, 1:], torch.zeros_like(worth[:, :1])), 1)  # of the next step
         worth = worth.masked_fill(batch["next", "terminated"], 0.0)
         target = batch["next", "reward"] + GAMMA * worth
@@ -111,7 +113,7 @@ def total_loss(
 
 
 if __name__ == "__main__":
-    total = int((sys.argv[1:] or ["40000"])[0])
-    for batch, found in enumerate(train(total), 1):
+    task = (sys.argv[1:] or ["MemoryChain"])[0]
+    for batch, found in enumerate(train(task, 61_200 if task == "RepeatPrevious" else 40_000), 1):
         if batch % 10 == 0:
-            print(f"{batch * NUM_ENVS * STEPS:>7} steps: return {found:.2f}", flush=True)
+            print(f"batch {batch}: return {found:.2f}", flush=True)

@@ -152,6 +152,26 @@ def test_several_choices_at_once(nvec: list[int], categorical: bool) -> None:
     _check(batch, policy, encode)
 
 
+def test_a_table_of_choices_goes_in_and_out_one_hot() -> None:
+    space = spaces.MultiDiscrete([[3, 3], [3, 3]], start=[[1, 0], [2, 0]])
+    policy = _policy(space, space)
+    seen = torch.from_numpy(np.stack([space.sample() for _ in range(5)]))
+    start = torch.from_numpy(space.start)
+    actor = policy.as_tensordict_module(deterministic=True)
+    with_indices = policy.as_tensordict_module(True, categorical_action_encoding=True)
+    batch = TensorDict(
+        {
+            "observation": torch.nn.functional.one_hot(seen - start, 3),
+            "recurrent_state": torch.zeros(5, actor.layout.size),
+            "is_init": torch.ones(5, 1, dtype=torch.bool),
+        },
+        batch_size=[5],
+    )
+    found = actor(batch.clone())["action"]
+    expected = with_indices(batch.set("observation", seen))["action"]
+    assert found.shape == (5, 2, 2, 3) and torch.equal(found.argmax(-1), expected)
+
+
 @pytest.mark.parametrize("action", [spaces.Box(-2, 2, (2,), np.float32), spaces.MultiBinary(3)])
 def test_numbers_and_bits_are_those_of_act(action: Any) -> None:
     policy = _policy(BOX, action)

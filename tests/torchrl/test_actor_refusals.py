@@ -17,11 +17,23 @@ from xlstm_rl.policy import Policy, PolicyConfig
 STATE = "recurrent_state"
 
 
-def _policy() -> Policy:
+def _policy(action: Any = None, observation: Any = None, **options: Any) -> Policy:
     config = MemoryConfig(pattern="ms", width=8, num_heads=2, round_to=8)
-    box = spaces.Box(-5, 5, (3,), np.float32)
-    network = PolicyConfig(head_width=8)
-    return Policy(box, spaces.Discrete(4), config, network, NormalizationConfig())
+    observation = spaces.Box(-5, 5, (3,), np.float32) if observation is None else observation
+    action = spaces.Discrete(4) if action is None else action
+    network = PolicyConfig(head_width=8, **options)
+    return Policy(observation, action, config, network, NormalizationConfig())
+
+
+def _batch(actor: Any) -> TensorDict:
+    return TensorDict(
+        {
+            "observation": torch.zeros(2, 3),
+            STATE: torch.zeros(2, actor.layout.size),
+            "is_init": torch.zeros(2, 1, dtype=torch.bool),
+        },
+        batch_size=[2],
+    )
 
 
 @pytest.mark.parametrize(
@@ -45,14 +57,42 @@ def test_wrong_arguments_are_refused(options: Any, error: type[Exception], words
 @pytest.mark.parametrize("value", ["words", TensorDict({"a": torch.zeros(2)}, [2])])
 def test_entry_that_is_no_tensor_is_refused(key: str, value: Any) -> None:
     actor = _policy().as_tensordict_module()
-    batch = TensorDict(
-        {
-            "observation": torch.zeros(2, 3),
-            STATE: torch.zeros(2, actor.layout.size),
-            "is_init": torch.zeros(2, 1, dtype=torch.bool),
-        },
-        batch_size=[2],
-    )
+    batch = _batch(actor)
     batch[key] = value
     with pytest.raises(ValueError, match=rf"{key!r} is a \w+, expected a tensor"):
         actor(batch)
+
+
+def test_a_table_of_different_counts_needs_indices() -> None:
+    policy = _policy(spaces.MultiDiscrete([[3, 2], [2, 4]]))
+    with pytest.raises(
+        ValueError, match=r"table of different counts.*categorical_action_encoding="
+    ):
+        policy.as_tensordict_module()
+    actor = policy.as_tensordict_module(categorical_action_encoding=True)
+    assert actor(_batch(actor))["action"].shape == (2, 2, 2)
+
+
+def test_reward_of_another_shape_is_refused() -> None:
+    actor = _policy(previous_reward=True).as_tensordict_module()
+    with pytest.raises(
+        ValueError, match=r"'previous_reward' has shape \[2, 3\], expected \[2, 1\]"
+    ):
+        actor(_batch(actor).set("previous_reward", torch.zeros(2, 3)))
+
+
+def test_missing_part_of_the_observation_says_what_is_read() -> None:
+    space = spaces.Dict(x=spaces.Box(-1, 1, (2,)), y=spaces.Discrete(3))
+    actor = _policy(observation=space).as_tensordict_module()
+    batch = _batch(actor).exclude("observation").set("x", torch.zeros(2, 2))
+    with pytest.raises(
+        KeyError, match=r"'y' is missing: the policy reads \['x', 'y'\], found.*'x'"
+    ):
+        actor(batch)
+
+
+def test_one_output_may_be_selected() -> None:
+    actor = _policy().as_tensordict_module()
+    actor.select_out_keys("action")
+    out = actor(_batch(actor))
+    assert "action" in out and "next" not in out

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tensordict import TensorDict
+from tensordict import LazyStackedTensorDict, TensorDict
 
 from .conftest import make_batch, make_module
 
@@ -67,6 +67,51 @@ def test_entry_that_is_no_tensor_is_refused(key: str, value: Any, recurrent: boo
     with pytest.raises(ValueError, match=rf"{key!r} is a \w+, expected a tensor") as caught:
         module(batch)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize("key", ["observation", "recurrent_state", "is_init"])
+def test_entry_on_another_device_is_named(key: str, recurrent: bool) -> None:
+    module = make_module(default_recurrent_mode=recurrent)
+    batch = make_batch(module, 3, 5)
+    words = rf"{key!r} is on meta, expected the device of the weights, cpu.*\.to\('cpu'\)"
+    with pytest.raises(ValueError, match=words):
+        module(batch.set(key, batch[key].to("meta")))
+
+
+def test_time_has_to_be_the_last_dimension() -> None:
+    module = make_module(default_recurrent_mode=True)
+    batch = make_batch(module, 5, 3)
+    batch.names = ["time", None]
+    with pytest.raises(
+        ValueError, match=r"\['time', None\], expected 'time' last.*transpose\(0, -1"
+    ):
+        module(batch)
+    module(batch.transpose(0, -1).contiguous())
+
+
+def test_rows_of_different_lengths_are_refused() -> None:
+    module = make_module(default_recurrent_mode=True)
+    rows = LazyStackedTensorDict(make_batch(module, 5), make_batch(module, 6), stack_dim=0)
+    with pytest.raises(ValueError, match=r"\[2, -1\], expected rows of one length.*pad_sequence"):
+        module(rows)
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_under_autocast_the_input_may_be_what_a_layer_before_made(
+    memory: dict[str, Any], recurrent: bool
+) -> None:
+    module = make_module(memory, default_recurrent_mode=recurrent)
+    batch = make_batch(module, 3, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = module(batch.clone())
+        found = module(batch.set("observation", batch["observation"].bfloat16()))
+    after = ("next", "recurrent_state")
+    assert found[after].dtype == torch.float32
+    torch.testing.assert_close(found[after], expected[after], rtol=0.1, atol=0.1)
+    torch.testing.assert_close(
+        found["embed"].float(), expected["embed"].float(), rtol=0.1, atol=0.1
+    )
 
 
 def test_missing_part_of_a_nested_key_is_named() -> None:

@@ -70,11 +70,12 @@ def test_the_errors_of_dqn_are_those_of_its_definition() -> None:
 
 
 @torchrl_014("has no Collector")
-def test_sac_makes_updates(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("task", "steps"), [("MemoryChain", 33), ("RepeatPrevious", 51)])
+def test_sac_makes_updates(task: str, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     example = _load("torchrl_sac.py")
     train = example["train"]
     monkeypatch.setitem(train.__globals__, "UPDATES", 2)
-    found = list(train(12 * example["NUM_ENVS"] * example["STEPS"]))
+    found = list(train(task, 12 * example["NUM_ENVS"] * steps))
     assert len(found) == 12
     assert all(-1 <= one <= 1 for one in found)
 
@@ -85,7 +86,7 @@ def test_sac_makes_updates(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_dqn_and_sac_recall_the_first_step(seed: int) -> None:
     dqn = list(_load("torchrl_dqn.py")["train"]("MemoryChain", 51_200, seed))
     assert sum(dqn[-20:]) / 20 > 0.8
-    sac = list(_load("torchrl_sac.py")["train"](26_400, seed))
+    sac = list(_load("torchrl_sac.py")["train"]("MemoryChain", 26_400, seed))
     assert sum(sac[-20:]) / 20 > 0.8
 
 

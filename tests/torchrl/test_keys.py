@@ -79,8 +79,14 @@ def test_output_may_take_the_place_of_the_input() -> None:
     assert out["observation"].shape == (3, 8)
 
 
-@pytest.mark.parametrize("name", ["default_recurrent_mode", "interior_ends"])
 @pytest.mark.parametrize("value", ["sequential", 2, 0.0])
-def test_flags_are_true_or_false(name: str, value: Any) -> None:
-    with pytest.raises(TypeError, match=f"{name}={value!r}: expected True"):
-        make_module(**{name: value})
+def test_flags_are_true_or_false(value: Any) -> None:
+    with pytest.raises(TypeError, match=f"default_recurrent_mode={value!r}: expected True"):
+        make_module(default_recurrent_mode=value)
+
+
+@pytest.mark.parametrize("value", ["end", None, True, ["ends"]])
+def test_states_of_a_sequence_are_one_of_three_words(value: Any) -> None:
+    words = r"sequence_states=.* expected one of 'ends', 'last', 'none'"
+    with pytest.raises(ValueError, match=words):
+        make_module(sequence_states=value)

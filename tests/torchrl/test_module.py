@@ -35,6 +35,39 @@ def test_tensors_by_name_give_tensors() -> None:
     assert y.shape == (8,) and state.shape == (8,)
 
 
+def test_without_states_a_sequence_of_tensors_gives_the_output_alone() -> None:
+    module = make_module(sequence_states="none", default_recurrent_mode=True)
+    batch = make_batch(module, 3, 5)
+    given = {key: batch[key] for key in module.in_keys}
+    assert module(**given).shape == (3, 5, 8)
+    with set_recurrent_mode(False):
+        assert [one.shape for one in module(**given)] == [(3, 5, 8), (3, 5, 8)]
+    with pytest.raises(ValueError, match="sequence_states='all': expected one of"):
+        module.sequence_states = "all"  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize("key", ["embed", ("next", "recurrent_state")])
+def test_one_output_may_be_selected(key: Any, recurrent: bool) -> None:
+    module = make_module(default_recurrent_mode=recurrent)
+    batch = make_batch(module, 3, 5)
+    expected = module(batch.clone())[key]
+    module.select_out_keys(key)
+    found = module(batch.clone())
+    torch.testing.assert_close(found[key], expected)
+    assert ("embed" in found) == (key == "embed")
+    assert list(module.make_tensordict_primer().primers.keys()) == ["recurrent_state"]
+    module.reset_out_keys()
+    assert "embed" in module(batch)
+
+
+def test_sequence_without_data_has_its_shapes(memory: dict[str, Any]) -> None:
+    module = make_module(memory, default_recurrent_mode=True).to("meta")
+    out = module(make_batch(module, 3, 5).to("meta"))
+    assert out["embed"].shape == (3, 5, 8) and out["embed"].is_meta
+    assert out["next", "recurrent_state"].shape == (3, 5, module.layout.size)
+
+
 def test_memory_may_be_options_a_configuration_or_a_memory() -> None:
     config = MemoryConfig(kind="lstm", width=8)
     memory = make_memory(config)

@@ -215,7 +215,7 @@ def test_equal_slices_one_after_the_other_are_one_call_of_the_memory(
 def test_resets_to_zeros_are_one_call_of_the_memory(
     xlstm: dict[str, Any], sequences: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = _module(xlstm, interior_ends=False)
+    module = _module(xlstm, sequence_states="last")
     batch = sequences.batch(module, 4, 30, init=0.3)
     calls: list[int] = []
     run = module.memory.forward_tensors
@@ -228,16 +228,35 @@ def test_resets_to_zeros_are_one_call_of_the_memory(
 
 
 @pytest.mark.parametrize("stored", [0.0, 0.5, 1.0])
-def test_without_interior_ends_only_the_last_state_comes_back(
+def test_last_states_are_those_of_the_last_step_alone(
     xlstm: dict[str, Any], sequences: Any, stored: float
 ) -> None:
     module = _module(xlstm)
     batch = sequences.batch(module, 3, 13, init=0.3, stored=stored)
     full = module(batch.clone())["next", "recurrent_state"]
-    module.interior_ends = False
+    module.sequence_states = "last"
     found = module(batch)["next", "recurrent_state"]
     torch.testing.assert_close(found[:, -1], full[:, -1])
     assert not found[:, :-1].any()
+
+
+@pytest.mark.parametrize("stored", [0.0, 0.5, 1.0])
+def test_without_states_a_sequence_gives_the_same_output_and_leaves_them_as_they_were(
+    xlstm: dict[str, Any], sequences: Any, stored: float
+) -> None:
+    module = _module(xlstm)
+    batch = sequences.batch(module, 3, 13, init=0.3, stored=stored)
+    full = module(batch.clone())
+    module.sequence_states = "none"
+    found = module(batch.clone())
+    torch.testing.assert_close(found["embed"], full["embed"])
+    assert ("next", "recurrent_state") not in found.keys(True)
+    collected = torch.randn_like(batch["recurrent_state"])
+    found = module(batch.set(("next", "recurrent_state"), collected))
+    assert found["next", "recurrent_state"] is collected
+    with set_recurrent_mode(False):
+        step = module(batch[:, 0].exclude("next"))
+    assert step["next", "recurrent_state"].any()
 
 
 def test_state_is_taken_apart_and_put_together(xlstm: dict[str, Any]) -> None:

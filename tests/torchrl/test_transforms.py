@@ -45,14 +45,18 @@ def test_vmap_over_the_weights_of_several_modules(
 
 
 @pytest.mark.parametrize("stored", [0.0, 1.0])
-@pytest.mark.parametrize("interior_ends", [False, True])
+@pytest.mark.parametrize("states", ["ends", "last", "none"])
 def test_vmap_over_the_data_too(
-    stateful: dict[str, Any], sequences: Any, stored: float, interior_ends: bool
+    stateful: dict[str, Any], sequences: Any, stored: float, states: str
 ) -> None:
-    module = _module(stateful, default_recurrent_mode=True, interior_ends=interior_ends)
+    module = _module(stateful, default_recurrent_mode=True, sequence_states=states)
     batch = sequences.batch(module, 2, 3, 9, init=0.3, stored=stored)
     found = vmap(module)(batch.clone())
-    _assert_same(found, module(batch))
+    if states == "none":
+        torch.testing.assert_close(found["embed"], module(batch)["embed"])
+        assert "next" not in found.keys(True)
+    else:
+        _assert_same(found, module(batch))
 
 
 @pytest.mark.skipif(

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from gymnasium import spaces
 from tensordict import NestedKey, TensorDictBase, unravel_key
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
@@ -14,7 +15,7 @@ from xlstm_rl.envs.spaces.leaves import Leaf, build, is_nested
 from xlstm_rl.policy.auxiliary.reader import is_set
 from xlstm_rl.policy.encoders.observations import map_observation
 from xlstm_rl.policy.policy_module import PolicyModule
-from xlstm_rl.torchrl.encodings import decode_observation, encode_action
+from xlstm_rl.torchrl.encodings import decode_observation, encode_action, one_hot_shape
 from xlstm_rl.torchrl.entries import find_tensor, read_is_init, read_state
 from xlstm_rl.torchrl.keys import check_distinct, check_flag, check_key
 from xlstm_rl.torchrl.state import StateLayout, state_dtype
@@ -64,6 +65,13 @@ class PolicyActor(TensorDictModuleBase):  # type: ignore[misc]
             check_flag("deterministic", deterministic, "True, False or None")
         self.deterministic = deterministic
         self.categorical = check_flag("categorical_action_encoding", categorical_action_encoding)
+        action = policy.action_space
+        has_counts = isinstance(action, spaces.MultiDiscrete) and not self.categorical
+        if has_counts and one_hot_shape(action.nvec) is None:
+            raise ValueError(
+                f"the action space is {action}, a table of different counts, which TorchRL has as "
+                "indices alone: pass categorical_action_encoding=True, to the GymEnv too"
+            )
         self.state_key = check_key(f"state_key={state_key!r}", state_key)
         self.init_key = check_key(f"init_key={init_key!r}", init_key)
         own = policy.initial_tensors(1, critic=False)
@@ -75,7 +83,8 @@ class PolicyActor(TensorDictModuleBase):  # type: ignore[misc]
         self.in_keys = [*self._keys, self.state_key, self.init_key]
         self.in_keys += [ACTION_MASK] * self._reads_mask + [PREVIOUS_REWARD] * self._reads_reward
         check_distinct("the keys that the actor reads and writes", [*self.in_keys, ACTION])
-        self.out_keys = [ACTION, unravel_key(("next", self.state_key))]
+        self._after: NestedKey = unravel_key(("next", self.state_key))
+        self.out_keys = [ACTION, self._after]
 
     def make_tensordict_primer(self) -> Transform:
         """Return the transform that gives an environment what this actor carries."""
@@ -102,6 +111,11 @@ class PolicyActor(TensorDictModuleBase):  # type: ignore[misc]
         )
         mask = self._find(tensordict, ACTION_MASK) if self._reads_mask else None
         reward = self._find(tensordict, PREVIOUS_REWARD) if self._reads_reward else None
+        if reward is not None and reward.shape not in (shape, (*shape, 1)):
+            raise ValueError(
+                f"{PREVIOUS_REWARD!r} has shape {list(reward.shape)}, expected {[*shape, 1]} or "
+                f"{[*shape]}: one reward for each environment"
+            )
         auxiliary = policy.auxiliary_reader.read(
             raw,
             size,
@@ -121,7 +135,7 @@ class PolicyActor(TensorDictModuleBase):  # type: ignore[misc]
         encoded = encode_action(policy.action_space, action, self.categorical).to(state.device)
         after = self.layout.pack(tensors, packed).to(state.device)
         tensordict.set(ACTION, encoded.reshape(*shape, *encoded.shape[1:]))
-        tensordict.set(self.out_keys[1], after.reshape(*shape, self.layout.size))
+        tensordict.set(self._after, after.reshape(*shape, self.layout.size))
         return tensordict
 
     def _is_deterministic(self) -> bool:
@@ -142,14 +156,20 @@ class PolicyActor(TensorDictModuleBase):  # type: ignore[misc]
     def _find(self, tensordict: TensorDictBase, key: NestedKey) -> Tensor:
         value = find_tensor(tensordict, key)
         if value is None:
-            raise KeyError(f"{key!r} is missing{_REMEDIES.get(str(key), '')}")
+            remedy = _REMEDIES.get(str(key))
+            if remedy is None:
+                remedy = (
+                    f"the policy reads {self._keys}, found {sorted(map(str, tensordict.keys()))}; "
+                    "does the environment have other spaces?"
+                )
+            raise KeyError(f"{key!r} is missing: {remedy}")
         return value
 
 
 _REMEDIES = {
-    ACTION_MASK: ": let the environment report it, for a GymEnv by "
+    ACTION_MASK: "let the environment report it, for a GymEnv by "
     "env.set_info_dict_reader(default_info_dict_reader(['action_mask']))",
-    PREVIOUS_REWARD: ": append actor.make_tensordict_primer() to the environment",
+    PREVIOUS_REWARD: "append actor.make_tensordict_primer() to the environment",
 }
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import gymnasium
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
@@ -17,14 +18,16 @@ def decode_observation(space: gymnasium.Space[Any], value: Tensor) -> Tensor:
     Args:
         space: without parts.
         value: as the space has them, or choices one-hot: `[B, n]` for Discrete, `[B, k, n]` or
-            `[B, n_1 + ... + n_k]` for MultiDiscrete.
+            `[B, n_1 + ... + n_k]` for MultiDiscrete; `[B, ..., n]` for a table of equal counts.
     """
     if isinstance(space, spaces.Discrete) and value.shape[1:] == (space.n,):
         return value.to(torch.uint8).argmax(-1) + int(space.start)
-    if isinstance(space, spaces.MultiDiscrete) and value.shape[1:] != space.shape:
-        counts, start = space.nvec.tolist(), as_tensor(space.start).to(value.device)
-        parts = value.unbind(1) if value.dim() == 3 else value.split(counts, 1)
-        return torch.stack([part.to(torch.uint8).argmax(-1) for part in parts], 1) + start
+    if isinstance(space, spaces.MultiDiscrete) and value.shape[1:] == one_hot_shape(space.nvec):
+        start, value = as_tensor(space.start).to(value.device), value.to(torch.uint8)
+        if value.dim() > 2:
+            return value.argmax(-1) + start
+        parts = value.split(space.nvec.tolist(), 1)
+        return torch.stack([part.argmax(-1) for part in parts], 1) + start
     return value
 
 
@@ -35,7 +38,7 @@ def encode_action(space: gymnasium.Space[Any], action: Tensor, categorical: bool
         space: without parts.
         action: as the space has them.
         categorical: choices stay indices, otherwise they become one-hot: `[B, n]` for Discrete;
-            for MultiDiscrete `[B, k, n]` where all counts are equal, else `[B, n_1 + ... + n_k]`.
+            for MultiDiscrete `[B, ..., n]` where all counts are equal, else `[B, n_1 + ... + n_k]`.
     """
     if isinstance(space, spaces.Discrete):
         index = action.long() - int(space.start)
@@ -44,7 +47,24 @@ def encode_action(space: gymnasium.Space[Any], action: Tensor, categorical: bool
         index = action.long() - as_tensor(space.start).long().to(action.device)
         if categorical:
             return index
-        counts = space.nvec.tolist()
-        parts = [one_hot(index[:, i], count) for i, count in enumerate(counts)]
-        return torch.stack(parts, 1) if len(set(counts)) == 1 else torch.cat(parts, 1)
+        counts = space.nvec
+        if one_hot_shape(counts) != (int(counts.sum()),):
+            return one_hot(index, int(counts.flat[0]))
+        parts = [one_hot(index[:, i], count) for i, count in enumerate(counts.tolist())]
+        return torch.cat(parts, 1)
     return action
+
+
+def one_hot_shape(counts: np.ndarray) -> tuple[int, ...] | None:
+    """Return the shape of choices one-hot, without the batch dimension.
+
+    Args:
+        counts: the number of each choice, of any number of dimensions.
+
+    Returns:
+        None: TorchRL has no form for them, a table of different counts.
+    """
+    first = int(counts.flat[0])
+    if (counts == first).all():
+        return (*counts.shape, first)
+    return (int(counts.sum()),) if counts.ndim == 1 else None

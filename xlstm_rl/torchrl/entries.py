@@ -27,6 +27,44 @@ def find_tensor(tensordict: TensorDictBase, key: NestedKey, what: str = "") -> T
     raise ValueError(f"{what}{key!r} is a {type(found).__name__}, expected a tensor")
 
 
+def check_device(key: NestedKey, entry: Tensor, weight: Tensor) -> None:
+    """Check that an entry lies where the weights lie.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if entry.device != weight.device:
+        raise ValueError(
+            f"{key!r} is on {entry.device}, expected the device of the weights, {weight.device}: "
+            f"call tensordict.to({str(weight.device)!r}), or module.to({str(entry.device)!r})"
+        )
+
+
+def check_rows(tensordict: TensorDictBase) -> None:
+    """Check that a tensordict holds sequences `[*batch, T]`.
+
+    Raises:
+        ValueError: it has no batch dimension, rows of different lengths, or time is not the last.
+    """
+    shape = tensordict.batch_size
+    if not shape:
+        raise ValueError(
+            "the tensordict has no batch dimension, expected [*batch, T] in recurrent mode: "
+            "add the time dimension, or leave recurrent mode for a single step"
+        )
+    if -1 in shape:
+        raise ValueError(
+            f"the tensordict has batch size {list(shape)}, expected rows of one length: pad them "
+            "with tensordict.pad_sequence"
+        )
+    names = tensordict.names
+    if "time" in names[:-1]:
+        raise ValueError(
+            f"the dimensions of the tensordict are {names}, expected 'time' last: call "
+            f"tensordict.transpose({names.index('time')}, -1)"
+        )
+
+
 def read_state(tensordict: TensorDictBase, key: NestedKey, size: int) -> Tensor:
     """Return the state `[*batch, size]` of a tensordict.
 

@@ -5,6 +5,8 @@ from typing import Any
 
 from tensordict import NestedKey, unravel_key
 
+from xlstm_rl.options.arguments import did_you_mean
+
 STATE_KEY, INIT_KEY = "recurrent_state", "is_init"
 """The keys of the state and of episode starts, where the caller names none."""
 
@@ -29,6 +31,20 @@ def check_flag(name: str, value: Any, expected: str = "True or False") -> bool:
     """
     if not isinstance(value, bool):
         raise TypeError(f"{name}={value!r}: expected {expected}")
+    return value
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> Any:
+    """Return a word.
+
+    Raises:
+        ValueError: it is none of the choices.
+    """
+    if value not in choices:
+        known = ", ".join(map(repr, choices))
+        raise ValueError(
+            f"{name}={value!r}: expected one of {known}{did_you_mean(str(value), choices)}"
+        )
     return value
 
 

@@ -1,7 +1,7 @@
 """A memory as a recurrent module of TorchRL."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from tensordict import NestedKey, TensorDictBase, unravel_key
@@ -13,9 +13,9 @@ from torchrl.modules.tensordict_module.rnn import recurrent_mode
 
 from xlstm_rl.memory import Memory, MemoryConfig, make_memory
 from xlstm_rl.options.arguments import check_whole
-from xlstm_rl.torchrl.entries import find_tensor, read_is_init, read_state
-from xlstm_rl.torchrl.keys import check_flag, choose_in_keys, choose_out_keys
-from xlstm_rl.torchrl.sequence import SequenceRunner, Sequences
+from xlstm_rl.torchrl.entries import check_device, check_rows, find_tensor, read_is_init, read_state
+from xlstm_rl.torchrl.keys import check_choice, check_flag, choose_in_keys, choose_out_keys
+from xlstm_rl.torchrl.sequence import SequenceRunner, Sequences, SequenceStates
 from xlstm_rl.torchrl.state import StateLayout, state_dtype
 
 
@@ -39,8 +39,9 @@ class XLSTMModule(TensorDictModuleBase):  # type: ignore[misc]
     last one alone needs, and as much as a collector stores. Value estimators join these states into
     new tensors: run them within `tensordict.set_lazy_legacy(True)`, which joins none. The last
     step's state carries gradients. The states at trajectory ends within a row cost a second pass
-    over all but the last trajectory of each row, without gradients; `interior_ends=False` leaves it
-    out, and zeros stand there.
+    over all but the last trajectory of each row, without gradients. `sequence_states="last"` leaves
+    it out, and zeros stand there: enough for burn-in. `"none"` writes no states in recurrent mode:
+    losses and value estimators do not read them. Single steps write their state in any case.
 
     Args:
         input_size: size of the input. Where it differs from the memory's width, a linear layer
@@ -53,7 +54,8 @@ class XLSTMModule(TensorDictModuleBase):  # type: ignore[misc]
         out_keys: instead of `out_key`, keys of output and state after.
         device: where the weights are made.
         default_recurrent_mode: whether it runs sequences outside of `set_recurrent_mode`.
-        interior_ends: whether a sequence gives the states where a trajectory ends within a row.
+        sequence_states: which states a sequence gives: `"ends"`, where trajectories end; `"last"`,
+            after the last step of each row; `"none"`.
 
     Raises:
         ValueError: an argument is out of range; keys are missing, given twice or too many; an
@@ -72,13 +74,13 @@ class XLSTMModule(TensorDictModuleBase):  # type: ignore[misc]
         out_keys: Sequence[NestedKey] | None = None,
         device: torch.device | str | None = None,
         default_recurrent_mode: bool | None = None,
-        interior_ends: bool = True,
+        sequence_states: SequenceStates = "ends",
     ) -> None:
         super().__init__()
         self.input_size = check_whole("input_size", input_size, 1)
         self.in_keys = choose_in_keys(in_key, in_keys)
         self.out_keys = choose_out_keys(out_key, out_keys, self.in_keys)
-        check_flag("interior_ends", interior_ends)
+        self._out, self._after = self.out_keys  # select_out_keys takes keys away
         if default_recurrent_mode is not None:
             check_flag("default_recurrent_mode", default_recurrent_mode, "True, False or None")
         if isinstance(memory, Mapping) or memory is None:
@@ -93,7 +95,7 @@ class XLSTMModule(TensorDictModuleBase):  # type: ignore[misc]
         if self.input_size != width:
             self.projection = nn.Linear(self.input_size, width)
         self.layout = StateLayout(self.memory.state_shapes)
-        self.interior_ends = interior_ends
+        self.sequence_states = sequence_states
         self._recurrent_mode = default_recurrent_mode
         # by its name: the weights of TorchRL's target networks are no parameters
         named = [*self.projection.named_parameters("projection"), *self.named_parameters()]
@@ -119,9 +121,29 @@ class XLSTMModule(TensorDictModuleBase):  # type: ignore[misc]
         )
 
     @property
+    def sequence_states(self) -> SequenceStates:
+        """Which states a sequence gives.
+
+        Raises:
+            ValueError: what is assigned is none of the three words.
+        """
+        return self._sequence_states
+
+    @sequence_states.setter
+    def sequence_states(self, value: SequenceStates) -> None:
+        choices = get_args(SequenceStates)
+        self._sequence_states: SequenceStates = check_choice("sequence_states", value, choices)
+
+    @property
+    def given_keys(self) -> list[NestedKey]:
+        """The keys of what a call with tensors in the place of a tensordict returns."""
+        without = self.recurrent_mode and self.sequence_states == "none"
+        return [key for key in self.out_keys if not (without and key == self._after)]
+
+    @property
     def canonical_keys(self) -> list[NestedKey]:
         """The keys that `torchrl.modules.canonicalize_rnn_subset` lays out anew."""
-        return [*self.in_keys, *self.out_keys]
+        return [*self.in_keys, self._out, self._after]
 
     def make_tensordict_primer(self) -> TensorDictPrimer:
         """Return the transform that gives an environment a fresh state at every reset.
@@ -129,7 +151,7 @@ class XLSTMModule(TensorDictModuleBase):  # type: ignore[misc]
         Raises:
             RuntimeError: the output key of the state is not `("next", <its input key>)`.
         """
-        key, after = self.in_keys[1], self.out_keys[1]
+        key, after = self.in_keys[1], self._after
         if after != unravel_key(("next", key)):
             raise RuntimeError(
                 f"the state is read from {key!r} and written to {after!r}: a primer needs it to be "
@@ -149,7 +171,7 @@ class XLSTMModule(TensorDictModuleBase):  # type: ignore[misc]
         tensors = self.layout.unpack(packed, self._weight)
         return self.memory.pack_state(tensors, packed.shape[0])
 
-    @dispatch  # type: ignore[untyped-decorator]
+    @dispatch(dest="given_keys")  # type: ignore[untyped-decorator]
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Run a step of each entry or, in recurrent mode, sequences; write into the tensordict.
 
@@ -158,28 +180,29 @@ class XLSTMModule(TensorDictModuleBase):  # type: ignore[misc]
             ValueError: a shape or a dtype does not fit, or there is no time dimension.
         """
         shape, recurrent = tensordict.batch_size, self.recurrent_mode
-        if recurrent and not shape:
-            raise ValueError(
-                "the tensordict has no batch dimension, expected [*batch, T] in recurrent mode: "
-                "add the time dimension, or leave recurrent mode for a single step"
-            )
+        if recurrent:
+            check_rows(tensordict)
         x = self._read_input(tensordict)
         state = read_state(tensordict, self.in_keys[1], self.layout.size)
         is_init = read_is_init(tensordict, self.in_keys[2])
+        check_device(self.in_keys[1], state, x)
+        check_device(self.in_keys[2], is_init, x)
         if not shape.numel():
             raise ValueError(f"the tensordict has batch size {list(shape)}: there is nothing in it")
         rows = (shape[:-1].numel(), shape[-1]) if recurrent else (shape.numel(),)
         x = x.reshape(*rows, self.input_size)
         state, is_init = state.reshape(*rows, self.layout.size), is_init.reshape(rows)
+        after: Tensor | None
         if recurrent:
-            runner = SequenceRunner(self.memory, self.projection, self.layout, self.interior_ends)
+            runner = SequenceRunner(self.memory, self.projection, self.layout, self.sequence_states)
             y, after = runner.run(Sequences(x, state, is_init))
         else:
             x = self.projection(x)
             y, tensors = self.memory.step_tensors(x, self.layout.unpack(state, x), is_init)
             after = self.layout.pack(tensors, state)
-        tensordict.set(self.out_keys[0], y.reshape(*shape, self.memory.width))
-        tensordict.set(self.out_keys[1], after.reshape(*shape, self.layout.size))
+        tensordict.set(self._out, y.reshape(*shape, self.memory.width))
+        if after is not None:
+            tensordict.set(self._after, after.reshape(*shape, self.layout.size))
         return tensordict
 
     @property
@@ -201,8 +224,12 @@ class XLSTMModule(TensorDictModuleBase):  # type: ignore[misc]
         expected = (*tensordict.batch_size, self.input_size)
         if x.shape != expected:
             raise ValueError(f"the input {key!r} has shape {list(x.shape)}, expected {[*expected]}")
-        dtype = self._weight.dtype
-        if x.dtype != dtype:
+        weight = self._weight
+        check_device(key, x, weight)
+        dtype = weight.dtype
+        if x.dtype != dtype and not (
+            x.is_floating_point() and torch.is_autocast_enabled(x.device.type)
+        ):
             raise ValueError(
                 f"the input {key!r} has dtype {x.dtype}, expected that of the weights, {dtype}; "
                 "for numbers add DoubleToFloat() to the environment"

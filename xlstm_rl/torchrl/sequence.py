@@ -1,7 +1,7 @@
 """Sequences in which every `is_init` starts from the state that is stored there."""
 
 from collections.abc import Callable
-from typing import NamedTuple, ParamSpec, TypeVar, cast
+from typing import Literal, NamedTuple, ParamSpec, TypeVar, cast
 
 import numpy as np
 import torch
@@ -13,6 +13,9 @@ from xlstm_rl.torchrl.state import StateLayout
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+SequenceStates = Literal["ends", "last", "none"]
+"""Which states a sequence gives: where trajectories end, after the last step of a row, none."""
 
 
 def _outside_of_graphs(run: Callable[P, R]) -> Callable[P, R]:
@@ -66,7 +69,7 @@ class SequenceRunner:
         memory: the memory.
         project: what stands before it.
         layout: of its state.
-        interior_ends: whether the states where a trajectory ends within a row are wanted.
+        states: which states are wanted.
     """
 
     def __init__(
@@ -74,16 +77,16 @@ class SequenceRunner:
         memory: Memory,
         project: Callable[[Tensor], Tensor],
         layout: StateLayout,
-        interior_ends: bool,
+        states: SequenceStates,
     ) -> None:
         self.memory, self.project, self.layout = memory, project, layout
-        self.interior_ends = interior_ends
+        self.states = states
 
-    def run(self, rows: Sequences) -> tuple[Tensor, Tensor]:
+    def run(self, rows: Sequences) -> tuple[Tensor, Tensor | None]:
         """Return outputs `[B, T, D]`, and states after steps `[B, T, S]`.
 
-        The states are right after the last step of every trajectory, and zeros elsewhere; without
-        `interior_ends` they are right after the last step of a row alone.
+        The states are right after the last step of every trajectory (`"ends"`) or of every row
+        (`"last"`), and zeros elsewhere; `"none"`: None.
         """
         plan = _Plan()
         if rows.x.shape[1] > 1:
@@ -95,6 +98,8 @@ class SequenceRunner:
         x = self.project(rows.x)
         tensors = self.layout.unpack(rows.stored[:, 0], x)
         y, tensors = self.memory.forward_tensors(x, tensors, plan.reset)
+        if self.states == "none":
+            return y, None
         last = self.layout.pack(tensors, rows.stored[:, 0])
         batch, steps = rows.is_init.shape
         at = torch.arange(1, batch + 1, device=last.device) * steps - 1
@@ -102,7 +107,7 @@ class SequenceRunner:
 
     @_outside_of_graphs
     def _plan(self, rows: Sequences) -> _Plan:
-        if _is_batched(rows.stored) or _is_batched(rows.is_init):
+        if _is_batched(rows.stored) or _is_batched(rows.is_init) or rows.is_init.is_meta:
             return _Plan(by_steps=True)
         inside = rows.is_init.clone()
         inside[:, 0] = False
@@ -117,7 +122,7 @@ class SequenceRunner:
         split = torch.zeros_like(starts).index_copy_(0, where, from_stored)
         split = split.unflatten(0, inside.shape)
         plan = _Plan(inside & ~split, split if bool(from_stored.any()) else None)
-        if not self.interior_ends or not self.layout.shapes or bool(from_stored.all()):
+        if self.states != "ends" or not self.layout.shapes or bool(from_stored.all()):
             return plan
         first, length = _cut(inside)
         beyond = first + length
@@ -128,11 +133,13 @@ class SequenceRunner:
         return plan._replace(ends=ends, ends_at=at)
 
     @_outside_of_graphs
-    def _run_split(self, rows: Sequences, plan: _Plan) -> tuple[Tensor, Tensor]:
+    def _run_split(self, rows: Sequences, plan: _Plan) -> tuple[Tensor, Tensor | None]:
         """Split at starts from a stored state; those from zeros stay resets within a part."""
         assert plan.split is not None
         y, ends, at = self._run_segments(rows, _cut(plan.split), plan.reset)
-        if not self.interior_ends:
+        if self.states == "none":
+            return y, None
+        if self.states == "last":
             is_last = (at + 1) % rows.is_init.shape[1] == 0
             ends, at = ends[is_last], at[is_last]
         return y, _spread(ends, at, plan, rows.is_init.shape)
@@ -178,7 +185,7 @@ class SequenceRunner:
             y = y.unflatten(0, rows.is_init.shape)
         return y, self.layout.pack(tensors, before), begin - 1
 
-    def _run_steps(self, rows: Sequences) -> tuple[Tensor, Tensor]:
+    def _run_steps(self, rows: Sequences) -> tuple[Tensor, Tensor | None]:
         """Do the same step by step, where a transform lets nobody look at the numbers."""
         x, steps = self.project(rows.x), rows.x.shape[1]
         packed = rows.stored[:, 0]
@@ -191,10 +198,11 @@ class SequenceRunner:
             outputs.append(y)
             shown = packed
             if t < steps - 1:
-                ends = rows.is_init[:, t + 1, None] & self.interior_ends
+                ends = rows.is_init[:, t + 1, None] & (self.states == "ends")
                 shown = packed.masked_fill(~ends, 0.0)
             after.append(shown)
-        return torch.stack(outputs, 1), torch.stack(after, 1)
+        y = torch.stack(outputs, 1)
+        return y, None if self.states == "none" else torch.stack(after, 1)
 
 
 def _spread(states: Tensor, at: Tensor, plan: _Plan, shape: torch.Size) -> Tensor:
