@@ -2,7 +2,6 @@
 
 import copy
 import json
-import sys
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -29,6 +28,7 @@ from xlstm_rl.runs.lock import run_locked
 from xlstm_rl.runs.loggers import Logger, LoggerConfig, make_logger
 from xlstm_rl.runs.signals import signals_held
 from xlstm_rl.runs.standing import replacing_run, write_config
+from xlstm_rl.terminal import tell
 
 
 class Run:
@@ -200,7 +200,7 @@ class Run:
         try:
             return self.save_opened(policy, trainer_state)
         except (TrainingError, ConfigError) as error:
-            print(f"xlstm_rl: {one_line(error)}", file=sys.stderr)
+            tell(f"xlstm_rl: {one_line(error)}")
             return False
 
     def save_best(
@@ -222,10 +222,7 @@ class Run:
                 self._logger.checkpoint(trainer_state["steps_done"], best, ("best",))
         except (OSError, SafetensorError, RuntimeError) as error:
             why = getattr(error, "strerror", None) or one_line(error)
-            print(
-                f"xlstm_rl: run folder {self.folder}: best/ cannot be written: {why}",
-                file=sys.stderr,
-            )
+            tell(f"xlstm_rl: run folder {self.folder}: best/ cannot be written: {why}")
 
     def close(self) -> None:
         """Close the logger."""

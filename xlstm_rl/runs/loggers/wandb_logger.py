@@ -4,7 +4,6 @@ import os
 import re
 import secrets
 import shlex
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +22,7 @@ from xlstm_rl.runs.loggers.wandb_versions import (
     finish_in_time,
     offline_resume,
 )
+from xlstm_rl.terminal import tell
 
 _our_wandb_runs: "WeakSet[Any]" = WeakSet()
 """The W&B runs that were started here, and so are closed here."""
@@ -270,4 +270,4 @@ def _keep_id(folder: Path, run_id: str) -> None:
 
 
 def _say(line: str) -> None:
-    print(f"wandb: {line}", file=sys.stderr)
+    tell(f"wandb: {line}")
