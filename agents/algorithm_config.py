@@ -120,6 +120,9 @@ class A2CConfig(AlgorithmConfig):
     entropy_coef: float = 0.01
     """Weight of the entropy bonus."""
 
+    log_interval: Count = 4
+    """Updates of which a row of the metrics is the mean."""
+
     normalize_advantage: bool = False
     """Shift and scale the advantages of each gradient step to mean 0 and standard deviation 1.
     Without PPO's clipping, this also enlarges the noise that is left once the critic is good."""

@@ -89,6 +89,7 @@ class RecurrentAgent(SavingAgent):
             torch_threads(self.config.threads),
             self._run.training(self._budget.asked, self._horizon(horizon)),
             Interruption() as interruption,
+            self._logging_the_rest(),
             self._saved_on_error(interruption),
             calls,
         ):
@@ -115,10 +116,11 @@ class RecurrentAgent(SavingAgent):
                     continues = calls.update(self.steps_done, metrics) and continues
                 finally:  # what was trained has its row, also where a callback raises
                     with self._profile.part("logging"):
-                        step = self.steps_done
-                        log_histograms(self._run, step, self.policy, rollout, self._watch)
-                        self._run.log(self.steps_done, metrics | self._own_values)
+                        step, row = self.steps_done, metrics | self._own_values
                         self._own_values = {}
+                        if self._row.add(step, row, step // self._budget.rollout):
+                            log_histograms(self._run, step, self.policy, rollout, self._watch)
+                            self._log_row()
                         self._save_if_due()
                 interruption.end_update()
                 if self.ranks.any(not continues or interruption.number is not None):
@@ -129,7 +131,9 @@ class RecurrentAgent(SavingAgent):
         return self
 
     def log(self, values: Mapping[str, Any]) -> None:
-        """Add values of your own to the next row of the metrics: of this update, in a callback.
+        """Add values of your own to the metrics of the next update: of this one, in a callback.
+
+        A row is the mean of `agent.log_interval` updates, of those that have the value.
 
         Args:
             values: numbers, or tensors and arrays of one element, by name, such as `my/score`.

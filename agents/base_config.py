@@ -79,6 +79,9 @@ class AlgorithmConfig(Section):
     normalize_advantage: bool = True
     """Shift and scale the advantages of each gradient step to mean 0 and standard deviation 1."""
 
+    log_interval: Count = 1
+    """Updates of which a row of the metrics is the mean (A2C: 4, whose updates are short)."""
+
     actors: CountOrZero | str = 0
     """Processes that play the environments, apart from the one that learns, ahead of its updates.
     Each has an equal part of `env.num_envs`. 0: playing and learning take turns. `ray://host:port`:

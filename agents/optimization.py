@@ -1,6 +1,5 @@
 """Gradient steps: the step itself, its size, and the paper's RMSprop."""
 
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch.optim import Optimizer
 from xlstm_rl.distributed import ALONE, Ranks
 from xlstm_rl.errors import NonFiniteLossError
 from xlstm_rl.profiling import NO_PROFILE, Profile
+from xlstm_rl.terminal import tell
 
 
 class RMSprop(Optimizer):
@@ -58,7 +58,7 @@ def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
     """
     own, groups = optimizer.state_dict()["param_groups"], state["param_groups"]
     if [set(one) for one in groups] != [set(one) for one in own]:
-        print("agent.optimizer is another one than before: its state starts fresh", file=sys.stderr)
+        tell("agent.optimizer is another one than before: its state starts fresh")
         return
     if [one["params"] for one in groups] != [one["params"] for one in own]:
         raise ValueError("the optimiser's state is for other weights")

@@ -116,6 +116,7 @@ class PPOOptions(TypedDict, total=False):
     entropy_coef_schedule: str
     max_grad_norm: float
     normalize_advantage: bool
+    log_interval: int
     actors: int | str
     max_staleness: int
     minibatches: int | Literal["auto"]
@@ -148,6 +149,7 @@ class A2COptions(TypedDict, total=False):
     entropy_coef_schedule: str
     max_grad_norm: float
     normalize_advantage: bool
+    log_interval: int
     actors: int | str
     max_staleness: int
     advantages: Literal["gae", "n_step", "vtrace"]

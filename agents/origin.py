@@ -1,6 +1,5 @@
 """The checkpoint that an agent goes on from."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from xlstm_rl.collection.resuming import restore_collector
 from xlstm_rl.config import ConfigError
 from xlstm_rl.distributed import Ranks
 from xlstm_rl.seeding import load_streams
+from xlstm_rl.terminal import tell
 
 
 class Origin:
@@ -56,7 +56,7 @@ class Origin:
         reasons = ranks.gathered(why)
         if ranks.is_first:
             for line in self._told(reasons):
-                print(f"{self.checkpoint}: {line}", file=sys.stderr)
+                tell(f"{self.checkpoint}: {line}")
 
     def _told(self, reasons: list[str | None]) -> list[str]:
         """Return what to say of episodes that do not go on, by process."""

@@ -27,7 +27,7 @@ from xlstm_rl.runs.checkpoint import (
     refuse_absurd_sizes,
     spaces_of,
 )
-from xlstm_rl.runs.folder import latest_checkpoint, run_of
+from xlstm_rl.runs.folder import LATEST, latest_checkpoint, run_of
 from xlstm_rl.runs.lock import refuse_running
 from xlstm_rl.runs.loggers.wandb_artifacts import local_folder
 from xlstm_rl.runs.trainer_state import TRAINER_FILE, read_trainer_state
@@ -168,5 +168,10 @@ def _own_run(checkpoint: Path) -> Path:
         raise ConfigError(
             f"{checkpoint}: the run has a newer checkpoint, {newest.name}; to go on from this one, "
             "give run_dir (--run-dir), a folder of its own"
+        )
+    pointer = run / LATEST
+    if pointer.is_dir():  # found at the first save otherwise, after hours
+        raise ConfigError(
+            f"{pointer}: is a folder, expected a file that names a checkpoint: move it away"
         )
     return run

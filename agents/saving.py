@@ -93,6 +93,22 @@ class SavingAgent(AgentSetup, Closing):
             interruption.raise_if_asked()  # which ended processes of environments, say
             raise
 
+    @contextmanager
+    def _logging_the_rest(self) -> Iterator[None]:
+        """Log what is gathered of a row where training ends, also by an error.
+
+        A run that goes on from its checkpoint drops this row, and logs it when it is whole.
+        """
+        try:
+            yield
+        finally:
+            self._log_row()
+
+    def _log_row(self) -> None:
+        row = self._row.take()
+        if row is not None:
+            self._run.log(*row)
+
     def _checkpoint_is_due(self) -> bool:
         """Return whether the last rollout crossed a multiple of `checkpoint.every_steps`."""
         every = self.config.checkpoint.every_steps

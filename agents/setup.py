@@ -39,6 +39,7 @@ from xlstm_rl.policy.config import PolicyConfig
 from xlstm_rl.policy.policy import Policy
 from xlstm_rl.policy.trained_on import TrainedOn
 from xlstm_rl.runs.loggers import LoggerConfig
+from xlstm_rl.runs.metric_row import MetricRow
 from xlstm_rl.runs.run import Run
 from xlstm_rl.runs.trust import trust_configuration
 from xlstm_rl.seeding import reset_seed, spawn_seed, streams_state
@@ -179,6 +180,7 @@ class AgentSetup(ABC):
         self._episodes = RecentEpisodes()
         self._origin: Origin | None = None
         self._own_values: dict[str, float] = {}
+        self._row = MetricRow(config.agent.log_interval)
         self._watch = MemoryWatch()
         is_first = self.ranks.is_first
         self._run = Run(
@@ -227,6 +229,8 @@ class AgentSetup(ABC):
         self.steps_done = int(state["steps_done"])
         self._budget.load_state(self.steps_done, state["budget"])
         self._episodes.load_state(state["recent_episodes"])
+        if "metric_row" in state:  # not in what version 0.2 wrote
+            self._row.load_state(state["metric_row"])
         load_optimizer(self.optimizer, state["optimizer"])
         normalizer, saved = self.reward_normalizer, state["reward_normalizer"]
         if normalizer is not None and saved is not None:
@@ -245,7 +249,8 @@ class AgentSetup(ABC):
     def go_on_in(self, run_dir: Path, state: Mapping[str, Any]) -> None:
         """Write into the folder of a run that has come to the state of a checkpoint."""
         if self.ranks.is_first:
-            self._run.resume(run_dir, self.steps_done, state["config"].get("run_dir"))
+            whole = self._row.rows_until(self.steps_done)
+            self._run.resume(run_dir, self.steps_done, state["config"].get("run_dir"), whole)
 
     def trainer_state(self) -> dict[str, Any]:
         """Return what training needs beyond the policy, as plain values and tensors."""
@@ -257,6 +262,7 @@ class AgentSetup(ABC):
             "optimizer": self.optimizer.state_dict(),
             "reward_normalizer": None if normalizer is None else normalizer.state_dict(),
             "recent_episodes": self._episodes.state(),
+            "metric_row": self._row.state(),
             **self._streams(),
         }
 

@@ -17,7 +17,7 @@ from xlstm_rl.terminal import described, leading, wrapped
 ROOT = Path(__file__).parents[1]
 
 
-def on_a_terminal(columns: int, *words: str) -> list[str]:
+def on_a_terminal(columns: int, *words: str, status: int = 0) -> list[str]:
     """The lines that a command prints on a terminal of so many columns."""
     pid, terminal = pty.fork()
     if pid == 0:  # pragma: no cover - another process
@@ -32,8 +32,24 @@ def on_a_terminal(columns: int, *words: str) -> list[str]:
     except OSError:  # the end of a terminal
         pass
     os.close(terminal)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == status
     return re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", printed.decode()).splitlines()
+
+
+def test_an_error_is_broken_between_words_on_a_terminal() -> None:
+    lines = on_a_terminal(42, "eval", "no_such_run_here", status=2)
+    assert len(lines) > 1
+    assert all(len(line) <= 42 for line in lines)
+    assert " ".join(" ".join(lines).split()).startswith("xlstm-rl eval: ")
+
+
+def test_a_command_to_copy_is_never_broken() -> None:
+    command = "xlstm-rl eval /a/folder/somewhere/with/a/long/name --trust-code"
+    lines = wrapped(f"saved in /a/folder/somewhere; next: {command}", 42).splitlines()
+    assert [line.strip() for line in lines] == ["saved in /a/folder/somewhere; next:", command]
+    sync = "`wandb sync /a/run/wandb/offline-run-*-abcd*`"
+    lines = wrapped(f"wandb: no API key, recording offline; {sync} uploads it", 42).splitlines()
+    assert f"  {sync}" in lines
 
 
 @pytest.mark.parametrize("words", [["--help"], ["list", "configs"], ["train", "--help"]])

@@ -1,5 +1,6 @@
 """Text that fits the terminal it is printed on; in a file and in a pipe it stays as it is."""
 
+import re
 import shutil
 import sys
 import textwrap
@@ -8,6 +9,9 @@ from typing import TextIO
 
 _NARROWEST = 24
 """Columns that a description beside a name needs; with less it stands below."""
+
+_COMMAND = re.compile(r"`[^`]+`|(?<=next: )\S.*")
+"""What somebody may copy into a shell."""
 
 
 def terminal_width(stream: TextIO | None = None) -> int | None:
@@ -20,7 +24,9 @@ def terminal_width(stream: TextIO | None = None) -> int | None:
 
 
 def wrapped(text: str, width: int | None, indent: int = 2) -> str:
-    """Return a line in as many lines as it needs, broken between words.
+    """Return a line in as many lines as it needs, broken between words and never in a command.
+
+    A command stands between backticks or behind "next: ".
 
     Args:
         text: without line breaks.
@@ -29,13 +35,25 @@ def wrapped(text: str, width: int | None, indent: int = 2) -> str:
     """
     if width is None or len(text) <= width:
         return text
-    return textwrap.fill(
-        text,
+    filled = textwrap.fill(
+        _COMMAND.sub(lambda command: command[0].replace(" ", "\0"), text),
         width,
         subsequent_indent=" " * indent,
         break_long_words=False,
         break_on_hyphens=False,
     )
+    return filled.replace("\0", " ")
+
+
+def tell(line: str, stream: TextIO | None = None) -> None:
+    """Print a line at once, wrapped where it is for a terminal.
+
+    Args:
+        line: without line breaks.
+        stream: None: standard error.
+    """
+    stream = sys.stderr if stream is None else stream
+    print(wrapped(line, terminal_width(stream)), file=stream, flush=True)
 
 
 def described(entries: Sequence[tuple[str, str]], width: int | None, column: int) -> list[str]:

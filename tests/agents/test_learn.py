@@ -58,7 +58,10 @@ def test_several_calls_train_exactly_as_one(
         run_dir=str(tmp_path / "run"),
         env=EnvConfig(num_envs=2),
         memory=MemoryConfig(width=8, num_heads=2),
-        agent=section(rollout_steps=8, **({"minibatches": 1} if section is PPOConfig else {})),
+        agent=section(
+            **{"rollout_steps": 8, "log_interval": 1},  # the end of a call ends a row
+            **({"minibatches": 1} if section is PPOConfig else {}),
+        ),
     )
 
     def run(agent: RecurrentAgent) -> tuple[torch.Tensor, list[Any]]:

@@ -43,6 +43,7 @@ def test_every_scheduled_value_is_logged_and_used(algorithm: Any, tmp_path: Path
         run_dir=str(tmp_path / "run"),
         agent={
             "rollout_steps": 8,
+            "log_interval": 1,
             "learning_rate": 0.01,
             "learning_rate_schedule": "cosine",
             "entropy_coef": 0.2,

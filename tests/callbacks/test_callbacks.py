@@ -120,7 +120,7 @@ def test_what_callbacks_add_is_logged_in_the_row_of_their_update(tmp_path: Path)
             self.agent.log({"my/double": torch.tensor(2.0 * step), "my/array": np.array([step])})
 
     seen: list[Any] = []
-    agent = small(tmp_path / "run")
+    agent = small(tmp_path / "run", agent={**SMALL["agent"], "log_interval": 1})
     agent.log({"my/before": 1, "my/truth": True})
     agent.learn(2 * ROLLOUT, lambda _, metrics: seen.append(metrics["my/step"]), callbacks=Adds())
     one, two = rows(tmp_path / "run")

@@ -63,7 +63,8 @@ def test_training_is_the_same_to_the_bit_with_and_without_evaluation(
             Draws,
             env={"num_envs": 2, "vectorization": "sync"},
             memory={"pattern": "ms", "width": 8, "num_heads": 2},
-            agent={"rollout_steps": 8} | ({"minibatches": 1} if algorithm is RecurrentPPO else {}),
+            agent={"rollout_steps": 8, "log_interval": 1}
+            | ({"minibatches": 1} if algorithm is RecurrentPPO else {}),
             normalization={"observation": True, "reward": True},
             run_dir=str(tmp_path / name),
             evaluation=evaluation,

@@ -221,7 +221,9 @@ def rows_of(run: Path) -> list[dict[str, str]]:
 
 def test_it_is_logged_now_and_then_and_the_reach_always(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    agent = agent_of(RecurrentPPO, agent={"segment_steps": 8}, run_dir=str(run), logger={})
+    agent = agent_of(
+        RecurrentPPO, agent={"segment_steps": 8, "epochs": 2}, run_dir=str(run), logger={}
+    )
     agent.learn(64 * 51)
     found = rows_of(run)
     assert {row["memory/gradient_reach"] for row in found} == {"8.0"}
@@ -229,6 +231,17 @@ def test_it_is_logged_now_and_then_and_the_reach_always(tmp_path: Path) -> None:
     assert measured == [1, 2, 8, 50]
     for name in ("past", "state_norm", "near_0", "near_1", "length/0.0", "length/0.1"):
         assert found[0][f"memory/{name}"] and found[0][f"critic_memory/{name}"]
+
+
+def test_updates_of_a_single_pass_are_short_and_watched_half_as_often() -> None:
+    measured: list[int] = []
+
+    def note(step: int, metrics: dict[str, float]) -> None:
+        if "memory/past" in metrics:
+            measured.append(step // 16)
+
+    agent_of(rollout_steps=4, memory={"kind": "lstm", "width": 4}).learn(16 * 201, note)
+    assert measured == [1, 2, 8, 100, 200]
 
 
 @pytest.mark.parametrize("algorithm", [RecurrentPPO, RecurrentA2C])

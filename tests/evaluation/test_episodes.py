@@ -153,6 +153,13 @@ def test_a_missing_package_for_videos_is_named(
     assert not (tmp_path / "videos").exists()
 
 
+def test_a_video_folder_that_cannot_be_made_is_said_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ConfigError, match=r"^video folder .*: cannot be made: Not a directory$"):
+        evaluate(_cartpole_policy(), episodes=1, video_dir=tmp_path / "file" / "videos")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_a_mask_that_the_policy_does_not_read_is_told_once() -> None:
     class Masked(Seeded):
         def reset(self, *, seed: int | None = None, options: Any = None) -> Any:

@@ -1,5 +1,6 @@
 """What cannot be exported is refused in one line, and leaves no file."""
 
+import errno
 import re
 import sys
 from importlib.metadata import PackageNotFoundError
@@ -50,6 +51,22 @@ def test_a_failed_export_leaves_no_file(small, tmp_path, monkeypatch):
     with pytest.raises(ExportError, match=r"cannot be written as pt2: .*frobnicate$"):
         export_policy(small, tmp_path / "x.pt2", "pt2")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_that_cannot_be_written_to_is_said_in_a_line(
+    small, tmp_path, monkeypatch, overwrite
+):
+    def fail(step, path, description):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    path = tmp_path / "x.pt2"
+    if overwrite:
+        path.write_text("mine")
+    monkeypatch.setattr(pt2, "write", fail)
+    with pytest.raises(ExportError, match=r"x\.pt2: cannot be written: Read-only file system$"):
+        export_policy(small, path, "pt2", overwrite=overwrite)
+    assert path.exists() == overwrite
 
 
 def test_a_file_that_acts_otherwise_is_not_kept(small, tmp_path, monkeypatch):

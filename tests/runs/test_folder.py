@@ -11,6 +11,7 @@ from xlstm_rl.runs.folder import (
     create_run_folder,
     find_checkpoint,
     latest_checkpoint,
+    new_best,
     new_checkpoint,
     run_of,
 )
@@ -117,6 +118,20 @@ def test_old_checkpoints_go_by_their_step_and_never_the_latest(tmp_path: Path) -
     assert checkpoint_steps(tmp_path) == [1000, 11000]
     write(tmp_path, 500, keep=1)  # a run that began anew from an early checkpoint
     assert checkpoint_steps(tmp_path) == [500, 11000]
+
+
+@pytest.mark.parametrize("name", ["best", "checkpoints/7"])
+def test_a_file_in_the_place_of_a_checkpoint_is_left_alone(name: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("mine")
+    with (
+        pytest.raises(NotADirectoryError),
+        new_best(tmp_path) if name == "best" else new_checkpoint(tmp_path, 7) as draft,
+    ):
+        (draft / "policy.yaml").write_text("new")
+    assert file.read_text() == "mine"
+    assert {path.name for path in file.parent.iterdir()} == {file.name}
 
 
 def test_a_checkpoint_is_its_own_latest_and_knows_its_run(tmp_path: Path) -> None:

@@ -85,6 +85,14 @@ def test_a_truncated_file_is_one_clear_line(
     assert_refused(run, capsys, "checkpoints/32")
 
 
+def test_a_folder_in_the_place_of_latest_is_found_before_training(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / "latest").unlink()
+    (run / "latest").mkdir()
+    assert_refused(run, capsys, "latest: is a folder, expected a file")
+
+
 @pytest.mark.parametrize("name", ["trainer.pt", "policy.safetensors", "policy.yaml"])
 def test_a_missing_file_is_named(name: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run / "checkpoints" / STEP / name).unlink()

@@ -1,6 +1,6 @@
 """What W&B's server is asked when a run goes on, by a stand-in, and what its failure costs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,10 @@ class FakeRun:
 
 
 @pytest.fixture
-def online(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, Any]]]:
+def online(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., list[dict[str, Any]]]]:
     """A server that refuses or takes what it is asked; returns what it was asked."""
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    wandb.teardown()  # it reads its variables once
     asked: list[dict[str, Any]] = []
 
     def serve(run: FakeRun, refuses: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
@@ -49,7 +50,9 @@ def online(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, Any]
         monkeypatch.setattr(wandb, "init", init)
         return asked
 
-    return serve
+    yield serve
+    monkeypatch.undo()
+    wandb.teardown()
 
 
 def keep_id(folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 import csv
 import math
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -15,6 +14,7 @@ from xlstm_rl.collection.collector import Rollout
 from xlstm_rl.collection.infos import SUCCESS
 from xlstm_rl.config.errors import one_line
 from xlstm_rl.files import replacing, step_in
+from xlstm_rl.terminal import tell
 
 EPISODES_FILE = "episodes.csv"
 COLUMNS = ("step", "time", "environment", "return", "length", "success")
@@ -84,7 +84,7 @@ class EpisodeLog(Callback):
     def _give_up(self, error: Exception) -> None:
         """Say that no more episodes are written, to a full disk, say; training goes on."""
         why = getattr(error, "strerror", None) or one_line(error)
-        print(f"xlstm_rl: {EPISODES_FILE} cannot be written, and ends here: {why}", file=sys.stderr)
+        tell(f"xlstm_rl: {EPISODES_FILE} cannot be written, and ends here: {why}")
         self.close()
 
     def close(self) -> None:

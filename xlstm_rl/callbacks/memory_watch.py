@@ -19,6 +19,7 @@ from xlstm_rl.policy.memory_inputs import memory_inputs
 
 _ROWS, _STEPS = 8, 17  # sequences and steps that a measurement looks at
 _FIRST, _EVERY = (1, 2, 8), 50  # updates at which it is taken, each a quarter of an update
+_EVERY_SHORT = 100  # where an update is a single pass over its rollout
 _DEAD = 1e-4  # a healthy memory has .01 and more, one that forgets at once 1e-6
 _FROZEN = 1e-6
 _IN_A_ROW = 2  # measurements that must agree
@@ -34,9 +35,9 @@ class MemoryWarning(UserWarning):
 class MemoryWatch(Callback):
     """Logs the reach of the gradients and, now and then, how each memory does.
 
-    `memory/gradient_reach` is the length of a training sequence. Every 50th update, and a few times
-    at the start, the names of `MemoryHealth` follow for each memory. A warning says, once a
-    training,
+    `memory/gradient_reach` is the length of a training sequence. Every 50th update, every 100th
+    where it is a single pass over its rollout, and a few times at the start, the names of
+    `MemoryHealth` follow for each memory. A warning says, once a training,
 
     - that episodes last much longer than gradients reach, where nothing has been learnt yet;
     - that a memory is dead: two measurements in a row find no trace of the past in its output;
@@ -73,7 +74,9 @@ class MemoryWatch(Callback):
         self._found["memory/gradient_reach"] = float(reach)
         self._compare(reach)
         update = self.agent.steps_done // (rollout.data.numel() * rollout.ranks) + 1
-        if (update in _FIRST or update % _EVERY == 0) and reach > 1:
+        config: Any = self.agent.config
+        every = _EVERY_SHORT if config.agent.epochs == 1 else _EVERY
+        if (update in _FIRST or update % every == 0) and reach > 1:
             for name, health in self._measured(rollout, min(reach, _STEPS)):
                 self._judge(name, health)
                 self._log(name, health)

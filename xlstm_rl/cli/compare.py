@@ -1,6 +1,7 @@
 """`xlstm-rl compare`."""
 
 import signal
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from xlstm_rl.config import FLAG_ONLY, ConfigError, find_config, parse_config
 from xlstm_rl.config.settings import Setting, as_flag, find_type, settings_from_args
 from xlstm_rl.options.arguments import user_path
 from xlstm_rl.options.fields import Count, Seed, own_fields
-from xlstm_rl.terminal import terminal_width, wrapped
+from xlstm_rl.terminal import tell, terminal_width
 
 if TYPE_CHECKING:
     from xlstm_rl.comparing.job import Job
@@ -92,10 +93,10 @@ def run(args: Sequence[str]) -> int:
     try:
         print(table(*report.table(), left=2, width=terminal_width()), flush=True)
         for line in [*report.notes, *report.missing]:
-            say(wrapped(line, terminal_width()))
+            say(line)
     finally:  # written also where nobody reads the table, shown also where it cannot be written
         written = write_report(report, prepared.out)
-    print(f"wrote {written[-1]}")
+    tell(f"wrote {written[-1]}", sys.stdout)
     return 0 if is_complete(report) else 1
 
 

@@ -1,5 +1,6 @@
 """`xlstm-rl export`."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -7,6 +8,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from xlstm_rl.cli.options import read_options, refusing_bad_input
+from xlstm_rl.terminal import tell
 
 
 @dataclass(frozen=True)
@@ -56,5 +58,5 @@ def run(args: Sequence[str]) -> int:
     checked = "; acts as the policy does over 1,000 steps" if options.check else ""
     written = [path, path.with_suffix(".weights")] if options.format == "c" else [path]
     sizes = (f"{one} ({one.stat().st_size / 2**10:,.0f} KiB)" for one in written)
-    print(f"wrote {' and '.join(sizes)}{checked}")
+    tell(f"wrote {' and '.join(sizes)}{checked}", sys.stdout)
     return 0

@@ -13,6 +13,7 @@ from xlstm_rl.cli.pipes import say
 from xlstm_rl.options.arguments import user_path
 from xlstm_rl.runs.folder import latest_checkpoint
 from xlstm_rl.runs.loggers.wandb_artifacts import local_folder
+from xlstm_rl.terminal import tell
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def run(args: Sequence[str]) -> int:
             overwrite=options.overwrite,
             say=(lambda what: say(what, sys.stderr)) if sys.stderr.isatty() else None,
         )
-    print(f"wrote {page}")
+    tell(f"wrote {page}", sys.stdout)
     return 0
 
 

@@ -6,14 +6,22 @@ import sys
 from contextlib import suppress
 from typing import TextIO
 
+from xlstm_rl.terminal import tell
+
 PIPE_CLOSED = 141
 """The exit status of a program that SIGPIPE ends: 128 + 13."""
 
 
 def say(message: str, stream: TextIO | None = None) -> None:
-    """Print a line, on standard output or another stream, if there is anybody to read it."""
+    """Print a line, on standard output or another stream, if there is anybody to read it.
+
+    On a terminal it is wrapped, but for a message that has several lines already.
+    """
     try:
-        print(message, file=stream, flush=True)
+        if "\n" in message:
+            print(message, file=stream, flush=True)
+        else:
+            tell(message, sys.stdout if stream is None else stream)
     except OSError:  # a closed pipe, or a terminal that is gone
         is_output_unread()
 

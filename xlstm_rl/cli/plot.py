@@ -1,5 +1,6 @@
 """`xlstm-rl plot`."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -7,6 +8,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from xlstm_rl.cli.options import read_options
+from xlstm_rl.terminal import tell
 
 
 @dataclass(frozen=True)
@@ -35,5 +37,7 @@ def run(args: Sequence[str]) -> int:
     options = read_options(PlotOptions, args, "plot")
     from xlstm_rl.runs.plotting import plot_runs  # not needed for the help
 
-    print(f"wrote {plot_runs(options.runs, options.out, options.metric, options.smooth)}")
+    tell(
+        f"wrote {plot_runs(options.runs, options.out, options.metric, options.smooth)}", sys.stdout
+    )
     return 0

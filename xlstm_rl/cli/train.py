@@ -3,6 +3,7 @@
 import dataclasses
 import shlex
 import signal
+import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from xlstm_rl.config.errors import one_line
 from xlstm_rl.errors import NonFiniteLossError, TrainingError
 from xlstm_rl.runs.announcing import Announcing
 from xlstm_rl.runs.signals import Stopped, stopped_once
+from xlstm_rl.terminal import tell
 
 if TYPE_CHECKING:
     from xlstm_rl.agents import RecurrentAgent
@@ -142,7 +144,7 @@ def train(
     if status:
         say(f"{_STOPPED.get(status, '')}{_where(folder, agent.config, 'resume')}")
     else:
-        print(_where(folder, agent.config))
+        tell(_where(folder, agent.config), sys.stdout)
     return status
 
 

@@ -17,7 +17,7 @@ from xlstm_rl.comparing.job import DONE, Job, Result
 from xlstm_rl.comparing.pool import Running
 from xlstm_rl.runs.folder import METRICS_FILE
 from xlstm_rl.runs.progress import told
-from xlstm_rl.terminal import leading
+from xlstm_rl.terminal import leading, wrapped
 
 _TAIL = 1 << 14
 """Bytes at the end of a table in which its last row is looked for."""
@@ -87,7 +87,8 @@ class Board:
     def _say(self, line: str) -> None:
         with suppress(OSError):  # nobody reads it
             if self._live is not None:
-                self._live.console.print(line, markup=False, highlight=False)
+                line = wrapped(line, self._live.console.width)
+                self._live.console.print(line, markup=False, highlight=False, soft_wrap=True)
             else:
                 print(line, file=self._stream, flush=True)
 

@@ -159,6 +159,8 @@ def _make(source: EnvSource, video_dir: str | Path | None) -> AnyEnv:
             if is_new and folder.is_dir():  # RecordVideo makes it before it looks for the package
                 folder.rmdir()
             raise _no_video(error) from error
+        except OSError as error:
+            raise ConfigError(f"video folder {folder}: cannot be made: {error.strerror}") from error
     return _Drawn(video)
 
 

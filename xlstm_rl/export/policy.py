@@ -1,11 +1,14 @@
 """Write a policy as a file that acts without this library."""
 
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from xlstm_rl import __version__
+from xlstm_rl.config.errors import one_line
 from xlstm_rl.envs.spaces.serialization import space_to_dict
 from xlstm_rl.errors import ExportError
 from xlstm_rl.export import parity
@@ -51,8 +54,8 @@ def export_policy(
 
     Raises:
         ExportError: the format is unknown or its package missing, the path exists, the policy has
-            an operation that the format lacks, or the check found a difference. Nothing is written
-            then.
+            an operation that the format lacks, the check found a difference, or nothing can be
+            written there. Nothing is written then.
     """
     if format not in FORMATS:
         raise ExportError(f"format is {format!r}, expected one of {', '.join(FORMATS)}")
@@ -68,6 +71,22 @@ def export_policy(
         raise ExportError(f"{target.parent} is not a folder: make it first")
     step = ExportedStep(policy)
     options = {"name": target.stem, "int8": int8} if format == "c" else {}
+    try:
+        _write(module, step, targets, format, check, options)
+    except OSError as error:
+        why = error.strerror or one_line(error)
+        raise ExportError(f"{target}: cannot be written: {why}") from error
+    return target
+
+
+def _write(
+    module: ModuleType,
+    step: ExportedStep,
+    targets: Sequence[Path],
+    format: str,
+    check: bool,
+    options: Mapping[str, Any],
+) -> None:
     with ExitStack() as drafts:
         draft, *_ = [drafts.enter_context(replacing(one)) for one in targets]
         try:
@@ -86,7 +105,6 @@ def export_policy(
             raise ExportError(
                 f"this policy cannot be written as {format}: {type(error).__name__}: {reason[0]}"
             ) from error
-    return target
 
 
 def describe(step: ExportedStep) -> dict[str, Any]:

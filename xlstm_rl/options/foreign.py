@@ -134,6 +134,7 @@ FOREIGN_NAMES = {
     "logdir": "run_dir",
     "log_path": "run_dir",
     "save_path": "run_dir",
+    "log_freq": "agent.log_interval",
     "save_freq": "checkpoint.every_steps",
     "checkpoint_freq": "checkpoint.every_steps",
     "save_interval": "checkpoint.every_steps",

@@ -7,7 +7,7 @@ from typing import TextIO
 
 from typing_extensions import Self
 
-from xlstm_rl.terminal import terminal_width, wrapped
+from xlstm_rl.terminal import tell
 
 PATIENCE = 3.0
 """Seconds without a word."""
@@ -42,5 +42,4 @@ class Announcing:
 
     def _say(self) -> None:
         with suppress(OSError, ValueError):  # nobody reads it, or the stream is closed
-            line = wrapped(f"{self._what} ...", terminal_width(self._stream))
-            print(line, file=self._stream, flush=True)
+            tell(f"{self._what} ...", self._stream)

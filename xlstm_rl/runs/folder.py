@@ -28,7 +28,7 @@ METRICS_FILE = "metrics.csv"
 POLICY_FILE = "policy.safetensors"
 EVALUATION_FILE = "evaluation.json"
 _CHECKPOINTS = "checkpoints"
-_LATEST = "latest"
+LATEST = "latest"
 _BEST = "best"
 _PART = ".part"  # a checkpoint that is being written, or removed
 OLD = ".old"  # a whole one, while another of the same step takes its place
@@ -108,12 +108,12 @@ def new_checkpoint(run: str | Path, step: int, keep: int | None = None) -> Itera
     """
     parent = user_path(run) / _CHECKPOINTS
     parent.mkdir(parents=True, exist_ok=True)
-    for pointer in user_path(run).glob(f".{_LATEST}.*"):
+    for pointer in user_path(run).glob(f".{LATEST}.*"):
         pointer.unlink()
     _tidy(parent)
     with _becoming(parent / str(step)) as draft:
         yield draft
-    with replacing(user_path(run) / _LATEST) as pointer:
+    with replacing(user_path(run) / LATEST) as pointer:
         pointer.write_text(f"{step}\n", encoding="utf-8")
     if keep is not None:
         prune_checkpoints(run, keep)
@@ -129,8 +129,9 @@ def new_best(run: str | Path) -> Iterator[Path]:
 @contextmanager
 def _becoming(final: Path) -> Iterator[Path]:
     """A new folder that gets the name `final`, in place of what has it, once it is complete."""
-    name, parent = final.name, final.parent
-    draft = parent / f".{name}{_PART}"
+    if final.exists():
+        os.listdir(final)  # a file of somebody is not replaced by a folder
+    name, parent, draft = final.name, final.parent, final.with_name(f".{final.name}{_PART}")
     _tidy(parent, name)
     draft.mkdir()
     try:
@@ -181,8 +182,7 @@ def checkpoint_steps(run: str | Path) -> list[int]:
 def prune_checkpoints(run: str | Path, keep: int) -> None:
     """Remove all checkpoints of a run but the newest `keep`, and never the one in `latest`."""
     latest = _read_latest(user_path(run))
-    steps = checkpoint_steps(run)
-    for step in steps[: max(0, len(steps) - keep)]:
+    for step in checkpoint_steps(run)[:-keep]:
         if step != latest:
             _remove(user_path(run) / _CHECKPOINTS / str(step))
 
@@ -207,7 +207,7 @@ def latest_checkpoint(run: str | Path) -> Path:
         if (folder / CONFIG_FILE).is_file():
             raise CheckpointError(f"{folder}: this run has no checkpoint yet")
         raise CheckpointError(
-            f"{folder}: not a run folder (it has no `{_LATEST}` and no {POLICY_FILE})"
+            f"{folder}: not a run folder (it has no `{LATEST}` and no {POLICY_FILE})"
         )
     checkpoint = _by_its_name(folder / _CHECKPOINTS / str(step))
     if not (checkpoint / POLICY_FILE).is_file():
@@ -219,7 +219,7 @@ def latest_checkpoint(run: str | Path) -> Path:
     return checkpoint
 
 
-def find_checkpoint(run: str | Path, which: object = _LATEST) -> Path:
+def find_checkpoint(run: str | Path, which: object = LATEST) -> Path:
     """The folder of a checkpoint of a run: the `latest`, the `best`, or that of a step.
 
     A checkpoint folder is its own latest.
@@ -228,7 +228,7 @@ def find_checkpoint(run: str | Path, which: object = _LATEST) -> Path:
         CheckpointError: There is none.
     """
     name, folder = str(which), _standing(user_path(run))
-    if name == _LATEST:
+    if name == LATEST:
         return latest_checkpoint(folder)
     if name == _BEST:
         best = _by_its_name(folder / _BEST)
@@ -289,12 +289,12 @@ def run_of(checkpoint: Path) -> Path:
 
 def _read_latest(folder: Path) -> int | None:
     try:
-        text = (folder / _LATEST).read_text(encoding="utf-8").strip()
+        text = (folder / LATEST).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
         return None
     step = step_in(text)
     if step is None:
         raise CheckpointError(
-            f"{folder / _LATEST}: expected a step such as 10000, got {text[:40]!r}"
+            f"{folder / LATEST}: expected a step such as 10000, got {text[:40]!r}"
         )
     return step

@@ -13,6 +13,7 @@ from rich.text import Text
 from typing_extensions import Self
 
 from xlstm_rl.runs.announcing import Announcing
+from xlstm_rl.terminal import wrapped
 
 _BAR, _SHORTEST_BAR = 30, 6
 Advice = Callable[[float], str | None]
@@ -117,6 +118,7 @@ class TrainingProgress:
     def _tell(self, line: str) -> None:
         """Show a line above the bar, or among the others."""
         if self._bar is not None:
+            line = wrapped(line, self._bar.console.width)
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
             self._print(line)

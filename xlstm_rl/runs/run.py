@@ -2,7 +2,6 @@
 
 import copy
 import json
-import sys
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -29,6 +28,7 @@ from xlstm_rl.runs.lock import run_locked
 from xlstm_rl.runs.loggers import Logger, LoggerConfig, make_logger
 from xlstm_rl.runs.signals import signals_held
 from xlstm_rl.runs.standing import replacing_run, write_config
+from xlstm_rl.terminal import tell
 
 
 class Run:
@@ -57,16 +57,18 @@ class Run:
         self._logger: Logger | None = None
         self._close_logger: weakref.finalize[[], Run] | None = None
         self._resumed_at: int | None = None
+        self._rows_until: int | None = None
 
-    def resume(self, folder: Path, step: int, run_dir: str | None) -> None:
-        """Go on in the folder of a run, whose rows after `step` are dropped when it is opened.
+    def resume(self, folder: Path, step: int, run_dir: str | None, rows_until: int) -> None:
+        """Go on in the folder of a run, whose later rows are dropped when it is opened.
 
         Args:
             folder: where it is now.
             step: what it has come to.
             run_dir: what its configuration calls it.
+            rows_until: the step to which its rows count; a row that was not whole is logged again.
         """
-        self.folder, self._resumed_at = folder, step
+        self.folder, self._resumed_at, self._rows_until = folder, step, rows_until
         self.config["run_dir"] = run_dir
         self._made.add(folder.resolve())
         self.saved_step = step
@@ -109,11 +111,11 @@ class Run:
 
     def _open_logger(self, folder: Path) -> None:
         if self._logger is None:
-            self._logger = make_logger(self._logger_config, folder, self.config, self._resumed_at)
+            self._logger = make_logger(self._logger_config, folder, self.config, self._rows_until)
             self._close_logger = weakref.finalize(self, self._logger.close)
             # At exit every row is on disk, and W&B ends its runs itself, with the exit status.
             self._close_logger.atexit = False
-        self._resumed_at = None
+        self._resumed_at = self._rows_until = None
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Log the metrics of one step, if there is a run folder."""
@@ -198,7 +200,7 @@ class Run:
         try:
             return self.save_opened(policy, trainer_state)
         except (TrainingError, ConfigError) as error:
-            print(f"xlstm_rl: {one_line(error)}", file=sys.stderr)
+            tell(f"xlstm_rl: {one_line(error)}")
             return False
 
     def save_best(
@@ -220,10 +222,7 @@ class Run:
                 self._logger.checkpoint(trainer_state["steps_done"], best, ("best",))
         except (OSError, SafetensorError, RuntimeError) as error:
             why = getattr(error, "strerror", None) or one_line(error)
-            print(
-                f"xlstm_rl: run folder {self.folder}: best/ cannot be written: {why}",
-                file=sys.stderr,
-            )
+            tell(f"xlstm_rl: run folder {self.folder}: best/ cannot be written: {why}")
 
     def close(self) -> None:
         """Close the logger."""

@@ -1,6 +1,5 @@
 """The actors of a learner: their rollouts become its batches, its weights become theirs."""
 
-import sys
 import time
 import weakref
 from dataclasses import replace
@@ -14,6 +13,7 @@ from xlstm_rl.errors import TrainingError
 from xlstm_rl.policy.policy import Policy
 from xlstm_rl.profiling import NO_PROFILE, Profile
 from xlstm_rl.seeding import spawn_seed
+from xlstm_rl.terminal import tell
 
 _MOST_DEATHS = 3
 _MARGIN = 1.25  # of the time that a rollout takes
@@ -157,10 +157,9 @@ class ActorPool(Closing):
                 f"actor {index} ({old.name}) died ({how}), and so did its replacements, before "
                 "they collected a rollout; agent.actors=0 shows why"
             )
-        print(
+        tell(
             f"actor {index} ({old.name}) died ({how}): another one takes its place, "
-            f"and its {old.task.env.num_envs} environments begin new episodes",
-            file=sys.stderr,
+            f"and its {old.task.env.num_envs} environments begin new episodes"
         )
         self._begin_anew(index)
 

@@ -1,7 +1,6 @@
 """What every destination of metrics is, and the logger that hands metrics to those of a run."""
 
 import csv
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -17,6 +16,7 @@ from xlstm_rl.options.arguments import user_path
 from xlstm_rl.runs.loggers.budget import LoggingBudget
 from xlstm_rl.runs.loggers.config import LOGGERS, LoggerConfig
 from xlstm_rl.runs.loggers.tables import last_step
+from xlstm_rl.terminal import tell
 
 _HISTOGRAM_SECONDS = 1.0
 
@@ -132,7 +132,7 @@ class Logger(Closing):
         except Exception as error:  # whatever a server, a disk or somebody's class may do
             if sink not in self._failing:
                 name, what = type(sink).__name__, one_line(error) or type(error).__name__
-                print(f"{name}: step {step} is not logged: {what}", file=sys.stderr)
+                tell(f"{name}: step {step} is not logged: {what}")
             self._failing.add(sink)
         else:
             self._failing.discard(sink)

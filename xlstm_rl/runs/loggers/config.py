@@ -144,7 +144,7 @@ class WandbConfig(LoggerConfig):
 
 @dataclass(frozen=True)
 class JsonLinesConfig(LoggerConfig):
-    """metrics.jsonl in the run folder: a JSON object per update."""
+    """metrics.jsonl in the run folder: a JSON object per row."""
 
     kind: Literal["jsonl"] = "jsonl"
     """The logger, or several: `jsonl,wandb`. It decides the other options of this section."""

@@ -4,7 +4,6 @@ import os
 import re
 import secrets
 import shlex
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +17,12 @@ from xlstm_rl.runs.loggers.wandb_account import has_wandb_key, wandb_run
 from xlstm_rl.runs.loggers.wandb_artifacts import CheckpointArtifact
 from xlstm_rl.runs.loggers.wandb_file import cut_after
 from xlstm_rl.runs.loggers.wandb_note import note, read_note
-from xlstm_rl.runs.loggers.wandb_versions import await_free_folder, offline_resume
+from xlstm_rl.runs.loggers.wandb_versions import (
+    await_free_folder,
+    finish_in_time,
+    offline_resume,
+)
+from xlstm_rl.terminal import tell
 
 _our_wandb_runs: "WeakSet[Any]" = WeakSet()
 """The W&B runs that were started here, and so are closed here."""
@@ -59,12 +63,19 @@ class WandbSink:
         self._is_training = is_training
         self._has_failed = False
         self._logged_already = float("-inf")
+        self._last_row: int | None = None
         self._artifact = CheckpointArtifact(folder)
-        self._choose_run()
+        self._run: Any = None
+        self._is_ours = self._is_current = False
+        try:
+            self._choose_run()
+        except Exception as error:  # W&B's own process may have ended, say
+            self._give_up(error)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Log one point of every metric."""
         self._artifact.see(metrics)
+        self._last_row = step
         self._log(step, metrics)
 
     def write_histograms(self, step: int, values: Mapping[str, Any]) -> None:
@@ -85,9 +96,9 @@ class WandbSink:
         if self._has_failed:
             return
         try:
-            if self._is_ours:  # to rewind to
+            if self._is_ours and self._last_row is not None:  # to rewind to
                 points = read_note(self._folder).get("points", {})
-                note(self._folder, points={**points, str(step): self._run.step - 1})
+                note(self._folder, points={**points, str(self._last_row): self._run.step - 1})
             if self._config.checkpoints:
                 self._artifact.add(self._run, step, folder, aliases)
         except Exception as error:  # as for points
@@ -95,8 +106,16 @@ class WandbSink:
 
     def close(self) -> None:
         """Finish a run of ours; W&B's own process uploads or writes what is left."""
-        if self._is_ours:
-            self._run.finish()
+        if self._is_ours and self._run is not None:
+            _our_wandb_runs.discard(self._run)
+            try:
+                self._run.finish()
+            except TimeoutError:
+                folder = shlex.quote(str(Path(self._run.settings.sync_dir)))
+                _say(f"the server does not take what is left; `wandb sync {folder}` uploads it")
+            except Exception as error:  # likewise
+                if not self._has_failed:
+                    self._give_up(error)
 
     @staticmethod
     def forget_after(folder: Path, step: int) -> None:
@@ -175,14 +194,16 @@ class WandbSink:
                 dir=root,
                 mode=mode,
                 reinit=reinit,
-                settings=wandb.Settings(console="off", silent=True, init_timeout=30),
+                settings=wandb.Settings(
+                    console="off", silent=True, init_timeout=30, **finish_in_time(settings)
+                ),
                 **same,
             )
 
         kept = _kept_id(folder)
         run_id = kept or variables.get("WANDB_RUN_ID") or secrets.token_hex(4)
 
-        def start_offline() -> Any:
+        def start_offline(run_id: str = run_id) -> Any:
             await_free_folder(Path(root), run_id)
             return start("offline", id=run_id, **offline_resume())
 
@@ -197,7 +218,7 @@ class WandbSink:
             try:
                 run, why = self._start_online(start, known, run_id, kept is not None), ""
             except Exception as error:  # a broken network or server must not cost the run
-                run, why = start_offline(), f"{one_line(error)}, "
+                run, why = start_offline(_released(run_id)), f"{one_line(error)}, "
         if not run.disabled:
             _keep_id(folder, run.id)
             note(folder, project=run.project, entity=run.entity, forget_after=None)
@@ -228,6 +249,19 @@ def _kept_id(folder: Path) -> str | None:
     return found if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", found) else None
 
 
+def _released(run_id: str) -> str:
+    """Return the id for a run that could not be started online: W&B's process holds it until then.
+
+    Where other runs are open, which the end of that process would close, another id.
+    """
+    if wandb_run() is not None or _our_wandb_runs:
+        return secrets.token_hex(4)
+    import wandb
+
+    wandb.teardown()
+    return run_id
+
+
 def _keep_id(folder: Path, run_id: str) -> None:
     path = folder / ID_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -236,4 +270,4 @@ def _keep_id(folder: Path, run_id: str) -> None:
 
 
 def _say(line: str) -> None:
-    print(f"wandb: {line}", file=sys.stderr)
+    tell(f"wandb: {line}")

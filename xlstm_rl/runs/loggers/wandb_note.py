@@ -12,8 +12,8 @@ NOTE = "wandb.json"
 def read_note(folder: Path) -> dict[str, Any]:
     """Return what is known; nothing where there was no W&B run, or the file is damaged.
 
-    `project` and `entity` of the run; `points`, W&B's own count of points at each checkpoint;
-    `best`, the score of the best one; `forget_after`, a step to go back to.
+    `project` and `entity` of the run; `points`, W&B's own count of points at the last row
+    before each checkpoint; `best`, the score of the best one; `forget_after`, a step to go back to.
     """
     try:
         known = json.loads((folder / NOTE).read_text(encoding="utf-8"))

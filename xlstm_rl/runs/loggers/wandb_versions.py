@@ -1,9 +1,26 @@
-"""Where W&B before today's version does something else with a run that is recorded offline."""
+"""Where W&B before today's version does something else."""
 
 import time
 from pathlib import Path
+from typing import Any
 
 from xlstm_rl.versions import installed_version
+
+_FINISH_SECONDS = 300.0
+
+
+def finish_in_time(settings: Any) -> dict[str, Any]:
+    """Return settings with which the end of a run does not wait for a server for ever.
+
+    Args:
+        settings: W&B's own; `WANDB_FINISH_TIMEOUT` stands in them.
+    """
+    if not hasattr(settings, "finish_timeout"):  # earlier versions wait
+        return {}
+    return {
+        "finish_timeout": settings.finish_timeout or _FINISH_SECONDS,
+        "finish_timeout_raises": True,
+    }
 
 
 def offline_resume() -> dict[str, str]:
