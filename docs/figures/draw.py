@@ -149,7 +149,7 @@ def _flow(
 
 def blocks() -> None:
     """The two residual blocks, from their input to their output."""
-    figure, axes = canvas(9.2, 4.6)
+    figure, axes = canvas(9.45, 4.6)
     label(axes, (0.3, 4.35), "mLSTM block", BLUE, 13, "left")
     parts = [("norm", INK, 0.7), ("up: twice\nas wide", INK, 1.0), ("convolution\nSiLU", INK, 1.15)]
     parts += [("q k v,\ngates", INK, 0.85), ("mLSTM\ncell", BLUE, 0.85), ("norm\n+ skip", INK, 0.8)]
