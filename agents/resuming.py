@@ -17,6 +17,7 @@ from xlstm_rl.agents.origin import Origin
 from xlstm_rl.config import ConfigError, config_from_dict
 from xlstm_rl.distributed import current_ranks
 from xlstm_rl.envs.config import is_custom
+from xlstm_rl.envs.spaces.leaves import space_leaves
 from xlstm_rl.envs.spaces.support import same_spaces
 from xlstm_rl.errors import CheckpointError
 from xlstm_rl.options.arguments import user_path
@@ -143,6 +144,15 @@ def go_on(agent: "SavingAgent", saved: Saved, run_dir: str | None) -> None:
             raise ConfigError(
                 f"{folder}: the environment's {kind} is not the one of the run (run's against "
                 f"environment's): {difference}"
+            )
+        ours, theirs = (
+            [leaf.name for leaf in space_leaves(one)]
+            for one in (space, getattr(agent.policy, kind))
+        )
+        if ours != theirs:  # weights lie in this order
+            raise ConfigError(
+                f"{folder}: the environment's {kind} has the keys of the run in another order "
+                f"({', '.join(theirs)}): give them in the run's, {', '.join(ours)}"
             )
     load_weights(agent.policy, folder)
     try:

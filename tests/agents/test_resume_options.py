@@ -184,3 +184,25 @@ def test_the_trainers_state_holds_nothing_but_tensors_and_plain_values(
     state = torch.load(path, weights_only=True)
     json.loads(state["collector"]["environments"]["structure"])
     assert state["collector"]["environments"]["arrays"].dtype == torch.uint8
+
+
+def test_a_dict_with_its_keys_in_another_order_is_said_to_be_one(tmp_path: Path) -> None:
+    class Keyed(Named):
+        def __init__(self, *names: str) -> None:
+            parts = {"a": gymnasium.spaces.Box(-1, 1, (2,)), "b": gymnasium.spaces.Discrete(3)}
+            self.observation_space = gymnasium.spaces.Dict({})
+            self.observation_space.spaces = {name: parts[name] for name in names}  # unsorted
+
+        def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+            super().reset(seed=seed)
+            return self.observation_space.sample(), {}
+
+        def step(self, action: Any) -> Any:
+            return self.observation_space.sample(), 1.0, True, False, {}
+
+    run, small = tmp_path / "run", {"width": 8, "num_heads": 2}
+    options: dict[str, Any] = {"env": {"num_envs": 2, "vectorization": "sync"}, "memory": small}
+    with RecurrentA2C(lambda: Keyed("a", "b"), run_dir=str(run), **options) as agent:
+        agent.learn(64)
+    with pytest.raises(ConfigError, match=r"another order \(b, a\): give them in the run's, a, b$"):
+        RecurrentA2C.load(run, lambda: Keyed("b", "a"))

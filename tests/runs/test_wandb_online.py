@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -104,3 +105,41 @@ def test_a_logger_that_breaks_later_costs_one_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("wandb: the service is gone; the run goes on without W&B")
     assert (folder / "metrics.csv").read_text().count("\n") == 4
+
+
+def test_where_wandb_does_not_start_at_all_training_goes_on(
+    folder: Path,
+    online: Callable[..., list[dict[str, Any]]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    online(FakeRun(), lambda options: True)
+    with make_logger(LoggerConfig("wandb"), folder, {}) as ours:
+        for step in (1, 2):
+            ours.log(step, {"x": 1.0})
+            ours.histograms(step, {"h": np.arange(3.0)})
+            ours.checkpoint(step, folder)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "wandb: no; the run goes on without W&B, metrics.csv has everything"
+    assert (folder / "metrics.csv").read_text().count("\n") == 3
+
+
+def test_a_server_that_takes_no_more_at_the_end_costs_one_line(
+    folder: Path,
+    online: Callable[..., list[dict[str, Any]]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Late(FakeRun):
+        settings = SimpleNamespace(sync_dir="/runs/a b/wandb/run-1")
+
+        def finish(self) -> None:
+            raise TimeoutError
+
+    asked = online(Late(), lambda options: False)
+    make_logger(LoggerConfig("wandb"), folder, {}).close()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        "wandb: the server does not take what is left; `wandb sync '/runs/a b/wandb/run-1'` "
+        "uploads it"
+    )
+    settings = asked[0]["settings"]
+    assert getattr(settings, "finish_timeout", 300.0) == 300.0
