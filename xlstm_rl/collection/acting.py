@@ -6,6 +6,7 @@ graph they are one.
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -29,8 +30,10 @@ class ActorStep(Protocol):
 
 
 def make_actor_step(network: ActorCritic, device: torch.device) -> ActorStep:
-    """Return the faster step of a device."""
-    return GraphedStep(network, device) if device.type == "cuda" else network.actor_step
+    """Return the faster step of a device, which may overwrite the state that it is given."""
+    if device.type == "cuda":
+        return GraphedStep(network, device)
+    return partial(network.actor_step, inplace=True)
 
 
 class GraphedStep:
