@@ -1,6 +1,8 @@
 """Clipping and Adam's step in one call: of torch's time half goes into passes over memory."""
 
 import ctypes
+import operator
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -66,18 +68,67 @@ def clipped_adam_step(
         return None
     if len(parameters) != len(group["params"]):
         return None
-    tensors = (_Tensor * len(parameters))()
-    for weight, own, place in zip(parameters, group["params"], tensors, strict=True):
+    held = _held(optimizer, parameters)
+    if held is None:
+        return None
+    grads = []
+    for weight in parameters:
+        grad = weight.grad
+        if grad is None or not _is_plain(grad, weight.shape):
+            return None
+        grads.append(grad.data_ptr())
+    for place, address in zip(held.places, grads, strict=True):
+        place.grad = address
+    options = (group["lr"], *group["betas"], group["eps"], limit)
+    return _run(held.places, options, parameters)
+
+
+class _Held:
+    """Weights and averages whose pointers stand in an array, until one of them has moved."""
+
+    def __init__(self, tensors: list[Tensor]) -> None:
+        self.tensors = tensors
+        self.addresses = [one.data_ptr() for one in tensors]
+        self.places = (_Tensor * (len(tensors) // len(_STATE)))()
+        for n, place in enumerate(self.places):
+            first = n * len(_STATE)
+            place.size = tensors[first].numel()
+            place.weight, place.mean, place.square, place.step = self.addresses[
+                first : first + len(_STATE)
+            ]
+
+    def stands(self, tensors: list[Tensor]) -> bool:
+        """Whether these are the ones, where they were."""
+        return (
+            len(tensors) == len(self.tensors)
+            and all(map(operator.is_, tensors, self.tensors))
+            and [one.data_ptr() for one in tensors] == self.addresses
+        )
+
+
+_STATE = ("weight", "exp_avg", "exp_avg_sq", "step")
+_all_held: "weakref.WeakKeyDictionary[Optimizer, _Held]" = weakref.WeakKeyDictionary()
+
+
+def _held(optimizer: Adam, parameters: Sequence[Tensor]) -> _Held | None:
+    """The pointers of all weights and averages; None: C cannot take one of them."""
+    tensors: list[Tensor] = []
+    for weight, own in zip(parameters, optimizer.param_groups[0]["params"], strict=True):
         state = optimizer.state.get(weight)
-        if weight is not own or not state or weight.grad is None:
+        if weight is not own or not state:
             return None
-        each = (weight, weight.grad, state["exp_avg"], state["exp_avg_sq"])
-        if not (_are_plain(each) and _is_counter(state["step"])):
+        tensors += (weight, state["exp_avg"], state["exp_avg_sq"], state["step"])
+    held = _all_held.get(optimizer)
+    if held is not None and held.stands(tensors):
+        return held
+    for n in range(0, len(tensors), len(_STATE)):
+        *each, step = tensors[n : n + len(_STATE)]
+        if not all(_is_plain(one, each[0].shape) for one in each):
             return None
-        place.size = weight.numel()
-        place.weight, place.grad, place.mean, place.square = [one.data_ptr() for one in each]
-        place.step = state["step"].data_ptr()
-    return _run(tensors, (group["lr"], *group["betas"], group["eps"], limit), parameters)
+        if not (isinstance(step, Tensor) and _is_plain(step, ())):
+            return None
+    held = _all_held[optimizer] = _Held(tensors)
+    return held
 
 
 def _run(tensors: Any, options: tuple[float, ...], parameters: Sequence[Tensor]) -> Tensor:
@@ -95,16 +146,13 @@ def _run(tensors: Any, options: tuple[float, ...], parameters: Sequence[Tensor])
     return norm
 
 
-def _are_plain(tensors: Sequence[Tensor]) -> bool:
-    shape = tensors[0].shape
-    return all(
-        one.dtype is torch.float32 and one.is_cpu and one.shape == shape and one.is_contiguous()
-        for one in tensors
+def _is_plain(tensor: Tensor, shape: tuple[int, ...]) -> bool:
+    return (
+        tensor.dtype is torch.float32
+        and tensor.is_cpu
+        and tensor.shape == shape
+        and tensor.is_contiguous()
     )
-
-
-def _is_counter(step: Any) -> bool:
-    return isinstance(step, Tensor) and step.dtype is torch.float32 and step.is_cpu
 
 
 def _is_array(beta: Any) -> bool:

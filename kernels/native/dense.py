@@ -99,19 +99,27 @@ def _equations(*inputs: Any) -> tuple[Tensor | None, ...]:
 
 
 def _arguments(
-    x: Tensor, tensors: Sequence[Tensor | None], names: Sequence[str], *more: Sequence[Any]
+    x: Tensor,
+    tensors: Sequence[Tensor | None],
+    names: Sequence[str],
+    outputs: Sequence[Tensor | None],
+    dtensors: Sequence[Tensor | None] = (),
 ) -> tuple[Any, Any]:
-    """Return the struct and what it points to; `more`: y and the gradients of each layer."""
+    """Return the struct and what it points to; `dtensors`: the gradients of weights and biases."""
+    where = [*map(pointer, tensors)]
+    back = [*map(pointer, dtensors)] or [None] * len(where)
     layers = (_Layer * len(names))()
-    for number, layer in enumerate(layers):
-        weight = tensors[2 * number]
-        assert weight is not None
-        layer.outputs, layer.inputs = weight.shape
-        layer.activation = _NUMBERS[names[number]]
-        layer.weight, layer.bias = weight.data_ptr(), pointer(tensors[2 * number + 1])
-        for field, values in zip(("y", "dweight", "dbias"), more, strict=False):
-            setattr(layer, field, pointer(values[number]))
-    rows = x.numel() // layers[0].inputs
+    inputs = x.shape[-1]
+    rows = x.numel() // inputs
+    for n, (name, y) in enumerate(zip(names, outputs, strict=True)):
+        assert y is not None
+        width = y.shape[-1]
+        w, b = 2 * n, 2 * n + 1
+        layers[n] = (
+            *(inputs, width, _NUMBERS[name]),
+            *(where[w], where[b], y.data_ptr(), back[w], back[b]),
+        )
+        inputs = width
     arguments = _Arguments(rows, len(names), num_threads(), x.data_ptr())
     arguments.layers = ctypes.addressof(layers)
     return arguments, layers
@@ -141,7 +149,7 @@ def _backward(ctx: Any, inputs: Grads, rest: Grads, grad: Tensor) -> Grads:
     if not x.numel():
         return *found, None
     grad = grad.contiguous()
-    arguments, _held = _arguments(x, tensors, names, rest, found[1::2], found[2::2])
+    arguments, _held = _arguments(x, tensors, names, rest, found[1:])
     arguments.dy, arguments.dx = grad.data_ptr(), pointer(found[0])
     with scratch(bytes_for("xl_dense_backward_bytes", arguments)) as work:
         arguments.work = work
