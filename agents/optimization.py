@@ -1,5 +1,6 @@
 """Gradient steps: the step itself, its size, and the paper's RMSprop."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch.optim import Optimizer
 
 from xlstm_rl.distributed import ALONE, Ranks
 from xlstm_rl.errors import NonFiniteLossError
+from xlstm_rl.kernels.native.adam import NotFiniteError, clipped_adam_step
 from xlstm_rl.profiling import NO_PROFILE, Profile
 from xlstm_rl.terminal import tell
 
@@ -111,9 +113,32 @@ def gradient_step(
         loss = loss.detach()
         ranks.average(parameters, [loss, *log.values()])
     with profile.part("optimizer"):
-        log["grad_norm"] = nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+        norm = _native_step(optimizer, parameters, loss, log, max_grad_norm, step)
+        if norm is None:
+            log["grad_norm"] = nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+            _refuse_non_finite(loss, log, step)
+            optimizer.step()
+        else:
+            log["grad_norm"] = norm
+
+
+def _native_step(
+    optimizer: Optimizer,
+    parameters: Sequence[nn.Parameter],
+    loss: Tensor,
+    log: dict[str, Tensor],
+    max_grad_norm: float,
+    step: int,
+) -> Tensor | None:
+    """Clip and step in one call and return the gradient's norm; None: torch has to do it."""
+    if loss.device.type != "cpu" or not math.isfinite(loss.item()):
+        return None
+    try:
+        return clipped_adam_step(optimizer, parameters, max_grad_norm)
+    except NotFiniteError as error:
+        log["grad_norm"] = error.norm
         _refuse_non_finite(loss, log, step)
-        optimizer.step()
+        raise
 
 
 def _refuse_non_finite(loss: Tensor, log: dict[str, Tensor], step: int) -> None:

@@ -26,6 +26,7 @@ from xlstm_rl.kernels.native.workspace import lend_tensor, scratch
 STATE = ("conv", "C", "n", "m")
 _FIRST_WEIGHT = 2 + len(STATE)  # behind x, reset and the state
 _NUM_TENSORS = _FIRST_WEIGHT + len(MLSTMBlockWeights._fields)
+_ROWS = 512  # of a call without a backward
 
 
 def _each(prefix: str, names: tuple[str, ...]) -> str:
@@ -110,7 +111,7 @@ def run_mlstm_block(
         if wants_gradient(*inputs):
             out, *after = _Block.apply(*inputs)  # type: ignore[no-untyped-call]
         else:
-            (out, *after), _ = _forward(inputs)
+            out, *after = _forward_alone(inputs)
     except _NotFiniteError:
         return None
     return out, tuple(after[0 if conv else 1 :])
@@ -146,22 +147,51 @@ def _backward_of(ctx: Any, inputs: Grads, rest: Grads, *grads: Tensor | None) ->
     return (*found, *(None,) * len(ctx.options))
 
 
-def _forward(inputs: tuple[Any, ...]) -> tuple[tuple[Tensor | None, ...], Tensor]:
-    """``out``, the state behind it (of no convolution ``None``) and what the backward needs."""
-    sizes, held = _sizes(inputs)
+def _outputs(sizes: tuple[int, ...], x: Tensor) -> tuple[Tensor | None, ...]:
+    """Room for ``out`` and for the state behind it, of no convolution ``None``."""
     B, T, D, inner, H, W = sizes[:6]
-    x, K = inputs[0], inner // H
-    out = x.new_empty(B, T, D)
+    K = inner // H
     after = [x.new_empty(s) for s in ((B, H, K, K), (B, H, K), (B, H))]
-    outputs = (out, x.new_empty(B, W - 1, inner) if W else None, *after)
+    return x.new_empty(B, T, D), x.new_empty(B, W - 1, inner) if W else None, *after
+
+
+def _forward(inputs: tuple[Any, ...]) -> tuple[tuple[Tensor | None, ...], Tensor]:
+    """``out``, the state behind it and what the backward needs."""
+    sizes, held = _sizes(inputs)
+    outputs = _outputs(sizes, inputs[0])
     arguments = _Arguments(*sizes, *map(pointer, (*_reordered(held), *outputs)))
     saved = lend_tensor(bytes_for("xl_mlstm_block_saved_bytes", arguments))
-    arguments.saved = saved.data_ptr()
+    _run_forward(arguments, saved.data_ptr())
+    return outputs, saved
+
+
+def _forward_alone(inputs: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
+    """``out`` and the state behind it, some sequences at a time.
+
+    What a backward would need then stays in the cache, and takes no more memory than theirs.
+    """
+    sizes, held = _sizes(inputs)
+    B, T, workers = sizes[0], sizes[1], sizes[-1]
+    outputs = _outputs(sizes, inputs[0])
+    at_once = max(workers, _ROWS // T) if T else B
+    for first in range(0, B, at_once) or (0,):
+        rows = slice(first, first + at_once)
+        # the weights stand between what has a row for each sequence
+        before = [t if t is None else t[rows] for t in held[:_FIRST_WEIGHT]]
+        after = [t if t is None else t[rows] for t in outputs]
+        given = (*_reordered([*before, *held[_FIRST_WEIGHT:]]), *after)
+        arguments = _Arguments(min(at_once, B - first), *sizes[1:], *map(pointer, given))
+        with scratch(bytes_for("xl_mlstm_block_saved_bytes", arguments)) as saved:
+            _run_forward(arguments, saved)
+    return outputs
+
+
+def _run_forward(arguments: Any, saved: int) -> None:
+    arguments.saved = saved
     with scratch(bytes_for("xl_mlstm_block_forward_bytes", arguments)) as work:
         arguments.work = work
         if run("xl_mlstm_block_forward", arguments):
             raise _NotFiniteError
-    return outputs, saved
 
 
 def _backward(inputs: tuple[Any, ...], saved: Any, grads: Grads) -> Grads | None:
@@ -216,7 +246,7 @@ _INPUTS = ", ".join(
 @refuse_forward_mode
 def _run_op(*inputs: Any) -> list[Tensor]:
     try:
-        outputs = _forward(inputs)[0]
+        outputs = _forward_alone(inputs)
     except _NotFiniteError:
         outputs = _equations(*inputs)
     return [t for t in outputs if t is not None]

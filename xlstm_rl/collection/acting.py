@@ -6,6 +6,7 @@ graph they are one.
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -16,6 +17,7 @@ from xlstm_rl.normalization import Observation
 from xlstm_rl.policy.actor_critic import ActorCritic
 from xlstm_rl.policy.encoders.observations import map_observation
 from xlstm_rl.policy.graph_actor import CudaGraph, StepGraph
+from xlstm_rl.policy.native_step import overwriting_pays
 
 Step = tuple[Tensor, Tensor, StateTensors]
 
@@ -29,8 +31,12 @@ class ActorStep(Protocol):
 
 
 def make_actor_step(network: ActorCritic, device: torch.device) -> ActorStep:
-    """Return the faster step of a device."""
-    return GraphedStep(network, device) if device.type == "cuda" else network.actor_step
+    """Return the faster step of a device, which may overwrite the state that it is given."""
+    if device.type == "cuda":
+        return GraphedStep(network, device)
+    weight = next(network.parameters())
+    inplace = overwriting_pays(network.trunk.memory, device, weight.dtype)
+    return partial(network.actor_step, inplace=inplace)
 
 
 class GraphedStep:

@@ -249,8 +249,11 @@ class ActorCritic(nn.Module):
         """
         split = len(self.trunk.memory.state_keys)
         own, found = tensors[:split], None
-        if run is _run_step and x is None:
-            found = self._native_step(self.trunk, self.action_head, observation, own, reset, False)
+        if run is not _run_sequence and x is None:
+            inplace = run is _run_step_in_place
+            found = self._native_step(
+                self.trunk, self.action_head, observation, own, reset, inplace
+            )
         if found is None:
             found = self._act_by_modules(run, observation, own, reset, x)
         params, features, after = found

@@ -13,9 +13,8 @@ from xlstm_rl.memory.layers import LayerNorm
 from xlstm_rl.memory.mlstm_block import MLSTMBlock
 from xlstm_rl.memory.stack import XLSTMStack
 from xlstm_rl.normalization import NestedNormalizer, Observation, ObservationNormalizer
-from xlstm_rl.policy.activations import ACTIVATIONS
+from xlstm_rl.policy.dense import linear_layers
 
-_ACTIVATIONS = {kind: name for name, kind in ACTIVATIONS.items()} | {nn.Tanh: "tanh"}
 _GLOBAL_HOOKS = (
     nn.modules.module._global_forward_hooks,
     nn.modules.module._global_forward_pre_hooks,
@@ -118,7 +117,7 @@ class _Built:
     """A chain for a number of rows, and the modules that it stands for."""
 
     def __init__(self, rows: int, trunk: Any, head: Any, normalizer: Normalizer | None) -> None:
-        encoder = _layers(trunk.encoder)
+        encoder = linear_layers(trunk.encoder)
         self.is_whole = encoder is not None
         self._normalizer = normalizer
         modules = [*trunk.memory.modules(), *head.modules()]
@@ -157,7 +156,7 @@ def _chain(
     raw: ObservationNormalizer | None,
 ) -> StepChain | None:
     """Return the chain; None: there is a part that C does not know."""
-    hidden = _layers(head.hidden)
+    hidden = linear_layers(head.hidden)
     memory: XLSTMStack = trunk.memory
     if hidden is None or type(head.output) is not nn.Linear or "step_tensors" in vars(memory):
         return None
@@ -187,18 +186,3 @@ def _chain(
         chain.linear(layer.weight, layer.bias, activation)
     chain.hand_out()
     return chain
-
-
-def _layers(module: nn.Module) -> list[tuple[nn.Linear, str]] | None:
-    """Return linear layers, each with the name of its activation; None: it is something else."""
-    parts = list(module) if isinstance(module, nn.Sequential) else [module]
-    found: list[tuple[nn.Linear, str]] = []
-    for part in parts:
-        activation = _ACTIVATIONS.get(type(part))
-        if type(part) is nn.Linear:
-            found.append((part, "none"))
-        elif activation is not None and found and found[-1][1] == "none":
-            found[-1] = (found[-1][0], activation)
-        else:
-            return None
-    return found

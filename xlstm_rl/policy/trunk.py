@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from xlstm_rl.memory import Memory, MemoryConfig, make_memory
 from xlstm_rl.policy.config import PolicyConfig
+from xlstm_rl.policy.dense import run_dense
 from xlstm_rl.policy.encoders.encoder import make_mlp, orthogonal
 
 
@@ -32,5 +33,7 @@ class Head(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return `[..., outputs]` for features `[..., D]`."""
-        out: Tensor = self.output(self.hidden(features))
-        return out
+        found = run_dense(features, self.hidden, self.output)
+        if found is None:
+            found = self.output(self.hidden(features))
+        return found

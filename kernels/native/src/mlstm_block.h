@@ -7,11 +7,11 @@
 #include "block_diagonal.h"
 #include "conv1d.h"
 #include "export.h"
-#include "gemm.h"
 #include "layer_norm.h"
 #include "mlstm_block_step.h"
 #include "mlstm_state.h"
 #include "parallel.h"
+#include "shared_gemm.h"
 
 #define WIDEST 16 /* sizes are rounded up to this, whatever VW: buffers are the same for all */
 
@@ -162,10 +162,6 @@ INLINE const float *conv_past(const mlstm_block_arguments *a, mlstm_scratch w, i
   clear_ends(a->W - 1, a->I, z.inner, w.past, z.inner);
   return w.past;
 }
-
-/* A product whose rows are shared among threads: how they are cut does not change its result. */
-void shared_gemm(int64_t workers, int64_t M, int64_t N, int64_t K, matrix A, matrix B, float *C,
-                 int64_t ldc, const float *Cin, int64_t ldi, char *scratch, int64_t each);
 
 /* The weights as vectors run over them. */
 void prepare_weights(const mlstm_block_arguments *a, mlstm_prepared p);

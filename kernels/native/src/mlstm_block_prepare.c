@@ -1,4 +1,4 @@
-/* Weights laid out for vectors, the gate projection folded through q, k, v, and shared products. */
+/* Weights laid out for vectors, and the gate projection folded through q, k, v. */
 #include "mlstm_block.h"
 
 void prepare_weights(const mlstm_block_arguments *a, mlstm_prepared p) {
@@ -73,32 +73,4 @@ void make_qkv(const mlstm_block_arguments *a, mlstm_prepared p, int64_t n, const
     block_diagonal_any(n, a->I, a->S, part < 2 ? c : u, part < 2 ? ldc : ldu,
                        a->weights.qkv + part * a->I * a->S, 0, y, z.ldi);
   }
-}
-
-typedef struct {
-  int64_t M, N, K, each;
-  matrix A, B;
-  float *C;
-  const float *Cin;
-  int64_t ldc, ldi;
-  char *scratch;
-  int64_t scratch_each;
-} gemm_share;
-
-static void gemm_rows(int index, int worker, void *context) {
-  const gemm_share *g = context;
-  const int64_t m = index * g->each, left = g->M - m, row = g->A.transposed ? 1 : g->A.ld;
-  if (left <= 0) return;
-  matrix A = g->A;
-  A.p += m * row;
-  arena from = {g->scratch + worker * g->scratch_each, 0};
-  gemm(left < g->each ? left : g->each, g->N, g->K, A, g->B, g->C + m * g->ldc, g->ldc,
-       g->Cin ? g->Cin + m * g->ldi : 0, g->ldi, take(&from, gemm_work(g->N)));
-}
-
-void shared_gemm(int64_t workers, int64_t M, int64_t N, int64_t K, matrix A, matrix B, float *C,
-                 int64_t ldc, const float *Cin, int64_t ldi, char *scratch, int64_t each) {
-  const int64_t share = ROUND_UP((M + workers - 1) / workers, GEMM_MC / 5);
-  gemm_share all = {M, N, K, share, A, B, C, Cin, ldc, ldi, scratch, each};
-  xl_parallel_for((int)workers, gemm_rows, &all);
 }

@@ -10,6 +10,8 @@ typedef struct {
   int64_t ld;
 } rows;
 
+INLINE rows rows_from(rows x, int64_t row) { return (rows){x.p + row * x.ld, x.ld}; }
+
 INLINE int64_t chunk_work(int64_t K, int64_t V) { /* floats, of either direction */
   const int64_t side = K > V ? K : V;
   return 3 * CHUNK * side + CHUNK * CHUNK + K * V + CHUNK;
@@ -47,6 +49,7 @@ INLINE void chunk_forward(int64_t n, int64_t K, int64_t V, rows q, rows k, rows 
                           float *norm_1, float *work) {
   float *turned = work, *scaled = turned + CHUNK * K, *numerator = scaled + CHUNK * K;
   float *scores = r->scores;
+  const int64_t heard = r->carries, from = r->kept, left = n - from;
   turn_chunk(n, K, k, turned);
   triangle(n, K, q, turned, scores);
   for (int64_t i = 0; i < n; i++) {
@@ -59,14 +62,14 @@ INLINE void chunk_forward(int64_t n, int64_t K, int64_t V, rows q, rows k, rows 
     r->sums[i] = sum_lanes(sum);
   }
   product(n, V, n, (strided){scores, CHUNK, 1}, LOWER, v.p, v.ld, numerator, V, 0, 0, 1);
-  if (r->carries) {
-    scale_rows(n, K, q, r->carried, scaled);
-    for (int64_t i = 0; i < n; i++) {
+  if (heard) {
+    scale_rows(heard, K, q, r->carried, scaled);
+    for (int64_t i = 0; i < heard; i++) {
       vf sum = broadcast(0);
       for (int64_t e = 0; e < K; e += VW) sum += load(scaled + i * K + e) * load(norm + e);
       r->sums[i] += sum_lanes(sum);
     }
-    product(n, V, K, (strided){scaled, K, 1}, WHOLE, C, V, numerator, V, numerator, V, 1);
+    product(heard, V, K, (strided){scaled, K, 1}, WHOLE, C, V, numerator, V, numerator, V, 1);
   }
   for (int64_t i = 0; i < n; i++) {
     const float size = fabsf(r->sums[i]); /* where it is no number h is none */
@@ -76,13 +79,14 @@ INLINE void chunk_forward(int64_t n, int64_t K, int64_t V, rows q, rows k, rows 
   }
   if (!C_1) return;
   const int keeps = r->decay != 0;
-  scale_rows(n, K, k, r->last, scaled);
+  scale_rows(left, K, rows_from(k, from), r->last + from, scaled);
   for (int64_t e = 0; e < K; e += VW) {
     vf sum = keeps ? load(norm + e) * broadcast(r->decay) : broadcast(0);
-    for (int64_t j = 0; j < n; j++) sum += load(scaled + j * K + e);
+    for (int64_t j = 0; j < left; j++) sum += load(scaled + j * K + e);
     store(norm_1 + e, sum);
   }
-  product(K, V, n, (strided){scaled, 1, K}, WHOLE, v.p, v.ld, C_1, V, keeps ? C : 0, V, r->decay);
+  product(K, V, left, (strided){scaled, 1, K}, WHOLE, rows_from(v, from).p, v.ld, C_1, V,
+          keeps ? C : 0, V, r->decay);
 }
 
 typedef struct {
@@ -100,6 +104,7 @@ INLINE int chunk_backward(int64_t n, int64_t K, int64_t V, rows q, rows k, rows 
   const int64_t side = K > V ? K : V;
   float *turned = work, *scaled = turned + CHUNK * side, *dscores = scaled + CHUNK * side;
   float *state = dscores + CHUNK * CHUNK, *dsum = state + K * V;
+  const int64_t heard = r->carries, from = r->kept, left = n - from;
 
   for (int64_t i = 0; i < n; i++) { /* dh becomes the gradient of the numerator */
     const float size = fabsf(r->sums[i]), floor = r->floor[i];
@@ -123,17 +128,17 @@ INLINE int chunk_backward(int64_t n, int64_t K, int64_t V, rows q, rows k, rows 
     }
 
   product(n, K, n, (strided){dscores, CHUNK, 1}, LOWER, k.p, k.ld, dq.p, dq.ld, 0, 0, 1);
-  if (r->carries) {
+  if (heard) {
     transpose(K, V, C, V, state, K);
-    scale_rows(n, V, dnum, r->carried, scaled);
-    product(n, K, V, (strided){scaled, V, 1}, WHOLE, state, K, dq.p, dq.ld, dq.p, dq.ld, 1);
+    scale_rows(heard, V, dnum, r->carried, scaled);
+    product(heard, K, V, (strided){scaled, V, 1}, WHOLE, state, K, dq.p, dq.ld, dq.p, dq.ld, 1);
   }
   for (int64_t i = 0; i < n; i++) {
-    const vf w = broadcast(r->carries ? r->carried[i] * dsum[i] : 0);
+    const vf w = broadcast(i < heard ? r->carried[i] * dsum[i] : 0);
     vf sum = broadcast(0);
     for (int64_t e = 0; e < K; e += VW) {
       vf d = load(dq.p + i * dq.ld + e);
-      if (r->carries) d += w * load(norm + e);
+      if (i < heard) d += w * load(norm + e);
       store(dq.p + i * dq.ld + e, d);
       sum += d * load(q.p + i * q.ld + e);
     }
@@ -143,18 +148,19 @@ INLINE int chunk_backward(int64_t n, int64_t K, int64_t V, rows q, rows k, rows 
   product(n, K, n, (strided){dscores, 1, CHUNK}, UPPER, q.p, q.ld, dk.p, dk.ld, 0, 0, 1);
   product(n, V, n, (strided){r->scores, 1, CHUNK}, UPPER, dnum.p, dnum.ld, dv.p, dv.ld, 0, 0, 1);
   if (live) {
+    float *dk_from = dk.p + from * dk.ld, *dv_from = dv.p + from * dv.ld;
     transpose(K, V, dC, V, state, K);
-    scale_rows(n, V, v, r->last, scaled);
-    product(n, K, V, (strided){scaled, V, 1}, WHOLE, state, K, dk.p, dk.ld, dk.p, dk.ld, 1);
-    scale_rows(n, K, k, r->last, scaled);
-    product(n, V, K, (strided){scaled, K, 1}, WHOLE, dC, V, dv.p, dv.ld, dv.p, dv.ld, 1);
+    scale_rows(left, V, rows_from(v, from), r->last + from, scaled);
+    product(left, K, V, (strided){scaled, V, 1}, WHOLE, state, K, dk_from, dk.ld, dk_from, dk.ld, 1);
+    scale_rows(left, K, rows_from(k, from), r->last + from, scaled);
+    product(left, V, K, (strided){scaled, K, 1}, WHOLE, dC, V, dv_from, dv.ld, dv_from, dv.ld, 1);
   }
   for (int64_t i = 0; i < n; i++) {
     const vf w = broadcast(r->last[i]);
     vf sum = broadcast(0);
     for (int64_t e = 0; e < K; e += VW) {
       vf d = load(dk.p + i * dk.ld + e);
-      if (live) d += w * load(dn + e);
+      if (live && i >= from) d += w * load(dn + e);
       store(dk.p + i * dk.ld + e, d);
       sum += d * load(k.p + i * k.ld + e);
     }
@@ -162,15 +168,17 @@ INLINE int chunk_backward(int64_t n, int64_t K, int64_t V, rows q, rows k, rows 
   }
 
   if (!wanted) return live;
-  if (!r->carries && r->decay == 0) return 0; /* the chunk begins with a memory of its own */
+  if (!heard) return 0; /* the chunk begins with a memory of its own */
+  const int keeps = live && r->decay != 0;
   /* a fresh state's weight may be large where dnum is small: their product first */
-  scale_rows(n, V, dnum, r->carried, scaled);
+  scale_rows(heard, V, dnum, r->carried, scaled);
   for (int64_t e = 0; e < K; e += VW) {
-    vf sum = live ? load(dn + e) * broadcast(r->decay) : broadcast(0);
-    for (int64_t i = 0; i < n; i++)
+    vf sum = keeps ? load(dn + e) * broadcast(r->decay) : broadcast(0);
+    for (int64_t i = 0; i < heard; i++)
       sum += broadcast(r->carried[i] * dsum[i]) * load(q.p + i * q.ld + e);
     store(dn + e, sum);
   }
-  product(K, V, n, (strided){q.p, 1, q.ld}, WHOLE, scaled, V, dC, V, live ? dC : 0, V, r->decay);
+  product(K, V, heard, (strided){q.p, 1, q.ld}, WHOLE, scaled, V, dC, V, keeps ? dC : 0, V,
+          r->decay);
   return 1;
 }

@@ -19,8 +19,9 @@ typedef struct {
   float floor[CHUNK];          /* the least denominator, exp(-m) */
   float sums[CHUNK];           /* q . n, scaled */
   float decay;                 /* of the state before the chunk in the state behind it */
-  int32_t carries;             /* whether the state before the chunk has a say in any row */
-  int32_t unused[14];
+  int32_t carries;             /* how many rows, the first ones, hear the state before the chunk */
+  int32_t kept;                /* the first step that the state behind the chunk holds */
+  int32_t unused[13];
 } chunk_record;
 
 /* What runs through the chunks of one head of one sequence. */
@@ -71,7 +72,8 @@ INLINE void chunk_gates(int64_t n, int64_t t0, const float *i, const float *f, i
   /* what a fresh state weighs is relative to its m of 0 */
   const double before = fresh ? 0 : m_in, after = m_out == NOTHING ? 0 : m_out;
   const double bound = fresh ? FRESH_BOUND : 0;
-  to->carries = segment[0] < 0 && heard;
+  to->carries = 0, to->kept = start < 0 ? 0 : start;
+  for (int64_t j = 0; heard && j < n && segment[j] < 0; j++) to->carries++;
   float high[CHUNK] ALIGNED, low[CHUNK] ALIGNED, row_high[CHUNK], row_low[CHUNK];
   for (int64_t j = 0; j < CHUNK; j++) {
     if (j >= n) {
@@ -83,7 +85,7 @@ INLINE void chunk_gates(int64_t n, int64_t t0, const float *i, const float *f, i
     row_high[j] = (float)u[j];
     row_low[j] = (float)(u[j] - row_high[j]);
     const double carried = before - u[j] < bound ? before - u[j] : bound;
-    to->carried[j] = segment[j] < 0 && heard ? (float)carried : -1e30f;
+    to->carried[j] = j < to->carries ? (float)carried : -1e30f;
     to->last[j] = j >= start && top != NOTHING ? (float)(c[j] - top) : -1e30f;
   }
   const double decay = before + b - after;

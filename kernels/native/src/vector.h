@@ -1,9 +1,10 @@
 /* Vectors of floats in the extensions that GCC and Clang share, and what is computed on them.
 
    VW is the width: 16 floats for x86-64-v4, 8 for v3, 4 for NEON and the baseline. One source
-   serves all; only the maxima name an instruction, because no compiler finds it by itself. Where
-   there are no such vectors a vector is one float, and this is plain C99: exported policies include
-   this file too (xlstm_rl/export/c). So a mask is made by MASK, and bits are read by BITS, FLOATS.
+   serves all; only maxima and roots name an instruction, because no compiler finds it by itself.
+   Where there are no such vectors a vector is one float, and this is plain C99: exported policies
+   include this file too (xlstm_rl/export/c). So a mask is made by MASK, bits are read by BITS and
+   FLOATS.
 
    What is not a number has to stay one. In vmax(a, b) and vmin(a, b) a NaN in b survives, one in a
    may not: constants come first.
@@ -132,6 +133,17 @@ INLINE vf vmin(vf a, vf b) { return (vf)vminq_f32((float32x4_t)a, (float32x4_t)b
 #else
 INLINE vf vmax(vf a, vf b) { return pick(MASK(a > b), a, b); }
 INLINE vf vmin(vf a, vf b) { return pick(MASK(a < b), a, b); }
+#endif
+#if VW == 16
+INLINE vf vsqrt(vf x) { return (vf)_mm512_sqrt_ps((__m512)x); }
+#elif VW == 8
+INLINE vf vsqrt(vf x) { return (vf)_mm256_sqrt_ps((__m256)x); }
+#elif VW == 4 && defined(__aarch64__)
+INLINE vf vsqrt(vf x) { return (vf)vsqrtq_f32((float32x4_t)x); }
+#elif VW == 4
+INLINE vf vsqrt(vf x) { return (vf){sqrtf(x[0]), sqrtf(x[1]), sqrtf(x[2]), sqrtf(x[3])}; }
+#else
+INLINE vf vsqrt(vf x) { return sqrtf(x); }
 #endif
 INLINE vf vabs(vf x) { return FLOATS(BITS(x) & broadcast_int(0x7fffffff)); }
 

@@ -21,7 +21,7 @@ UNITS: dict[type[nn.Module], str] = {
 
 def encode(program: Program, encoder: nn.Module, reader: Reader) -> Vector:
     """Write what an encoder does and return its output."""
-    parts = list(encoder) if type(encoder) is nn.Sequential else [encoder]
+    parts = list(encoder) if isinstance(encoder, nn.Sequential) else [encoder]
     first, *rest = parts
     if isinstance(first, OwnEncoder | WithAuxiliary):
         refuse("an encoder of your own (policy.encoder)")
@@ -66,7 +66,7 @@ def run_layers(program: Program, modules: list[nn.Module], x: Vector) -> Vector:
     while at < len(modules):
         module = modules[at]
         behind = type(modules[at + 1]) if at + 1 < len(modules) else None
-        if type(module) is nn.Sequential:
+        if isinstance(module, nn.Sequential):
             x = run_layers(program, list(module), x)
         elif type(module) is nn.Linear:
             unit = UNITS.get(behind, "UNIT_NONE") if behind else "UNIT_NONE"

@@ -15,11 +15,12 @@ from xlstm_rl.options.section import refuse_unused
 from xlstm_rl.policy.activations import ACTIVATIONS
 from xlstm_rl.policy.auxiliary.inputs import OBSERVATION
 from xlstm_rl.policy.config import PolicyConfig
+from xlstm_rl.policy.dense import MLP
 from xlstm_rl.policy.encoders.images import ImageEncoder
 from xlstm_rl.policy.encoders.own import OwnEncoder, WithAuxiliary
 
 
-def make_mlp(sizes: list[int], activation: str) -> nn.Sequential:
+def make_mlp(sizes: list[int], activation: str) -> MLP:
     """Return Linear layers of the given sizes, each with its activation behind it.
 
     Weights are orthogonal with gain sqrt(2), biases zero: the initialisation whose effect on PPO
@@ -28,7 +29,7 @@ def make_mlp(sizes: list[int], activation: str) -> nn.Sequential:
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(sizes):
         layers += [orthogonal(nn.Linear(fan_in, fan_out), 2.0**0.5), ACTIVATIONS[activation]()]
-    return nn.Sequential(*layers)
+    return MLP(*layers)
 
 
 def orthogonal(layer: nn.Linear, gain: float) -> nn.Linear:
@@ -147,7 +148,7 @@ def make_encoder(
     if config.encoder_layers == 0:
         return first
     rest = make_mlp([width] * config.encoder_layers, config.activation)
-    return nn.Sequential(first, ACTIVATIONS[config.activation](), *rest)
+    return MLP(first, ACTIVATIONS[config.activation](), *rest)
 
 
 def _leaf_encoder(

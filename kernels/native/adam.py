@@ -1,0 +1,171 @@
+"""Clipping and Adam's step in one call: of torch's time half goes into passes over memory."""
+
+import ctypes
+import operator
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Adam, Optimizer
+from torch.optim import optimizer as base
+
+from xlstm_rl.kernels.inplace import note_overwritten
+from xlstm_rl.kernels.native.arguments import run, struct
+from xlstm_rl.kernels.native.choose import takes_native
+
+OPTIONS = ("learning_rate", "beta1", "beta2", "eps", "limit")
+"""In the order of the C code."""
+
+_Tensor = struct("adam_tensor", "size", "weight grad mean square step")
+_Arguments = struct("adam_arguments", "count", "tensors options squares norm")
+_PLAIN = {
+    "weight_decay": 0,
+    "amsgrad": False,
+    "maximize": False,
+    "capturable": False,
+    "differentiable": False,
+}
+"""What a group's options have to be: C does nothing else."""
+
+
+class NotFiniteError(Exception):
+    """The gradient's norm is not finite; weights, averages and gradients are as they were."""
+
+    def __init__(self, norm: Tensor) -> None:
+        super().__init__(f"the norm of the gradient is {norm.item()}")
+        self.norm = norm
+
+
+def clipped_adam_step(
+    optimizer: Optimizer, parameters: Sequence[Tensor], limit: float
+) -> Tensor | None:
+    """Scale the gradients down together to a largest norm, and take Adam's step.
+
+    Does what `nn.utils.clip_grad_norm_` and `optimizer.step` do.
+
+    Args:
+        optimizer: of these parameters.
+        parameters: all of them, in its order.
+        limit: the largest norm.
+
+    Returns:
+        The norm before, a scalar; None: it is another optimiser, has made no step yet, or a tensor
+        is not what C takes it for: then nothing has happened.
+
+    Raises:
+        NotFiniteError: the norm is not finite.
+    """
+    if type(optimizer) is not Adam or len(optimizer.param_groups) != 1 or not parameters:
+        return None
+    if "step" in vars(optimizer):  # somebody's own, such as a scheduler's that counts
+        return None
+    (group,) = optimizer.param_groups
+    if any(group.get(name, value) != value for name, value in _PLAIN.items()):
+        return None
+    if not (isinstance(group["lr"], float) and takes_native("auto", parameters[0])):
+        return None
+    if any((*_hooks(optimizer), *map(_is_array, group["betas"]))):
+        return None
+    if len(parameters) != len(group["params"]):
+        return None
+    held = _held(optimizer, parameters)
+    if held is None:
+        return None
+    grads = []
+    for weight in parameters:
+        grad = weight.grad
+        if grad is None or not _is_plain(grad, weight.shape):
+            return None
+        grads.append(grad.data_ptr())
+    for place, address in zip(held.places, grads, strict=True):
+        place.grad = address
+    options = (group["lr"], *group["betas"], group["eps"], limit)
+    return _run(held.places, options, parameters)
+
+
+class _Held:
+    """Weights and averages whose pointers stand in an array, until one of them has moved."""
+
+    def __init__(self, tensors: list[Tensor]) -> None:
+        self.tensors = tensors
+        self.addresses = [one.data_ptr() for one in tensors]
+        self.places = (_Tensor * (len(tensors) // len(_STATE)))()
+        for n, place in enumerate(self.places):
+            first = n * len(_STATE)
+            place.size = tensors[first].numel()
+            place.weight, place.mean, place.square, place.step = self.addresses[
+                first : first + len(_STATE)
+            ]
+
+    def stands(self, tensors: list[Tensor]) -> bool:
+        """Whether these are the ones, where they were."""
+        return (
+            len(tensors) == len(self.tensors)
+            and all(map(operator.is_, tensors, self.tensors))
+            and [one.data_ptr() for one in tensors] == self.addresses
+        )
+
+
+_STATE = ("weight", "exp_avg", "exp_avg_sq", "step")
+_all_held: "weakref.WeakKeyDictionary[Optimizer, _Held]" = weakref.WeakKeyDictionary()
+
+
+def _held(optimizer: Adam, parameters: Sequence[Tensor]) -> _Held | None:
+    """The pointers of all weights and averages; None: C cannot take one of them."""
+    tensors: list[Tensor] = []
+    for weight, own in zip(parameters, optimizer.param_groups[0]["params"], strict=True):
+        state = optimizer.state.get(weight)
+        if weight is not own or not state:
+            return None
+        tensors += (weight, state["exp_avg"], state["exp_avg_sq"], state["step"])
+    held = _all_held.get(optimizer)
+    if held is not None and held.stands(tensors):
+        return held
+    for n in range(0, len(tensors), len(_STATE)):
+        *each, step = tensors[n : n + len(_STATE)]
+        if not all(_is_plain(one, each[0].shape) for one in each):
+            return None
+        if not (isinstance(step, Tensor) and _is_plain(step, ())):
+            return None
+    held = _all_held[optimizer] = _Held(tensors)
+    return held
+
+
+def _run(tensors: Any, options: tuple[float, ...], parameters: Sequence[Tensor]) -> Tensor:
+    count = len(parameters)
+    doubles = torch.tensor((*options, *[0.0] * count), dtype=torch.float64)
+    norm = torch.empty(())
+    first = doubles.data_ptr()
+    arguments = _Arguments(count)
+    arguments.tensors = ctypes.addressof(tensors)
+    arguments.options, arguments.squares = first, first + 8 * len(options)
+    arguments.norm = norm.data_ptr()
+    if run("xl_adam", arguments):
+        raise NotFiniteError(norm)
+    note_overwritten(parameters)
+    return norm
+
+
+def _is_plain(tensor: Tensor, shape: tuple[int, ...]) -> bool:
+    return (
+        tensor.dtype is torch.float32
+        and tensor.is_cpu
+        and tensor.shape == shape
+        and tensor.is_contiguous()
+    )
+
+
+def _is_array(beta: Any) -> bool:
+    return isinstance(beta, Tensor)
+
+
+def _hooks(optimizer: Optimizer) -> tuple[Any, ...]:
+    """Who wants to know of a step."""
+    return (
+        optimizer._optimizer_step_pre_hooks,
+        optimizer._optimizer_step_post_hooks,
+        base._global_optimizer_pre_hooks,
+        base._global_optimizer_post_hooks,
+    )

@@ -1,0 +1,67 @@
+"""Linear layers in a row, each with its activation: as modules of torch, or in one native call."""
+
+from typing import cast
+
+from torch import Tensor, nn
+
+from xlstm_rl.kernels.native.dense import Layer, run_layers
+from xlstm_rl.policy.activations import ACTIVATIONS
+
+_ACTIVATIONS = {kind: name for name, kind in ACTIVATIONS.items()} | {nn.Tanh: "tanh"}
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_GLOBAL_HOOKS = [getattr(nn.modules.module, f"_global{name}") for name in _HOOKS]
+
+
+class MLP(nn.Sequential):
+    """`nn.Sequential`, in one native call where all parts are linear layers and activations."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what comes out of the last part."""
+        found = run_dense(x, *self)
+        return cast(Tensor, super().forward(x)) if found is None else found
+
+
+def run_dense(x: Tensor, *modules: nn.Module) -> Tensor | None:
+    """Run linear layers with their activations natively, one module after the other.
+
+    Returns:
+        What comes out of the last one; None: it has to be done module by module, where a part is
+        something else, or where somebody looks on.
+    """
+    layers: list[tuple[nn.Linear, str]] = []
+    for module in modules:
+        found = _layers_behind(layers, module)
+        if found is None or any(map(_is_watched, module.modules())):
+            return None
+        layers = found
+    if not layers or any(_GLOBAL_HOOKS):
+        return None
+    given: list[Layer] = [(one.weight, one.bias, activation) for one, activation in layers]
+    return run_layers(x, given)
+
+
+def linear_layers(module: nn.Module) -> list[tuple[nn.Linear, str]] | None:
+    """Return linear layers, each with the name of its activation; None: it is something else."""
+    return _layers_behind([], module)
+
+
+def _layers_behind(
+    layers: list[tuple[nn.Linear, str]], module: nn.Module
+) -> list[tuple[nn.Linear, str]] | None:
+    """Return layers and those of a module behind them; None: it is something else."""
+    parts = list(module) if isinstance(module, nn.Sequential) else [module]
+    found = list(layers)
+    for part in parts:
+        activation = _ACTIVATIONS.get(type(part))
+        if type(part) is nn.Linear:
+            found.append((part, "none"))
+        elif activation is not None and found and found[-1][1] == "none":
+            found[-1] = (found[-1][0], activation)
+        else:
+            return None
+    return found
+
+
+def _is_watched(module: nn.Module) -> bool:
+    """Whether somebody wants to see what goes through a module."""
+    return any(getattr(module, name) for name in _HOOKS)
