@@ -275,12 +275,14 @@ class RewardNormalizer(nn.Module):
                 ends there, also where that episode was lost between two rollouts.
             valid: `[B, T]`, false at autoreset steps, which do not count; None: all count.
         """
-        carried = self.discounted_return
-        returns = torch.empty(reward.shape, dtype=torch.float64)
-        for t in range(reward.shape[1]):
-            carried = carried.masked_fill(reset[:, t], 0.0) * self.gamma + reward[:, t]
-            returns[:, t] = carried
-        self.discounted_return.copy_(carried)
+        # in NumPy, whose operations on so few numbers take a tenth of torch's time
+        carried, rewards, resets = self.discounted_return.numpy(), reward.numpy(), reset.numpy()
+        found = np.empty(rewards.shape)
+        for t in range(rewards.shape[1]):
+            carried = np.where(resets[:, t], 0.0, carried) * self.gamma + rewards[:, t]
+            found[:, t] = carried
+        returns = torch.from_numpy(found)
+        self.discounted_return.copy_(torch.from_numpy(carried))
         self.moments.update((returns.flatten() if valid is None else returns[valid]).unsqueeze(-1))
         scale = (self.moments.var + _EPSILON).rsqrt().to(reward.dtype)
         return (reward * scale).clamp(-self.clip, self.clip)

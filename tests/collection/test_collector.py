@@ -10,6 +10,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from xlstm_rl.collection.collector import Collector, Rollout
 from xlstm_rl.envs import ParityVectorEnv
 from xlstm_rl.errors import TrainingError
+from xlstm_rl.kernels.native.choose import LOADED
 from xlstm_rl.memory import MemoryConfig
 from xlstm_rl.normalization import NormalizationConfig
 from xlstm_rl.policy import Policy, PolicyConfig
@@ -72,6 +73,19 @@ def test_what_acted_is_what_trains(
         torch.testing.assert_close(value, rollout.data["value"], rtol=1e-5, atol=1e-5)
 
 
+def test_the_state_is_overwritten_from_step_to_step(
+    countdown_vector: Callable[[AutoresetMode], SyncVectorEnv],
+) -> None:
+    env = countdown_vector(AutoresetMode.SAME_STEP)
+    collector = _collector(env, _policy(env, MEMORIES[0]))
+    places = [tensor.data_ptr() for tensor in collector._tensors]
+    first = collector.collect().segment_states[0]
+    kept = [tensor.clone() for tensor in first]
+    collector.collect()
+    assert ([tensor.data_ptr() for tensor in collector._tensors] == places) is LOADED
+    torch.testing.assert_close(list(first), kept, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_what_acted_on_discrete_observations_is_what_trains(mode: AutoresetMode) -> None:
     env = ParityVectorEnv(3, autoreset_mode=mode, length=5)
@@ -123,9 +137,11 @@ def test_within_an_episode_the_next_value_is_the_next_steps_value(
     assert torch.equal(data["next_value"][:, :-1][inside], data["value"][:, 1:][inside])
 
 
+@pytest.mark.parametrize("seed", range(4))
 def test_dead_steps_never_reach_a_live_step(
-    countdown_vector: Callable[[AutoresetMode], SyncVectorEnv],
+    countdown_vector: Callable[[AutoresetMode], SyncVectorEnv], seed: int
 ) -> None:
+    torch.manual_seed(seed)
     env = countdown_vector(AutoresetMode.NEXT_STEP)
     policy = _policy(env, MEMORIES[0])
     rollout = _collector(env, policy, steps=30).collect()

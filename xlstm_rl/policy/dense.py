@@ -18,7 +18,9 @@ class MLP(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """Return what comes out of the last part."""
         found = run_dense(x, *self)
-        return cast(Tensor, super().forward(x)) if found is None else found
+        if found is None:
+            found = cast(Tensor, super().forward(x))  # type: ignore[no-untyped-call]
+        return found
 
 
 def run_dense(x: Tensor, *modules: nn.Module) -> Tensor | None:

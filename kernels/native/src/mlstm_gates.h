@@ -55,7 +55,8 @@ INLINE void chunk_gates(int64_t n, int64_t t0, const float *i, const float *f, i
   for (int64_t j = 0; j < n; j++) {
     const float input = i[j * ld];
     broken |= !(input < INFINITY) | !(log_f[j] < INFINITY);
-    if (starts_anew(reset, j, f[j * ld])) top = NOTHING, start = (int32_t)j, run->best = -2;
+    /* b begins at 0 there too: no bit of an episode hangs on the one before */
+    if (starts_anew(reset, j, f[j * ld])) top = NOTHING, start = (int32_t)j, run->best = -2, b = 0;
     else b += log_f[j];
     c[j] = input - b;
     if (c[j] > top) top = c[j], run->best = (int32_t)(t0 + j); /* on a tie the oldest keeps it */

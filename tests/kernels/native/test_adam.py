@@ -112,9 +112,7 @@ def test_what_it_does_not_take_is_left_to_torch(change):
     assert all(torch.equal(a, b) for a, b in zip(weights, before, strict=True))
 
 
-@pytest.mark.parametrize(
-    "options", [{"weight_decay": 0.1}, {"amsgrad": True}, {"maximize": True}]
-)
+@pytest.mark.parametrize("options", [{"weight_decay": 0.1}, {"amsgrad": True}, {"maximize": True}])
 def test_other_kinds_of_adam_are_left_to_torch(options):
     weights, native = _stepped(**options)
     assert clipped_adam_step(native, weights, 0.5) is None

@@ -89,6 +89,34 @@ def test_results_do_not_depend_on_the_number_of_threads():
             assert torch.equal(x, other[name]), name
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(7, 200, 16, 32, 2),
+        Case(3, 600, 16, 32, 2, state=False),
+        Case(5, 300, 12, 24, 2, W=0, S=2, resets=0),
+    ],
+)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_pass_without_gradients_gives_the_same_bits(case, threads):
+    x, reset, state, weights = case.make()
+    x, weights = (
+        leaf(x, torch.float32),
+        MLSTMBlockWeights(*(leaf(w, torch.float32) for w in weights)),
+    )
+    state = None if state is None else tuple(s.float() for s in state)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        out, after = run_mlstm_block(x, reset, state, weights, case.options)
+        with torch.no_grad():
+            alone, after_alone = run_mlstm_block(x, reset, state, weights, case.options)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(out, alone)
+    assert all(torch.equal(a, b) for a, b in zip(after, after_alone, strict=True))
+
+
 def test_an_empty_batch_goes_through():
     got = differentiate(run_mlstm_block, Case(0, 5, 16, 64, 2), torch.float32)
     assert got["out"].shape == (0, 5, 16)
