@@ -1,6 +1,6 @@
 """Our memories in TorchRL beside its own: acting in a collector, and training on what it collected.
 
-    python benchmarks/torchrl_modules.py [--rounds 6] [--out FILE.json]
+    python benchmarks/torchrl_modules.py [--rounds 6] [--only m "m, none"] [--out FILE.json]
 
 CartPole without velocities in 16 environments of TorchRL, 64 steps a batch, width 64, one thread:
 the same encoder, heads, collector, GAE and `ClipPPOLoss` around each memory, and our own loop with
@@ -142,14 +142,17 @@ LOOPS = {"our loop, lstm": {"kind": "lstm"}, "our loop, m": {"pattern": "m"}}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--only", nargs="+", choices=[*MODULES, *LOOPS], default=[*MODULES, *LOOPS])
     parser.add_argument("--out", type=Path, help="also write the figures to this JSON file")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     learners: dict[str, Learner | Loop] = {
-        name: Learner(make(), lazy="lazily" in name) for name, make in MODULES.items()
+        name: Learner(make(), lazy="lazily" in name)
+        for name, make in MODULES.items()
+        if name in arguments.only
     }
-    learners |= {name: Loop(memory) for name, memory in LOOPS.items()}
+    learners |= {name: Loop(memory) for name, memory in LOOPS.items() if name in arguments.only}
     turns: dict[str, list[dict[str, float]]] = {name: [] for name in learners}
     order = list(learners)
     for number in range(arguments.rounds + 1):

@@ -39,8 +39,9 @@ Networks = list[TensorDictSequential]
 def make_network(inputs: int, outputs: int, out_key: str) -> TensorDictSequential:
     """Return a memory and a linear layer on it."""
     numbers = TensorDictModule(torch.Tensor.float, ["observation"], ["numbers"])  # choices are int
-    keys = {"in_key": "numbers", "out_key": "features"}
-    memory = XLSTMModule(inputs, {"width": WIDTH}, sequence_states="none", **keys)
+    memory = XLSTMModule(
+        inputs, {"width": WIDTH}, in_key="numbers", out_key="features", sequence_states="none"
+    )
     head = TensorDictModule(nn.Linear(WIDTH, outputs), ["features"], [out_key])
     return TensorDictSequential(numbers, memory, head)
 
@@ -84,8 +85,8 @@ def train(task: str, total_steps: int, seed: int = 0) -> Iterator[float]:
             total_loss(batch, acting, critics, targets, temperature).backward()
             nn.utils.clip_grad_norm_(weights, 10.0)
             optimizer.step()
-            for slow, fast in zip(targets, critics, strict=True):
-                with torch.no_grad():
+            with torch.no_grad():
+                for slow, fast in zip(targets, critics, strict=True):
                     torch._foreach_lerp_([*slow.parameters()], [*fast.parameters()], 0.01)
     rollouts.shutdown()
 
@@ -113,7 +114,6 @@ def total_loss(
 
 
 if __name__ == "__main__":
-    task = (sys.argv[1:] or ["MemoryChain"])[0]
-    for batch, found in enumerate(train(task, 61_200 if task == "RepeatPrevious" else 40_000), 1):
+    for batch, found in enumerate(train((sys.argv[1:] or ["MemoryChain"])[0], 61_200), 1):
         if batch % 10 == 0:
             print(f"batch {batch}: return {found:.2f}", flush=True)

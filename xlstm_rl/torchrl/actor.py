@@ -66,8 +66,8 @@ class PolicyActor(TensorDictModuleBase):  # type: ignore[misc]
         self.deterministic = deterministic
         self.categorical = check_flag("categorical_action_encoding", categorical_action_encoding)
         action = policy.action_space
-        has_counts = isinstance(action, spaces.MultiDiscrete) and not self.categorical
-        if has_counts and one_hot_shape(action.nvec) is None:
+        counts = action.nvec if isinstance(action, spaces.MultiDiscrete) else None
+        if counts is not None and not self.categorical and one_hot_shape(counts) is None:
             raise ValueError(
                 f"the action space is {action}, a table of different counts, which TorchRL has as "
                 "indices alone: pass categorical_action_encoding=True, to the GymEnv too"
