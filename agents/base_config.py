@@ -79,9 +79,9 @@ class AlgorithmConfig(Section):
     normalize_advantage: bool = True
     """Shift and scale the advantages of each gradient step to mean 0 and standard deviation 1."""
 
-    advantage_scale_decay: Fraction = 0.99
+    advantage_scale_decay: Fraction = 0.0
     """Advantages are divided by at least this share of the last rollout's divisor, so that a
-    solved task's noise is not blown up. 0: by their own standard deviation alone."""
+    solved task's noise is not blown up; try 0.99. 0: by their own standard deviation alone."""
 
     log_interval: Count = 1
     """Updates of which a row of the metrics is the mean (A2C: 4, whose updates are short)."""

@@ -68,7 +68,7 @@ def test_an_advantage_that_is_not_finite_is_not_remembered(value: float) -> None
 
 
 def test_it_is_an_option_of_normalised_advantages_alone() -> None:
-    assert PPOConfig().advantage_scale_decay == 0.99
+    assert PPOConfig().advantage_scale_decay == 0.0
     PPOConfig(normalize_advantage=False)
     with pytest.raises(ValueError, match="advantage_scale_decay"):
         PPOConfig(normalize_advantage=False, advantage_scale_decay=0.5)
@@ -127,7 +127,7 @@ def test_a_checkpoint_holds_it(tmp_path: Any) -> None:
         "CartPole-v1",
         env={"num_envs": 4},
         memory={"width": 16},
-        agent={"rollout_steps": 16},
+        agent={"rollout_steps": 16, "advantage_scale_decay": 0.9},
         logger={"kind": "none"},
         total_steps=1_000,
     )
