@@ -69,6 +69,7 @@ class RecurrentA2C(RecurrentAgent):
         valid = None if rollout.all_valid() else data["valid"]
         with self._profile.part("advantages"):
             fixed = None if config.advantages == "vtrace" else on_policy_targets(data, config)
+        least_scale: Tensor | None = None
         logs: list[dict[str, Tensor]] = []
         for number in range(config.epochs):
             self._ahead(number)
@@ -76,9 +77,11 @@ class RecurrentA2C(RecurrentAgent):
                 log_prob, entropy, value = self._evaluate(rollout)
                 log_ratio = log_prob.detach() - data["log_prob"]
                 targets = fixed or vtrace_targets(data, log_ratio, value.detach(), config)
+                if config.normalize_advantage and not number:
+                    least_scale = self.advantage_scale.take(targets[0], valid, self.ranks)
                 loss, log = a2c_loss(
                     *(log_prob, entropy, value, *targets, valid, config),
-                    *(now["entropy_coef"], self.ranks),
+                    *(now["entropy_coef"], self.ranks, least_scale),
                 )
                 # The estimator "k3": unbiased, never negative (Schulman 2020, "Approximating KL").
                 log["approx_kl"] = valid_mean(log_ratio.exp() - 1.0 - log_ratio, valid)
@@ -137,16 +140,19 @@ def a2c_loss(
     config: A2CConfig,
     entropy_coef: float | None = None,
     ranks: Ranks = ALONE,
+    least_scale: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return A2C's loss and its parts, averaged over the valid steps of `[B, T]`.
 
     `-log pi(a|s) A`, plus half the squared value error times `value_coef`, less the entropy times
     `entropy_coef` (None: the configuration's). The advantages are constants, and with V-trace hold
-    the importance weights. They are normalised over the rollouts of all `ranks`.
+    the importance weights. They are normalised over the rollouts of all `ranks`, and divided by
+    `least_scale` at least.
     """
     entropy_coef = config.entropy_coef if entropy_coef is None else entropy_coef
     if config.normalize_advantage:
-        advantage = normalized(advantage, valid, *moments_of_all([advantage], [valid], ranks))
+        (moments,) = moments_of_all([advantage], [valid], ranks)
+        advantage = normalized(advantage, valid, moments, least_scale)
     policy_loss = -valid_mean(log_prob * advantage, valid)
     value_loss = 0.5 * valid_mean((value - target).square(), valid)
     mean_entropy = valid_mean(entropy, valid)

@@ -79,6 +79,10 @@ class AlgorithmConfig(Section):
     normalize_advantage: bool = True
     """Shift and scale the advantages of each gradient step to mean 0 and standard deviation 1."""
 
+    advantage_scale_decay: Fraction = 0.0
+    """Advantages are divided by at least this share of the last rollout's divisor, so that a
+    solved task's noise is not blown up; try 0.99. 0: by their own standard deviation alone."""
+
     log_interval: Count = 1
     """Updates of which a row of the metrics is the mean (A2C: 4, whose updates are short)."""
 
@@ -108,6 +112,9 @@ class AlgorithmConfig(Section):
             owner = "actors, but agent.actors is 0"
             refuse_unused(self, ("max_staleness",), owner)
         ActorPlan.of(self.actors)
+        if not self.normalize_advantage:
+            owner = "normalised advantages, but agent.normalize_advantage is false"
+            refuse_unused(self, ("advantage_scale_decay",), owner)
         if self.entropy_coef == 0.0:
             owner = "an entropy bonus, but agent.entropy_coef is 0"
             refuse_unused(self, ("entropy_coef_end", "entropy_coef_schedule"), owner)

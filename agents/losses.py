@@ -26,7 +26,12 @@ def moments_of_all(
     return [*ranks.moments(*(x if own is None else x[own] for x, own in pairs))]
 
 
-def normalized(advantage: Tensor, valid: Tensor | None, moments: Moments | None = None) -> Tensor:
+def normalized(
+    advantage: Tensor,
+    valid: Tensor | None,
+    moments: Moments | None = None,
+    least: Tensor | None = None,
+) -> Tensor:
     """Return advantages shifted and scaled to mean 0 and standard deviation 1 over valid steps.
 
     Fewer than two valid steps have no deviation: then they stay as they are.
@@ -35,14 +40,19 @@ def normalized(advantage: Tensor, valid: Tensor | None, moments: Moments | None 
         advantage: of any shape.
         valid: of the same shape; None: every step is.
         moments: of the valid ones and of those of other processes; None: there is one process.
+        least: they are divided by this where their standard deviation is smaller; None: never.
     """
     if moments is not None:
-        shifted = (advantage - moments.mean) / (moments.variance().sqrt() + 1e-8)
+        shifted = (advantage - moments.mean) / _divisor(moments.variance().sqrt(), least)
         return torch.where(moments.numel < 2, advantage, shifted.to(advantage.dtype))
     counted = advantage if valid is None else advantage[valid]
     if counted.numel() < 2:
         return advantage
-    return (advantage - counted.mean()) / (counted.std() + 1e-8)
+    return (advantage - counted.mean()) / _divisor(counted.std(), least)
+
+
+def _divisor(deviation: Tensor, least: Tensor | None) -> Tensor:
+    return (deviation if least is None else torch.maximum(deviation, least)) + 1e-8
 
 
 @torch.no_grad()

@@ -116,6 +116,7 @@ class PPOOptions(TypedDict, total=False):
     entropy_coef_schedule: str
     max_grad_norm: float
     normalize_advantage: bool
+    advantage_scale_decay: float
     log_interval: int
     actors: int | str
     max_staleness: int
@@ -149,6 +150,7 @@ class A2COptions(TypedDict, total=False):
     entropy_coef_schedule: str
     max_grad_norm: float
     normalize_advantage: bool
+    advantage_scale_decay: float
     log_interval: int
     actors: int | str
     max_staleness: int

@@ -31,6 +31,8 @@ class Sequences:
     reset: Tensor
     valid: Tensor | None
     state: StateTensors
+    least_scale: Tensor | None = None
+    """Scalar: what advantages are divided by at least, where they are normalised."""
 
     def rows(self, index: Tensor) -> "Sequences":
         """Return the sequences of a minibatch."""
@@ -44,6 +46,7 @@ class Sequences:
             self.reset[index],
             None if self.valid is None else self.valid[index],
             tuple(tensor[index] for tensor in self.state),
+            self.least_scale,
         )
 
 
@@ -138,6 +141,10 @@ class RecurrentPPO(RecurrentAgent):
             config.gamma,
             config.gae_lambda,
         )
+        valid = None if rollout.all_valid() else data["valid"]
+        least_scale = None
+        if config.normalize_advantage:
+            least_scale = self.advantage_scale.take(advantage, valid, self.ranks)
         return Sequences(
             cut(data["observation"]),
             cut(data["action"]),
@@ -146,8 +153,9 @@ class RecurrentPPO(RecurrentAgent):
             cut(advantage),
             cut(target),
             cut(data["reset"]),
-            None if rollout.all_valid() else cut(data["valid"]),
+            None if valid is None else cut(valid),
             tuple(torch.cat(tensor) for tensor in zip(*rollout.segment_states, strict=True)),
+            least_scale,
         )
 
     def _moments(self, sequences: Sequences, rows: Tensor) -> list[Moments | None]:
@@ -194,7 +202,7 @@ def ppo_loss(
     entropy_coef = config.entropy_coef if entropy_coef is None else entropy_coef
     advantage = batch.advantage
     if config.normalize_advantage:
-        advantage = normalized(advantage, batch.valid, moments)
+        advantage = normalized(advantage, batch.valid, moments, batch.least_scale)
     log_ratio = log_prob - batch.log_prob
     ratio = log_ratio.exp()
     clipped = ratio.clamp(1.0 - clip, 1.0 + clip)

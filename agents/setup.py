@@ -12,6 +12,7 @@ from typing_extensions import Self
 
 from xlstm_rl.agents import option_types as options
 from xlstm_rl.agents.actors import environments_of_actors, make_actors, playing_state
+from xlstm_rl.agents.advantage_scale import AdvantageScale
 from xlstm_rl.agents.arguments import Environment, read_config
 from xlstm_rl.agents.config import AlgorithmConfig, CheckpointConfig, TrainConfig
 from xlstm_rl.agents.device import resolve_device, torch_threads
@@ -171,6 +172,7 @@ class AgentSetup(ABC):
             if config.normalization.reward
             else None
         )
+        self.advantage_scale = AdvantageScale(config.agent.advantage_scale_decay)
         self.steps_done = 0
         self._budget = StepBudget(
             config.agent.rollout_length * self.env.num_envs * self.ranks.size,
@@ -235,6 +237,8 @@ class AgentSetup(ABC):
         normalizer, saved = self.reward_normalizer, state["reward_normalizer"]
         if normalizer is not None and saved is not None:
             normalizer.load({**saved, **own["rewards"]})
+        # Absent from checkpoints of before there was one.
+        self.advantage_scale.load_state(state.get("advantage_scale", 0.0), self.device)
         generators = own["generators"]
         fresh = spawn_seed(self.config.seed, "resuming", self.steps_done + self.ranks.index)
         if generators["device"] == self.device.type:
@@ -261,6 +265,7 @@ class AgentSetup(ABC):
             "budget": self._budget.state(),
             "optimizer": self.optimizer.state_dict(),
             "reward_normalizer": None if normalizer is None else normalizer.state_dict(),
+            "advantage_scale": self.advantage_scale.state(),
             "recent_episodes": self._episodes.state(),
             "metric_row": self._row.state(),
             **self._streams(),
