@@ -4,8 +4,12 @@ Prints a table and fails on a kernel that does not compile, spills registers to 
 more shared memory than its device class has; on a case that raises; and on an entry of a table of
 tiles that no case asked for. Needs torch and triton alone, and no GPU.
 
+With --recorded, a kernel that is as it was when the record was written is judged by what the
+record says of it; some of these, others each day, are compiled again and have to come out the same.
+
 Usage: check_kernels.py [--kernels mlstm,slstm,conv1d] [--classes sm_80,sm_90,gfx942]
                         [--full] [--json FILE] [--jobs N] [--triton VERSION] [--cases MODULE]
+                        [--record FILE | --recorded FILE]
 """
 
 import argparse
@@ -75,6 +79,9 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there as well")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--triton", metavar="VERSION", help="fetch it, and check with it")
+    record = parser.add_mutually_exclusive_group()
+    record.add_argument("--record", type=Path, metavar="FILE", help="write what came out there")
+    record.add_argument("--recorded", type=Path, metavar="FILE", help="compile what is not in it")
     parser.add_argument("--cases", default="kernel_check.cases", metavar="MODULE")
     options = parser.parse_args()
     if unknown := set(options.classes) - set(SHARED_MEMORY):
@@ -91,6 +98,7 @@ def check(options: argparse.Namespace) -> int:
     import torch
     import triton
     from kernel_check.compilation import compile_all
+    from kernel_check.record import Record
 
     if tuple(map(int, triton.__version__.split(".")[:2])) < OLDEST_TRITON:
         print(f"triton {triton.__version__} does not hand out what ptxas reports: use 3.6 or newer")
@@ -105,12 +113,25 @@ def check(options: argparse.Namespace) -> int:
     for op in options.kernels or subjects:
         problems += collect(distinct, op, subjects[op], options.classes, options.full)
     jobs = list(distinct.values())
-    print(f"triton {triton.__version__}, torch {torch.__version__}: {len(jobs)} kernels to compile")
-    rows = []
-    for n, (job, build) in enumerate(zip(jobs, compile_all(jobs, options.jobs), strict=True), 1):
-        rows.append(row(job, build))
-        if n % 50 == 0:
-            print(f"{n} of {len(jobs)}, {time.perf_counter() - start:.0f} s", flush=True)
+    record = Record.read(options.recorded) if options.recorded else Record({})
+    known, due = record.of(distinct), record.due(len(jobs))
+    anew = [n for n in range(len(jobs)) if n not in known or n in due]
+    print(
+        f"triton {triton.__version__}, torch {torch.__version__}: {len(jobs)} kernels, "
+        f"{len(anew)} to compile"
+    )
+    builds, compiled = dict(known), compile_all([jobs[n] for n in anew], options.jobs)
+    for done, (n, build) in enumerate(zip(anew, compiled, strict=True), 1):
+        builds[n] = build
+        if n in known and not same(build, known[n]):
+            job = jobs[n]
+            problems.append(
+                f"{job.kernel.__name__} {job.device_class} {job.case}: {build}, but the record "
+                f"says {known[n]}; write it again with --record {options.recorded}"
+            )
+        if done % 50 == 0:
+            print(f"{done} of {len(anew)}, {time.perf_counter() - start:.0f} s", flush=True)
+    rows = [row(job, builds[n]) for n, job in enumerate(jobs)]
     print_table(rows)
     problems += [
         f"{r['kernel']} {r['class']} {r['case']}: {r['error']}" for r in rows if r["error"]
@@ -124,11 +145,13 @@ def check(options: argparse.Namespace) -> int:
     seconds = time.perf_counter() - start
     print(
         f"{len(rows)} kernels, {len(wrong_rows)} that are not ok, {len(problems)} errors, "
-        f"{sum(r['seconds'] for r in rows):.0f} s of compilation in {seconds:.0f} s"
+        f"{sum(builds[n].seconds for n in anew):.0f} s of compilation in {seconds:.0f} s"
     )
     if options.json:
         report = {"triton": triton.__version__, "torch": torch.__version__, "seconds": seconds}
         options.json.write_text(json.dumps(report | {"errors": problems, "rows": rows}, indent=1))
+    if options.record and not problems and not wrong_rows:
+        Record.made_of(distinct, builds).write(options.record)
     return 1 if problems or wrong_rows or not rows else 0
 
 
@@ -188,15 +211,9 @@ def row(job: "Job", build: "Build") -> dict[str, Any]:
     return {**about, **asdict(build), "verdict": verdict, "allowed by": allowed}
 
 
-def compile_errors(rows: list[dict[str, Any]]) -> list[str]:
-    """Return what the compiler said, once where it said the same of a kernel several times."""
-    told: dict[tuple[str, str], str] = {}
-    for r in rows:
-        if r["error"]:
-            what = r["error"].splitlines()[-1]
-            text = f"{r['kernel']} {r['class']} {r['case']}: {r['error']}"
-            told.setdefault((r["kernel"], what), text)
-    return list(told.values())
+def same(build: "Build", known: "Build") -> bool:
+    """Whether two builds differ in nothing but the time that they took."""
+    return {**asdict(build), "seconds": 0} == {**asdict(known), "seconds": 0}
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:

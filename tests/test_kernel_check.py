@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("triton", "3.6", reason="the check reads what Triton 3.6 reports")
 ROOT = Path(__file__).parents[1]
+GOOD = ("--kernels", "good", "--classes", "sm_80,gfx942")
 
 
 def check(folder, *options):
@@ -25,13 +26,63 @@ def check(folder, *options):
 
 
 def test_a_good_kernel_is_compiled_once_per_specialization_and_passes(tmp_path):
-    status, rows, errors = check(tmp_path, "--kernels", "good", "--classes", "sm_80,gfx942")
+    status, rows, errors = check(tmp_path, *GOOD)
     assert (status, errors) == (0, [])
     assert {r["verdict"] for r in rows} == {"ok"}
     assert all(r["registers"] > 0 for r in rows)
     distinct = ["small n=1600", "small n=1601", "small n=1", "small n=2147483648"]
     assert [r["case"] for r in rows if r["class"] == "sm_80"] == [*distinct, "large"]
     assert [r["case"] for r in rows if r["class"] == "gfx942"] == distinct
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """A record of the good kernel, and the table that it was made with."""
+    folder = tmp_path_factory.mktemp("recorded")
+    status, rows, errors = check(folder, *GOOD, "--record", str(folder / "record.json"))
+    assert (status, errors) == (0, [])
+    return folder / "record.json", rows
+
+
+def without_seconds(rows):
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def test_what_is_recorded_is_judged_without_compiling_but_for_a_share(recorded, tmp_path):
+    record, rows = recorded
+    status, again, errors = check(tmp_path, *GOOD, "--recorded", str(record))
+    assert (status, errors) == (0, [])
+    assert without_seconds(again) == without_seconds(rows)
+    assert sum(row["seconds"] > 0 for row in again) == 1
+
+
+def test_what_is_not_in_the_record_is_compiled(recorded, tmp_path):
+    record = json.loads(recorded[0].read_text())
+    absent = set(list(record)[::2])
+    part = tmp_path / "part.json"
+    part.write_text(json.dumps({key: record[key] for key in record if key not in absent}))
+    status, rows, _ = check(tmp_path, *GOOD, "--recorded", str(part))
+    assert status == 0
+    assert sum(row["seconds"] > 0 for row in rows) >= len(absent)
+
+
+def test_a_record_that_is_not_true_is_an_error(recorded, tmp_path):
+    record = json.loads(recorded[0].read_text())
+    false = tmp_path / "false.json"
+    false.write_text(json.dumps({key: build | {"registers": 1} for key, build in record.items()}))
+    status, _, errors = check(tmp_path, *GOOD, "--recorded", str(false))
+    assert status == 1
+    assert len(errors) == 1
+    assert "registers=1," in errors[0]
+
+
+def test_spills_in_a_record_are_spills(recorded, tmp_path):
+    record = json.loads(recorded[0].read_text())
+    spilling = tmp_path / "spilling.json"
+    spilling.write_text(json.dumps({key: b | {"spills": "8+8 B"} for key, b in record.items()}))
+    status, rows, _ = check(tmp_path, *GOOD, "--recorded", str(spilling))
+    assert status == 1
+    assert "SPILLS" in {row["verdict"] for row in rows}
 
 
 @pytest.fixture(scope="module")
