@@ -55,8 +55,9 @@ def count_operations(agent: AgentSetup) -> dict[str, float]:
     with torch.no_grad():
         acting = _operations(lambda: network.actor_step(x, state[: _actor_size(network)], None))
     counted: dict[str, float] = {"acting": acting * steps}
-    params, value, _ = network(sequence, state, None)
-    loss = params.sum() + value.sum()
+    with FlopCounterMode(display=False):  # so that its backward pass is in torch's operations too
+        params, value, _ = network(sequence, state, None)
+        loss = params.sum() + value.sum()
     counted["backward"] = epochs * _operations(lambda: torch.autograd.backward(loss))
     with torch.no_grad():
         counted["forward"] = epochs * _operations(lambda: network(sequence, state, None))

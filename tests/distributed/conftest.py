@@ -25,7 +25,9 @@ dist.init_process_group(
 with open(work, "rb") as file:
     answer = cloudpickle.load(file)()
 torch.save(answer, result)
-dist.destroy_process_group()  # its threads, alive at the end of the interpreter, may abort it
+dist.destroy_process_group()
+sys.stdout.flush(), sys.stderr.flush()
+os._exit(0)  # gloo's threads, if any is alive at the end of the interpreter, may abort it
 """
 
 InRanks = Callable[..., list[Any]]

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.utils.prune
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from xlstm_rl.policy import dense
 from xlstm_rl.policy.config import PolicyConfig
@@ -77,6 +78,13 @@ def test_global_hooks_see_what_goes_through(native_runs):
     finally:
         handle.remove()
     assert seen == [nn.Linear, nn.Tanh, nn.Linear, nn.ReLU, MLP] and native_runs == []
+
+
+def test_operations_are_counted(native_runs):
+    mlp, x = _mlp(), torch.randn(4, 3, requires_grad=True)
+    with FlopCounterMode(display=False) as counter:
+        mlp(x).sum().backward()
+    assert counter.get_total_flops() == 3 * 2 * 4 * (3 * 40 + 40 * 5) and native_runs == []
 
 
 def test_other_parts_run_module_by_module(native_runs):

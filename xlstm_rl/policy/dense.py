@@ -2,6 +2,7 @@
 
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from xlstm_rl.kernels.native.dense import Layer, run_layers
@@ -36,8 +37,8 @@ def run_dense(x: Tensor, *modules: nn.Module) -> Tensor | None:
         if found is None or any(map(_is_watched, module.modules())):
             return None
         layers = found
-    if not layers or any(_GLOBAL_HOOKS):
-        return None
+    if not layers or any(_GLOBAL_HOOKS) or torch._C._len_torch_dispatch_stack():
+        return None  # a dispatch mode, such as one that counts operations, sees torch's alone
     given: list[Layer] = [(one.weight, one.bias, activation) for one, activation in layers]
     return run_layers(x, given)
 
