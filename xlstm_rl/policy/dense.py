@@ -37,8 +37,8 @@ def run_dense(x: Tensor, *modules: nn.Module) -> Tensor | None:
         if found is None or any(map(_is_watched, module.modules())):
             return None
         layers = found
-    if not layers or any(_GLOBAL_HOOKS) or torch._C._len_torch_dispatch_stack():
-        return None  # a dispatch mode, such as one that counts operations, sees torch's alone
+    if not layers or any(_GLOBAL_HOOKS) or _has_dispatch_mode():
+        return None
     given: list[Layer] = [(one.weight, one.bias, activation) for one, activation in layers]
     return run_layers(x, given)
 
@@ -68,3 +68,8 @@ def _layers_behind(
 def _is_watched(module: nn.Module) -> bool:
     """Whether somebody wants to see what goes through a module."""
     return any(getattr(module, name) for name in _HOOKS)
+
+
+def _has_dispatch_mode() -> bool:
+    """Whether a mode looks on that sees torch's operations alone, such as one that counts them."""
+    return not torch.compiler.is_compiling() and torch._C._len_torch_dispatch_stack() > 0
