@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from xlstm_rl.distributed import ALONE, Ranks
 from xlstm_rl.errors import NonFiniteLossError
-from xlstm_rl.kernels.native.adam import NotFiniteError, clipped_adam_step
+from xlstm_rl.kernels.native.adam import clipped_adam_step
 from xlstm_rl.profiling import NO_PROFILE, Profile
 from xlstm_rl.terminal import tell
 
@@ -113,32 +113,16 @@ def gradient_step(
         loss = loss.detach()
         ranks.average(parameters, [loss, *log.values()])
     with profile.part("optimizer"):
-        norm = _native_step(optimizer, parameters, loss, log, max_grad_norm, step)
+        norm = None
+        if loss.device.type == "cpu" and math.isfinite(loss.item()):
+            norm = clipped_adam_step(optimizer, parameters, max_grad_norm)
         if norm is None:
             log["grad_norm"] = nn.utils.clip_grad_norm_(parameters, max_grad_norm)
             _refuse_non_finite(loss, log, step)
             optimizer.step()
-        else:
+        else:  # of a norm that is not finite, no step was taken
             log["grad_norm"] = norm
-
-
-def _native_step(
-    optimizer: Optimizer,
-    parameters: Sequence[nn.Parameter],
-    loss: Tensor,
-    log: dict[str, Tensor],
-    max_grad_norm: float,
-    step: int,
-) -> Tensor | None:
-    """Clip and step in one call and return the gradient's norm; None: torch has to do it."""
-    if loss.device.type != "cpu" or not math.isfinite(loss.item()):
-        return None
-    try:
-        return clipped_adam_step(optimizer, parameters, max_grad_norm)
-    except NotFiniteError as error:
-        log["grad_norm"] = error.norm
-        _refuse_non_finite(loss, log, step)
-        raise
+            _refuse_non_finite(loss, log, step)
 
 
 def _refuse_non_finite(loss: Tensor, log: dict[str, Tensor], step: int) -> None:

@@ -30,14 +30,6 @@ _PLAIN = {
 """What a group's options have to be: C does nothing else."""
 
 
-class NotFiniteError(Exception):
-    """The gradient's norm is not finite; weights, averages and gradients are as they were."""
-
-    def __init__(self, norm: Tensor) -> None:
-        super().__init__(f"the norm of the gradient is {norm.item()}")
-        self.norm = norm
-
-
 def clipped_adam_step(
     optimizer: Optimizer, parameters: Sequence[Tensor], limit: float
 ) -> Tensor | None:
@@ -51,11 +43,9 @@ def clipped_adam_step(
         limit: the largest norm.
 
     Returns:
-        The norm before, a scalar; None: it is another optimiser, has made no step yet, or a tensor
-        is not what C takes it for: then nothing has happened.
-
-    Raises:
-        NotFiniteError: the norm is not finite.
+        The norm before, a scalar; where it is not finite, weights, averages and gradients are as
+        they were. None: it is another optimiser, has made no step yet, or a tensor is not what C
+        takes it for: then nothing has happened.
     """
     if type(optimizer) is not Adam or len(optimizer.param_groups) != 1 or not parameters:
         return None
@@ -142,9 +132,8 @@ def _run(tensors: Any, options: tuple[float, ...], parameters: Sequence[Tensor])
     arguments.tensors = ctypes.addressof(tensors)
     arguments.options, arguments.squares = first, first + 8 * len(options)
     arguments.norm = norm.data_ptr()
-    if run("xl_adam", arguments):
-        raise NotFiniteError(norm)
-    note_overwritten(parameters)
+    if not run("xl_adam", arguments):  # else the norm is not finite
+        note_overwritten(parameters)
     return norm
 
 

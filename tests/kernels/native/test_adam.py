@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.optim import Adam
 
-from xlstm_rl.kernels.native.adam import NotFiniteError, clipped_adam_step
+from xlstm_rl.kernels.native.adam import clipped_adam_step
 
 SHAPES = [(3,), (128, 64), (1,), (17, 5), (0, 4), (2049,)]
 
@@ -65,9 +65,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(bad):
     weights, native = _stepped()
     weights[1].grad[3, 4] = bad
     before = copy.deepcopy((weights, native.state_dict(), [w.grad for w in weights]))
-    with pytest.raises(NotFiniteError) as caught:
-        clipped_adam_step(native, weights, 0.5)
-    assert not caught.value.norm.isfinite()
+    assert not clipped_adam_step(native, weights, 0.5).isfinite()
     after = (weights, native.state_dict(), [w.grad for w in weights])
     torch.testing.assert_close(after, before, rtol=0, atol=0, equal_nan=True)
 
