@@ -24,6 +24,16 @@ class PPOConfig(AlgorithmConfig):
     epochs: Count = 10
     """Passes over each rollout."""
 
+    entropy_coef: float = 0.01
+    """Weight of the entropy bonus."""
+
+    entropy_coef_end: Fraction = 0.0
+    """The fraction of `entropy_coef` left at the last step (1: constant)."""
+
+    advantage_scale_decay: Fraction = 0.99
+    """The divisor of `normalize_advantage` falls to this fraction of itself with each rollout, and
+    not faster, so that the noise that is left of a solved task stays small. 0: no limit."""
+
     minibatches: Minibatches = "auto"
     """Parts into which the sequences of a rollout are split in each pass; must divide them. auto:
     the largest divisor up to 4."""

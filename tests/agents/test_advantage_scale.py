@@ -68,7 +68,6 @@ def test_an_advantage_that_is_not_finite_is_not_remembered(value: float) -> None
 
 
 def test_it_is_an_option_of_normalised_advantages_alone() -> None:
-    assert PPOConfig().advantage_scale_decay == 0.0
     PPOConfig(normalize_advantage=False)
     with pytest.raises(ValueError, match="advantage_scale_decay"):
         PPOConfig(normalize_advantage=False, advantage_scale_decay=0.5)

@@ -25,7 +25,7 @@ def agent(side: int, **policy: Any) -> RecurrentPPO:
         env={"num_envs": 2},
         agent={"minibatches": 1},
         memory={"kind": "gru", "width": 8},
-        policy=policy,
+        policy={"critic": "separate", **policy},
         logger={"kind": "none"},
     )
 
@@ -41,7 +41,7 @@ def test_the_line_names_the_cause_and_switches_that_are_options() -> None:
         ["--policy.image-encoder", "flat"],
     ):
         assert " ".join(words) in line
-        parse_config(TrainConfig, words)
+        parse_config(TrainConfig, ["--policy.critic", "separate", *words])
     large = slow_images(agent(40, image_encoder="impala"), 35.0)
     assert large is not None and "--policy.image-encoder nature" in large
 

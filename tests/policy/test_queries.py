@@ -181,7 +181,7 @@ def test_probabilities_of_a_single_step_sum_to_one() -> None:
 
 
 def test_wrong_shapes_and_choices_are_one_line() -> None:
-    policy = policy_of("Box", "Discrete")
+    policy = policy_of("Box", "Discrete", critic="separate")
     seen = act(policy)
     obs, action, state = seen["obs"], seen["action"], seen["state"]
     no_critic = policy.actor(num_envs=B).state

@@ -131,7 +131,7 @@ class PolicyConfig(Section):
     activation: Literal["tanh", "relu", "silu"] = "tanh"
     """Activation of the encoder and of the heads."""
 
-    critic: Literal["shared", "separate"] = "separate"
+    critic: Literal["shared", "separate"] = "shared"
     """`shared`: one encoder and memory feed both heads. `separate`: the critic has its own."""
 
     share_encoder: bool = False

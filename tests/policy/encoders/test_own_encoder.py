@@ -110,10 +110,13 @@ def agent_of(space: str, memory: str = "ms", **policy: Any) -> RecurrentPPO:
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "separate": {},
+    "separate": {"critic": "separate"},
     "shared critic": {"critic": "shared"},
-    "shared encoder": {"share_encoder": True},
-    "auxiliary": {"previous_action": True, "first_step": True, "previous_reward": True},
+    "shared encoder": {"critic": "separate", "share_encoder": True},
+    "auxiliary": {
+        "critic": "separate",
+        **dict.fromkeys(("previous_action", "first_step", "previous_reward"), True),
+    },
 }
 
 
