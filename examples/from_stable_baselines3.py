@@ -35,6 +35,8 @@ model = RecurrentPPO(
         "learning_rate_schedule": lambda progress: 1 - progress,
         "clip": 0.2,
         "entropy_coef": 0.01,
+        "entropy_coef_end": 1.0,  # constant; here it would fall in a line to 0
+        "advantage_scale_decay": 0.0,  # advantages are divided by their own deviation alone
         "value_coef": 0.5,
         "max_grad_norm": 0.5,
         "optimizer": "AdamW",

@@ -64,7 +64,7 @@ class Doors(gymnasium.Env[Any, Any]):
 
 
 if __name__ == "__main__":
-    policy = {"action_mask": "info", "critic": "shared", "image_encoder": "flat"}
+    policy = {"action_mask": "info", "image_encoder": "flat"}
     with RecurrentPPO(Doors, seed=0, policy=policy, logger={"kind": "none"}) as agent:
         agent.learn(total_steps=30_000, progress=True)
         print(evaluate(agent, episodes=100))

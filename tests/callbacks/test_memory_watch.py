@@ -222,7 +222,11 @@ def rows_of(run: Path) -> list[dict[str, str]]:
 def test_it_is_logged_now_and_then_and_the_reach_always(tmp_path: Path) -> None:
     run = tmp_path / "run"
     agent = agent_of(
-        RecurrentPPO, agent={"segment_steps": 8, "epochs": 2}, run_dir=str(run), logger={}
+        RecurrentPPO,
+        agent={"segment_steps": 8, "epochs": 2},
+        policy={"critic": "separate"},
+        run_dir=str(run),
+        logger={},
     )
     agent.learn(64 * 51)
     found = rows_of(run)
