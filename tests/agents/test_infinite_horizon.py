@@ -39,6 +39,7 @@ def _agent(mode: str, vectorization: str = "sync", **agent: Any) -> RecurrentPPO
             "max_episode_steps": LIMIT,
         },
         memory={"kind": "gru", "width": 16},
+        policy={"critic": "separate"},  # whose value nothing else disturbs
         normalization={"observation": False, "reward": False},
         agent={"gamma": GAMMA, "minibatches": 1, **agent},
         logger={"kind": "none"},

@@ -112,10 +112,13 @@ def test_functions_of_one_s_own_are_schedules(monkeypatch: pytest.MonkeyPatch) -
         ),
         ({"clip_schedule": "cosine", "clip_end": 1.0}, r"clip_schedule='cosine': .*clip_end is 1"),
         (
-            {"entropy_coef": 0.1, "entropy_coef_schedule": "cosine"},
+            {"entropy_coef": 0.1, "entropy_coef_end": 1.0, "entropy_coef_schedule": "cosine"},
             r"entropy_coef_schedule='cosine': .*entropy_coef_end is 1",
         ),
-        ({"entropy_coef_end": 0.5}, r"entropy_coef_end=0\.5: .*entropy_coef is 0"),
+        (
+            {"entropy_coef": 0.0, "entropy_coef_end": 0.5},
+            r"entropy_coef_end=0\.5: .*entropy_coef is 0",
+        ),
         ({"learning_rate_schedule": "mine:f", "learning_rate_end": 0.5}, r"learning_rate_end=0\.5"),
     ],
 )

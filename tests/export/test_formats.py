@@ -114,7 +114,8 @@ def test_the_batch_size_is_free(tmp_path):
 
 
 def test_the_policy_stays_as_it_is(tmp_path):
-    policy = make_policy(BOX, spaces.Discrete(3), {"kind": "gru"}, {}).double().train()
+    policy = make_policy(BOX, spaces.Discrete(3), {"kind": "gru"}, {"critic": "separate"})
+    policy = policy.double().train()
     before = {name: x.clone() for name, x in policy.state_dict().items()}
     export_policy(policy, tmp_path / "policy.pt2", "pt2", check=True)
     assert policy.training and policy.dtype == torch.float64

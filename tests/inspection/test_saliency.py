@@ -21,7 +21,12 @@ NESTED = spaces.Dict(
     {"pose": BOX, "door": spaces.Discrete(3), "cards": spaces.MultiDiscrete([2, 3])}
 )
 CASES: dict[str, tuple[Any, Any, dict[str, Any], dict[str, Any]]] = {
-    "ms, discrete": (BOX, spaces.Discrete(3), {"pattern": "ms", "num_heads": 2}, {}),
+    "ms, discrete": (
+        BOX,
+        spaces.Discrete(3),
+        {"pattern": "ms", "num_heads": 2},
+        {"critic": "separate"},
+    ),
     "s, box": (BOX, spaces.Box(-2, 3, (2,)), {"pattern": "s", "num_heads": 2}, {}),
     "lstm, previous": (
         BOX,

@@ -210,6 +210,7 @@ def test_two_million_parameters_are_saved_and_loaded_within_a_second(tmp_path: P
         "CartPole-v1",
         env={"num_envs": 2},
         memory={"kind": "gru", "width": 384},
+        policy={"critic": "separate"},
         agent={"rollout_steps": 2, "minibatches": 1, "epochs": 1},
         logger={"kind": "none"},
     )

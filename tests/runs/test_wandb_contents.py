@@ -25,6 +25,7 @@ from xlstm_rl.runs.loggers.wandb_logger import ID_FILE, WandbSink
 TINY: dict[str, Any] = {
     "env": {"num_envs": 2},
     "memory": {"width": 8, "num_heads": 2},
+    "policy": {"critic": "separate"},
     "agent": {"rollout_steps": 8, "epochs": 1, "minibatches": 1},
 }
 GATES = ("critic_memory/forget_gates/0", "memory/forget_gates/0")

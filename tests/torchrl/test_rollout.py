@@ -78,10 +78,13 @@ def test_torchrls_losses_take_our_rollout_and_give_our_gradients(loss_class: typ
         ),
     )
     critic = Module(Reads(values), in_keys=keys, out_keys=["state_value"])
-    names = {"entropy_coeff": 0.0, "critic_coeff": config.value_coef, "loss_critic_type": "l2"}
+    assert config.entropy_coef > 0
+    names = {"critic_coeff": config.value_coef, "loss_critic_type": "l2"}
+    names["entropy_coeff"] = config.entropy_coef
     loss = loss_class(actor, critic, functional=False, **names)
     parts = loss(data)
-    total = sum(value for key, value in parts.items() if key in ("loss_objective", "loss_critic"))
+    used = ("loss_objective", "loss_critic", "loss_entropy")
+    total = sum(value for key, value in parts.items() if key in used)
     # our value loss has a factor of one half
     total = total - 0.5 * parts["loss_critic"]
     theirs = torch.autograd.grad(total, agent.parameters, allow_unused=True)
