@@ -18,6 +18,7 @@ from xlstm_rl.collection.rollout import Rollout as Rollout
 from xlstm_rl.collection.rollout_buffer import RolloutBuffer, batch_first
 from xlstm_rl.collection.tensor_adapter import make_env_adapter
 from xlstm_rl.collection.values import Collected, make_critic
+from xlstm_rl.envs.snapshots.as_made import values_as_made
 from xlstm_rl.errors import EnvError
 from xlstm_rl.memory import StateTensors
 from xlstm_rl.normalization import Observation
@@ -70,6 +71,8 @@ class Collector:
         self._critic = make_critic(policy.network)
         self._act = make_actor_step(policy.network, policy.device)
         self._looks_for_masks = not policy.auxiliary.reads_mask
+        self.env_as_made = values_as_made(env)
+        """What tells the environments from others, where a run goes on with them."""
         self._begin(seed)
 
     def _begin(self, seed: int | list[int] | None) -> None:

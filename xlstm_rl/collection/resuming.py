@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from xlstm_rl.collection.collector import Collector
+from xlstm_rl.envs.snapshots.as_made import difference
 from xlstm_rl.envs.snapshots.decode import read_snapshot, restore_snapshot
 from xlstm_rl.envs.snapshots.encode import take_snapshot
 from xlstm_rl.envs.snapshots.graph import SnapshotError
@@ -15,8 +16,8 @@ def collector_state(collector: Collector | None) -> dict[str, Any]:
     """Return a collector's state between two rollouts: tensors, text and numbers alone.
 
     `carried` holds memory states, previous actions, observations and open episodes,
-    `environments` what the environments handed over. Where something is missing, `problem` says
-    why, and whoever goes on from there begins new episodes.
+    `environments` what the environments handed over, `made` what they were made with. Where
+    something is missing, `problem` says why, and whoever goes on from there begins new episodes.
     """
     if collector is None:
         return {"problem": "no rollout was collected yet"}
@@ -26,6 +27,7 @@ def collector_state(collector: Collector | None) -> dict[str, Any]:
         return {
             "carried": _packed(take_snapshot(collector.carried())),
             "environments": _packed(take_snapshot(collector.env)),
+            "made": collector.env_as_made,
         }
     except SnapshotError as error:
         return {"problem": f"the environments cannot hand over their state: {error}"}
@@ -44,6 +46,8 @@ def restore_collector(collector: Collector, state: dict[str, Any], trust: bool) 
     try:
         carried = read_snapshot(_unpacked(state["carried"]))
         problem = _misfit(collector.carried(), carried)
+        if problem is None:  # `made` is absent from checkpoints of before there was one
+            problem = difference(state.get("made", {}), collector.env_as_made)
         if problem is not None:
             return problem
         restore_snapshot(collector.env, _unpacked(state["environments"]), trust)
