@@ -1,6 +1,7 @@
 """Exported files act as their policies do, step after step, from their own state."""
 
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -111,6 +112,13 @@ def test_the_batch_size_is_free(tmp_path):
     for rows in (1, 5):
         inputs = {port.name: port.example(rows).numpy() for port in step.ports.inputs}
         assert run(inputs)["action"].shape == (rows,)
+
+
+def test_a_name_without_an_ending_is_no_reason_to_warn(tmp_path, caplog, capfd):
+    policy = make_policy(BOX, spaces.Discrete(3), {"kind": "gru"}, {})
+    export_policy(policy, tmp_path / "policy", "pt2", check=True)
+    assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
+    assert not capfd.readouterr().err
 
 
 def test_the_policy_stays_as_it_is(tmp_path):

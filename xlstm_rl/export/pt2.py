@@ -20,15 +20,17 @@ def write(step: ExportedStep, path: Path, description: dict[str, Any]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's own future
         program = torch.export.export(step, example, dynamic_shapes=shapes)
-        torch.export.save(program, path, extra_files={METADATA: json.dumps(description)})
+        extra = {METADATA: json.dumps(description)}
+        with path.open("wb") as file:  # of a name without .pt2 torch would warn
+            torch.export.save(program, file, extra_files=extra)
 
 
 def load(path: Path) -> Any:
     """Return what runs a file: arrays by name in, arrays by name out."""
     extra = {METADATA: ""}
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), path.open("rb") as file:
         warnings.simplefilter("ignore")
-        module = torch.export.load(path, extra_files=extra).module()
+        module = torch.export.load(file, extra_files=extra).module()
     described = json.loads(extra[METADATA])
     into = [port["name"] for port in described["inputs"]]
 
