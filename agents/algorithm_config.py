@@ -120,6 +120,8 @@ class A2CConfig(AlgorithmConfig):
 
     usual_rollout: ClassVar[int] = 32
 
+    longest_part: ClassVar[int] = 32
+
     epochs: Count = 1
     """Gradient steps on each rollout, each on all of it; more than one needs
     `advantages` vtrace."""

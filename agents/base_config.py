@@ -31,7 +31,8 @@ class AlgorithmConfig(Section):
 
     rollout_steps: RolloutSteps = "auto"
     """Steps collected from each environment between two updates (T of a rollout `[B, T]`). auto:
-    whole episodes where their length is known, else 64 (A2C: 32)."""
+    whole episodes where their length is known, up to 256 where they are long and the budget is
+    large, else 64 (A2C: 32)."""
 
     epochs: Count = 1
     """Passes over each rollout."""
@@ -97,6 +98,9 @@ class AlgorithmConfig(Section):
 
     usual_rollout: ClassVar[int] = 64
     """The steps of a rollout where `auto` knows of no episode's length."""
+
+    longest_part: ClassVar[int] = 256
+    """The steps of a rollout where `auto` knows that episodes are long, and the budget is large."""
 
     scheduled: ClassVar[tuple[str, ...]] = ("learning_rate", "entropy_coef")
     """Options that have a schedule."""

@@ -16,6 +16,9 @@ often end early, or need no memory of their beginning."""
 FEWEST_UPDATES = 30
 """So many rollouts at least have to fit into a training."""
 
+FEWEST_LONG_UPDATES = 200
+"""So many, where rollouts cover parts of long episodes and could as well be shorter."""
+
 
 def resolved(config: TrainConfig, env: Any, processes: int = 1) -> TrainConfig:
     """Return a configuration whose `agent.rollout_steps` is a number.
@@ -29,6 +32,7 @@ def resolved(config: TrainConfig, env: Any, processes: int = 1) -> TrainConfig:
         return config
     steps = choose_rollout_steps(
         config.agent.usual_rollout,
+        config.agent.longest_part,
         config.env.num_envs * processes,
         config.total_steps,
         _episode_steps(env),
@@ -38,12 +42,18 @@ def resolved(config: TrainConfig, env: Any, processes: int = 1) -> TrainConfig:
 
 
 def choose_rollout_steps(
-    usual: int, num_envs: int, total_steps: int, episode: int | None, limit: int | None
+    usual: int,
+    longest_part: int,
+    num_envs: int,
+    total_steps: int,
+    episode: int | None,
+    limit: int | None,
 ) -> int:
     """Return the steps of a rollout that holds whole episodes, where they are known and short.
 
     Args:
-        usual: the steps where nothing is known, or an episode is too long.
+        usual: the steps where nothing is known, or the budget is small.
+        longest_part: the steps of a long episode that a rollout covers where the budget is large.
         num_envs: environments side by side.
         total_steps: of the training.
         episode: the steps of an episode, where every one has as many; None: nobody knows.
@@ -53,8 +63,13 @@ def choose_rollout_steps(
         return episode * max(1, round(usual / episode))
     known = episode if episode is not None else limit
     most = MOST_EPISODE_STEPS if episode is not None else MOST_LIMIT_STEPS
-    if known is None or not usual < known <= most:
+    if known is None or known <= usual:
         return usual
+    if known > most:
+        part = longest_part
+        while part > usual and num_envs * part * FEWEST_LONG_UPDATES > total_steps:
+            part //= 2
+        return max(part, usual)
     return known if num_envs * known * FEWEST_UPDATES <= total_steps else usual
 
 

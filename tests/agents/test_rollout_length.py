@@ -22,10 +22,13 @@ from xlstm_rl.config import ConfigError, load_yaml, parse_config
         (101, None, 500_000, 101),
         (1001, None, 500_000, 1001),
         (1001, None, 480_000, 64),  # fewer than 30 rollouts of 16 x 1001
-        (1025, None, 10**9, 64),  # too long
+        (1025, None, 10**9, 256),  # too long: a part of it
         (None, 200, 100_000, 200),
         (None, 200, 95_000, 64),
-        (None, 500, 10**9, 64),  # a limit far off says little
+        (None, 500, 10**9, 256),  # a limit far off says little
+        (None, 500, 819_200, 256),  # 200 rollouts of 16 x 256
+        (None, 500, 819_199, 128),
+        (None, 500, 409_599, 64),
         (None, 50, 100_000, 64),  # whole episodes fit anyway
         (33, 20, 1, 66),
     ],
@@ -33,7 +36,8 @@ from xlstm_rl.config import ConfigError, load_yaml, parse_config
 def test_a_rollout_covers_whole_episodes(
     episode: int | None, limit: int | None, total: int, steps: int
 ) -> None:
-    assert choose_rollout_steps(64, 16, total, episode, limit) == steps
+    assert choose_rollout_steps(64, 256, 16, total, episode, limit) == steps
+    assert choose_rollout_steps(32, 32, 16, 10**9, None, 500) == 32  # A2C
 
 
 @pytest.mark.parametrize(
