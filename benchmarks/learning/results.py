@@ -22,6 +22,7 @@ from xlstm_rl.runs.checkpoint import load_policy
 
 FOLDER = Path(__file__).parents[1] / "results" / "learning"
 ROOT = Path(__file__).parents[2]
+_COLUMNS = 2
 
 
 def write(name: str, case: Case, report: Report, command: str, folder: Path = FOLDER) -> Path:
@@ -146,22 +147,37 @@ def _cells(case: Case, rows: Sequence[dict[str, str]]) -> str:
 def draw(results: dict[str, list[dict[str, str]]], path: Path) -> None:
     """Draw each seed of each case as a point, and the aim as a line, on an axis of its own."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
-    columns = 3
-    lines = max(1, math.ceil(len(results) / columns))
-    figure = Figure(figsize=(11.0, 1.9 * lines), layout="constrained")
-    panels = figure.subplots(lines, columns, squeeze=False).ravel()
-    for axes in panels[len(results) :]:
+    memories = {
+        name: list(dict.fromkeys(row["memory"] for row in results[name])) for name in results
+    }
+    # cases with as many memories stand side by side, so that no panel is empty
+    names = sorted(results, key=lambda name: len(memories[name]))
+    lines = max(1, math.ceil(len(names) / _COLUMNS))
+    heights = [
+        max([1, *(len(memories[name]) for name in names[_COLUMNS * i : _COLUMNS * (i + 1)])])
+        for i in range(lines)
+    ]
+    figure = Figure(figsize=(11.0, sum(0.62 + 0.2 * one for one in heights)), layout="constrained")
+    ratios = {"height_ratios": [1.0 + one for one in heights]}
+    panels = figure.subplots(lines, _COLUMNS, squeeze=False, gridspec_kw=ratios).ravel()
+    for axes in panels[len(names) :]:
         axes.set_visible(False)
-    for axes, (name, rows) in zip(panels, results.items(), strict=False):
+    for axes, name in zip(panels, names, strict=False):
         case = ALL[name]
-        memories = list(dict.fromkeys(row["memory"] for row in rows))
-        for row in rows:
-            axes.plot(float(row[case.measure]), memories.index(row["memory"]), "o", alpha=0.6)
+        for place, memory in enumerate(memories[name]):
+            own = [float(row[case.measure]) for row in results[name] if row["memory"] == memory]
+            # seeds that are equal lie above each other
+            height = place + np.linspace(-0.2, 0.2, len(own)) if len(own) > 1 else [place]
+            axes.plot(own, height, "o", color="C0", markersize=5, alpha=0.7)
         if case.reach is not None:
             axes.axvline(case.reach, color="black", linestyle=":", linewidth=1.2)
-        axes.set_yticks(range(len(memories)), memories)
-        axes.set_ylim(-0.6, len(memories) - 0.4)
-        axes.set_title(f"{name}, {case.total_steps:,} steps", fontsize="small")
-        axes.set_xlabel(case.measure, fontsize="small")
+        labels = [memory.removeprefix("xlstm:") for memory in memories[name]]
+        axes.set_yticks(range(len(labels)), labels, fontsize="small")
+        axes.set_ylim(len(labels) - 0.4, -0.6)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.tick_params(axis="x", labelsize="small")
+        title = f"{name}, {case.total_steps:,} steps: {case.measure}"
+        axes.set_title(title, fontsize="small", loc="left")
     figure.savefig(path, dpi=120)
