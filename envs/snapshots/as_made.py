@@ -56,11 +56,9 @@ def difference(before: Any, now: dict[str, Any]) -> str | None:
 
 def _values(node: Any, path: str) -> Iterator[tuple[str, Any]]:
     """Yield the values below a node of a snapshot (`encode`)."""
-    if type(node) in SCALARS:
-        if "seed" not in path.rpartition(".")[2] and node == node:
+    if node is None or type(node) in SCALARS:
+        if "seed" not in path.rpartition(".")[2] and node == node:  # nan differs from itself
             yield path, node
-        return
-    if node is None:
         return
     tag, *parts = node
     if tag == "tuple":
@@ -82,7 +80,7 @@ def _items(nodes: list[Any], path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _dict(items: list[Any], path: str) -> Iterator[tuple[str, Any]]:
-    named = {key: one for key, one in items if isinstance(key, str)}
+    named = {key: one for key, one in items if type(key) in SCALARS}
     if named.keys() == {"structure", "arrays"}:  # a snapshot, from the process of an environment
         yield from _values(json.loads(named["structure"]), path)
         return

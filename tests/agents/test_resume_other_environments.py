@@ -26,7 +26,8 @@ class Prize(gymnasium.Env[Any, Any]):
     action_space = gymnasium.spaces.Discrete(2)
 
     def __init__(self, pays: float = 1.0) -> None:
-        self.pays, self.goals, self.seed_of_mine = pays, {"left": [1, 2]}, np.random.randint(9**9)
+        self.pays, self.goals, self.seed_of_mine = pays, {7: [1, 2]}, np.random.randint(9**9)
+        self.bound: float | None = None
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         super().reset(seed=seed)
@@ -101,10 +102,15 @@ def test_an_option_of_the_environment_has_its_effect_where_a_run_goes_on(
 def test_what_an_episode_changes_and_seeds_are_left_out() -> None:
     one, other = Prize(), Prize()
     assert values_as_made(one) == values_as_made(other)
-    assert values_as_made(one) == {".pays": 1.0, ".goals['left'][0]": 1, ".goals['left'][1]": 2}
-    other.goals["left"][1] = 3
-    told = "the environments are others: goals['left'][1] was 2, is 3"
-    assert difference(values_as_made(one), values_as_made(other)) == told
+    found = values_as_made(one)
+    assert found == {".pays": 1.0, ".goals[7][0]": 1, ".goals[7][1]": 2, ".bound": None}
+    other.goals[7][1] = 3
+    told = "the environments are others: goals[7][1] was 2, is 3"
+    assert difference(found, values_as_made(other)) == told
+    other = Prize()
+    other.bound = 0.5
+    told = "the environments are others: bound was None, is 0.5"
+    assert difference(found, values_as_made(other)) == told
 
 
 def test_a_checkpoint_without_these_values_and_a_damaged_one(
