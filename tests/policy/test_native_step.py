@@ -44,7 +44,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def _network(memory: dict[str, Any], space: Any = BOX, seed: int = 0, **policy: Any) -> ActorCritic:
     torch.manual_seed(seed)
     config = MemoryConfig(**{"width": 16, "num_heads": 2, **memory})
-    network = ActorCritic(space, gymnasium.spaces.Discrete(3), config, PolicyConfig(**policy))
+    options = PolicyConfig(**{"critic": "separate", **policy})
+    network = ActorCritic(space, gymnasium.spaces.Discrete(3), config, options)
     with torch.no_grad():  # far from the near-constant start
         for weight in network.parameters():
             weight.add_(0.2 * torch.randn_like(weight))
