@@ -19,6 +19,7 @@ from learning.cases import ALL, CASES, GROUPS
 
 from xlstm_rl.cli.compare import prepare
 from xlstm_rl.comparing.compare import compare, is_complete, write_report
+from xlstm_rl.config import ConfigError
 
 
 def main() -> int:
@@ -41,7 +42,10 @@ def main() -> int:
     case = ALL[args.case]
     words = [*shlex.split(case.options), "--total-steps", str(case.total_steps)]
     words += ["--seeds", str(case.seeds), "--out", str(args.out / args.case), *rest]
-    prepared = prepare(words)
+    try:
+        prepared = prepare(words)
+    except ConfigError as error:
+        parser.error(str(error))
     report = compare(prepared.jobs, prepared.out, prepared.options.jobs, prepared.thresholds)
     write_report(report, prepared.out)
     command = shlex.join(["python", "benchmarks/learn.py", args.case, *rest])
