@@ -101,12 +101,13 @@ def dot_precision(dtype: torch.dtype, device_class: str) -> str:
         dtype: of the operands.
         device_class: one of `DEVICE_CLASSES`.
     """
-    if dtype is not torch.float32 or _tf32_will_do():
+    if dtype is not torch.float32 or tf32_will_do():
         return "tf32" if device_class != "gfx942" else "ieee"
     return "ieee" if device_class == "gfx942" else "tf32x3"
 
 
-def _tf32_will_do() -> bool:
+def tf32_will_do() -> bool:
+    """Whether torch was told that TF32's ten bits suffice for products of float32."""
     # torch 2.9 and later: set by the older function too, which cannot be asked once this was used
     precision = getattr(torch.backends.cuda.matmul, "fp32_precision", None)
     if precision is None:

@@ -13,6 +13,7 @@ from xlstm_rl.kernels.native.recurrent import covers, recurrent_layer, recurrent
 from xlstm_rl.kernels.recurrent.reference import Weights, gru_step, lstm_step
 from xlstm_rl.memory.base import Memory, StateKey, StateTensors
 from xlstm_rl.memory.config import LayeredConfig
+from xlstm_rl.memory.cudnn import run_in_float32
 from xlstm_rl.memory.gates import Gates
 from xlstm_rl.memory.layers import parameter
 from xlstm_rl.memory.transforms import spelt_out
@@ -101,7 +102,7 @@ class _RecurrentMemory(Memory):
             return x, _stacked(finals)
         state = tuple(tensor.transpose(0, 1).contiguous() for tensor in tensors)
         if reset is None:
-            y, state = self._run_network(x, state)
+            y, state = run_in_float32(self._run_network, x, state)
         else:
             outputs = []
             borders = [*reset.any(0).nonzero().squeeze(1).tolist(), x.shape[1]]
@@ -110,7 +111,7 @@ class _RecurrentMemory(Memory):
             for begin, end in pairwise(borders):
                 fresh = reset[:, begin, None]  # broadcasts over [layers, B, D]
                 state = tuple(tensor.masked_fill(fresh, 0.0) for tensor in state)
-                y, state = self._run_network(x[:, begin:end], state)
+                y, state = run_in_float32(self._run_network, x[:, begin:end], state)
                 outputs.append(y)
             y = torch.cat(outputs, 1)
         return y, tuple(tensor.transpose(0, 1) for tensor in state)
