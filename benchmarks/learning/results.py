@@ -27,7 +27,6 @@ _COLUMNS = 2
 
 def write(name: str, case: Case, report: Report, command: str, folder: Path = FOLDER) -> Path:
     """Write a row for each run of a case, those that failed among them."""
-    around = {"date": time.strftime("%F"), "commit": _commit(), "machine": _machine()}
     rows: list[dict[str, Any]] = []
     for one in report.outcomes:
         rows.append(
@@ -40,16 +39,20 @@ def write(name: str, case: Case, report: Report, command: str, folder: Path = FO
                 "error": "" if one.result is None else one.result.error,
                 "seconds": round(one.seconds, 1),
                 "weights": one.job.weights,
-                **around,
-                "command": command,
             }
         )
+    return save(name, rows, command, folder)
+
+
+def save(name: str, rows: list[dict[str, Any]], command: str, folder: Path = FOLDER) -> Path:
+    """Write the rows of runs, and when, from which commit and on what they were made."""
+    around = {"date": time.strftime("%F"), "commit": _commit(), "machine": _machine()}
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
+        writer = csv.DictWriter(file, [*rows[0], *around, "command"])
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows([{**row, **around, "command": command} for row in rows])
     return path
 
 
@@ -80,13 +83,16 @@ def _machine() -> str:
 
 
 def read(folder: Path = FOLDER) -> dict[str, list[dict[str, str]]]:
-    """Return the rows of each case that was run, in the order of the cases."""
-    found = {}
+    """Return the rows of each case that was run, in the order of the cases.
+
+    Those of sb3-contrib on the same case (`learn_sb3.py`) come behind ours.
+    """
+    found: dict[str, list[dict[str, str]]] = {}
     for name in ALL:
-        path = folder / f"{name}.csv"
-        if path.is_file():
-            with path.open(newline="", encoding="utf-8") as file:
-                found[name] = list(csv.DictReader(file))
+        for path in (folder / f"{name}.csv", folder / f"{name}.sb3.csv"):
+            if path.is_file():
+                with path.open(newline="", encoding="utf-8") as file:
+                    found.setdefault(name, []).extend(csv.DictReader(file))
     return found
 
 

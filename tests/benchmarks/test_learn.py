@@ -77,3 +77,13 @@ def test_memories_side_by_side_have_a_row_each(learning: ModuleType, tmp_path: P
     first = "| memories_cartpole | 60,000 | `xlstm` | 1,000 | 2/2 | 200.00 [100.00, 300.00] |"
     assert lines[2] == f"{first} 100.00, 300.00 | nan |"
     assert lines[3].startswith("| memories_cartpole | 60,000 | `gru` | 2,000 | 0/2* | failed |")
+
+
+def test_rows_of_another_library_stand_behind_ours(learning: ModuleType, tmp_path: Path) -> None:
+    rows = [{"memory": "sb3", "seed": 0, "return": 7.0, "seconds": 1.0, "weights": 3}]
+    learning.save("peers_hopper.sb3", rows, "theirs", tmp_path)
+    learning.save("peers_hopper", [{**rows[0], "memory": "xlstm"}], "ours", tmp_path)
+    found = learning.read(tmp_path)
+    assert [row["memory"] for row in found["peers_hopper"]] == ["xlstm", "sb3"]
+    lines = learning.compared(found, importlib.import_module("learning.cases").PEERS).splitlines()
+    assert sum(line.startswith("| peers_hopper | 200,000 |") for line in lines) == 2
