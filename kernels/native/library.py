@@ -46,7 +46,10 @@ def num_threads() -> int:
 
 
 def call(function: Callable[..., int], arguments: ctypes.Structure) -> int:
-    """Call an exported function with a pointer to its arguments, on `num_threads` threads.
+    """Call an exported function with a pointer to its arguments.
+
+    It runs on `num_threads` threads, and on no more than `arguments.workers` where there is such a
+    field: for so many its memory was laid out, by what torch said then.
 
     Args:
         function: an attribute of `library`, which returns a status.
@@ -54,7 +57,8 @@ def call(function: Callable[..., int], arguments: ctypes.Structure) -> int:
     """
     loaded = _loaded()[0]
     assert loaded is not None  # the function came from it
-    loaded.xl_set_threads(num_threads())
+    threads = num_threads()
+    loaded.xl_set_threads(min(threads, getattr(arguments, "workers", threads)))
     return function(ctypes.byref(arguments))
 
 

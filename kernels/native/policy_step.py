@@ -28,7 +28,7 @@ _Normalise = struct("normalise_arguments", "rows width is_wide", "x center scale
 _Linear = struct("linear_arguments", "rows inputs outputs activation", "x weight bias y work")
 _Norm = struct("norm_arguments", "rows width", "x weight y")
 _Part = struct("part", "kind", "arguments")
-_Chain = struct("policy_step_arguments", "count", "parts")
+_Chain = struct("policy_step_arguments", "count workers", "parts")
 
 
 class _State(NamedTuple):
@@ -57,12 +57,14 @@ class StepChain:
         inputs: of the first part.
         module: holds all weights.
         dtype: of the input: what is not float32 has to be normalised first.
+
+    Its memory is laid out for as many threads as torch has now, and it never runs on more.
     """
 
     def __init__(
         self, rows: int, inputs: int, module: nn.Module, dtype: torch.dtype = torch.float32
     ) -> None:
-        self.rows = rows
+        self.rows, self.workers = rows, num_threads()
         self._held = HeldTensors(module)
         self._width = inputs
         self._input = (rows, inputs), dtype
@@ -115,7 +117,7 @@ class StepChain:
         S = weights.qkv.shape[1]
         W = 0 if weights.conv is None else weights.conv.shape[1]
         exponential = options.forget_gate == "exponential"
-        part = mlstm_block_step.Arguments(B, D, inner, H, W, S, exponential, num_threads())
+        part = mlstm_block_step.Arguments(B, D, inner, H, W, S, exponential, self.workers)
         for name, weight in weights._asdict().items():
             self._held.hold(part, name, weight)
         part.work = self._buffer(-(-bytes_for("xl_mlstm_block_step_bytes", part) // 4))
@@ -131,6 +133,7 @@ class StepChain:
         sizes = slstm_block.sizes_of(
             B, 1, D, weights, heads, options.activation, options.forget_gate
         )
+        sizes = (*sizes[:-1], self.workers)
         part = slstm_block.Forward(*sizes)
         for name, weight in weights._asdict().items():
             self._held.hold(part, f"w_{name}", weight)
@@ -164,7 +167,7 @@ class StepChain:
                 for kind, one in zip(self._kinds, self._parts, strict=True)
             )
         )
-        self._chain = _Chain(count, ctypes.addressof(self._table))
+        self._chain = _Chain(count, self.workers, ctypes.addressof(self._table))
 
     def _carry(
         self, part: Any, names: tuple[str, ...], shapes: tuple[Any, ...], window: bool

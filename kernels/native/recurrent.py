@@ -14,7 +14,7 @@ from xlstm_rl.kernels.native.workspace import lend_tensor, scratch
 from xlstm_rl.kernels.recurrent.reference import State, Weights, sequence
 
 _NUM_TENSORS = 8  # x, reset, h, c (of an LSTM), the weights
-_SIZES = "B T D H gru threads stride"
+_SIZES = "B T D H gru workers stride"
 _FORWARD = "x w_ih w_hh b_ih b_hh reset h0 c0 y hT cT saved work"
 _Forward = struct("_Forward", _SIZES, _FORWARD)
 _Backward = struct(

@@ -30,7 +30,7 @@ _NUM_OUTPUTS, _FIRST_WEIGHT = 1 + len(STATE), 2 + len(STATE)
 _NUM_TENSORS = _FIRST_WEIGHT + len(SLSTMBlockWeights._fields)  # x, reset, the state, the weights
 _NUM_INPUTS = _NUM_TENSORS + 3  # heads, activation, forget gate
 
-_SIZES = "B T D H W F activation exponential threads"
+_SIZES = "B T D H W F activation exponential workers"
 
 
 def _each(prefix: str, names: tuple[str, ...]) -> str:

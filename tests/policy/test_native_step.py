@@ -264,3 +264,22 @@ def test_nan_stays_in_its_row() -> None:
     rows = [0, 1, 3]
     torch.testing.assert_close(params[rows], clean[rows])
     assert params[2].isnan().all() and all(s[rows].isfinite().all() for s in after)
+
+
+@pytest.mark.parametrize("pattern", ["m", "s", "ms"])
+@pytest.mark.parametrize("threads", [(1, 3), (3, 1)])
+def test_the_number_of_threads_may_change_between_two_steps(
+    pattern: str, threads: tuple[int, int]
+) -> None:
+    network = _network({"pattern": pattern, "num_blocks": 2}, critic="shared")
+    inputs, before = _inputs(network, 50), torch.get_num_threads()
+    try:
+        for count in (*threads, threads[0]):  # the memory of a step is laid out for so many
+            torch.set_num_threads(count)
+            with torch.no_grad():
+                found, expected = network.actor_step(*inputs), _by_modules(network, *inputs)
+            _assert_equal(found, expected)
+            workers = {built.chain.workers for built in network._native_step._built.values()}
+            assert count in workers
+    finally:
+        torch.set_num_threads(before)

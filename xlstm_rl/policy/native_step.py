@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from xlstm_rl.kernels.native.choose import LOADED, takes_native
+from xlstm_rl.kernels.native.library import num_threads
 from xlstm_rl.kernels.native.policy_step import StepChain
 from xlstm_rl.memory import StateTensors
 from xlstm_rl.memory.layers import LayerNorm
@@ -20,6 +21,9 @@ _GLOBAL_HOOKS = (
     nn.modules.module._global_forward_pre_hooks,
 )
 _MOST_SIZES = 8  # numbers of rows whose chains are kept
+
+_Key = tuple[int, bool, int]
+"""Rows, whether observations are raw, threads."""
 
 Normalizer = ObservationNormalizer | NestedNormalizer
 
@@ -43,7 +47,7 @@ class NativeStep:
     """
 
     def __init__(self) -> None:
-        self._built: dict[tuple[int, bool], _Built] = {}
+        self._built: dict[_Key, _Built] = {}
         self._lock = threading.Lock()
 
     def __deepcopy__(self, memo: Any) -> "NativeStep":
@@ -82,7 +86,7 @@ class NativeStep:
             return None
         if not takes_native(memory.config.backend, tensors[0], whole_block=True):
             return None
-        key = tensors[0].shape[0], normalizer is not None
+        key = tensors[0].shape[0], normalizer is not None, num_threads()
         built = self._built.get(key)
         if built is None or not built.is_current(normalizer):
             built = self._build(key, trunk, head, normalizer)
@@ -104,7 +108,7 @@ class NativeStep:
         return outputs[-1], outputs[0] if features else None, after
 
     def _build(
-        self, key: tuple[int, bool], trunk: Any, head: nn.Module, normalizer: Normalizer | None
+        self, key: _Key, trunk: Any, head: nn.Module, normalizer: Normalizer | None
     ) -> "_Built":
         with self._lock:
             while len(self._built) >= _MOST_SIZES:

@@ -42,7 +42,7 @@ typedef struct {
 } part;
 
 typedef struct {
-  int64_t count;
+  int64_t count, workers; /* workers: most threads, those of the parts */
   const part *parts;
 } policy_step_arguments;
 

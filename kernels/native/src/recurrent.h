@@ -16,7 +16,7 @@ enum {
 
 typedef struct {
   int64_t B, T, I, H;           /* widths of x and of h */
-  int64_t gru, threads;
+  int64_t gru, workers;
   int64_t stride;               /* of the states' rows */
   const float *x;               /* [B, T, I] */
   const float *w_ih, *w_hh;     /* [G H, I], [G H, H] */

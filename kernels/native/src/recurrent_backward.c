@@ -23,7 +23,7 @@ static passes cut(const xl_recurrent_backward_args *args, int64_t *bytes) {
   p.dh_gates = a->gru ? take(&work, R * G) : p.dx_gates;
   p.before = take(&work, R * H);
   p.groups = take(&work, recurrent_groups(a) * RECURRENT_ROWS * 2 * H);
-  p.products = take(&work, a->threads * (gemm_work(a->I) + gemm_work(H)));
+  p.products = take(&work, a->workers * (gemm_work(a->I) + gemm_work(H)));
   *bytes = work.used;
   return p;
 }
@@ -134,7 +134,7 @@ static void weights_slice(int slice, int worker, void *context) {
   const xl_recurrent_backward_args *args = p->args;
   const xl_recurrent_args *a = &args->forward;
   const int64_t R = a->B * a->T, G = gate_width(a), I = a->I, H = a->H;
-  const int64_t from = slice * G / a->threads, rows = (slice + 1) * G / a->threads - from;
+  const int64_t from = slice * G / a->workers, rows = (slice + 1) * G / a->workers - from;
   float *work = p->products + slice * (gemm_work(I) + gemm_work(H));
   float *ih = args->dw_ih + from * I, *hh = args->dw_hh + from * H;
   if (R == 0) memset(ih, 0, (size_t)(rows * I) * sizeof(float)), memset(hh, 0, (size_t)(rows * H) * sizeof(float));
@@ -153,6 +153,6 @@ int xl_recurrent_backward(const xl_recurrent_backward_args *args) {
   pack_matrix(a->H, G, (matrix){a->w_hh, a->H, 0}, p.hh);
   xl_parallel_for((int)recurrent_groups(a), backward_group, (void *)&p);
   xl_parallel_for((int)recurrent_pieces(a), input_piece, (void *)&p);
-  xl_parallel_for((int)a->threads, weights_slice, (void *)&p);
+  xl_parallel_for((int)a->workers, weights_slice, (void *)&p);
   return 0;
 }

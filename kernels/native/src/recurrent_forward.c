@@ -25,7 +25,7 @@ static passes cut(const xl_recurrent_args *a, int64_t *bytes) {
   if (a->B * a->T >= FEW_ROWS) p.ih = take(&work, packed_size(gate_width(a), a->I));
   if (a->T >= 4) p.hh = take(&work, packed_size(gate_width(a), a->H));
   p.groups = take(&work, recurrent_groups(a) * group_size(a));
-  p.few = take(&work, a->threads * few_size(a));
+  p.few = take(&work, a->workers * few_size(a));
   *bytes = work.used;
   return p;
 }

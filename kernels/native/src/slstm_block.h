@@ -34,7 +34,7 @@ typedef struct {
 typedef struct {
   int64_t B, T, D, H;
   int64_t W, F, activation;     /* W = 0: no convolution; F = 0: no feed-forward */
-  int64_t exponential, threads; /* the most that the call may run on */
+  int64_t exponential, workers; /* the most that the call may run on */
   slstm_block_weights weights;
   slstm_block_state before;
   float *x, *out;               /* [B, T, D] */

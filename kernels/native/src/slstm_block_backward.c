@@ -44,8 +44,8 @@ static passes cut(const xl_slstm_block_backward_args *args, int64_t *bytes) {
   if (F) {
     p.up = take(&work, packed_size(D, 2 * F)), p.down = take(&work, packed_size(F, D));
     p.normed = take(&work, R * D), p.hidden = take(&work, R * F), p.dff = take(&work, R * 2 * F);
-    p.pieces = take(&work, a->threads * BLOCK_ROWS * (D + F));
-    p.products = take(&work, a->threads * (gemm_work(F) + gemm_work(D)));
+    p.pieces = take(&work, a->workers * BLOCK_ROWS * (D + F));
+    p.products = take(&work, a->workers * (gemm_work(F) + gemm_work(D)));
   }
   p.scan = take(&work, slstm_backward_work_size(a->B, a->T, a->H, D / a->H));
   *bytes = work.used;
@@ -128,7 +128,7 @@ static void feed_forward_weights(int slice, int worker, void *context) {
   const passes *p = context;
   const xl_slstm_block_args *a = &p->args->forward;
   const slstm_block_weights *g = &p->args->dweights;
-  const int64_t R = block_rows(a), D = a->D, F = a->F, n = a->threads;
+  const int64_t R = block_rows(a), D = a->D, F = a->F, n = a->workers;
   float *work = p->products + slice * (gemm_work(F) + gemm_work(D));
   int64_t from = share(slice, n, D), rows = share(slice + 1, n, D) - from;
   if (R == 0) clear(rows * F, g->down + from * F);
@@ -199,7 +199,7 @@ int xl_slstm_block_backward(const xl_slstm_block_backward_args *args) {
   }
   clear(BLOCK_PARTS * sums_size(a), p.sums);
   xl_parallel_for((int)parts_of(block_pieces(a)), rows_backward, (void *)&p);
-  if (F) xl_parallel_for((int)a->threads, feed_forward_weights, (void *)&p);
+  if (F) xl_parallel_for((int)a->workers, feed_forward_weights, (void *)&p);
   const slstm_block_state *after = &args->dafter, *before = &args->dbefore;
   const xl_slstm_backward_args scan = {
       .B = a->B, .T = a->T, .H = a->H, .D = D / a->H, .exponential = a->exponential,

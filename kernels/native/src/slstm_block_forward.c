@@ -22,7 +22,7 @@ static passes cut(const xl_slstm_block_args *a, int64_t *bytes) {
     p.down = take(&work, packed_size(a->D, a->F));
   }
   const int64_t few = few_rows_work(2 * a->F > a->D ? 2 * a->F : a->D, a->D > a->F ? a->D : a->F);
-  if (a->F) p.pieces = take(&work, a->threads * (piece_size(a) + few));
+  if (a->F) p.pieces = take(&work, a->workers * (piece_size(a) + few));
   p.scan = take(&work, slstm_work_size(a->B, a->T, a->H, a->D / a->H));
   *bytes = work.used;
   return p;
