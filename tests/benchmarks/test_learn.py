@@ -16,6 +16,7 @@ from xlstm_rl.comparing.job import DONE, FAILED, Job, Result
 from xlstm_rl.comparing.report import Report
 from xlstm_rl.comparing.summary import Outcome
 from xlstm_rl.config import parse_config
+from xlstm_rl.envs.single_env import make_env
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -33,6 +34,17 @@ def test_the_options_of_every_case_are_options(learning: ModuleType) -> None:
         config = parse_config(CompareOptions, shlex.split(case.options))
         assert config.env.id != CompareOptions().env.id or name.endswith("cartpole")
         assert case.seeds in (2, 5)
+
+
+@pytest.mark.filterwarnings("ignore:Maze environments have been shown:DeprecationWarning")
+def test_the_environment_of_every_case_can_be_made(learning: ModuleType) -> None:
+    for module in ("Box2D", "mazelib", "minigrid", "mujoco", "popgym"):
+        pytest.importorskip(module)
+    for case in learning.CASES.values():
+        config = parse_config(CompareOptions, shlex.split(case.options))
+        env = make_env(config.env)
+        env.reset(seed=0)
+        env.close()
 
 
 def _outcome(folder: Path, seed: int, result: Result) -> Outcome:
