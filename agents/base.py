@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 from typing_extensions import Self
 
-from xlstm_rl.agents.device import torch_threads
+from xlstm_rl.agents.device import learning_threads
 from xlstm_rl.agents.histograms import log_histograms
 from xlstm_rl.agents.optimization import gradient_step
 from xlstm_rl.agents.own_callbacks import own_callbacks
@@ -86,7 +86,7 @@ class RecurrentAgent(SavingAgent):
             own = own_callbacks(self.config, self._watch, last if progress else None)
         calls = CallbackCalls(self, own, callbacks, on_update)
         with (
-            torch_threads(self.config.threads),
+            learning_threads(self.config.threads, self.policy.network),
             self._run.training(self._budget.asked, self._horizon(horizon)),
             Interruption() as interruption,
             self._logging_the_rest(),

@@ -60,8 +60,8 @@ class TrainConfig(Section):
     memory tasks compute there too, unless `env.kwargs` has a `device` or `tensors: false`."""
 
     threads: CountOrZero = 1
-    """CPU threads for torch and the native backend; small networks are fastest with one. 0: torch's
-    own choice."""
+    """CPU threads of the native backend, and of torch where the network does not run in C; small
+    networks are fastest with one. 0: torch's own choice."""
 
     run_dir: str | None = None
     """Folder of the run, which must be new or empty; None: a new one under `runs/`."""

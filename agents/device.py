@@ -6,6 +6,9 @@ from contextlib import contextmanager
 import torch
 
 from xlstm_rl.config import ConfigError
+from xlstm_rl.kernels.native.library import native_threads
+from xlstm_rl.policy.actor_critic import ActorCritic
+from xlstm_rl.policy.native_step import is_native
 
 
 def resolve_device(name: str, index: int | None = None) -> torch.device:
@@ -47,3 +50,16 @@ def torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def learning_threads(count: int, network: ActorCritic) -> Iterator[None]:
+    """As `torch_threads`, but where the network runs in C the threads are those of C alone.
+
+    What torch has to do beside it is too small to share. And behind every such operation torch's
+    second thread spins for a while, on the very core that C's second thread needs.
+    """
+    count = count or torch.get_num_threads()
+    in_c = count > 1 and is_native(network)
+    with torch_threads(1 if in_c else count), native_threads(count if in_c else None):
+        yield

@@ -8,7 +8,8 @@ import ctypes
 import functools
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -17,6 +18,8 @@ from xlstm_rl.kernels.native import compilation
 
 MAX_THREADS = 256
 """`XL_MAX_THREADS` of `src/parallel.h`."""
+
+_asked: int | None = None  # within `native_threads`
 
 _BUILD = "python -m xlstm_rl.kernels.native.build"
 
@@ -41,8 +44,22 @@ def target() -> str | None:
 
 
 def num_threads() -> int:
-    """How many threads a call may use: as many as torch's operations, `MAX_THREADS` at most."""
-    return min(torch.get_num_threads(), MAX_THREADS)
+    """How many threads a call may use, `MAX_THREADS` at most: those of torch's operations.
+
+    Inside `native_threads` those that were asked for there.
+    """
+    return min(_asked or torch.get_num_threads(), MAX_THREADS)
+
+
+@contextmanager
+def native_threads(count: int | None) -> Iterator[None]:
+    """Let calls use `count` threads, however many torch has; None: as many as torch."""
+    global _asked
+    before, _asked = _asked, count
+    try:
+        yield
+    finally:
+        _asked = before
 
 
 def call(function: Callable[..., int], arguments: ctypes.Structure) -> int:

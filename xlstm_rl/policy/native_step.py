@@ -10,6 +10,7 @@ from xlstm_rl.kernels.native.choose import LOADED, takes_native
 from xlstm_rl.kernels.native.library import num_threads
 from xlstm_rl.kernels.native.policy_step import StepChain
 from xlstm_rl.memory import StateTensors
+from xlstm_rl.memory.baselines import GRUMemory, LSTMMemory
 from xlstm_rl.memory.layers import LayerNorm
 from xlstm_rl.memory.mlstm_block import MLSTMBlock
 from xlstm_rl.memory.stack import XLSTMStack
@@ -35,6 +36,26 @@ def overwriting_pays(memory: nn.Module, device: torch.device, dtype: torch.dtype
     """
     native = LOADED and dtype is torch.float32 and type(memory) is XLSTMStack
     return device.type == "cuda" or native
+
+
+def is_native(network: Any) -> bool:
+    """Whether all that takes time in an `ActorCritic` runs in C: encoders, memories and heads."""
+    trunks = [one for one in (network.trunk, network.critic_trunk) if one is not None]
+    weight = network.action_head.output.weight
+    for trunk in trunks:
+        memory, encoder = trunk.memory, trunk.encoder
+        if type(memory) is XLSTMStack:
+            blocks: list[Any] = list(memory.blocks)
+            if any(block.as_function()[1].is_ablated for block in blocks):
+                return False
+        elif type(memory) not in (LSTMMemory, GRUMemory):
+            return False
+        backend = getattr(memory.config, "backend", "auto")
+        if not takes_native(backend, weight, whole_block=True):
+            return False
+        if encoder is not None and linear_layers(encoder) is None:
+            return False
+    return True
 
 
 class NativeStep:
