@@ -21,7 +21,8 @@ class Case:
     seeds: int = 5
 
     measure: str = "return"
-    """`return` or `success`."""
+    """`return`, or `success`: what the environment says of it, or else whether an episode paid
+    anything, which is the same in MiniGrid."""
 
     test: tuple[tuple[str, int], ...] = ()
     """Arguments of the environment in which the policies are tested, where they are not those of

@@ -61,12 +61,19 @@ def _measure(case: Case, one: Outcome) -> float:
     if not one.is_done or one.result is None:
         return math.nan
     if not case.test:
-        return one.mean if case.measure == "return" else float(one.result.success_rate or 0.0)
+        return one.mean if case.measure == "return" else _successes(one.result)
     policy = load_policy(one.job.folder)
     env = dict(one.job.config["env"])
     env["kwargs"] = {**env["kwargs"], **dict(case.test)}
     played = evaluate(policy, EnvConfig(**env), **one.job.evaluation)
-    return played.mean if case.measure == "return" else float(played.success_rate or 0.0)
+    return played.mean if case.measure == "return" else _successes(played)
+
+
+def _successes(played: Any) -> float:
+    """The share of episodes that succeeded: as the environment says, else those that paid."""
+    if played.success_rate is not None:
+        return float(played.success_rate)
+    return float(np.mean([one > 0.0 for one in played.returns]))
 
 
 def _commit() -> str:

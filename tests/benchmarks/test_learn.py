@@ -99,3 +99,15 @@ def test_rows_of_another_library_stand_behind_ours(learning: ModuleType, tmp_pat
     assert [row["memory"] for row in found["peers_hopper"]] == ["xlstm", "sb3"]
     lines = learning.compared(found, importlib.import_module("learning.cases").PEERS).splitlines()
     assert sum(line.startswith("| peers_hopper | 200,000 |") for line in lines) == 2
+
+
+def test_success_is_what_paid_where_the_environment_says_nothing(
+    learning: ModuleType, tmp_path: Path
+) -> None:
+    results = [Result(DONE, returns=[0.9, 0.0, 0.8, 0.7], steps=99)]
+    results.append(replace(results[0], success_rate=0.5))
+    outcomes = [_outcome(tmp_path, seed, one) for seed, one in enumerate(results)]
+    case = learning.CASES["minigrid_memory_s7"]
+    learning.write("minigrid_memory_s7", case, Report(outcomes, 2), "", tmp_path)
+    rows = learning.read(tmp_path)["minigrid_memory_s7"]
+    assert [float(row["success"]) for row in rows] == [0.75, 0.5]
