@@ -21,10 +21,6 @@ from typing import Any
 import torch
 from learning import results
 from learning.cases import PEERS
-from sb3_contrib import RecurrentPPO
-from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.utils import LinearSchedule
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
 
 from xlstm_rl.cli.compare import prepare
@@ -32,6 +28,12 @@ from xlstm_rl.envs.config import EnvConfig
 from xlstm_rl.envs.single_env import make_env
 
 EPISODES = 100
+
+
+class _Falling(float):
+    """A number that falls to 0 with the last step."""
+
+
 _DEEP = {
     "log_std_init": -2.0,
     "ortho_init": False,
@@ -56,8 +58,8 @@ _BULLET = {
 ZOO: dict[str, dict[str, dict[str, Any]]] = {
     "bullet": {
         "halfcheetah": _BULLET,
-        "hopper": {**_BULLET, "clip_range": LinearSchedule(0.4, 0.0, 1.0)},
-        "walker2d": {**_BULLET, "clip_range": LinearSchedule(0.4, 0.0, 1.0)},
+        "hopper": {**_BULLET, "clip_range": _Falling(0.4)},
+        "walker2d": {**_BULLET, "clip_range": _Falling(0.4)},
     },
     "mujoco": {
         "halfcheetah": {
@@ -104,7 +106,16 @@ ZOO: dict[str, dict[str, dict[str, Any]]] = {
 
 def train(name: str, zoo: str, seed: int, total_steps: int) -> dict[str, Any]:
     """Return the row of one seed."""
-    settings = dict(ZOO[zoo][name.removeprefix("peers_")])
+    # here, so that --help needs no extra
+    from sb3_contrib import RecurrentPPO
+    from stable_baselines3.common.evaluation import evaluate_policy
+    from stable_baselines3.common.utils import LinearSchedule
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+    settings = {
+        key: LinearSchedule(value, 0.0, 1.0) if isinstance(value, _Falling) else value
+        for key, value in ZOO[zoo][name.removeprefix("peers_")].items()
+    }
     words = [*shlex.split(PEERS[name].options), "--out", "runs"]
     job = prepare(words).jobs[0]
     env = EnvConfig(**job.config["env"])
