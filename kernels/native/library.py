@@ -8,6 +8,7 @@ import ctypes
 import functools
 import os
 import platform
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from xlstm_rl.kernels.native import compilation
 MAX_THREADS = 256
 """`XL_MAX_THREADS` of `src/parallel.h`."""
 
-_asked: int | None = None  # within `native_threads`
+_asked = threading.local()  # `count`, within `native_threads`
 
 _BUILD = "python -m xlstm_rl.kernels.native.build"
 
@@ -48,18 +49,17 @@ def num_threads() -> int:
 
     Inside `native_threads` those that were asked for there.
     """
-    return min(_asked or torch.get_num_threads(), MAX_THREADS)
+    return min(getattr(_asked, "count", None) or torch.get_num_threads(), MAX_THREADS)
 
 
 @contextmanager
 def native_threads(count: int | None) -> Iterator[None]:
-    """Let calls use `count` threads, however many torch has; None: as many as torch."""
-    global _asked
-    before, _asked = _asked, count
+    """Let calls of this Python thread use `count`, however many torch has; None: as torch."""
+    before, _asked.count = getattr(_asked, "count", None), count
     try:
         yield
     finally:
-        _asked = before
+        _asked.count = before
 
 
 def call(function: Callable[..., int], arguments: ctypes.Structure) -> int:

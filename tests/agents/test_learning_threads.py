@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -66,6 +67,22 @@ def test_where_all_runs_in_c_torch_has_one(memory: dict[str, Any], critic: str) 
 )
 def test_what_runs_in_torch_has_torchs_threads(memory: dict[str, Any]) -> None:
     assert _seen(3, memory) == (3, 3)
+
+
+def test_layers_that_c_does_not_know_have_torchs_threads() -> None:
+    assert _seen(3, {"num_heads": 2}, activation="silu") == (3, 3)
+    assert _seen(3, {"num_heads": 2}, activation="relu") == (1, 3)
+
+
+def test_each_python_thread_asks_for_its_own() -> None:
+    torch.set_num_threads(2)
+    found: list[int] = []
+    with library.native_threads(5):
+        other = threading.Thread(target=lambda: found.append(library.num_threads()))
+        other.start()
+        other.join()
+        assert library.num_threads() == 5
+    assert found[0] != 5
 
 
 def test_0_leaves_the_number_to_torch() -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from xlstm_rl.kernels.native.choose import LOADED, takes_native
+from xlstm_rl.kernels.native.dense import ACTIVATIONS
 from xlstm_rl.kernels.native.library import num_threads
 from xlstm_rl.kernels.native.policy_step import StepChain
 from xlstm_rl.memory import StateTensors
@@ -53,9 +54,14 @@ def is_native(network: Any) -> bool:
         backend = getattr(memory.config, "backend", "auto")
         if not takes_native(backend, weight, whole_block=True):
             return False
-        if encoder is not None and linear_layers(encoder) is None:
+        if encoder is not None and not _is_native_dense(encoder):
             return False
-    return True
+    return all(_is_native_dense(head.hidden) for head in (network.action_head, network.value_head))
+
+
+def _is_native_dense(module: nn.Module) -> bool:
+    layers = linear_layers(module)
+    return layers is not None and all(activation in ACTIVATIONS for _, activation in layers)
 
 
 class NativeStep:
