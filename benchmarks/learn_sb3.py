@@ -151,6 +151,8 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=2, help="0, 1 and so on")
     parser.add_argument("--total-steps", type=int, help="default: the budget of the case")
     args = parser.parse_args()
+    if args.seeds < 1:
+        parser.error(f"--seeds: expected a number of seeds, at least 1, got {args.seeds}")
     torch.set_num_threads(1)
     command = shlex.join(["python", "benchmarks/learn_sb3.py", *sys.argv[1:]])
     rows = []

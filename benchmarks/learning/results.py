@@ -110,7 +110,7 @@ def page(results: dict[str, list[dict[str, str]]]) -> str:
         f"|{'---|' * 8}",
     ]
     for name, case in CASES.items():
-        aim = "no worse than `lstm`, `gru`" if case.reach is None else f"{case.reach:g}"
+        aim = f"no worse than {case.rivals}" if case.reach is None else f"{case.reach:g}"
         rows = results.get(name, [])
         for memory in dict.fromkeys(row["memory"] for row in rows):
             own = [row for row in rows if row["memory"] == memory]
