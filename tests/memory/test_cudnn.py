@@ -107,4 +107,4 @@ def test_on_a_gpu_a_sequence_is_that_of_a_cpu(kind: str) -> None:
         found.append([y.cpu(), *(one.cpu() for one in after.values()), *grads])
     assert torch.backends.cudnn.allow_tf32
     for mine, theirs in zip(*found, strict=True):
-        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(mine.cpu(), theirs, atol=1e-5, rtol=1e-4)
