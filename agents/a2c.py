@@ -100,7 +100,7 @@ class RecurrentA2C(RecurrentAgent):
         """Return log-probabilities, entropies and values `[B, T]` under the current weights."""
         data, network = rollout.data, self.policy.network
         reset = data["reset"] if bool(data["reset"].any()) else None
-        params, value, _ = network(data["observation"], rollout.segment_states[0], reset)
+        params, value = network.for_loss(data["observation"], rollout.segment_states[0], reset)
         log_prob, entropy = network.distribution.log_prob_and_entropy(params, data["action"])
         return log_prob, entropy, value
 

@@ -104,7 +104,8 @@ def gradient_step(
         NonFiniteLossError: the loss or its gradient is not finite; the weights are as before.
     """
     with profile.part("backward"):
-        optimizer.zero_grad(set_to_none=True)
+        for weight in parameters:  # `optimizer.zero_grad` costs as much as a layer (measured)
+            weight.grad = None
         share = ranks.share(valid)
         if share is not None:
             loss = loss * share

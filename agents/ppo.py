@@ -172,7 +172,7 @@ class RecurrentPPO(RecurrentAgent):
         config, network = self.algorithm, self.policy.network
         with self._profile.part("forward"):
             reset = batch.reset if bool(batch.reset.any()) else None
-            params, value, _ = network(batch.observation, batch.state, reset)
+            params, value = network.for_loss(batch.observation, batch.state, reset)
             log_prob, entropy = network.distribution.log_prob_and_entropy(params, batch.action)
             loss, log = ppo_loss(
                 *(batch, log_prob, entropy, value, now["clip"], config),

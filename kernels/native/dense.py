@@ -28,9 +28,9 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 Layer = tuple[Tensor, Tensor | None, str]
 """Weight `[outputs, inputs]`, bias `[outputs]`, name of the activation."""
 
-_NUMBERS = {name: number for number, name in enumerate(ACTIVATIONS)}
-_Layer = struct("dense_layer", "inputs outputs activation", "weight bias y dweight dbias")
-_Arguments = struct("dense_arguments", "R count workers", "x dy dx layers work")
+NUMBERS = {name: number for number, name in enumerate(ACTIVATIONS)}
+LayerArguments = struct("dense_layer", "inputs outputs activation", "weight bias y dweight dbias")
+Arguments = struct("dense_arguments", "R count workers", "x dy dx layers work")
 
 
 def run_layers(x: Tensor, layers: Sequence[Layer]) -> Tensor | None:
@@ -45,7 +45,7 @@ def run_layers(x: Tensor, layers: Sequence[Layer]) -> Tensor | None:
     width = x.shape[-1] if x.dim() else 0
     tensors: list[Tensor | None] = []
     for weight, bias, activation in layers:
-        if activation not in _NUMBERS or not _is_plain(weight, (weight.shape[0], width)):
+        if activation not in NUMBERS or not _is_plain(weight, (weight.shape[0], width)):
             return None
         width = weight.shape[0]
         if bias is not None and not _is_plain(bias, (width,)):
@@ -108,7 +108,7 @@ def _arguments(
     """Return the struct and what it points to; `dtensors`: the gradients of weights and biases."""
     where = [*map(pointer, tensors)]
     back = [*map(pointer, dtensors)] or [None] * len(where)
-    layers = (_Layer * len(names))()
+    layers = (LayerArguments * len(names))()
     inputs = x.shape[-1]
     rows = x.numel() // inputs
     for n, (name, y) in enumerate(zip(names, outputs, strict=True)):
@@ -116,11 +116,11 @@ def _arguments(
         width = y.shape[-1]
         w, b = 2 * n, 2 * n + 1
         layers[n] = (
-            *(inputs, width, _NUMBERS[name]),
+            *(inputs, width, NUMBERS[name]),
             *(where[w], where[b], y.data_ptr(), back[w], back[b]),
         )
         inputs = width
-    arguments = _Arguments(rows, len(names), num_threads(), x.data_ptr())
+    arguments = Arguments(rows, len(names), num_threads(), x.data_ptr())
     arguments.layers = ctypes.addressof(layers)
     return arguments, layers
 

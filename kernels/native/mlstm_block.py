@@ -33,7 +33,7 @@ def _each(prefix: str, names: tuple[str, ...]) -> str:
     return " ".join(prefix + name for name in names)
 
 
-_Arguments = struct(
+Arguments = struct(
     "mlstm_block_arguments",
     "B T D I H W S exponential workers",
     f"x reset {_each('', MLSTMBlockWeights._fields)} {_each('before_', STATE)} out "
@@ -159,7 +159,7 @@ def _forward(inputs: tuple[Any, ...]) -> tuple[tuple[Tensor | None, ...], Tensor
     """``out``, the state behind it and what the backward needs."""
     sizes, held = _sizes(inputs)
     outputs = _outputs(sizes, inputs[0])
-    arguments = _Arguments(*sizes, *map(pointer, (*_reordered(held), *outputs)))
+    arguments = Arguments(*sizes, *map(pointer, (*_reordered(held), *outputs)))
     saved = lend_tensor(bytes_for("xl_mlstm_block_saved_bytes", arguments))
     _run_forward(arguments, saved.data_ptr())
     return outputs, saved
@@ -180,7 +180,7 @@ def _forward_alone(inputs: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
         before = [t if t is None else t[rows] for t in held[:_FIRST_WEIGHT]]
         after = [t if t is None else t[rows] for t in outputs]
         given = (*_reordered([*before, *held[_FIRST_WEIGHT:]]), *after)
-        arguments = _Arguments(min(at_once, B - first), *sizes[1:], *map(pointer, given))
+        arguments = Arguments(min(at_once, B - first), *sizes[1:], *map(pointer, given))
         with scratch(bytes_for("xl_mlstm_block_saved_bytes", arguments)) as saved:
             _run_forward(arguments, saved)
     return outputs
@@ -211,7 +211,7 @@ def _backward(inputs: tuple[Any, ...], saved: Any, grads: Grads) -> Grads | None
     dbefore, dweights = others[: len(STATE)], others[len(STATE) :]
     none = (None,) * (1 + len(STATE))
     given = (*_reordered(held), *none, dout, *dafter, dx, *dweights, *dbefore)
-    arguments = _Arguments(*sizes, *map(pointer, given))
+    arguments = Arguments(*sizes, *map(pointer, given))
     arguments.saved = saved.data_ptr()
     with scratch(bytes_for("xl_mlstm_block_backward_bytes", arguments)) as work:
         arguments.work = work

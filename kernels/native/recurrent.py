@@ -16,9 +16,9 @@ from xlstm_rl.kernels.recurrent.reference import State, Weights, sequence
 _NUM_TENSORS = 8  # x, reset, h, c (of an LSTM), the weights
 _SIZES = "B T D H gru workers stride"
 _FORWARD = "x w_ih w_hh b_ih b_hh reset h0 c0 y hT cT saved work"
-_Forward = struct("_Forward", _SIZES, _FORWARD)
-_Backward = struct(
-    "_Backward",
+Forward = struct("Forward", _SIZES, _FORWARD)
+Backward = struct(
+    "Backward",
     _SIZES,
     f"{_FORWARD} dy dhT dcT dx dw_ih dw_hh db_ih db_hh dh0 dc0 backward_work",
 )
@@ -88,11 +88,11 @@ def _forward(
     sizes = (B, T, D, H, int(c is None), num_threads(), h.stride(0) if B > 1 else H)
     y = x.new_empty(B, T, H)
     after = into or tuple(torch.empty_like(s) for s in (h, c) if s is not None)
-    saved = lend_tensor(_bytes("saved_bytes", sizes)) if save else x.new_empty(0)
+    saved = lend_tensor(bytes_of("saved_bytes", sizes)) if save else x.new_empty(0)
     states = (*after, None)[:2]
     given = (x, *weights, reset, h, c, y, *states, saved if save else None)
-    with scratch(_bytes("work_bytes", sizes, save)) as work:
-        run("xl_recurrent_forward", _Forward(*sizes, *map(pointer, given), work))
+    with scratch(bytes_of("work_bytes", sizes, save)) as work:
+        run("xl_recurrent_forward", Forward(*sizes, *map(pointer, given), work))
     return (y, *states), saved
 
 
@@ -107,16 +107,16 @@ def _backward(grads: Grads, y: Tensor, saved: Tensor, inputs: tuple[Any, ...]) -
     dx, dh, dc, *dweights = found
     forward = (x, *weights, reset, h, c, y.contiguous(), None, None, saved, None)
     pointers = (*forward, *(contiguous(g) for g in grads), dx, *dweights, dh, dc)
-    with scratch(_bytes("backward_work_bytes", sizes)) as work:
-        arguments = _Backward(*sizes, *map(pointer, pointers), work)
+    with scratch(bytes_of("backward_work_bytes", sizes)) as work:
+        arguments = Backward(*sizes, *map(pointer, pointers), work)
         run("xl_recurrent_backward", arguments)
     return dx, None, dh, dc, *dweights
 
 
 @functools.lru_cache(1024)
-def _bytes(name: str, sizes: tuple[int, ...], saving: bool = True) -> int:
+def bytes_of(name: str, sizes: tuple[int, ...], saving: bool = True) -> int:
     """What a call works in or saves."""
-    return bytes_for(f"xl_recurrent_{name}", _Forward(*sizes, saved=int(saving) or None))
+    return bytes_for(f"xl_recurrent_{name}", Forward(*sizes, saved=int(saving) or None))
 
 
 def _equations(*inputs: Any) -> tuple[Tensor | None, ...]:

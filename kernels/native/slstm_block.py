@@ -42,8 +42,8 @@ _FORWARD = (
     f"{_each('after_', STATE)} saved work"
 )
 Forward = struct("Forward", _SIZES, _FORWARD)
-_Backward = struct(
-    "_Backward",
+Backward = struct(
+    "Backward",
     _SIZES,
     f"{_FORWARD} dout {_each('dafter_', STATE)} dx {_each('dw_', SLSTMBlockWeights._fields)} "
     f"{_each('dbefore_', STATE)} backward_work",
@@ -172,7 +172,7 @@ def _backward(grads: Grads, saved: Tensor, inputs: tuple[Any, ...]) -> list[Tens
     forward = (*weights, *before, x, None, reset, *none, saved, None)
     pointers = map(pointer, (*forward, dout, *dafter, dx, *dweights, *dbefore))
     with scratch(work_bytes(sizes, True, True)) as work:
-        run("xl_slstm_block_backward", _Backward(*sizes, *pointers, work))
+        run("xl_slstm_block_backward", Backward(*sizes, *pointers, work))
     return [g for g in found if g is not None]
 
 

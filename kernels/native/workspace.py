@@ -43,7 +43,7 @@ class _Pool:
             # sizes have changed: what lies here is of those before
             while sum(b.numel() for b in self._idle) > 4 * size:
                 self._idle.pop(0)
-        return _allocate(size)
+        return allocate(size)
 
     def give_back(self, buffer: Tensor) -> None:
         self._returned.append(buffer)
@@ -62,7 +62,7 @@ class scratch:  # noqa: N801 -- reads as a function
         self._buffer = _pool.take(size + ALIGNMENT)
 
     def __enter__(self) -> int:
-        return _aligned(self._buffer)
+        return aligned(self._buffer)
 
     def __exit__(self, *_: object) -> None:
         _pool.give_back(self._buffer)
@@ -72,8 +72,8 @@ def own_scratch(size: int) -> int:
     """Address of memory that belongs to this thread until its next call: for a step."""
     buffer = getattr(_own, "buffer", None)
     if buffer is None or buffer.numel() < size + ALIGNMENT:
-        buffer = _own.buffer = torch.empty(size + ALIGNMENT, dtype=torch.uint8)
-        _own.address = _aligned(buffer)
+        buffer = _own.buffer = allocate(size + ALIGNMENT)
+        _own.address = aligned(buffer)
     address: int = _own.address
     return address
 
@@ -81,7 +81,7 @@ def own_scratch(size: int) -> int:
 def lend_tensor(size: int) -> Tensor:
     """Lend bytes as a tensor; they come back when nothing holds its storage any more."""
     buffer = _pool.take(size + ALIGNMENT)
-    lease = (ctypes.c_char * max(size, 1)).from_address(_aligned(buffer))
+    lease = (ctypes.c_char * max(size, 1)).from_address(aligned(buffer))
     weakref.finalize(lease, _pool.give_back, buffer).atexit = False
     return torch.frombuffer(lease, dtype=torch.uint8)
 
@@ -91,7 +91,7 @@ def lend_floats(size: int) -> Tensor:
     return lend_tensor(4 * max(size, 1)).view(torch.float32)
 
 
-def _allocate(size: int) -> Tensor:
+def allocate(size: int) -> Tensor:
     """New bytes, in huge pages where the system has them: 7 % of a block's time (measured)."""
     if size < _HUGE_PAGE or not hasattr(mmap, "MADV_HUGEPAGE"):
         return torch.empty(size, dtype=torch.uint8)
@@ -102,5 +102,6 @@ def _allocate(size: int) -> Tensor:
     return torch.frombuffer(pages, dtype=torch.uint8)
 
 
-def _aligned(buffer: Tensor) -> int:
+def aligned(buffer: Tensor) -> int:
+    """Return the first address of a buffer at the border of a cache line."""
     return -(-buffer.data_ptr() // ALIGNMENT) * ALIGNMENT

@@ -78,7 +78,7 @@ class _RecurrentMemory(Memory):
             below, layers = x[:, t], []
             after = self._step(below, given, None, inplace=False)[1]
             for layer in range(self.network.num_layers):
-                w_ih, w_hh, b_ih, b_hh = self._cell_weights(layer)
+                w_ih, w_hh, b_ih, b_hh = self.cell_weights(layer)
                 pre = linear(below, w_ih, b_ih) + linear(given[0][:, layer], w_hh, b_hh)
                 layers.append(self._gates(pre))
                 below = after[0][:, layer]
@@ -93,7 +93,7 @@ class _RecurrentMemory(Memory):
             tensors = self.initial_tensors(x.shape[0], x.device, x.dtype)
         if spelt_out():
             return self._sequence_of_steps(x, tensors, reset)
-        native = self._native_layers(x, reset, tensors)
+        native = self.native_layers(x, reset, tensors)
         if native is not None:
             finals = []
             for before, weights in native:
@@ -116,7 +116,7 @@ class _RecurrentMemory(Memory):
             y = torch.cat(outputs, 1)
         return y, tuple(tensor.transpose(0, 1) for tensor in state)
 
-    def _native_layers(
+    def native_layers(
         self, x: Tensor, reset: Tensor | None, tensors: StateTensors
     ) -> list[tuple[StateTensors, Weights]] | None:
         """Return the state and the weights of each layer; None: torch has to run."""
@@ -125,7 +125,7 @@ class _RecurrentMemory(Memory):
         layers = []
         for layer in range(self.network.num_layers):
             state = tuple([tensor[:, layer] for tensor in tensors])
-            weights = self._cell_weights(layer)
+            weights = self.cell_weights(layer)
             if not covers(x, reset, state, weights):
                 return None
             layers.append((state, weights))
@@ -146,7 +146,7 @@ class _RecurrentMemory(Memory):
     ) -> tuple[Tensor, StateTensors]:
         given = self.initial_tensors(x.shape[0], x.device, x.dtype) if tensors is None else tensors
         if not (torch.is_grad_enabled() and wants_gradient(x, *given, *self.parameters())):
-            native = self._native_layers(x, reset, given)
+            native = self.native_layers(x, reset, given)
             if native is not None:
                 finals = []
                 for before, weights in native:
@@ -169,7 +169,8 @@ class _RecurrentMemory(Memory):
                 tensor[:, layer] = state
         return x, tensors
 
-    def _cell_weights(self, layer: int) -> Weights:
+    def cell_weights(self, layer: int) -> Weights:
+        """Return those of a layer: input, state, and the bias of each."""
         network = self.network
         w_ih, w_hh, b_ih, b_hh = [parameter(network, name) for name in network._all_weights[layer]]
         return w_ih, w_hh, b_ih, b_hh
@@ -187,10 +188,10 @@ class LSTMMemory(_RecurrentMemory):
         return y, new
 
     def _run_cell(self, x: Tensor, state: StateTensors, layer: int) -> StateTensors:
-        return torch.lstm_cell(x, state, *self._cell_weights(layer))
+        return torch.lstm_cell(x, state, *self.cell_weights(layer))
 
     def _run_equations(self, x: Tensor, state: StateTensors, layer: int) -> StateTensors:
-        return lstm_step(x, state, self._cell_weights(layer))
+        return lstm_step(x, state, self.cell_weights(layer))
 
     def _gates(self, pre: Tensor) -> Gates:
         i, f, _, _ = pre.chunk(4, -1)
@@ -209,10 +210,10 @@ class GRUMemory(_RecurrentMemory):
         return y, (new,)
 
     def _run_cell(self, x: Tensor, state: StateTensors, layer: int) -> StateTensors:
-        return (torch.gru_cell(x, state[0], *self._cell_weights(layer)),)
+        return (torch.gru_cell(x, state[0], *self.cell_weights(layer)),)
 
     def _run_equations(self, x: Tensor, state: StateTensors, layer: int) -> StateTensors:
-        return gru_step(x, state, self._cell_weights(layer))
+        return gru_step(x, state, self.cell_weights(layer))
 
     def _gates(self, pre: Tensor) -> Gates:
         z = pre.chunk(3, -1)[1]  # what is not kept is new

@@ -41,7 +41,7 @@ class ResidualStack(Memory):
         self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None
     ) -> tuple[Tensor, StateTensors]:
         new_tensors: StateTensors = ()
-        for block, old in zip(self.blocks, self._per_block(tensors), strict=True):
+        for block, old in zip(self.blocks, self.per_block(tensors), strict=True):
             x, new = block(x, old, reset)
             new_tensors += new
         return self.norm(x), new_tensors
@@ -50,7 +50,7 @@ class ResidualStack(Memory):
         self, x: Tensor, tensors: StateTensors | None, reset: Tensor | None, inplace: bool
     ) -> tuple[Tensor, StateTensors]:
         new_tensors: StateTensors = ()
-        for block, old in zip(self.blocks, self._per_block(tensors), strict=True):
+        for block, old in zip(self.blocks, self.per_block(tensors), strict=True):
             x, new = cast(Any, block).step(x, old, reset, inplace)
             new_tensors += new
         return self.norm(x), new_tensors
@@ -62,7 +62,7 @@ class ResidualStack(Memory):
         """Return the gates over x [B, T, D] of each block that has any, by its number."""
         found: dict[str, Gates] = {}
         for index, (block, old) in enumerate(
-            zip(self.blocks, self._per_block(tensors), strict=True)
+            zip(self.blocks, self.per_block(tensors), strict=True)
         ):
             gates: Gates | None = cast(Any, block).gates_over(x, old, reset)
             if gates is not None:
@@ -70,7 +70,7 @@ class ResidualStack(Memory):
             x, _ = block(x, old, reset)
         return found
 
-    def _per_block(self, tensors: StateTensors | None) -> list[StateTensors | None]:
+    def per_block(self, tensors: StateTensors | None) -> list[StateTensors | None]:
         """Cut the flat state into that of each block."""
         if tensors is None:
             return [None] * len(self._counts)

@@ -15,6 +15,7 @@ from xlstm_rl.policy.auxiliary.inputs import ACTION_MASK, auxiliary_sizes
 from xlstm_rl.policy.config import PolicyConfig
 from xlstm_rl.policy.encoders.encoder import make_encoder
 from xlstm_rl.policy.exploration import StateDependentNoise
+from xlstm_rl.policy.native_sequences import NativeSequences
 from xlstm_rl.policy.native_step import NativeStep, Normalizer
 from xlstm_rl.policy.trunk import Head, Trunk
 
@@ -84,7 +85,7 @@ class ActorCritic(nn.Module):
             self.log_std = nn.Parameter(self.distribution.initial_free())
         self.action_head = Head(memory.width, num_outputs, policy, gain=0.01)
         self.value_head = Head(memory.width, 1, policy, gain=1.0)
-        self._native_step = NativeStep()
+        self._native_step, self._native_sequences = NativeStep(), NativeSequences()
 
     def memories(self, critic: bool = True) -> dict[str, Memory]:
         """Return the memories by name, in the order of their tensors in the state.
@@ -122,6 +123,23 @@ class ActorCritic(nn.Module):
             last step.
         """
         return self._evaluate(_run_sequence, observation, tensors, reset)
+
+    def for_loss(
+        self, observation: Observation, tensors: StateTensors, reset: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Run whole sequences for a loss that is differentiated once, and no more.
+
+        Arguments are those of `forward`. Where all of the network runs in C, a call costs less.
+
+        Returns:
+            Distribution parameters `[B, T, num_params]` and values `[B, T]`.
+        """
+        found = self._native_sequences(self, observation, tensors, reset)
+        if found is None:
+            params, value, _ = self(observation, tensors, reset)
+            return params, value
+        outputs, value, features = found
+        return self._distribution_params(outputs, observation, features), value
 
     def step(
         self, observation: Observation, tensors: StateTensors, reset: Tensor | None

@@ -7,10 +7,9 @@ from torch import Tensor, nn
 
 from xlstm_rl.kernels.native.dense import Layer, run_layers
 from xlstm_rl.policy.activations import ACTIVATIONS
+from xlstm_rl.policy.structure import is_watched, watched_everywhere
 
 _ACTIVATIONS = {kind: name for name, kind in ACTIVATIONS.items()} | {nn.Tanh: "tanh"}
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_GLOBAL_HOOKS = [getattr(nn.modules.module, f"_global{name}") for name in _HOOKS]
 
 
 class MLP(nn.Sequential):
@@ -34,10 +33,10 @@ def run_dense(x: Tensor, *modules: nn.Module) -> Tensor | None:
     layers: list[tuple[nn.Linear, str]] = []
     for module in modules:
         found = _layers_behind(layers, module)
-        if found is None or any(map(_is_watched, module.modules())):
+        if found is None or any(map(is_watched, module.modules())):
             return None
         layers = found
-    if not layers or any(_GLOBAL_HOOKS) or _has_dispatch_mode():
+    if not layers or watched_everywhere() or _has_dispatch_mode():
         return None
     given: list[Layer] = [(one.weight, one.bias, activation) for one, activation in layers]
     return run_layers(x, given)
@@ -63,11 +62,6 @@ def _layers_behind(
         else:
             return None
     return found
-
-
-def _is_watched(module: nn.Module) -> bool:
-    """Whether somebody wants to see what goes through a module."""
-    return any(getattr(module, name) for name in _HOOKS)
 
 
 def _has_dispatch_mode() -> bool:

@@ -17,11 +17,8 @@ from xlstm_rl.memory.mlstm_block import MLSTMBlock
 from xlstm_rl.memory.stack import XLSTMStack
 from xlstm_rl.normalization import NestedNormalizer, Observation, ObservationNormalizer
 from xlstm_rl.policy.dense import linear_layers
+from xlstm_rl.policy.structure import Structure, watched_everywhere
 
-_GLOBAL_HOOKS = (
-    nn.modules.module._global_forward_hooks,
-    nn.modules.module._global_forward_pre_hooks,
-)
 _MOST_SIZES = 8  # numbers of rows whose chains are kept
 
 _Key = tuple[int, bool, int]
@@ -117,7 +114,7 @@ class NativeStep:
         built = self._built.get(key)
         if built is None or not built.is_current(normalizer):
             built = self._build(key, trunk, head, normalizer)
-        if any(_GLOBAL_HOOKS) or built.has_hooks() or built.chain is None:
+        if built.chain is None or watched_everywhere() or built.structure.is_watched("step"):
             return None
         if built.raw is not None:
             x: Any = observation
@@ -158,25 +155,12 @@ class _Built:
         if type(normalizer) is ObservationNormalizer and normalizer.is_vector and self.is_whole:
             self.raw = normalizer
             modules += list(normalizer.modules())
-        self._hooks = [
-            hooks for one in modules for hooks in (one._forward_hooks, one._forward_pre_hooks)
-        ]
-        self._children = [
-            (one._modules, name, child)
-            for one in (trunk, *modules)
-            for name, child in one._modules.items()
-        ]
+        self.structure = Structure([trunk, *modules])
         self.chain = _chain(rows, trunk, head, encoder or [], self.raw)
 
     def is_current(self, normalizer: Normalizer | None) -> bool:
         """Whether every module is still where it was."""
-        if normalizer is not self._normalizer:
-            return False
-        return all(owner.get(name) is child for owner, name, child in self._children)
-
-    def has_hooks(self) -> bool:
-        """Whether somebody wants to see what goes through a module."""
-        return any(self._hooks)
+        return normalizer is self._normalizer and self.structure.stands()
 
 
 def _chain(
