@@ -14,6 +14,7 @@ from xlstm_rl.agents.optimization import set_learning_rate
 from xlstm_rl.agents.optimizers import torch_optimizer
 from xlstm_rl.collection.collector import Rollout
 from xlstm_rl.distributed import Moments
+from xlstm_rl.kernels.native.ppo_loss import clipped_loss
 from xlstm_rl.memory import StateTensors
 from xlstm_rl.returns import generalized_advantage
 
@@ -174,12 +175,33 @@ class RecurrentPPO(RecurrentAgent):
             reset = batch.reset if bool(batch.reset.any()) else None
             params, value = network.for_loss(batch.observation, batch.state, reset)
             log_prob, entropy = network.distribution.log_prob_and_entropy(params, batch.action)
-            loss, log = ppo_loss(
-                *(batch, log_prob, entropy, value, now["clip"], config),
-                *(now["entropy_coef"], moments),
-            )
+            given = (batch, log_prob, entropy, value, now["clip"], config, now["entropy_coef"])
+            loss, log = _native_loss(*given, moments) or ppo_loss(*given, moments)
         self._descend(loss, log, batch.valid)
         return log
+
+
+def _native_loss(
+    batch: Sequences,
+    log_prob: Tensor,
+    entropy: Tensor,
+    value: Tensor,
+    clip: float,
+    config: PPOConfig,
+    entropy_coef: float,
+    moments: Moments | None,
+) -> tuple[Tensor, dict[str, Tensor]] | None:
+    """Do what `ppo_loss` does, in C; None: it has to."""
+    if moments is not None:
+        return None
+    value_clip = -1.0 if config.value_clip is None else config.value_clip
+    least = 0.0 if batch.least_scale is None else batch.least_scale.item()
+    return clipped_loss(
+        (log_prob, entropy, value),
+        (batch.log_prob, batch.value, batch.advantage, batch.target),
+        batch.valid,
+        (clip, config.value_coef, entropy_coef, value_clip, config.normalize_advantage, least),
+    )
 
 
 def ppo_loss(

@@ -78,48 +78,53 @@ def clipped_adam_step(
 class _Held:
     """Weights and averages whose pointers stand in an array, until one of them has moved."""
 
-    def __init__(self, tensors: list[Tensor]) -> None:
-        self.tensors = tensors
-        self.addresses = [one.data_ptr() for one in tensors]
-        self.places = (_Tensor * (len(tensors) // len(_STATE)))()
-        for n, place in enumerate(self.places):
-            first = n * len(_STATE)
-            place.size = tensors[first].numel()
-            place.weight, place.mean, place.square, place.step = self.addresses[
-                first : first + len(_STATE)
-            ]
+    def __init__(self, weights: Sequence[Tensor], states: list[dict[str, Tensor]]) -> None:
+        self.weights, self.states = list(weights), states
+        self._addresses = self._look()
+        self.places = (_Tensor * len(states))()
+        each = [self._addresses[n :: len(states)] for n in range(len(states))]
+        for place, weight, addresses in zip(self.places, weights, each, strict=True):
+            place.size = weight.numel()
+            place.weight, place.mean, place.square, place.step = addresses
 
-    def stands(self, tensors: list[Tensor]) -> bool:
+    def _look(self) -> list[int]:
+        found = self.weights + [state[name] for name in _AVERAGES for state in self.states]
+        return [one.data_ptr() for one in found]
+
+    def stands(self, weights: Sequence[Tensor], optimizer: Adam) -> bool:
         """Whether these are the ones, where they were."""
+        state = optimizer.state
         return (
-            len(tensors) == len(self.tensors)
-            and all(map(operator.is_, tensors, self.tensors))
-            and [one.data_ptr() for one in tensors] == self.addresses
+            len(weights) == len(self.weights)
+            and len(state) == len(self.states)
+            and all(map(operator.is_, weights, self.weights))
+            and all(map(operator.is_, optimizer.param_groups[0]["params"], self.weights))
+            and all(map(operator.is_, state.values(), self.states))
+            and self._look() == self._addresses
         )
 
 
-_STATE = ("weight", "exp_avg", "exp_avg_sq", "step")
+_AVERAGES = ("exp_avg", "exp_avg_sq", "step")
 _all_held: "weakref.WeakKeyDictionary[Optimizer, _Held]" = weakref.WeakKeyDictionary()
 
 
 def _held(optimizer: Adam, parameters: Sequence[Tensor]) -> _Held | None:
     """The pointers of all weights and averages; None: C cannot take one of them."""
-    tensors: list[Tensor] = []
+    held = _all_held.get(optimizer)
+    if held is not None and held.stands(parameters, optimizer):
+        return held
+    states: list[dict[str, Tensor]] = []
     for weight, own in zip(parameters, optimizer.param_groups[0]["params"], strict=True):
         state = optimizer.state.get(weight)
         if weight is not own or not state:
             return None
-        tensors += (weight, state["exp_avg"], state["exp_avg_sq"], state["step"])
-    held = _all_held.get(optimizer)
-    if held is not None and held.stands(tensors):
-        return held
-    for n in range(0, len(tensors), len(_STATE)):
-        *each, step = tensors[n : n + len(_STATE)]
-        if not all(_is_plain(one, each[0].shape) for one in each):
+        mean, square, step = (state[name] for name in _AVERAGES)
+        if not all(_is_plain(one, weight.shape) for one in (weight, mean, square)):
             return None
         if not (isinstance(step, Tensor) and _is_plain(step, ())):
             return None
-    held = _all_held[optimizer] = _Held(tensors)
+        states.append(state)
+    held = _all_held[optimizer] = _Held(parameters, states)
     return held
 
 

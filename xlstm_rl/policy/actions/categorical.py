@@ -8,6 +8,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from xlstm_rl.kernels.native.categorical import equations, log_prob_and_entropy
 from xlstm_rl.policy.actions.base import ActionDistribution, torch_dtype
 from xlstm_rl.policy.config import DistributionConfig
 
@@ -67,9 +68,7 @@ class Categorical(ActionDistribution):
 
     def log_prob_and_entropy(self, params: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Return log-probability and entropy of choices `[...]`."""
-        log_p = params.log_softmax(-1)
-        log_prob = log_p.gather(-1, action.unsqueeze(-1)).squeeze(-1)
-        return log_prob, -(log_p.exp() * log_p).sum(-1)
+        return log_prob_and_entropy(params, action) or equations(params, action)
 
     def shown(self, params: Tensor) -> dict[str, Tensor]:
         """Return the probability of each choice, named as the environment has it."""

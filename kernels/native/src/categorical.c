@@ -1,0 +1,52 @@
+/* Log-probability and entropy of choices out of logits, and the gradients of both. */
+#include <math.h>
+#include <stdint.h>
+#include "export.h"
+
+typedef struct {
+  int64_t rows, choices;
+  const float *logits;   /* [rows, choices] */
+  const int64_t *action; /* [rows], within the choices */
+  float *log_p;          /* [rows, choices]: of each choice, for the backward */
+  float *log_prob, *entropy; /* [rows] */
+  const float *dlog_prob, *dentropy; /* each or null */
+  float *dlogits;
+} categorical_arguments;
+
+XL_API int xl_categorical_forward(const categorical_arguments *a);
+XL_API int xl_categorical_backward(const categorical_arguments *a);
+
+/* 1 if an action is none of the choices: then torch says which */
+int xl_categorical_forward(const categorical_arguments *a) {
+  const int64_t n = a->choices;
+  for (int64_t r = 0; r < a->rows; r++) {
+    const float *x = a->logits + r * n;
+    float *log_p = a->log_p + r * n, largest = x[0];
+    double sum = 0, entropy = 0;
+    if (a->action[r] < 0 || a->action[r] >= n) return 1;
+    for (int64_t j = 1; j < n; j++) largest = x[j] > largest ? x[j] : largest;
+    for (int64_t j = 0; j < n; j++) sum += expf(x[j] - largest);
+    const float log_sum = (float)log(sum);
+    for (int64_t j = 0; j < n; j++) {
+      log_p[j] = x[j] - largest - log_sum;
+      entropy -= (double)expf(log_p[j]) * log_p[j];
+    }
+    a->log_prob[r] = log_p[a->action[r]];
+    a->entropy[r] = (float)entropy;
+  }
+  return 0;
+}
+
+int xl_categorical_backward(const categorical_arguments *a) {
+  const int64_t n = a->choices;
+  for (int64_t r = 0; r < a->rows; r++) {
+    const float g = a->dlog_prob ? a->dlog_prob[r] : 0, h = a->dentropy ? a->dentropy[r] : 0;
+    const float *log_p = a->log_p + r * n;
+    for (int64_t j = 0; j < n; j++) {
+      const float p = expf(log_p[j]);
+      a->dlogits[r * n + j] = -p * (g + h * (log_p[j] + a->entropy[r]));
+    }
+    a->dlogits[r * n + a->action[r]] += g;
+  }
+  return 0;
+}
