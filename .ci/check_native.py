@@ -20,7 +20,8 @@ from xlstm_rl.kernels.native.compilation import SANITIZE, BuildError, build, fin
 from xlstm_rl.kernels.native.library import cpu_targets
 
 ROOT = Path(__file__).resolve().parents[1]
-TESTS = ["tests/kernels/native", *(f"tests/policy/test_native_step{n}.py" for n in ("", "_raw"))]
+_POLICY = ("step", "step_raw", "sequences")
+TESTS = ["tests/kernels/native", *(f"tests/policy/test_native_{name}.py" for name in _POLICY)]
 OTHER_COMPILERS = {"clang": None, "aarch64-linux-gnu-gcc": "aarch64"}
 """And the machine that they compile for, where it is another one."""
 

@@ -14,12 +14,24 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from xlstm_rl import RecurrentA2C, RecurrentPPO
 from xlstm_rl.agents.device import torch_threads
+from xlstm_rl.kernels.native import sequence_chain
 from xlstm_rl.kernels.native.choose import LOADED
 from xlstm_rl.kernels.native.sequence_chain import SequenceChain
 from xlstm_rl.policy.actor_critic import ActorCritic
 from xlstm_rl.policy.native_sequences import NativeSequences
 
 pytestmark = pytest.mark.skipif(not LOADED, reason="without the C library there is no such node")
+
+
+@pytest.fixture(autouse=True)
+def _buffers_of_nan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fill new buffers with NaN, which what was not written would bring into a result."""
+
+    def allocate(size: int) -> Tensor:
+        return torch.full((size,), 255, dtype=torch.uint8)
+
+    monkeypatch.setattr(sequence_chain, "allocate", allocate)
+
 
 MEMORIES: dict[str, dict[str, Any]] = {
     "m": {"pattern": "m"},

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from xlstm_rl.kernels.native import workspace
+from xlstm_rl.kernels.native import sequence_chain, workspace
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +22,7 @@ def _buffers_of_nan(monkeypatch: pytest.MonkeyPatch) -> None:
         return buffer
 
     monkeypatch.setattr(workspace._pool, "take", take)
+    monkeypatch.setattr(sequence_chain, "allocate", take)
     monkeypatch.setattr(workspace._pool, "give_back", lambda buffer: None)
 
 
