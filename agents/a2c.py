@@ -7,7 +7,13 @@ from torch.optim import Adam, Optimizer
 
 from xlstm_rl.agents.base import RecurrentAgent
 from xlstm_rl.agents.config import A2CConfig
-from xlstm_rl.agents.losses import explained_variance, moments_of_all, normalized, valid_mean
+from xlstm_rl.agents.losses import (
+    explained_variance,
+    moments_of_all,
+    normalized,
+    valid_mean,
+    with_log_barrier,
+)
 from xlstm_rl.agents.off_policy import off_policy_targets
 from xlstm_rl.agents.optimization import RMSprop, set_learning_rate
 from xlstm_rl.agents.optimizers import torch_optimizer
@@ -74,7 +80,7 @@ class RecurrentA2C(RecurrentAgent):
         for number in range(config.epochs):
             self._ahead(number)
             with self._profile.part("forward"):
-                log_prob, entropy, value = self._evaluate(rollout)
+                log_prob, entropy, value, barrier = self._evaluate(rollout)
                 log_ratio = log_prob.detach() - data["log_prob"]
                 targets = fixed or vtrace_targets(data, log_ratio, value.detach(), config)
                 if config.normalize_advantage and not number:
@@ -83,6 +89,9 @@ class RecurrentA2C(RecurrentAgent):
                     *(log_prob, entropy, value, *targets, valid, config),
                     *(now["entropy_coef"], self.ranks, least_scale),
                 )
+                if config.log_barrier_coef:
+                    coef = now["log_barrier_coef"]
+                    loss = with_log_barrier(loss, log, barrier, valid, coef)
                 # The estimator "k3": unbiased, never negative (Schulman 2020, "Approximating KL").
                 log["approx_kl"] = valid_mean(log_ratio.exp() - 1.0 - log_ratio, valid)
             self._descend(loss, log, valid)
@@ -96,13 +105,18 @@ class RecurrentA2C(RecurrentAgent):
             **{f"schedule/{name}": one for name, one in now.items()},
         }
 
-    def _evaluate(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
-        """Return log-probabilities, entropies and values `[B, T]` under the current weights."""
+    def _evaluate(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Return what the current weights say of the steps `[B, T]`.
+
+        Log-probabilities, entropies, values, and mean log-probabilities of all choices if asked.
+        """
         data, network = rollout.data, self.policy.network
         reset = data["reset"] if bool(data["reset"].any()) else None
         params, value = network.for_loss(data["observation"], rollout.segment_states[0], reset)
-        log_prob, entropy = network.distribution.log_prob_and_entropy(params, data["action"])
-        return log_prob, entropy, value
+        distribution = network.distribution
+        log_prob, entropy = distribution.log_prob_and_entropy(params, data["action"])
+        barrier = distribution.mean_log_prob(params) if self.algorithm.log_barrier_coef else None
+        return log_prob, entropy, value, barrier
 
 
 def on_policy_targets(data: TensorDict, config: A2CConfig) -> tuple[Tensor, Tensor]:

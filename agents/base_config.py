@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from xlstm_rl.agents.actor_options import ActorPlan, check_actors
 from xlstm_rl.options.arguments import did_you_mean
-from xlstm_rl.options.fields import Count, CountOrZero, Fraction, Positive
+from xlstm_rl.options.fields import Count, CountOrZero, Fraction, Positive, PositiveOrZero
 from xlstm_rl.options.kinds import Registry
 from xlstm_rl.options.section import Section, refuse_unused
 
@@ -74,6 +74,17 @@ class AlgorithmConfig(Section):
     entropy_coef_schedule: str = "linear"
     """How it gets there, as `learning_rate_schedule`."""
 
+    log_barrier_coef: PositiveOrZero = 0.0
+    """Weight of the log barrier, the mean over all choices of their log-probabilities: unlike the
+    entropy it keeps pushing where a choice is nearly lost (Agarwal et al. 2021, section 5.2). Try
+    0.001. Numbers (Box) have none. 0: none."""
+
+    log_barrier_coef_end: Fraction = 0.0
+    """The fraction of `log_barrier_coef` left at the last step (1: constant)."""
+
+    log_barrier_coef_schedule: str = "linear"
+    """How it gets there, as `learning_rate_schedule`."""
+
     max_grad_norm: Positive = 0.5
     """Gradients are scaled down to this global norm."""
 
@@ -102,7 +113,7 @@ class AlgorithmConfig(Section):
     longest_part: ClassVar[int] = 256
     """The steps of a rollout where `auto` knows that episodes are long, and the budget is large."""
 
-    scheduled: ClassVar[tuple[str, ...]] = ("learning_rate", "entropy_coef")
+    scheduled: ClassVar[tuple[str, ...]] = ("learning_rate", "entropy_coef", "log_barrier_coef")
     """Options that have a schedule."""
 
     own_optimizers: ClassVar[tuple[str, ...]] = ("adam",)
@@ -122,6 +133,9 @@ class AlgorithmConfig(Section):
         if self.entropy_coef == 0.0:
             owner = "an entropy bonus, but agent.entropy_coef is 0"
             refuse_unused(self, ("entropy_coef_end", "entropy_coef_schedule"), owner)
+        if self.log_barrier_coef == 0.0:
+            owner = "a log barrier, but agent.log_barrier_coef is 0"
+            refuse_unused(self, ("log_barrier_coef_end", "log_barrier_coef_schedule"), owner)
         if self.optimizer in self.own_optimizers:
             owner = f"an optimiser of torch.optim, but agent.optimizer is {self.optimizer}"
             refuse_unused(self, ("optimizer_kwargs",), owner)

@@ -55,6 +55,32 @@ def _divisor(deviation: Tensor, least: Tensor | None) -> Tensor:
     return (deviation if least is None else torch.maximum(deviation, least)) + 1e-8
 
 
+def with_log_barrier(
+    loss: Tensor,
+    log: dict[str, Tensor],
+    mean_log_prob: Tensor | None,
+    valid: Tensor | None,
+    coef: float,
+) -> Tensor:
+    """Return a loss less `coef` times the mean log-probability of all choices, and log that mean.
+
+    Its gradient on a logit is `coef * (1 / n - p)`: on a choice that is nearly lost it does not
+    fade, as that of the entropy does, `p * (log p + H)`.
+
+    Args:
+        loss: a scalar.
+        log: gets `log_barrier`.
+        mean_log_prob: as a distribution says, of each step; None: nothing is a choice.
+        valid: the steps that count; None: all.
+        coef: the weight now.
+    """
+    if mean_log_prob is None:
+        return loss
+    mean = valid_mean(mean_log_prob, valid)
+    log["log_barrier"] = mean.detach()
+    return loss - coef * mean
+
+
 @torch.no_grad()
 def explained_variance(
     value: Tensor, target: Tensor, valid: Tensor | None, ranks: Ranks = ALONE

@@ -114,6 +114,9 @@ class PPOOptions(TypedDict, total=False):
     entropy_coef: float
     entropy_coef_end: float
     entropy_coef_schedule: str
+    log_barrier_coef: float
+    log_barrier_coef_end: float
+    log_barrier_coef_schedule: str
     max_grad_norm: float
     normalize_advantage: bool
     advantage_scale_decay: float
@@ -148,6 +151,9 @@ class A2COptions(TypedDict, total=False):
     entropy_coef: float
     entropy_coef_end: float
     entropy_coef_schedule: str
+    log_barrier_coef: float
+    log_barrier_coef_end: float
+    log_barrier_coef_schedule: str
     max_grad_norm: float
     normalize_advantage: bool
     advantage_scale_decay: float

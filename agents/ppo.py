@@ -9,7 +9,13 @@ from torch.optim import Adam, Optimizer
 
 from xlstm_rl.agents.base import RecurrentAgent
 from xlstm_rl.agents.config import PPOConfig
-from xlstm_rl.agents.losses import explained_variance, moments_of_all, normalized, valid_mean
+from xlstm_rl.agents.losses import (
+    explained_variance,
+    moments_of_all,
+    normalized,
+    valid_mean,
+    with_log_barrier,
+)
 from xlstm_rl.agents.optimization import set_learning_rate
 from xlstm_rl.agents.optimizers import torch_optimizer
 from xlstm_rl.collection.collector import Rollout
@@ -177,6 +183,10 @@ class RecurrentPPO(RecurrentAgent):
             log_prob, entropy = network.distribution.log_prob_and_entropy(params, batch.action)
             given = (batch, log_prob, entropy, value, now["clip"], config, now["entropy_coef"])
             loss, log = _native_loss(*given, moments) or ppo_loss(*given, moments)
+            if config.log_barrier_coef:
+                barrier = network.distribution.mean_log_prob(params)
+                coef = now["log_barrier_coef"]
+                loss = with_log_barrier(loss, log, barrier, batch.valid, coef)
         self._descend(loss, log, batch.valid)
         return log
 

@@ -23,6 +23,7 @@ Count = Annotated[int, Range("an integer >= 1", lambda x: x >= 1)]
 CountOrZero = Annotated[int, Range("an integer >= 0", lambda x: x >= 0)]
 Seed = Annotated[int, Range("an integer from 0 to 2^63 - 1", lambda x: 0 <= x < 2**63)]
 Positive = Annotated[float, Range("a number > 0", lambda x: x > 0)]
+PositiveOrZero = Annotated[float, Range("a number >= 0", lambda x: x >= 0)]
 Fraction = Annotated[float, Range("a number from 0 to 1", lambda x: 0 <= x <= 1)]
 
 _WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "a string"}

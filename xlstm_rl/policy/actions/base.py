@@ -89,6 +89,15 @@ class ActionDistribution(KeepsPrecision, ABC):
     def log_prob_and_entropy(self, params: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Return log-probability and entropy, in nats, each `[...]`."""
 
+    def mean_log_prob(self, params: Tensor) -> Tensor | None:
+        """Return the mean over all choices of their log-probabilities `[...]`, in nats.
+
+        It has no lower bound, so that no choice can die out where it is added to an objective. Of
+        several choices side by side it is the sum. What is masked does not count. None: nothing is
+        a choice, or the family does not say.
+        """
+        return None
+
     def shown(self, params: Tensor) -> dict[str, Tensor]:
         """Return what of the distributions can be drawn, `[...]` each, in the environment's units.
 

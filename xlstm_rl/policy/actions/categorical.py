@@ -70,6 +70,10 @@ class Categorical(ActionDistribution):
         """Return log-probability and entropy of choices `[...]`."""
         return log_prob_and_entropy(params, action) or equations(params, action)
 
+    def mean_log_prob(self, params: Tensor) -> Tensor:
+        """Return the mean over the choices that are not masked of their log-probabilities."""
+        return _mean_log_prob(params)
+
     def shown(self, params: Tensor) -> dict[str, Tensor]:
         """Return the probability of each choice, named as the environment has it."""
         first = _from_int64(self.start, self.env_dtype)
@@ -159,6 +163,10 @@ class MultiCategorical(ActionDistribution):
         log_prob = log_p.gather(-1, action.unsqueeze(-1)).squeeze(-1).sum(-1)
         return log_prob, -(log_p.exp() * log_p).sum((-2, -1))
 
+    def mean_log_prob(self, params: Tensor) -> Tensor:
+        """Return the sum over the K of such means."""
+        return _mean_log_prob(self._logits(params)).sum(-1)
+
     def shown(self, params: Tensor) -> dict[str, Tensor]:
         """Return the probability of each choice, after the index of its number."""
         probability = self._logits(params).softmax(-1)
@@ -186,6 +194,13 @@ class MultiCategorical(ActionDistribution):
     def features(self, action: Tensor) -> Tensor:
         """Return the one-hot codes side by side `[..., sum of counts]`."""
         return (action[..., self.number] == self.choices).float()
+
+
+def _mean_log_prob(logits: Tensor) -> Tensor:
+    """Return `[...]` for logits `[..., n]`, of which masked ones and padding do not count."""
+    counts = logits > 0.5 * (MASKED_LOGIT + LEAST_LOGIT)
+    log_p = logits.log_softmax(-1).where(counts, 0.0)
+    return log_p.sum(-1) / counts.sum(-1).clamp(min=1)
 
 
 def _log_odds(logits: Tensor, action: Tensor) -> Tensor:

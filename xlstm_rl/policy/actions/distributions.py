@@ -91,6 +91,13 @@ class JointDistribution(ActionDistribution):
         log_probs, entropies = zip(*found, strict=True)
         return torch.stack(log_probs).sum(0), torch.stack(entropies).sum(0)
 
+    def mean_log_prob(self, params: Tensor) -> Tensor | None:
+        """Return the sum of the leaves' that have choices."""
+        pairs = zip(self._parts, self._params(params), strict=True)
+        found = [part.mean_log_prob(own) for part, own in pairs]
+        known = [one for one in found if one is not None]
+        return torch.stack(known).sum(0) if known else None
+
     def shown(self, params: Tensor) -> dict[str, Tensor]:
         """Return what the leaves show, after their names."""
         found: dict[str, Tensor] = {}
