@@ -1,7 +1,7 @@
 """The network: encoder, memory and heads, the same modules for acting and for training."""
 
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium
 import torch
@@ -17,37 +17,13 @@ from xlstm_rl.policy.encoders.encoder import make_encoder
 from xlstm_rl.policy.exploration import StateDependentNoise
 from xlstm_rl.policy.native_sequences import NativeSequences
 from xlstm_rl.policy.native_step import NativeStep, Normalizer
-from xlstm_rl.policy.trunk import Head, Trunk
+from xlstm_rl.policy.trunk import Head, Run, Trunk, run_sequence, run_step, run_step_in_place
 
 MEMORY, CRITIC_MEMORY = "memory", "critic_memory"
 """Keys of the memories in a policy's state; the second where the critic has a memory of its own."""
 
 RENAMED_MEMORIES = {"actor": MEMORY, "critic": CRITIC_MEMORY}
 """Keys of version 0.1, and what they are called today."""
-
-
-class _Run(Protocol):
-    def __call__(
-        self, memory: Memory, x: Tensor, tensors: StateTensors, reset: Tensor | None
-    ) -> tuple[Tensor, StateTensors]: ...
-
-
-def _run_sequence(
-    memory: Memory, x: Tensor, tensors: StateTensors, reset: Tensor | None
-) -> tuple[Tensor, StateTensors]:
-    return memory.forward_tensors(x, tensors, reset)
-
-
-def _run_step(
-    memory: Memory, x: Tensor, tensors: StateTensors, reset: Tensor | None
-) -> tuple[Tensor, StateTensors]:
-    return memory.step_tensors(x, tensors, reset)
-
-
-def _run_step_in_place(
-    memory: Memory, x: Tensor, tensors: StateTensors, reset: Tensor | None
-) -> tuple[Tensor, StateTensors]:
-    return memory.step_tensors(x, tensors, reset, inplace=True)
 
 
 class ActorCritic(nn.Module):
@@ -122,7 +98,7 @@ class ActorCritic(nn.Module):
             Distribution parameters `[B, T, num_params]`, values `[B, T]` and the state after the
             last step.
         """
-        return self._evaluate(_run_sequence, observation, tensors, reset)
+        return self._evaluate(run_sequence, observation, tensors, reset)
 
     def for_loss(
         self, observation: Observation, tensors: StateTensors, reset: Tensor | None
@@ -145,7 +121,7 @@ class ActorCritic(nn.Module):
         self, observation: Observation, tensors: StateTensors, reset: Tensor | None
     ) -> tuple[Tensor, Tensor, StateTensors]:
         """Run one step: the same as `forward` without the time axis."""
-        return self._evaluate(_run_step, observation, tensors, reset)
+        return self._evaluate(run_step, observation, tensors, reset)
 
     def action_step(
         self,
@@ -170,7 +146,7 @@ class ActorCritic(nn.Module):
             Distribution parameters `[B, num_params]` and the state after the step, of as many
             memories as came in.
         """
-        run = _run_step_in_place if inplace else _run_step
+        run = run_step_in_place if inplace else run_step
         split = len(self.trunk.memory.state_keys)
         own, critic_tensors = tensors[:split], tensors[split:]
         found = self._native_step(
@@ -196,7 +172,7 @@ class ActorCritic(nn.Module):
         inplace: bool = False,
     ) -> tuple[Tensor, Tensor, StateTensors]:
         """Run one step of the actor: distribution parameters, features `[B, D]`, its state."""
-        run = _run_step_in_place if inplace else _run_step
+        run = run_step_in_place if inplace else run_step
         params, features, after, _ = self._act(run, observation, tensors, reset)
         return params, features, after
 
@@ -214,14 +190,14 @@ class ActorCritic(nn.Module):
         self, observation: Observation, tensors: StateTensors, reset: Tensor | None
     ) -> tuple[Tensor, StateTensors]:
         """Run one step of a separate critic alone: values `[B]` and its state."""
-        return self._criticize(_run_step, self._critic_input(observation), tensors, reset)
+        return self._criticize(run_step, self._critic_input(observation), tensors, reset)
 
     def critic_sequence(
         self, observation: Observation, tensors: StateTensors, reset: Tensor | None
     ) -> tuple[Tensor, StateTensors]:
         """Run a separate critic alone over sequences: values `[B, T]` and its state."""
         x = self._critic_input(observation)
-        return self._criticize(_run_sequence, x, tensors, reset)
+        return self._criticize(run_sequence, x, tensors, reset)
 
     def _critic_trunk(self) -> Trunk:
         if self.critic_trunk is None:
@@ -235,13 +211,13 @@ class ActorCritic(nn.Module):
         return x
 
     def _criticize(
-        self, run: _Run, x: Tensor, tensors: StateTensors, reset: Tensor | None
+        self, run: Run, x: Tensor, tensors: StateTensors, reset: Tensor | None
     ) -> tuple[Tensor, StateTensors]:
         features, after = run(self._critic_trunk().memory, x, tensors, reset)
         return self.value(features), after
 
     def _evaluate(
-        self, run: _Run, observation: Observation, tensors: StateTensors, reset: Tensor | None
+        self, run: Run, observation: Observation, tensors: StateTensors, reset: Tensor | None
     ) -> tuple[Tensor, Tensor, StateTensors]:
         critic, x = self.critic_trunk, None
         if critic is not None and critic.encoder is None:
@@ -255,7 +231,7 @@ class ActorCritic(nn.Module):
 
     def _act(
         self,
-        run: _Run,
+        run: Run,
         observation: Observation,
         tensors: StateTensors,
         reset: Tensor | None,
@@ -267,8 +243,8 @@ class ActorCritic(nn.Module):
         """
         split = len(self.trunk.memory.state_keys)
         own, found = tensors[:split], None
-        if run is not _run_sequence and x is None:
-            inplace = run is _run_step_in_place
+        if run is not run_sequence and x is None:
+            inplace = run is run_step_in_place
             found = self._native_step(
                 self.trunk, self.action_head, observation, own, reset, inplace
             )
@@ -280,7 +256,7 @@ class ActorCritic(nn.Module):
 
     def _act_by_modules(
         self,
-        run: _Run,
+        run: Run,
         observation: Observation,
         tensors: StateTensors,
         reset: Tensor | None,

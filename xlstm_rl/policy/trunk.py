@@ -1,13 +1,44 @@
-"""What a network has of each branch: encoder and memory, and the head on them."""
+"""What a network has of each branch: encoder and memory, how they run, and the head on them."""
 
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from xlstm_rl.memory import Memory, MemoryConfig, make_memory
+from xlstm_rl.memory import Memory, MemoryConfig, StateTensors, make_memory
 from xlstm_rl.policy.config import PolicyConfig
 from xlstm_rl.policy.dense import run_dense
 from xlstm_rl.policy.encoders.encoder import make_mlp, orthogonal
+
+
+class Run(Protocol):
+    """A way to run a memory, from its state as a flat tuple."""
+
+    def __call__(
+        self, memory: Memory, x: Tensor, tensors: StateTensors, reset: Tensor | None
+    ) -> tuple[Tensor, StateTensors]:
+        """Return what the memory made, and its state after."""
+        ...
+
+
+def run_sequence(
+    memory: Memory, x: Tensor, tensors: StateTensors, reset: Tensor | None
+) -> tuple[Tensor, StateTensors]:
+    """Run x `[B, T, D]`."""
+    return memory.forward_tensors(x, tensors, reset)
+
+
+def run_step(
+    memory: Memory, x: Tensor, tensors: StateTensors, reset: Tensor | None
+) -> tuple[Tensor, StateTensors]:
+    """Run x `[B, D]`."""
+    return memory.step_tensors(x, tensors, reset)
+
+
+def run_step_in_place(
+    memory: Memory, x: Tensor, tensors: StateTensors, reset: Tensor | None
+) -> tuple[Tensor, StateTensors]:
+    """Run x `[B, D]`, and overwrite the state."""
+    return memory.step_tensors(x, tensors, reset, inplace=True)
 
 
 class Trunk(nn.Module):
