@@ -127,7 +127,7 @@ def gradient_step(
 
 
 def _refuse_non_finite(loss: Tensor, log: dict[str, Tensor], step: int) -> None:
-    if not math.isfinite(loss.item() + log["grad_norm"].item()):
+    if not math.isfinite((loss + log["grad_norm"]).item()):  # asks a GPU once
         parts = {name: x.item() for name, x in log.items() if not torch.isfinite(x)}
         raise NonFiniteLossError(
             f"non-finite loss at step {step}: "
