@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from xlstm_rl.agents.actor_options import check_targets
 from xlstm_rl.agents.base_config import AlgorithmConfig, register_algorithm
-from xlstm_rl.options.fields import Count, Fraction, Positive
+from xlstm_rl.options.fields import Count, Fraction, Positive, PositiveOrZero
 from xlstm_rl.options.section import refuse_unused
 
 Minibatches = Count | Literal["auto"]
@@ -29,6 +29,11 @@ class PPOConfig(AlgorithmConfig):
 
     entropy_coef_end: Fraction = 0.0
     """The fraction of `entropy_coef` left at the last step (1: constant)."""
+
+    log_barrier_coef: PositiveOrZero = 0.001
+    """Weight of the log barrier, the mean over all choices of their log-probabilities: unlike the
+    entropy it keeps pushing where a choice is nearly lost (Agarwal et al. 2021, section 5.2).
+    Numbers (Box) have none. 0: none."""
 
     advantage_scale_decay: Fraction = 0.99
     """The divisor of `normalize_advantage` falls to this fraction of itself with each rollout, and
