@@ -113,6 +113,12 @@ def test_every_space_trains_and_choices_log_it(algorithm: Any, space: Any, tmp_p
     assert ("loss/log_barrier" in header) == (space is not BOX)
 
 
+def test_ppo_has_one_unless_told_otherwise_and_a2c_does_not() -> None:
+    for algorithm, expected in ((RecurrentPPO, 0.001), (RecurrentA2C, 0.0)):
+        with algorithm(_Silent, logger={"kind": "none"}) as agent:
+            assert agent.algorithm.log_barrier_coef == expected
+
+
 def test_it_falls_to_its_end() -> None:
     with RecurrentPPO(_Silent, agent={"log_barrier_coef": 0.2}, logger={"kind": "none"}) as agent:
         assert agent.schedules.at(0.0)["log_barrier_coef"] == 0.2
@@ -124,7 +130,7 @@ def test_it_falls_to_its_end() -> None:
     "options, says",
     [
         ({"log_barrier_coef": -0.1}, "a number >= 0"),
-        ({"log_barrier_coef_end": 0.5}, "agent.log_barrier_coef is 0"),
+        ({"log_barrier_coef": 0.0, "log_barrier_coef_end": 0.5}, "agent.log_barrier_coef is 0"),
         ({"log_barrier_coef": 0.1, "log_barrier_coef_schedule": "quadratic"}, "quadratic"),
     ],
 )
