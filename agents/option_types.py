@@ -89,7 +89,7 @@ class PolicyOptions(TypedDict, total=False):
     action_distribution: ActionDistributionOptions | Mapping[str, Any] | str
     image_encoder: Literal["auto", "nature", "impala", "flat"]
     image_layout: Literal["auto", "hwc", "chw"]
-    previous_action: bool
+    previous_action: bool | Literal["auto"]
     previous_reward: bool
     first_step: bool
     action_mask: Literal["none", "info", "observation"]

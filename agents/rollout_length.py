@@ -20,7 +20,7 @@ FEWEST_LONG_UPDATES = 200
 """So many, where rollouts cover parts of long episodes and could as well be shorter."""
 
 
-def resolved(config: TrainConfig, env: Any, processes: int = 1) -> TrainConfig:
+def with_rollout_steps(config: TrainConfig, env: Any, processes: int = 1) -> TrainConfig:
     """Return a configuration whose `agent.rollout_steps` is a number.
 
     Args:

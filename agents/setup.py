@@ -14,12 +14,12 @@ from xlstm_rl.agents import option_types as options
 from xlstm_rl.agents.actors import environments_of_actors, make_actors, playing_state
 from xlstm_rl.agents.advantage_scale import AdvantageScale
 from xlstm_rl.agents.arguments import Environment, read_config
+from xlstm_rl.agents.automatic import resolved
 from xlstm_rl.agents.config import AlgorithmConfig, CheckpointConfig, TrainConfig
 from xlstm_rl.agents.device import resolve_device, torch_threads
 from xlstm_rl.agents.episode_metrics import RecentEpisodes
 from xlstm_rl.agents.optimization import load_optimizer
 from xlstm_rl.agents.origin import Origin
-from xlstm_rl.agents.rollout_length import resolved
 from xlstm_rl.agents.schedules import Schedules
 from xlstm_rl.agents.step_budget import StepBudget
 from xlstm_rl.callbacks.config import EvaluationConfig

@@ -1,6 +1,6 @@
 """The configuration of an environment and of its vector form."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -102,6 +102,11 @@ class EnvConfig(Section):
             from xlstm_rl.envs.wrappers.registry import check_wrappers
 
             object.__setattr__(self, "wrappers", check_wrappers(_plain(self.wrappers)))
+
+    def for_one(self) -> "EnvConfig":
+        """Return the options of one environment in this process, made to be looked at."""
+        here = "sync" if self.vectorization == "async" else self.vectorization
+        return replace(self, num_envs=1, vectorization=here)
 
     def _check_envpool(self) -> None:
         for name, value, why in (

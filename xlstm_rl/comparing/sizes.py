@@ -1,10 +1,9 @@
 """How many weights a policy has, and the width of a memory at which it has as many as another."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
+from xlstm_rl.agents.automatic import resolved
 from xlstm_rl.agents.config import TrainConfig
-from xlstm_rl.agents.rollout_length import resolved
 from xlstm_rl.config import ConfigError
 from xlstm_rl.envs import make_vector_env
 from xlstm_rl.envs.config import EnvConfig
@@ -17,7 +16,7 @@ _STEP = 4
 
 
 class PolicySizes:
-    """What only a made environment says: the weights of policies, the steps of a rollout.
+    """What only a made environment says: the weights of policies, and what is `auto`.
 
     Args:
         env: the environment, which is made once to see its spaces.
@@ -27,7 +26,7 @@ class PolicySizes:
     """
 
     def __init__(self, env: EnvConfig) -> None:
-        made = make_vector_env(replace(env, num_envs=1))
+        made = make_vector_env(env.for_one())
         try:
             self._spaces = made.single_observation_space, made.single_action_space
             self._env = made

@@ -148,8 +148,10 @@ class PolicyConfig(Section):
     image_layout: Literal["auto", "hwc", "chw"] = "auto"
     """Order of an image's axes. auto: the shorter one of the first and the last is the channels."""
 
-    previous_action: bool = False
-    """Feed the memory with the action before, zeros at the first step of an episode."""
+    previous_action: bool | Literal["auto"] = "auto"
+    """Feed the memory with the action before, zeros at the first step of an episode. auto: where
+    the environment says that it is needed, by an attribute `obs_requires_prev_action` that is true
+    (POPGym's games do)."""
 
     previous_reward: bool = False
     """Feed the memory with the reward of the action before, zero at the first step."""

@@ -14,6 +14,7 @@ from xlstm_rl.collection.collector import Collector
 from xlstm_rl.collection.masks import mask_check
 from xlstm_rl.envs import make_vector_env
 from xlstm_rl.envs.config import EnvConfig, is_custom
+from xlstm_rl.envs.declared import requires_previous_action
 from xlstm_rl.envs.faults.processes import close
 from xlstm_rl.envs.registration import find_spec
 from xlstm_rl.memory import MemoryConfig
@@ -95,7 +96,7 @@ class ActorTask:
 
 
 class SpacesOnly(VectorEnv[Any, Any, Any]):
-    """Stands in the learner for environments that its actors play: their spaces and their number.
+    """Stands in the learner for environments that its actors play: what they say, and their number.
 
     Args:
         config: of all of them.
@@ -115,15 +116,13 @@ class SpacesOnly(VectorEnv[Any, Any, Any]):
         cluster: Any = None,
     ) -> None:
         self.cluster = cluster
-        one = replace(config, num_envs=1)
-        if one.vectorization == "async":
-            one = replace(one, vectorization="sync")
-        probe = make_vector_env(one, make_env, "cpu", check)
+        probe = make_vector_env(config.for_one(), make_env, "cpu", check)
         with closed_on_error(lambda: close(probe)):
             self.num_envs = config.num_envs
             self.single_observation_space = probe.single_observation_space
             self.single_action_space = probe.single_action_space
             self.metadata = probe.metadata
+            self.obs_requires_prev_action = requires_previous_action(probe)
         close(probe)
 
     def close(self, **kwargs: Any) -> None:

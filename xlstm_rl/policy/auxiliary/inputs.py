@@ -59,7 +59,7 @@ class AuxiliaryInputs(KeepsPrecision):
         self.reads_mask = policy.action_mask != "none"
         self.is_active = bool(self.sizes) or self.reads_mask
         self.state_shapes: dict[str, tuple[int, ...]] = {}
-        if policy.previous_action:
+        if PREVIOUS_ACTION in self.sizes:
             self.state_shapes["action"] = (distribution.num_features,)
         if self.sizes:
             self.state_shapes["started"] = (1,)
@@ -142,7 +142,7 @@ class AuxiliaryInputs(KeepsPrecision):
 def auxiliary_sizes(distribution: ActionDistribution, policy: PolicyConfig) -> dict[str, int]:
     """Return the names and lengths of the vectors that stand beside the observation."""
     sizes = {}
-    if policy.previous_action:
+    if policy.previous_action is True:  # `auto` without an environment: no
         sizes[PREVIOUS_ACTION] = distribution.num_features
     if policy.previous_reward:
         sizes[PREVIOUS_REWARD] = 1

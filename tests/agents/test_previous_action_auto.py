@@ -1,0 +1,151 @@
+"""`policy.previous_action: auto`: where the environment says that its observations need it."""
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from xlstm_rl import RecurrentA2C, RecurrentPPO
+from xlstm_rl.agents import TrainConfig
+from xlstm_rl.comparing.sizes import PolicySizes
+from xlstm_rl.config import ConfigError, load_yaml, parse_config
+from xlstm_rl.envs import make_vector_env
+from xlstm_rl.envs.config import EnvConfig
+from xlstm_rl.envs.declared import requires_previous_action
+from xlstm_rl.memory import MemoryConfig
+from xlstm_rl.normalization_config import NormalizationConfig
+from xlstm_rl.policy.config import PolicyConfig
+from xlstm_rl.policy.policy import Policy
+
+BOX = spaces.Box(-1, 1, (2,), np.float32)
+
+
+class Plain(gymnasium.Env[Any, Any]):
+    """Eight steps, in which nothing pays."""
+
+    observation_space, action_space = BOX, spaces.Discrete(3)
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        self.render_mode, self.steps = render_mode, 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.steps = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        return np.zeros(2, np.float32), 0.0, self.steps == 8, False, {}
+
+
+class Asks(Plain):
+    obs_requires_prev_action = True
+
+
+class Denies(Plain):
+    obs_requires_prev_action = False
+
+
+class Says(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """A wrapper that says so of an environment that does not."""
+
+    obs_requires_prev_action = True
+
+
+def wrapped() -> Any:
+    return gymnasium.wrappers.TransformReward(Asks(), lambda reward: reward)
+
+
+def said_by_a_wrapper() -> Any:
+    return Says(Plain())
+
+
+CASES = {Plain: False, Denies: False, Asks: True, wrapped: True, said_by_a_wrapper: True}
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("make", CASES)
+def test_every_environment_of_a_vector_is_asked(make: Any, vectorization: Any) -> None:
+    env = make_vector_env(EnvConfig(num_envs=2, vectorization=vectorization), make)
+    try:
+        assert requires_previous_action(env) is CASES[make]
+        env.reset(seed=0)  # and goes on
+        env.step(np.zeros(2, np.int64))
+    finally:
+        env.close()
+
+
+def test_a_vector_of_its_own_kind_is_asked_itself() -> None:
+    env: Any = gymnasium.make_vec("xlstm_rl/MemoryChain-v0", num_envs=2)
+    assert not requires_previous_action(env)
+    env.unwrapped.obs_requires_prev_action = True
+    assert requires_previous_action(env)
+    env.close()
+
+
+@pytest.mark.parametrize("algorithm", [RecurrentPPO, RecurrentA2C])
+@pytest.mark.parametrize(
+    ("make", "given", "expected"),
+    [
+        (Plain, {}, False),
+        (Asks, {}, True),
+        (Asks, {"previous_action": "auto"}, True),
+        (Asks, {"previous_action": False}, False),
+        (Plain, {"previous_action": True}, True),
+    ],
+)
+def test_an_agent_reads_it_where_it_is_needed(
+    algorithm: Any, make: Any, given: dict[str, Any], expected: bool, tmp_path: Path
+) -> None:
+    agent = {"rollout_steps": 8}
+    run = str(tmp_path / "run")
+    options: Any = {"env": {"num_envs": 2}, "policy": given, "agent": agent, "run_dir": run}
+    with algorithm(make, **options) as one:
+        assert one.config.policy.previous_action is expected
+        assert ("action" in one.policy.auxiliary.state_shapes) is expected
+        one.learn(32)
+    assert load_yaml(tmp_path / "run" / "config.yaml")["policy"]["previous_action"] is expected
+    found = algorithm.load(run, make)
+    with found:
+        assert ("action" in found.policy.auxiliary.state_shapes) is expected
+
+
+def test_actors_play_with_it_too() -> None:
+    agent: Any = {"rollout_steps": 8, "actors": 1}
+    with RecurrentPPO(Asks, env={"num_envs": 2}, agent=agent, logger="none") as one:
+        assert one.config.policy.previous_action is True
+        one.learn(32)
+
+
+def test_a_policy_without_an_environment_has_none() -> None:
+    given = MemoryConfig(width=16), PolicyConfig(), NormalizationConfig()
+    assert not Policy(BOX, spaces.Discrete(3), *given).auxiliary.sizes
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_a_comparison_counts_and_trains_with_it(vectorization: Any) -> None:
+    gymnasium.register("Asks-v0", entry_point=Asks)
+    gymnasium.register("Plain-v0", entry_point=Plain)
+    try:
+        counts = {}
+        for name in ("Asks-v0", "Plain-v0"):
+            env = EnvConfig(id=name, num_envs=2, vectorization=vectorization)
+            sizes = PolicySizes(env)
+            config = sizes.resolved(TrainConfig(env=env))
+            assert config.policy.previous_action is (name == "Asks-v0")
+            counts[name] = sizes.count(config)
+        assert counts["Asks-v0"] > counts["Plain-v0"]
+    finally:
+        del gymnasium.registry["Asks-v0"], gymnasium.registry["Plain-v0"]
+
+
+def test_what_else_is_written_there_is_refused() -> None:
+    assert parse_config(TrainConfig, []).policy.previous_action == "auto"
+    for word, value in (("true", True), ("false", False), ("auto", "auto")):
+        found = parse_config(TrainConfig, ["--policy.previous-action", word])
+        assert found.policy.previous_action == value
+    with pytest.raises(ConfigError, match="auto"):
+        parse_config(TrainConfig, ["--policy.previous-action", "atuo"])
