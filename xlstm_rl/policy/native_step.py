@@ -36,8 +36,13 @@ def overwriting_pays(memory: nn.Module, device: torch.device, dtype: torch.dtype
     return device.type == "cuda" or native
 
 
-def is_native(network: Any) -> bool:
-    """Whether all that takes time in an `ActorCritic` runs in C: encoders, memories and heads."""
+def is_native(network: Any, encoders: bool = True) -> bool:
+    """Whether all that takes time in an `ActorCritic` runs in C: encoders, memories and heads.
+
+    Args:
+        network: that network.
+        encoders: whether they are asked for, too.
+    """
     trunks = [one for one in (network.trunk, network.critic_trunk) if one is not None]
     weight = network.action_head.output.weight
     for trunk in trunks:
@@ -51,7 +56,7 @@ def is_native(network: Any) -> bool:
         backend = getattr(memory.config, "backend", "auto")
         if not takes_native(backend, weight, whole_block=True):
             return False
-        if encoder is not None and not _is_native_dense(encoder):
+        if encoders and encoder is not None and not _is_native_dense(encoder):
             return False
     return all(_is_native_dense(head.hidden) for head in (network.action_head, network.value_head))
 
