@@ -30,7 +30,7 @@ class PPOConfig(AlgorithmConfig):
     entropy_coef_end: Fraction = 0.0
     """The fraction of `entropy_coef` left at the last step (1: constant)."""
 
-    log_barrier_coef: PositiveOrZero = 0.001
+    log_barrier_coef: PositiveOrZero = 0.003
     """Weight of the log barrier, the mean over all choices of their log-probabilities: unlike the
     entropy it keeps pushing where a choice is nearly lost (Agarwal et al. 2021, section 5.2).
     Numbers (Box) have none. 0: none."""

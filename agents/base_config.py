@@ -77,7 +77,7 @@ class AlgorithmConfig(Section):
     log_barrier_coef: PositiveOrZero = 0.0
     """Weight of the log barrier, the mean over all choices of their log-probabilities: unlike the
     entropy it keeps pushing where a choice is nearly lost (Agarwal et al. 2021, section 5.2). Try
-    0.001. Numbers (Box) have none. 0: none."""
+    0.003. Numbers (Box) have none. 0: none."""
 
     log_barrier_coef_end: Fraction = 0.0
     """The fraction of `log_barrier_coef` left at the last step (1: constant)."""
