@@ -114,8 +114,8 @@ class RecurrentA2C(RecurrentAgent):
         reset = data["reset"] if bool(data["reset"].any()) else None
         params, value = network.for_loss(data["observation"], rollout.segment_states[0], reset)
         distribution = network.distribution
-        log_prob, entropy = distribution.log_prob_and_entropy(params, data["action"])
-        barrier = distribution.mean_log_prob(params) if self.algorithm.log_barrier_coef else None
+        wants_barrier = self.algorithm.log_barrier_coef > 0
+        log_prob, entropy, barrier = distribution.loss_terms(params, data["action"], wants_barrier)
         return log_prob, entropy, value, barrier
 
 

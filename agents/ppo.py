@@ -20,6 +20,7 @@ from xlstm_rl.agents.optimization import set_learning_rate
 from xlstm_rl.agents.optimizers import torch_optimizer
 from xlstm_rl.collection.collector import Rollout
 from xlstm_rl.distributed import Moments
+from xlstm_rl.kernels.native.categorical import Terms
 from xlstm_rl.kernels.native.ppo_loss import clipped_loss
 from xlstm_rl.memory import StateTensors
 from xlstm_rl.returns import generalized_advantage
@@ -180,37 +181,53 @@ class RecurrentPPO(RecurrentAgent):
         with self._profile.part("forward"):
             reset = batch.reset if bool(batch.reset.any()) else None
             params, value = network.for_loss(batch.observation, batch.state, reset)
-            log_prob, entropy = network.distribution.log_prob_and_entropy(params, batch.action)
-            given = (batch, log_prob, entropy, value, now["clip"], config, now["entropy_coef"])
-            loss, log = _native_loss(*given, moments) or ppo_loss(*given, moments)
-            if config.log_barrier_coef:
-                barrier = network.distribution.mean_log_prob(params)
-                coef = now["log_barrier_coef"]
-                loss = with_log_barrier(loss, log, barrier, batch.valid, coef)
+            wants_barrier = config.log_barrier_coef > 0
+            terms = network.distribution.loss_terms(params, batch.action, wants_barrier)
+            loss, log = whole_loss(batch, terms, value, now, config, moments)
         self._descend(loss, log, batch.valid)
         return log
 
 
-def _native_loss(
+def whole_loss(
     batch: Sequences,
-    log_prob: Tensor,
-    entropy: Tensor,
+    terms: Terms,
     value: Tensor,
-    clip: float,
+    now: Mapping[str, float],
     config: PPOConfig,
-    entropy_coef: float,
-    moments: Moments | None,
+    moments: Moments | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return PPO's loss with all that is added to it, and its parts: in C where it can be.
+
+    Args:
+        batch: what was collected.
+        terms: what the distribution of now says of its actions.
+        value: of now.
+        now: what the scheduled options are.
+        config: the others.
+        moments: of the advantages of all processes, if there are several.
+    """
+    found = None if moments is not None else _native_loss(batch, terms, value, now, config)
+    if found is None:
+        log_prob, entropy, barrier = terms
+        given = (batch, log_prob, entropy, value, now["clip"], config, now["entropy_coef"])
+        loss, log = ppo_loss(*given, moments)
+        found = with_log_barrier(loss, log, barrier, batch.valid, now["log_barrier_coef"]), log
+    return found
+
+
+def _native_loss(
+    batch: Sequences, terms: Terms, value: Tensor, now: Mapping[str, float], config: PPOConfig
 ) -> tuple[Tensor, dict[str, Tensor]] | None:
-    """Do what `ppo_loss` does, in C; None: it has to."""
-    if moments is not None:
-        return None
+    """Do all of it in C, for one process; None: torch has to."""
     value_clip = -1.0 if config.value_clip is None else config.value_clip
     least = 0.0 if batch.least_scale is None else batch.least_scale.item()
+    coefs = config.value_coef, now["entropy_coef"], now["log_barrier_coef"]
+    log_prob, entropy, barrier = terms
     return clipped_loss(
-        (log_prob, entropy, value),
+        (log_prob, entropy, value, barrier),
         (batch.log_prob, batch.value, batch.advantage, batch.target),
         batch.valid,
-        (clip, config.value_coef, entropy_coef, value_clip, config.normalize_advantage, least),
+        (now["clip"], *coefs, value_clip, config.normalize_advantage, least),
     )
 
 

@@ -1,4 +1,4 @@
-"""Log-probability and entropy of choices in one call, and one back."""
+"""What a loss asks of choices: one call for all rows, and one back."""
 
 from typing import Any
 
@@ -13,16 +13,24 @@ from xlstm_rl.kernels.native.held import is_plain
 _Arguments = struct(
     "categorical_arguments",
     "rows choices",
-    "logits action log_p log_prob entropy dlog_prob dentropy dlogits",
+    "logits action log_p log_prob entropy mean dlog_prob dentropy dmean dlogits",
 )
 
+MASKED_BELOW = -5.5e29
+"""A logit of this or less is none of the choices; the same number as in the C code."""
 
-def log_prob_and_entropy(logits: Tensor, action: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Return log-probability and entropy ``[...]``.
+Terms = tuple[Tensor, Tensor, Tensor | None]
+"""Log-probability, entropy, and the mean log-probability of all choices if asked, ``[...]`` each.
+"""
+
+
+def choice_terms(logits: Tensor, action: Tensor, wants_mean: bool) -> Terms | None:
+    """Return what a loss asks of choices.
 
     Args:
         logits: ``[..., n]``.
         action: int64 ``[...]``.
+        wants_mean: Whether the mean over all choices is asked for, too.
 
     Returns:
         ``None``: torch has to do it, or to say what is wrong.
@@ -36,7 +44,7 @@ def log_prob_and_entropy(logits: Tensor, action: Tensor) -> tuple[Tensor, Tensor
     if not wants_gradient(logits):  # nobody waits for it
         return None
     try:
-        found: tuple[Tensor, Tensor] = _Categorical.apply(logits, action)  # type: ignore[no-untyped-call]
+        found: Terms = _Categorical.apply(logits, action, wants_mean)  # type: ignore[no-untyped-call]
     except _OutOfRangeError:
         return None
     return found
@@ -47,30 +55,42 @@ class _OutOfRangeError(Exception):
 
 
 def equations(logits: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-    """Do the same in operations that torch differentiates, to any order."""
+    """Return log-probability and entropy in operations that torch differentiates, to any order."""
     log_p = logits.log_softmax(-1)
     log_prob = log_p.gather(-1, action.unsqueeze(-1)).squeeze(-1)
     return log_prob, -(log_p.exp() * log_p).sum(-1)
 
 
+def mean_equations(logits: Tensor) -> Tensor:
+    """Return the mean log-probability of all choices ``[...]`` in such operations."""
+    counts = ~(logits <= MASKED_BELOW)  # a NaN counts, and shows
+    log_p = logits.log_softmax(-1).where(counts, 0.0)
+    return log_p.sum(-1) / counts.sum(-1).clamp(min=1)
+
+
+def _all_equations(logits: Tensor, action: Tensor, wants_mean: bool) -> Grads:
+    return *equations(logits, action), mean_equations(logits) if wants_mean else None
+
+
 class _Categorical(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, logits: Tensor, action: Tensor, wants_mean: bool) -> Terms:
         log_p = torch.empty_like(logits)
         log_prob, entropy = torch.empty(action.shape), torch.empty(action.shape)
-        if _run("forward", logits, action, log_p, log_prob, entropy):
+        mean = torch.empty(action.shape) if wants_mean else None
+        if _run("forward", logits, action, log_p, log_prob, entropy, mean):
             raise _OutOfRangeError
-        keep(ctx, (logits, action), 2, log_p, entropy)
-        return log_prob, entropy
+        keep(ctx, (logits, action, wants_mean), 2, log_p, entropy)
+        return log_prob, entropy, mean
 
     @staticmethod
-    @differentiable(equations, 2)
+    @differentiable(_all_equations, 2)
     def backward(ctx: Any, inputs: Any, rest: Any, *grads: Tensor | None) -> Grads:
         (logits, action), (log_p, entropy) = inputs, rest
         found = torch.empty_like(log_p)
         held = [contiguous(grad) for grad in grads]
-        _run("backward", logits, action, log_p, None, entropy, *held, found)
-        return found, None
+        _run("backward", logits, action, log_p, None, entropy, None, *held, found)
+        return found, None, None
 
 
 def _run(name: str, logits: Tensor, action: Tensor, *others: Tensor | None) -> int:

@@ -1,17 +1,40 @@
-/* Log-probability and entropy of choices out of logits, and the gradients of both. */
+/* Out of logits: log-probability and entropy of choices, the mean log-probability of all that can
+   be chosen, and the gradients of these. */
 #include <math.h>
 #include <stdint.h>
 #include "export.h"
+
+/* masked, as policy/actions/categorical.py does it: none of the choices */
+#define MASKED_BELOW -5.5e29f
 
 typedef struct {
   int64_t rows, choices;
   const float *logits;   /* [rows, choices] */
   const int64_t *action; /* [rows], within the choices */
   float *log_p;          /* [rows, choices]: of each choice, for the backward */
-  float *log_prob, *entropy; /* [rows] */
-  const float *dlog_prob, *dentropy; /* each or null */
+  float *log_prob, *entropy, *mean; /* [rows]; mean may be null */
+  const float *dlog_prob, *dentropy, *dmean; /* each or null */
   float *dlogits;
 } categorical_arguments;
+
+/* written so that a NaN is a choice, and shows */
+static int is_masked(float logit) { return logit <= MASKED_BELOW; }
+
+static float mean_of(int64_t n, const float *logits, const float *log_p) {
+  double sum = 0;
+  int64_t count = 0;
+  for (int64_t j = 0; j < n; j++)
+    if (!is_masked(logits[j])) sum += log_p[j], count++;
+  return count ? (float)(sum / (double)count) : 0;
+}
+
+static void mean_backward(int64_t n, const float *logits, const float *log_p, float g, float *dx) {
+  int64_t count = 0;
+  for (int64_t j = 0; j < n; j++) count += !is_masked(logits[j]);
+  if (!count) return;
+  for (int64_t j = 0; j < n; j++)
+    dx[j] += g * ((is_masked(logits[j]) ? 0 : 1.0f / (float)count) - expf(log_p[j]));
+}
 
 XL_API int xl_categorical_forward(const categorical_arguments *a);
 XL_API int xl_categorical_backward(const categorical_arguments *a);
@@ -33,6 +56,7 @@ int xl_categorical_forward(const categorical_arguments *a) {
     }
     a->log_prob[r] = log_p[a->action[r]];
     a->entropy[r] = (float)entropy;
+    if (a->mean) a->mean[r] = mean_of(n, x, log_p);
   }
   return 0;
 }
@@ -47,6 +71,7 @@ int xl_categorical_backward(const categorical_arguments *a) {
       a->dlogits[r * n + j] = -p * (g + h * (log_p[j] + a->entropy[r]));
     }
     a->dlogits[r * n + a->action[r]] += g;
+    if (a->dmean) mean_backward(n, a->logits + r * n, log_p, a->dmean[r], a->dlogits + r * n);
   }
   return 0;
 }

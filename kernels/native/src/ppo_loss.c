@@ -1,23 +1,24 @@
 /* PPO's clipped loss over the valid steps of a minibatch, and its gradients, in two passes.
 
    With r = exp(log_prob - old_log_prob) and normalised advantages A:
-   loss = -mean(min(r A, clip(r) A)) + value_coef * mean(error^2) / 2 - entropy_coef * mean(entropy) */
+   loss = -mean(min(r A, clip(r) A)) + value_coef * mean(error^2) / 2 - entropy_coef * mean(entropy)
+          - barrier_coef * mean(barrier) */
 #include <math.h>
 #include <stdint.h>
 #include "export.h"
 
 /* in the order of OPTIONS in ppo_loss.py */
-enum { CLIP, VALUE_COEF, ENTROPY_COEF, VALUE_CLIP, NORMALIZE, LEAST };
+enum { CLIP, VALUE_COEF, ENTROPY_COEF, BARRIER_COEF, VALUE_CLIP, NORMALIZE, LEAST };
 /* in the order of PARTS there */
-enum { LOSS, POLICY, VALUE, ENTROPY, APPROX_KL, CLIP_FRACTION, NUM_PARTS };
+enum { LOSS, POLICY, VALUE, ENTROPY, APPROX_KL, CLIP_FRACTION, BARRIER, NUM_PARTS };
 
 typedef struct {
   int64_t count;
-  const float *log_prob, *entropy, *value;                           /* [count] each, with gradients */
+  const float *log_prob, *entropy, *value, *barrier; /* [count], with gradients; no barrier: null */
   const float *old_log_prob, *old_value, *advantage, *target;        /* [count] each */
   const uint8_t *valid;                                              /* [count] or null: all */
   const double *options;
-  float *dlog_prob, *dentropy, *dvalue;
+  float *dlog_prob, *dentropy, *dvalue, *dbarrier;
   float *parts;
 } ppo_loss_arguments;
 
@@ -85,15 +86,20 @@ int xl_ppo_loss(const ppo_loss_arguments *a) {
   for (int64_t i = 0; i < a->count; i++) {
     if (a->valid && !a->valid[i]) {
       a->dlog_prob[i] = a->dentropy[i] = a->dvalue[i] = 0;
+      if (a->barrier) a->dbarrier[i] = 0;
       continue;
     }
     policy_step(a, &s, i, sums);
     value_step(a, &s, i, sums);
     sums[ENTROPY] += a->entropy[i];
     a->dentropy[i] = (float)(-s.share * o[ENTROPY_COEF]);
+    if (a->barrier) {
+      sums[BARRIER] += a->barrier[i];
+      a->dbarrier[i] = (float)(-s.share * o[BARRIER_COEF]);
+    }
   }
   for (int e = POLICY; e < NUM_PARTS; e++) a->parts[e] = (float)(sums[e] *= s.share);
-  a->parts[LOSS] =
-      (float)(sums[POLICY] + o[VALUE_COEF] * sums[VALUE] - o[ENTROPY_COEF] * sums[ENTROPY]);
+  a->parts[LOSS] = (float)(sums[POLICY] + o[VALUE_COEF] * sums[VALUE] -
+                           o[ENTROPY_COEF] * sums[ENTROPY] - o[BARRIER_COEF] * sums[BARRIER]);
   return 0;
 }

@@ -82,6 +82,22 @@ def test_steps_and_rollouts_give_the_same_numbers(
 
 
 @pytest.mark.parametrize(("distribution", "space", "kind"), CASES)
+def test_the_terms_of_a_loss_are_what_they_are_one_by_one(
+    distribution: ActionDistribution, space: gymnasium.Space[Any], kind: str
+) -> None:
+    params = _params(distribution, 12).requires_grad_()
+    action = distribution.sample(params.detach())
+    mean = distribution.mean_log_prob(params)
+    expected = *distribution.log_prob_and_entropy(params, action), mean
+    found = distribution.loss_terms(params, action, True)
+    assert distribution.loss_terms(params, action, False)[2] is None
+    assert (found[2] is None) == (mean is None)
+    for one, other in zip(found, expected, strict=True):
+        if one is not None and other is not None:
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("distribution", "space", "kind"), CASES)
 def test_the_entropy_is_the_mean_of_minus_the_log_probability(
     distribution: ActionDistribution, space: gymnasium.Space[Any], kind: str
 ) -> None:

@@ -98,6 +98,18 @@ class ActionDistribution(KeepsPrecision, ABC):
         """
         return None
 
+    def loss_terms(
+        self, params: Tensor, action: Tensor, wants_mean: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return what a loss asks, `[...]` each: where one pass makes all, it costs less.
+
+        Returns:
+            Log-probability and entropy as `log_prob_and_entropy` has them, and `mean_log_prob`;
+            None where it is not asked for, or there is none.
+        """
+        log_prob, entropy = self.log_prob_and_entropy(params, action)
+        return log_prob, entropy, self.mean_log_prob(params) if wants_mean else None
+
     def shown(self, params: Tensor) -> dict[str, Tensor]:
         """Return what of the distributions can be drawn, `[...]` each, in the environment's units.
 

@@ -8,7 +8,12 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from xlstm_rl.kernels.native.categorical import equations, log_prob_and_entropy
+from xlstm_rl.kernels.native.categorical import (
+    Terms,
+    choice_terms,
+    equations,
+    mean_equations,
+)
 from xlstm_rl.policy.actions.base import ActionDistribution, torch_dtype
 from xlstm_rl.policy.config import DistributionConfig
 
@@ -68,11 +73,19 @@ class Categorical(ActionDistribution):
 
     def log_prob_and_entropy(self, params: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Return log-probability and entropy of choices `[...]`."""
-        return log_prob_and_entropy(params, action) or equations(params, action)
+        return self.loss_terms(params, action, False)[:2]
+
+    def loss_terms(self, params: Tensor, action: Tensor, wants_mean: bool) -> Terms:
+        """Return both, and `mean_log_prob` if it is asked for."""
+        found = choice_terms(params, action, wants_mean)
+        if found is None:
+            mean = self.mean_log_prob(params) if wants_mean else None
+            found = *equations(params, action), mean
+        return found
 
     def mean_log_prob(self, params: Tensor) -> Tensor:
         """Return the mean over the choices that are not masked of their log-probabilities."""
-        return _mean_log_prob(params)
+        return mean_equations(params)
 
     def shown(self, params: Tensor) -> dict[str, Tensor]:
         """Return the probability of each choice, named as the environment has it."""
@@ -165,7 +178,7 @@ class MultiCategorical(ActionDistribution):
 
     def mean_log_prob(self, params: Tensor) -> Tensor:
         """Return the sum over the K of such means."""
-        return _mean_log_prob(self._logits(params)).sum(-1)
+        return mean_equations(self._logits(params)).sum(-1)
 
     def shown(self, params: Tensor) -> dict[str, Tensor]:
         """Return the probability of each choice, after the index of its number."""
@@ -194,13 +207,6 @@ class MultiCategorical(ActionDistribution):
     def features(self, action: Tensor) -> Tensor:
         """Return the one-hot codes side by side `[..., sum of counts]`."""
         return (action[..., self.number] == self.choices).float()
-
-
-def _mean_log_prob(logits: Tensor) -> Tensor:
-    """Return `[...]` for logits `[..., n]`, of which masked ones and padding do not count."""
-    counts = logits > 0.5 * (MASKED_LOGIT + LEAST_LOGIT)
-    log_p = logits.log_softmax(-1).where(counts, 0.0)
-    return log_p.sum(-1) / counts.sum(-1).clamp(min=1)
 
 
 def _log_odds(logits: Tensor, action: Tensor) -> Tensor:
