@@ -36,6 +36,7 @@ model = RecurrentPPO(
         "clip": 0.2,
         "entropy_coef": 0.01,
         "entropy_coef_end": 1.0,  # constant; here it would fall in a line to 0
+        "log_barrier_coef": 0.0,
         "advantage_scale_decay": 0.0,  # advantages are divided by their own deviation alone
         "value_coef": 0.5,
         "max_grad_norm": 0.5,
