@@ -36,7 +36,9 @@ def _gradients(module: Any, memory: Memory, inputs: tuple[Tensor, ...]) -> dict[
     return dict(zip(names, found, strict=True))
 
 
-@pytest.mark.parametrize("traced", [torch.no_grad, torch.enable_grad])
+@pytest.mark.parametrize(
+    "traced", [pytest.param(torch.no_grad, marks=pytest.mark.slow), torch.enable_grad]
+)
 @pytest.mark.parametrize("form", [Sequence, Step])
 def test_an_exported_memory_answers_and_learns_as_itself(
     memory: Memory, form: Any, traced: Any

@@ -79,7 +79,7 @@ def test_gradients_of_a_function(xlstm: dict[str, Any], sequences: Any) -> None:
 
 # torch.compile asks so itself of what goes from one of its graphs to the next
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-@pytest.mark.parametrize("stored", [0.0, 1.0])
+@pytest.mark.parametrize("stored", [pytest.param(0.0, marks=pytest.mark.slow), 1.0])
 def test_compiled_sequence_with_resets(
     stateful: dict[str, Any], sequences: Any, stored: float
 ) -> None:
