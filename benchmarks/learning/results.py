@@ -77,8 +77,14 @@ def _successes(played: Any) -> float:
 
 
 def _commit() -> str:
-    words = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=10"]
-    return subprocess.run(words, capture_output=True, text=True).stdout.strip() or "unknown"
+    """The commit, `-dirty` where anything but results has changed since."""
+    git = ["git", "-C", str(ROOT)]
+    words = [*git, "rev-parse", "--short=10", "HEAD"]
+    commit = subprocess.run(words, capture_output=True, text=True).stdout.strip() or "unknown"
+    words = [*git, "diff", "--quiet", "HEAD", "--", ".", ":(exclude)benchmarks/results"]
+    return (
+        commit if subprocess.run(words, capture_output=True).returncode != 1 else f"{commit}-dirty"
+    )
 
 
 def _machine() -> str:
