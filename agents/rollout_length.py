@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from xlstm_rl.agents.config import TrainConfig
+from xlstm_rl.envs.declared import declared_limit
 from xlstm_rl.envs.registration import find_spec
 
 MOST_EPISODE_STEPS = 1024
@@ -36,7 +37,7 @@ def with_rollout_steps(config: TrainConfig, env: Any, processes: int = 1) -> Tra
         config.env.num_envs * processes,
         config.total_steps,
         _episode_steps(env),
-        config.env.max_episode_steps or _registered_limit(config.env.id),
+        config.env.max_episode_steps or _registered_limit(config.env.id) or declared_limit(env),
     )
     return replace(config, agent=replace(config.agent, rollout_steps=steps))
 

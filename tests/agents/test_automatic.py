@@ -1,4 +1,4 @@
-"""`policy.previous_action: auto`: where the environment says that its observations need it."""
+"""What an environment says of itself decides what is `auto`: previous actions, rollouts' length."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from xlstm_rl.comparing.sizes import PolicySizes
 from xlstm_rl.config import ConfigError, load_yaml, parse_config
 from xlstm_rl.envs import make_vector_env
 from xlstm_rl.envs.config import EnvConfig
-from xlstm_rl.envs.declared import requires_previous_action
+from xlstm_rl.envs.declared import declared_limit, requires_previous_action
 from xlstm_rl.memory import MemoryConfig
 from xlstm_rl.normalization_config import NormalizationConfig
 from xlstm_rl.policy.config import PolicyConfig
@@ -49,6 +49,22 @@ class Denies(Plain):
     obs_requires_prev_action = False
 
 
+class Limited(Plain):
+    """A game whose limit no registry knows."""
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        self.max_episode_length = 100
+
+
+class OtherName(Plain):
+    episode_length = 104
+
+
+class Nonsense(Plain):
+    max_episode_length, episode_length = "many", True
+
+
 class Says(gymnasium.Wrapper[Any, Any, Any, Any]):
     """A wrapper that says so of an environment that does not."""
 
@@ -76,6 +92,27 @@ def test_every_environment_of_a_vector_is_asked(make: Any, vectorization: Any) -
         env.step(np.zeros(2, np.int64))
     finally:
         env.close()
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize(
+    ("make", "expected"), [(Plain, None), (Limited, 100), (OtherName, 104), (Nonsense, None)]
+)
+def test_the_limit_of_a_game(make: Any, expected: int | None, vectorization: Any) -> None:
+    env = make_vector_env(EnvConfig(num_envs=2, vectorization=vectorization), make)
+    try:
+        assert declared_limit(env) == expected
+    finally:
+        env.close()
+
+
+@pytest.mark.parametrize("agent", [{}, {"actors": 1}])
+def test_rollouts_cover_a_game_whose_limit_is_declared(agent: Any) -> None:
+    with RecurrentPPO(Limited, env={"num_envs": 2}, agent=agent, logger="none") as one:
+        assert one.algorithm.rollout_steps == 100
+    options: Any = {"num_envs": 2, "max_episode_steps": 80}  # what is asked for comes first
+    with RecurrentPPO(Limited, env=options, agent=agent, logger="none") as one:
+        assert one.algorithm.rollout_steps == 80
 
 
 def test_a_vector_of_its_own_kind_is_asked_itself() -> None:
