@@ -307,13 +307,17 @@ def _own_module(network: ActorCritic) -> None:
     network.action_head.hidden = nn.Sequential(network.action_head.hidden, nn.Dropout(0.0))
 
 
+def _own_output(network: ActorCritic) -> None:
+    network.action_head.output = nn.Sequential(network.action_head.output)
+
+
 def _widen(network: ActorCritic) -> None:
     network.double()
 
 
 CHANGES = [
     *(_hook, _backward_hook, _freeze, _parametrize, _prune),
-    *(_own_forward, _own_module, _widen),
+    *(_own_forward, _own_module, _own_output, _widen),
 ]
 
 
@@ -332,6 +336,17 @@ def test_what_could_tell_the_difference_goes_by_modules(change: Any) -> None:
         loss = made[0].sin().sum() + made[1].square().sum()
         found.append([*torch.autograd.grad(loss, weights, allow_unused=True)])
     assert_same(*found)
+
+
+def test_a_policy_whose_last_layer_was_exchanged_acts_and_learns() -> None:
+    for name in ("action_head", "value_head"):
+        options: Any = {"memory": {"width": 16}, "env": {"num_envs": 4}, "logger": "none"}
+        with RecurrentPPO("CartPole-v1", agent={"rollout_steps": 8}, **options) as agent:
+            head = getattr(agent.policy.network, name)
+            head.output = nn.Sequential(head.output)
+            agent.learn(32)
+            action = agent.policy.actor()(np.zeros(4, np.float32), reset=True)
+            assert agent.env.single_action_space.contains(action)
 
 
 def test_a_hook_that_is_gone_again() -> None:

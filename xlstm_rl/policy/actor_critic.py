@@ -63,6 +63,12 @@ class ActorCritic(nn.Module):
         self.value_head = Head(memory.width, 1, policy, gain=1.0)
         self._native_step, self._native_sequences = NativeStep(), NativeSequences()
 
+    @property
+    def any_weight(self) -> Tensor:
+        """Return one of the weights: they say on which device and in which type all of it runs."""
+        weight = getattr(self.action_head.output, "weight", None)
+        return weight if isinstance(weight, Tensor) else next(self.parameters())
+
     def memories(self, critic: bool = True) -> dict[str, Memory]:
         """Return the memories by name, in the order of their tensors in the state.
 

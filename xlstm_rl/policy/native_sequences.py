@@ -80,7 +80,7 @@ class NativeSequences:
 
     def _stands(self, network: Any, lead: tuple[int, int]) -> "NetworkChains | None":
         """Return what was built for B and T, built now if need be; None: C is not to be used."""
-        if not takes_native("auto", network.action_head.output.weight, whole_block=True):
+        if not takes_native("auto", network.any_weight, whole_block=True):
             return None
         size = Size(*lead, num_threads())
         built = self._built

@@ -44,7 +44,7 @@ def is_native(network: Any, encoders: bool = True) -> bool:
         encoders: whether they are asked for, too.
     """
     trunks = [one for one in (network.trunk, network.critic_trunk) if one is not None]
-    weight = network.action_head.output.weight
+    weight = network.any_weight
     for trunk in trunks:
         memory, encoder = trunk.memory, trunk.encoder
         if type(memory) is XLSTMStack:

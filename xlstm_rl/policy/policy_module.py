@@ -99,7 +99,7 @@ class PolicyModule(nn.Module):
     @property
     def any_weight(self) -> Tensor:
         """Stands for all: every step asks where and what they are, and `parameters()` is slow."""
-        return self.network.action_head.output.weight
+        return self.network.any_weight
 
     def initial_state(self, batch_size: int, critic: bool = True) -> TensorDict:
         """Return the memory state of `batch_size` fresh episodes: all zeros.
