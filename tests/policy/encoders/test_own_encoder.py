@@ -214,7 +214,7 @@ def test_the_command_line_and_files_take_them() -> None:
     assert again == config
 
 
-@pytest.mark.parametrize("space", ["vector", "nested"])
+@pytest.mark.parametrize("space", ["vector", pytest.param("nested", marks=pytest.mark.slow)])
 def test_a_policy_with_an_encoder_of_one_s_own_is_exported(space: str, tmp_path: Path) -> None:
     policy = agent_of(space, head_widths=[8, 5], **VARIANTS["auxiliary"]).policy
     export_policy(policy, tmp_path / "policy.pt2", check=True)
