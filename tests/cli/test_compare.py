@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from xlstm_rl.cli import main
+from xlstm_rl.cli.compare import prepare
 from xlstm_rl.comparing import compare, pool
 from xlstm_rl.comparing.job import Job, Result
 from xlstm_rl.comparing.pool import OnChange
@@ -61,6 +62,25 @@ class Diverges(MLPMemory):
         y, state = super()._sequence(x, tensors, reset)
         return y * float("nan"), state
 '''
+
+
+ALGORITHM = """
+from dataclasses import dataclass
+
+from xlstm_rl import RecurrentPPO
+from xlstm_rl.agents.config import PPOConfig
+
+
+@dataclass(frozen=True)
+class LouderConfig(PPOConfig):
+    algo: str = "loud_agents:Louder"
+    loudness: int = 3
+
+
+class Louder(RecurrentPPO):
+    algo = "loud_agents:Louder"
+    config_class = LouderConfig
+"""
 
 
 @pytest.fixture
@@ -165,6 +185,17 @@ def test_tables_that_nobody_reads_are_written(place: Path) -> None:
     assert (place / "out" / "table.csv").exists()
 
 
+def test_options_of_an_algorithm_of_another_module_are_read(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "loud_agents.py").write_text(ALGORITHM)
+    monkeypatch.syspath_prepend(str(place))
+    own = ["--agent.algo", "loud_agents:Louder", "--agent.loudness", "5"]
+    prepared = prepare([*SMALL, *own, "--seeds", "1", "--out", "out"])
+    (job,) = prepared.jobs
+    assert job.config["agent"]["loudness"] == 5
+
+
 def test_bad_options_are_one_line_and_make_nothing(
     refused: Callable[..., str], place: Path
 ) -> None:
@@ -173,6 +204,7 @@ def test_bad_options_are_one_line_and_make_nothing(
     assert "did you mean" in refused("compare", "--memories", "lstn", "--out", "out")
     assert "--config nothing" in refused("compare", "--config", "nothing", "--out", "out")
     assert "did you mean --agent.gamma" in refused("compare", "--agent.gama", "1", "--out", "out")
+    assert "--agent.loudness: no such" in refused("compare", "--agent.loudness", "1", "--out", "o")
     assert "--seeds" in refused("compare", "--seeds", "0", "--out", "out")
     assert "--run-dir" in refused("compare", "--run-dir", "there", "--out", "out")
     several = ["--config", "parity", "tmaze", "--threshold", "1"]

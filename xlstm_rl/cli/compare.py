@@ -12,7 +12,7 @@ from xlstm_rl.cli.options import read_options, refusing_bad_input
 from xlstm_rl.cli.pipes import say
 from xlstm_rl.cli.tables import table
 from xlstm_rl.config import FLAG_ONLY, ConfigError, find_config, parse_config
-from xlstm_rl.config.settings import Setting, as_flag, find_type, settings_from_args
+from xlstm_rl.config.settings import Setting, as_flag, settings_from_args
 from xlstm_rl.options.arguments import user_path
 from xlstm_rl.options.fields import Count, Seed, own_fields
 from xlstm_rl.terminal import tell, terminal_width
@@ -141,8 +141,8 @@ def _apart(args: Sequence[str]) -> tuple[list[str], list[str]]:
     own: list[str] = []
     training: list[str] = []
     for one in settings_from_args(CompareOptions, args):
-        is_own = one.path[0] not in shared or find_type(CompareOptions, one.path) is None
-        (own if is_own else training).extend(_words(one))
+        # what is not known here may be an option of a kind that is imported when it is read
+        (training if one.path[0] in shared else own).extend(_words(one))
     return own, training
 
 
