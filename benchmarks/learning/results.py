@@ -112,8 +112,9 @@ def read(folder: Path = FOLDER) -> dict[str, list[dict[str, str]]]:
 def page(results: dict[str, list[dict[str, str]]]) -> str:
     """Return the table of all cases as Markdown, those that were not run among them."""
     lines = [
-        "| case | steps | memory | seeds | mean, 95 % interval | each seed | aim | published |",
-        f"|{'---|' * 8}",
+        "| case | steps | memory | seeds | mean, 95 % interval | each seed | aim | published |"
+        " commit |",
+        f"|{'---|' * 9}",
     ]
     for name, case in CASES.items():
         aim = f"no worse than {case.rivals}" if case.reach is None else f"{case.reach:g}"
@@ -123,11 +124,12 @@ def page(results: dict[str, list[dict[str, str]]]) -> str:
             cells = _cells(case, own)
             lines.append(
                 f"| {name} | {case.total_steps:,} | {memory} | {cells} | {aim} | {case.published} |"
+                f" {own[0].get('commit', '-')[:7]} |"
             )
         if not rows:
             lines.append(
                 f"| {name} | {case.total_steps:,} | - | 0/{case.seeds} | not run | - | {aim} |"
-                f" {case.published} |"
+                f" {case.published} | - |"
             )
     return "\n".join(lines) + "\n"
 
