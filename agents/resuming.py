@@ -38,6 +38,16 @@ if TYPE_CHECKING:
     from xlstm_rl.agents.saving import SavingAgent
 
 
+_BEFORE_THERE_WERE = {
+    "entropy_coef_end": 1.0,
+    "advantage_scale_decay": 0.0,
+    "log_barrier_coef": 0.0,
+}
+"""Options of algorithms that older runs did not have, and what is like having none.
+
+Their defaults are for new runs: one that goes on keeps the objective that it was trained with."""
+
+
 @dataclass(frozen=True)
 class Saved:
     """A checkpoint with a trainer's state: read, checked, and nothing in it run."""
@@ -75,6 +85,8 @@ class Saved:
                     "two was altered; load another checkpoint of the run"
                 )
         refuse_foreign_code(config, folder / TRAINER_FILE, trust_code)
+        if isinstance(config.get("agent"), dict):
+            config = {**config, "agent": {**_BEFORE_THERE_WERE, **config["agent"]}}
         return cls(folder, state, {**config, "run_dir": None}, trust_code)
 
     @property

@@ -9,53 +9,36 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from gymnasium import spaces
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 from torch.utils.flop_counter import FlopCounterMode
 
 from xlstm_rl import RecurrentA2C, RecurrentPPO
 from xlstm_rl.agents.device import torch_threads
-from xlstm_rl.kernels.native import sequence_chain
 from xlstm_rl.kernels.native.choose import LOADED
 from xlstm_rl.kernels.native.sequence_chain import SequenceChain
-from xlstm_rl.memory import MemoryConfig
 from xlstm_rl.policy.actor_critic import ActorCritic
-from xlstm_rl.policy.auxiliary.inputs import ACTION_MASK, OBSERVATION
-from xlstm_rl.policy.config import PolicyConfig
-from xlstm_rl.policy.encoders.encoder import DiscreteEncoder
 from xlstm_rl.policy.native_sequences import NativeSequences
+
+from .whole_sequences import (  # noqa: F401
+    MEMORIES,
+    Batch,
+    assert_same,
+    buffers_of_nan,
+    by_modules,
+    gradients,
+    takes_node,
+)
 
 pytestmark = pytest.mark.skipif(not LOADED, reason="without the C library there is no such node")
 
 
-@pytest.fixture(autouse=True)
-def _buffers_of_nan(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fill new buffers with NaN, which what was not written would bring into a result."""
-
-    def allocate(size: int) -> Tensor:
-        return torch.full((size,), 255, dtype=torch.uint8)
-
-    monkeypatch.setattr(sequence_chain, "allocate", allocate)
-
-
-MEMORIES: dict[str, dict[str, Any]] = {
-    "m": {"pattern": "m"},
-    "ms": {"pattern": "ms", "width": 32},
-    "s, bare": {"pattern": "s", "final_norm": False, "conv1d_kernel_size": 0, "width": 48},
-    "m, biases": {"pattern": "mm", "bias": True, "forget_gate": "exponential", "width": 32},
-    "lstm": {"kind": "lstm", "width": 40},
-    "gru of two layers": {"kind": "gru", "num_blocks": 2, "width": 24},
-}
 POLICIES: dict[str, dict[str, Any]] = {
     "shared": {},
     "separate": {"critic": "separate"},
     "bare heads": {"head_layers": 0, "encoder_layers": 0},
     "relu": {"head_widths": (24, 16), "activation": "relu", "encoder_layers": 2},
 }
-AUXILIARY = {"previous_action": True, "previous_reward": True, "first_step": True}
-SHARED_ENCODER = {"critic": "separate", "share_encoder": True}
-Batch = tuple[Tensor, tuple[Tensor, ...], Tensor | None]
 
 
 def network_of(memory: Any = None, policy: Any = None, env: str = "CartPole-v1") -> ActorCritic:
@@ -75,29 +58,6 @@ def batch_for(network: ActorCritic, B: int = 3, T: int = 37, resets: bool = True
         0.1 * torch.randn(s.shape, generator=generator) for s in network.initial_tensors(B)
     )
     return x, state, (torch.rand(B, T, generator=generator) < 0.1) if resets else None
-
-
-def gradients(network: ActorCritic, made: tuple[Tensor, ...]) -> list[Tensor | None]:
-    params, value = made[:2]
-    loss = params.sin().sum() + value.square().sum()
-    return [*torch.autograd.grad(loss, [*network.parameters()], allow_unused=True)]
-
-
-def by_modules(network: ActorCritic, batch: Batch) -> list[Tensor | None]:
-    return gradients(network, network(*batch))
-
-
-def takes_node(network: ActorCritic, batch: Batch) -> bool:
-    return network._native_sequences(network, *batch) is not None
-
-
-def assert_same(mine: list[Tensor | None], theirs: list[Tensor | None]) -> None:
-    """Gradients are sums over all steps: what cancels in one leaves the rounding of the largest."""
-    largest = max(float(b.abs().max()) for b in theirs if b is not None)
-    for a, b in zip(mine, theirs, strict=True):
-        assert (a is None) == (b is None)
-        if a is not None:
-            torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-6 * largest)
 
 
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
@@ -130,94 +90,6 @@ def test_of_continuous_actions(std: str) -> None:
     batch = batch_for(network)
     assert takes_node(network, batch)
     assert_same(gradients(network, network.for_loss(*batch)), by_modules(network, batch))
-
-
-SEEN: dict[str, tuple[Any, dict[str, Any]]] = {
-    "choice": (spaces.Discrete(5), {}),
-    "choices": (spaces.MultiDiscrete([3, 4]), {}),
-    "image": (spaces.Box(0, 255, (12, 12, 3), np.uint8), {"image_encoder": "flat"}),
-    "parts": (spaces.Dict(a=spaces.Discrete(3), b=spaces.Box(-1, 1, (2,), np.float32)), {}),
-    "beside a vector": (spaces.Box(-1, 1, (2,), np.float32), AUXILIARY),
-    "beside parts": (spaces.Dict(a=spaces.Discrete(3)), AUXILIARY),
-    "masked": (spaces.Box(-1, 1, (2,), np.float32), {"action_mask": "info"}),
-}
-
-
-def observed(space: Any, policy: dict[str, Any], B: int, T: int) -> Any:
-    """What an actor of three actions reads in sequences `[B, T]`."""
-    drawn = [[space.sample() for _ in range(T)] for _ in range(B)]
-    parts = {key: _stack([[one[key] for one in row] for row in drawn]) for key in _keys(space)}
-    found: Any = parts or _stack(drawn)
-    sizes = {"previous_action": 3, "previous_reward": 1, "first_step": 1}
-    beside = {f"~{name}": torch.randn(B, T, n) for name, n in sizes.items() if policy.get(name)}
-    if policy.get("action_mask"):
-        beside[ACTION_MASK] = torch.rand(B, T, 3) < 0.7
-        beside[ACTION_MASK][..., 0] = True
-    if beside:
-        found = {**(parts or {OBSERVATION: found}), **beside}
-    return found
-
-
-def _keys(space: Any) -> list[str]:
-    return list(space.spaces) if isinstance(space, spaces.Dict) else []
-
-
-def _stack(rows: Any) -> Tensor:
-    return torch.from_numpy(np.stack([np.stack(row) for row in rows]))
-
-
-@pytest.mark.parametrize("critic", [{}, {"critic": "separate"}, SHARED_ENCODER])
-@pytest.mark.parametrize("seen", SEEN)
-@pytest.mark.parametrize("memory", ["ms", "lstm"])
-def test_of_what_other_encoders_make(memory: str, seen: str, critic: Any) -> None:
-    """They run in torch in front of the node, which hands its gradient on to them."""
-    space, policy = SEEN[seen]
-    space.seed(0)
-    torch.manual_seed(0)
-    options = PolicyConfig(**policy, **critic)
-    network = ActorCritic(space, spaces.Discrete(3), MemoryConfig(**MEMORIES[memory]), options)
-    for B, T, resets in ((3, 17, True), (2, 5, False)):
-        x, state = observed(space, policy, B, T), network.initial_tensors(B)
-        batch: Any = (x, state, (torch.rand(B, T) < 0.2) if resets else None)
-        assert takes_node(network, batch)
-        mine, theirs = network.for_loss(*batch), network(*batch)
-        for a, b in zip(mine, theirs[:2], strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
-        assert_same(gradients(network, mine), gradients(network, theirs))
-
-
-def test_a_frozen_encoder_in_front_of_it_gets_no_gradient() -> None:
-    space = spaces.Discrete(5)
-    network = ActorCritic(space, spaces.Discrete(3), MemoryConfig(width=16), PolicyConfig())
-    network.trunk.encoder.requires_grad_(False)
-    batch: Any = (observed(space, {}, 3, 9), network.initial_tensors(3), None)
-    assert takes_node(network, batch)
-    network.for_loss(*batch)[0].sin().sum().backward()
-    mine = [weight.grad for weight in network.parameters()]
-    network.zero_grad()
-    network(*batch)[0].sin().sum().backward()
-    assert_same(mine, [weight.grad for weight in network.parameters()])
-
-
-def test_a_gradient_of_other_encoders_that_is_kept_stays_as_it_is() -> None:
-    space, kept = spaces.Discrete(5), []
-    network = ActorCritic(space, spaces.Discrete(3), MemoryConfig(width=16), PolicyConfig())
-    encoder = DiscreteEncoder.forward
-
-    def keeping(self: Any, observation: Tensor) -> Tensor:
-        out = encoder(self, observation)
-        out.register_hook(kept.append)
-        return out
-
-    with mock.patch.object(DiscreteEncoder, "forward", keeping):
-        for seed in (1, 2):
-            space.seed(seed)
-            batch: Any = (observed(space, {}, 3, 9), network.initial_tensors(3), None)
-            network.for_loss(*batch)[0].sin().sum().backward()
-            if seed == 1:
-                before = kept[0].clone()
-    assert len(kept) == 2
-    assert torch.equal(kept[0], before)
 
 
 @pytest.mark.parametrize("used", [0, 1])
@@ -458,21 +330,14 @@ def test_what_is_not_finite_is_as_the_modules_have_it(pattern: str) -> None:
     torch.testing.assert_close(value, theirs[1], equal_nan=True)
 
 
-@pytest.mark.parametrize("critic", [{}, {"critic": "separate"}, SHARED_ENCODER])
-def test_a_gradient_that_is_not_finite_is_as_the_modules_have_it(critic: Any) -> None:
-    space = spaces.Discrete(5)
-    own = ActorCritic(space, spaces.Discrete(3), MemoryConfig(width=32), PolicyConfig(**critic))
-    cases: list[tuple[ActorCritic, Any]] = [
-        (own, (observed(space, {}, 3, 9), own.initial_tensors(3), None))
-    ]
-    if critic != SHARED_ENCODER:  # else no encoder is part of the node
-        whole = network_of({"width": 32}, critic)
-        cases.append((whole, batch_for(whole)))
-    for network, batch in cases:
-        assert takes_node(network, batch)
-        with mock.patch.object(SequenceChain, "backward", return_value=None):
-            mine = gradients(network, network.for_loss(*batch))
-        assert_same(mine, by_modules(network, batch))
+@pytest.mark.parametrize("critic", ["shared", "separate"])
+def test_a_gradient_that_is_not_finite_is_as_the_modules_have_it(critic: str) -> None:
+    network = network_of({"width": 32}, {"critic": critic})
+    batch = batch_for(network)
+    assert takes_node(network, batch)
+    with mock.patch.object(SequenceChain, "backward", return_value=None):
+        mine = gradients(network, network.for_loss(*batch))
+    assert_same(mine, by_modules(network, batch))
 
 
 def test_a_copy_begins_anew() -> None:

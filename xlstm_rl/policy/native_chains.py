@@ -40,8 +40,7 @@ class NetworkChains:
         modules = [module for branch in branches for module in branch.modules()]
         self.structure = Structure([network, *modules], modules)
         self._trunks = [one for one in (network.trunk, network.critic_trunk) if one is not None]
-        self._encodes = [_layers_of(trunk.encoder) for trunk in self._trunks]
-        self.is_whole = None not in self._encodes
+        self.is_whole = all(_layers_of(one.encoder) is not None for one in self._trunks)
         """Whether the encoders are in the chains."""
         parts: list[nn.Module] = [network.action_head, network.value_head]
         parts += self._trunks if self.is_whole else [one.memory for one in self._trunks]
