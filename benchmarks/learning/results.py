@@ -45,15 +45,33 @@ def write(name: str, case: Case, report: Report, command: str, folder: Path = FO
 
 
 def save(name: str, rows: list[dict[str, Any]], command: str, folder: Path = FOLDER) -> Path:
-    """Write the rows of runs, and when, from which commit and on what they were made."""
+    """Write the rows of runs, and when, from which commit and on what they were made.
+
+    Rows of other memories and other seeds that stand in the file stay: a case may be run in parts.
+    """
     around = {"date": time.strftime("%F"), "commit": _commit(), "machine": _machine()}
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.csv"
+    found = {_of(row): row for row in _rows(path)}
+    found |= {_of(row): {**row, **around, "command": command} for row in rows}
+    memories = list(dict.fromkeys(memory for memory, _ in found))
+    ordered = sorted(found, key=lambda one: (memories.index(one[0]), one[1]))
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*rows[0], *around, "command"])
+        writer = csv.DictWriter(file, [*rows[0], *around, "command"], extrasaction="ignore")
         writer.writeheader()
-        writer.writerows([{**row, **around, "command": command} for row in rows])
+        writer.writerows(found[one] for one in ordered)
     return path
+
+
+def _of(row: Mapping[str, Any]) -> tuple[str, int]:
+    return row["memory"], int(row["seed"])
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def _measure(case: Case, one: Outcome) -> float:
@@ -103,9 +121,9 @@ def read(folder: Path = FOLDER) -> dict[str, list[dict[str, str]]]:
     found: dict[str, list[dict[str, str]]] = {}
     for name in ALL:
         for path in (folder / f"{name}.csv", folder / f"{name}.sb3.csv"):
-            if path.is_file():
-                with path.open(newline="", encoding="utf-8") as file:
-                    found.setdefault(name, []).extend(csv.DictReader(file))
+            rows = _rows(path)
+            if rows:
+                found.setdefault(name, []).extend(rows)
     return found
 
 
@@ -124,7 +142,7 @@ def page(results: dict[str, list[dict[str, str]]]) -> str:
             cells = _cells(case, own)
             lines.append(
                 f"| {name} | {case.total_steps:,} | {memory} | {cells} | {aim} | {case.published} |"
-                f" {own[0].get('commit', '-')[:7]} |"
+                f" {', '.join(dict.fromkeys(row.get('commit', '-')[:7] for row in own))} |"
             )
         if not rows:
             lines.append(

@@ -91,6 +91,23 @@ def test_memories_side_by_side_have_a_row_each(learning: ModuleType, tmp_path: P
     assert lines[3].startswith("| memories_cartpole | 60,000 | `gru` | 2,000 | 0/2* | failed |")
 
 
+def test_a_case_that_is_run_in_parts_keeps_every_part(
+    learning: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = learning.CASES["pendulum"]
+    for seed, value, commit in ((1, -150.0, "older"), (0, -200.0, "newer"), (1, -140.0, "newest")):
+        monkeypatch.setattr(learning, "_commit", lambda commit=commit: commit)
+        outcomes = [_outcome(tmp_path, seed, Result(DONE, returns=[value], steps=99_328))]
+        learning.write("pendulum", case, Report(outcomes, 2), f"seed {seed}", tmp_path)
+    rows = learning.read(tmp_path)["pendulum"]
+    assert [(row["seed"], row["return"], row["commit"], row["command"]) for row in rows] == [
+        ("0", "-200.0", "newer", "seed 0"),
+        ("1", "-140.0", "newest", "seed 1"),
+    ]
+    line = next(one for one in learning.page(learning.read(tmp_path)).splitlines() if "pend" in one)
+    assert "| 2/2 |" in line and line.endswith("| newer, newest |")
+
+
 def test_rows_of_another_library_stand_behind_ours(learning: ModuleType, tmp_path: Path) -> None:
     rows = [{"memory": "sb3", "seed": 0, "return": 7.0, "seconds": 1.0, "weights": 3}]
     learning.save("peers_hopper.sb3", rows, "theirs", tmp_path)
