@@ -92,7 +92,7 @@ CASES = {
         for length in (100, 1000)
     },
     "parity": Case(
-        "--env.id xlstm_rl/Parity-v0 --env.kwargs.length 40 --env.num-envs 64 --agent.gamma 0",
+        "--env.id xlstm_rl/Parity-v0 --env.kwargs.length 40 --agent.gamma 0",
         500_000,
         0.95,
         "sLSTM 1.00, mLSTM .53 (xLSTM's tables, supervised)",
@@ -100,7 +100,7 @@ CASES = {
     ),
     "associative_recall": Case(
         "--env.id xlstm_rl/AssociativeRecall-v0 --env.kwargs.pairs 16 --env.kwargs.values 4 "
-        "--env.num-envs 64 --agent.gamma 0",
+        "--agent.gamma 0",
         500_000,
         0.9,
     ),
@@ -136,7 +136,7 @@ def _parts(pattern: str, other: str) -> str:
     return " ".join([whole, *(f"{whole},{part}" for part in less), f"xlstm:pattern={other}"])
 
 
-_PARITY = "--env.id xlstm_rl/Parity-v0 --env.kwargs.length 16 --env.num-envs 64 --agent.gamma 0"
+_PARITY = "--env.id xlstm_rl/Parity-v0 --env.kwargs.length 16 --agent.gamma 0"
 
 PARTS = {
     "parts_parity": _compared(Case(_PARITY, 0, None), _parts("s", "m"), 150_000),
