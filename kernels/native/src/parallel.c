@@ -66,8 +66,8 @@ static void relax(void) {
 }
 
 static void run_part(const job_t *job, int part) {
-    int start = (int)((int64_t)job->n * part / job->parts);
-    int stop = (int)((int64_t)job->n * (part + 1) / job->parts);
+    const int start = (int)share_of(job->n, part, job->parts);
+    const int stop = (int)share_of(job->n, part + 1, job->parts);
     inside = part;
     for (int index = start; index < stop; index++) job->body(index, part, job->context);
     inside = -1;
