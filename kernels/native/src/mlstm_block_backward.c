@@ -1,14 +1,26 @@
 /* The mLSTM block over whole sequences, backward. The passes, R = B * T rows:
 
-   1. dy = dout times down, all rows
+   1. the norm once more, and dy = dout times down
    2. the middle, sequence by sequence (mlstm_block_sequence.c), in groups that share gradients
-   3. all rows again: the gradients of down and up, through up, through the norm */
+   3. through up and through the norm: dx
+   4. sums over all rows: the gradients of up, down, norm and biases
+
+   As in the forward, a worker takes its sequences through 1 to 3 where there are enough of them. */
 #include "mlstm_block_backward.h"
+
+static char *scratch_of(const backward_pass *f, int worker) {
+  return f->scratch + worker * f->scratch_each;
+}
+
+static float *gemm_scratch(const backward_pass *f, int worker) {
+  arena from = {scratch_of(f, worker), 0};
+  return take_bytes(&from, gemm_bytes(f->a));
+}
 
 static void run_group(int index, int worker, void *context) {
   const backward_pass *f = context;
   const mlstm_block_arguments *a = f->a;
-  arena from = {f->scratch + worker * f->scratch_each, 0};
+  arena from = {scratch_of(f, worker), 0};
   const backward_scratch w = cut_backward_scratch(&from, a);
   memset(f->grads[index].all, 0, (size_t)f->grads[index].size * sizeof(float));
   for (int64_t b = index * a->B / f->groups; b < (index + 1) * a->B / f->groups; b++)
@@ -78,27 +90,85 @@ static void add_rows(int64_t R, int64_t n, const float *x, int64_t ld, float *to
   for (int64_t r = 0; r < R; r++) add(n, to, x + r * ld);
 }
 
+/* 1, for the rows from r0 to r1 */
+static void rows_before(const backward_pass *f, int64_t r0, int64_t r1, float *work) {
+  const mlstm_block_arguments *a = f->a;
+  const int64_t D = a->D, ldi = f->z.ldi;
+  for (int64_t r = r0; r < r1; r++)
+    normalise_row(D, a->x + r * D, a->weights.norm, f->s.mean[r], f->s.inverse[r],
+                  f->normed + r * D);
+  own_gemm(r1 - r0, a->I, D, (matrix){a->dout + r0 * D, D, 0}, (matrix){a->weights.down, a->I, 0},
+           f->dy + r0 * ldi, ldi, 0, 0, work);
+}
+
+/* 3, for these rows, up to the norm */
+static void rows_behind(const backward_pass *f, int64_t r0, int64_t r1, float *work) {
+  const mlstm_block_arguments *a = f->a;
+  const int64_t D = a->D, I = a->I, ldu = f->z.ldu;
+  float *dnormed = f->dnormed + r0 * D;
+  for (int64_t half = 0; half < 2; half++)
+    own_gemm(r1 - r0, D, I, (matrix){f->du + r0 * ldu + half * f->z.inner, ldu, 0},
+             (matrix){a->weights.up + half * I * D, D, 0}, dnormed, D, half ? dnormed : 0, D, work);
+}
+
 static void norm_group(int index, int worker, void *context) {
   (void)worker;
   const backward_pass *f = context;
   const mlstm_block_arguments *a = f->a;
-  const int64_t D = a->D;
+  const int64_t D = a->D, end = share_of(f->z.R, index + 1, GROUPS);
   float *dnorm = f->dnorm + index * ROUND_UP(D, WIDEST);
   memset(dnorm, 0, (size_t)D * sizeof(float));
-  for (int64_t r = index * f->z.R / GROUPS; r < (index + 1) * f->z.R / GROUPS; r++) {
+  for (int64_t r = share_of(f->z.R, index, GROUPS); r < end; r++) {
     memcpy(a->dx + r * D, a->dout + r * D, (size_t)D * sizeof(float));
     normalise_row_backward(D, a->x + r * D, a->weights.norm, f->s.mean[r], f->s.inverse[r],
                            f->dnormed + r * D, a->dx + r * D, dnorm);
   }
 }
 
-static void renorm_rows(int index, int worker, void *context) {
-  (void)worker;
+static void run_before(int index, int worker, void *context) {
   const backward_pass *f = context;
-  const int64_t D = f->a->D, R = f->z.R;
-  for (int64_t r = index * R / GROUPS; r < (index + 1) * R / GROUPS; r++)
-    normalise_row(D, f->a->x + r * D, f->a->weights.norm, f->s.mean[r], f->s.inverse[r],
-                  f->normed + r * D);
+  const int64_t R = f->z.R, workers = f->a->workers;
+  rows_before(f, share_of(R, index, workers), share_of(R, index + 1, workers),
+              gemm_scratch(f, worker));
+}
+
+static void run_behind(int index, int worker, void *context) {
+  const backward_pass *f = context;
+  const int64_t R = f->z.R, workers = f->a->workers;
+  rows_behind(f, share_of(R, index, workers), share_of(R, index + 1, workers),
+              gemm_scratch(f, worker));
+}
+
+/* 1 to 3 for a worker's sequences, where its groups of sequences and of rows are the same rows */
+static void run_share(int index, int worker, void *context) {
+  const backward_pass *f = context;
+  const int64_t R = f->z.R, workers = f->a->workers;
+  const int64_t r0 = share_of(R, index, workers), r1 = share_of(R, index + 1, workers);
+  rows_before(f, r0, r1, gemm_scratch(f, worker));
+  for (int64_t g = share_of(f->groups, index, workers); g < share_of(f->groups, index + 1, workers);
+       g++)
+    run_group((int)g, worker, context);
+  rows_behind(f, r0, r1, gemm_scratch(f, worker));
+  for (int64_t g = share_of(GROUPS, index, workers); g < share_of(GROUPS, index + 1, workers); g++)
+    norm_group((int)g, worker, context);
+}
+
+/* 4: a worker's rows of the large weights */
+static void weight_share(int index, int worker, void *context) {
+  const backward_pass *f = context;
+  const mlstm_block_arguments *a = f->a;
+  const mlstm_sizes z = f->z;
+  const mlstm_weights *d = &a->dweights;
+  const int64_t D = a->D, I = a->I, workers = a->workers;
+  const int64_t o0 = share_of(D, index, workers), o1 = share_of(D, index + 1, workers);
+  const int64_t i0 = share_of(I, index, workers), i1 = share_of(I, index + 1, workers);
+  float *work = gemm_scratch(f, worker);
+  if (d->down)
+    own_gemm(o1 - o0, I, z.R, (matrix){a->dout + o0, D, 1}, (matrix){f->y, z.ldi, 0},
+             d->down + o0 * I, I, 0, 0, work);
+  for (int64_t half = 0; d->up && half < 2; half++)
+    own_gemm(i1 - i0, D, z.R, (matrix){f->du + half * z.inner + i0, z.ldu, 1},
+             (matrix){f->normed, D, 0}, d->up + (half * I + i0) * D, D, 0, 0, work);
 }
 
 static int64_t cut_backward(backward_pass *f, char *base) {
@@ -148,31 +218,22 @@ int xl_mlstm_block_backward(const mlstm_block_arguments *a) {
   transpose(z.inner, z.ldg, f.s.fold_c, z.ldg, f.turned_c, z.inner);
   transpose(z.inner, z.ldg, f.s.fold_u, z.ldg, f.turned_u, z.inner);
 
-  const matrix dout = {a->dout, D, 0};
-  shared_gemm(workers, R, I, D, dout, (matrix){w->down, I, 0}, f.dy, z.ldi, 0, 0, f.scratch,
-              f.scratch_each);
-  xl_parallel_for((int)f.groups, run_group, &f);
+  if (a->B % workers == 0 && GROUPS % workers == 0)
+    xl_parallel_for((int)workers, run_share, &f);
+  else { /* few sequences, or shares that differ: the rows of products are shared more evenly */
+    xl_parallel_for((int)workers, run_before, &f);
+    xl_parallel_for((int)f.groups, run_group, &f);
+    xl_parallel_for((int)workers, run_behind, &f);
+    xl_parallel_for(GROUPS, norm_group, &f);
+  }
   for (int64_t e = 1; e < f.groups; e++) add(f.grads[e].size, f.grads[0].all, f.grads[e].all);
   if (f.groups) write_small_grads(&f);
+  for (int64_t e = 1; e < GROUPS; e++) add(D, f.dnorm, f.dnorm + e * ROUND_UP(D, WIDEST));
+  write(d->norm, D, f.dnorm);
   add_rows(R, D, a->dout, D, d->down_bias);
   add_rows(R, I, f.du, z.ldu, d->up_bias);
   add_rows(R, I, f.du + z.inner, z.ldu, d->up_bias ? d->up_bias + I : 0);
-
-  if (d->down)
-    shared_gemm(workers, D, I, R, (matrix){a->dout, D, 1}, (matrix){f.y, z.ldi, 0}, d->down, I, 0,
-                0, f.scratch, f.scratch_each);
-  xl_parallel_for(GROUPS, renorm_rows, &f);
-  for (int64_t half = 0; half < 2; half++) {
-    const float *du = f.du + half * z.inner, *up = w->up + half * I * D;
-    if (d->up)
-      shared_gemm(workers, I, D, R, (matrix){du, z.ldu, 1}, (matrix){f.normed, D, 0},
-                  d->up + half * I * D, D, 0, 0, f.scratch, f.scratch_each);
-    shared_gemm(workers, R, D, I, (matrix){du, z.ldu, 0}, (matrix){up, D, 0}, f.dnormed, D,
-                half ? f.dnormed : 0, D, f.scratch, f.scratch_each);
-  }
-  xl_parallel_for(GROUPS, norm_group, &f);
-  for (int64_t e = 1; e < GROUPS; e++) add(D, f.dnorm, f.dnorm + e * ROUND_UP(D, WIDEST));
-  write(d->norm, D, f.dnorm);
+  xl_parallel_for((int)workers, weight_share, &f);
 
   return !(all_finite(R * D, a->dx) && (!a->dbefore.m || all_finite(a->B * a->H, a->dbefore.m)));
 }

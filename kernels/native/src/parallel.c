@@ -18,17 +18,25 @@ typedef struct {
     fenv_t environment; /* rounding and denormals as the caller has them */
 } job_t;
 
+/* A loop is handed over, and its end told, by atomics alone: the mutex is for those who sleep. Who
+   goes to sleep says so first and then looks once more; who has news tells them first and then looks
+   who sleeps. So one of the two sees the other. */
 static struct {
-    pthread_mutex_t mutex; /* guards all below; the atomics may be looked at without it */
-    pthread_cond_t wake, done;
-    job_t job;
-    atomic_uint generation; /* of the job */
+    job_t job;              /* read by its own workers alone, until they have finished it */
+    atomic_ullong ticket;   /* of the job: its number, and in the lowest bits its parts */
     atomic_int pending;     /* workers that have not finished it */
-    int workers;            /* threads that were started */
-    int spins;
+    atomic_int sleepers;    /* workers that wait for `wake` */
+    atomic_int is_awaited;  /* the caller waits for `done` */
+    pthread_mutex_t mutex;
+    pthread_cond_t wake, done;
+    int workers; /* threads that were started */
+    atomic_int spins;
 } pool = {.mutex = PTHREAD_MUTEX_INITIALIZER,
           .wake = PTHREAD_COND_INITIALIZER,
           .done = PTHREAD_COND_INITIALIZER};
+
+#define PARTS_BITS 16
+#define PARTS_OF(ticket) ((int)((ticket) & ((1u << PARTS_BITS) - 1)))
 
 static atomic_flag busy = ATOMIC_FLAG_INIT;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -42,6 +50,8 @@ static void forget_workers(void) {
     pthread_cond_init(&pool.done, NULL);
     pool.workers = 0;
     atomic_store(&pool.pending, 0);
+    atomic_store(&pool.sleepers, 0);
+    atomic_store(&pool.is_awaited, 0);
     atomic_flag_clear(&busy);
 }
 
@@ -56,52 +66,68 @@ static void relax(void) {
 }
 
 static void run_part(const job_t *job, int part) {
-    int start = (int)((int64_t)job->n * part / job->parts);
-    int stop = (int)((int64_t)job->n * (part + 1) / job->parts);
+    const int start = (int)share_of(job->n, part, job->parts);
+    const int stop = (int)share_of(job->n, part + 1, job->parts);
     inside = part;
     for (int index = start; index < stop; index++) job->body(index, part, job->context);
     inside = -1;
 }
 
-static void *work(void *argument) {
-    const int worker = (int)(intptr_t)argument;
+/* Wait for another ticket than the one that was seen, awake for a while and then asleep. */
+static unsigned long long next_ticket(unsigned long long seen) {
+    const int spins = atomic_load(&pool.spins);
+    for (int i = 0; i < spins; i++) {
+        if (atomic_load(&pool.ticket) != seen) return atomic_load(&pool.ticket);
+        relax();
+    }
     pthread_mutex_lock(&pool.mutex);
-    unsigned seen = atomic_load(&pool.generation) - 1; /* it was started for the job that is there */
+    atomic_fetch_add(&pool.sleepers, 1);
+    while (atomic_load(&pool.ticket) == seen) pthread_cond_wait(&pool.wake, &pool.mutex);
+    atomic_fetch_sub(&pool.sleepers, 1);
+    pthread_mutex_unlock(&pool.mutex);
+    return atomic_load(&pool.ticket);
+}
+
+typedef struct {
+    int worker;
+    unsigned long long seen; /* the ticket before the first job */
+} start_t;
+
+static start_t starts[XL_MAX_THREADS];
+
+static void *work(void *argument) {
+    const start_t start = *(const start_t *)argument;
+    unsigned long long seen = start.seen;
     for (;;) {
-        if (atomic_load(&pool.generation) == seen) {
-            const int spins = pool.spins;
-            pthread_mutex_unlock(&pool.mutex);
-            for (int i = 0; i < spins && atomic_load(&pool.generation) == seen; i++) relax();
-            pthread_mutex_lock(&pool.mutex);
-        }
-        while (atomic_load(&pool.generation) == seen) pthread_cond_wait(&pool.wake, &pool.mutex);
-        seen = atomic_load(&pool.generation);
-        if (worker >= pool.job.parts) continue; /* not one of its workers: none waits for it */
+        seen = next_ticket(seen);
+        if (start.worker >= PARTS_OF(seen)) continue; /* not one of its workers: none waits for it */
         const job_t job = pool.job;
-        pthread_mutex_unlock(&pool.mutex);
         fesetenv(&job.environment);
-        run_part(&job, worker);
-        pthread_mutex_lock(&pool.mutex);
-        if (atomic_fetch_sub(&pool.pending, 1) == 1) pthread_cond_signal(&pool.done);
+        run_part(&job, start.worker);
+        if (atomic_fetch_sub(&pool.pending, 1) == 1 && atomic_load(&pool.is_awaited)) {
+            pthread_mutex_lock(&pool.mutex);
+            pthread_cond_signal(&pool.done);
+            pthread_mutex_unlock(&pool.mutex);
+        }
     }
     return NULL;
 }
 
-/* Start threads until there are `count` workers; fewer where the system has no more to give.
-   Called with the mutex held. */
+/* Start threads until there are `count` workers; fewer where the system has no more to give. */
 static void start_workers(int count) {
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the program's own threads' */
     while (pool.workers < count) {
         pthread_t thread;
-        void *number = (void *)(intptr_t)(pool.workers + 1);
-        if (pthread_create(&thread, NULL, work, number)) break;
+        start_t *start = starts + pool.workers;
+        *start = (start_t){pool.workers + 1, atomic_load(&pool.ticket)};
+        if (pthread_create(&thread, NULL, work, start)) break;
         pthread_detach(thread);
         pool.workers++;
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pool.spins = sysconf(_SC_NPROCESSORS_ONLN) > pool.workers ? SPINS : 0;
+    atomic_store(&pool.spins, sysconf(_SC_NPROCESSORS_ONLN) > pool.workers ? SPINS : 0);
 }
 
 void xl_parallel_for(int n, xl_body body, void *context) {
@@ -114,22 +140,29 @@ void xl_parallel_for(int n, xl_body body, void *context) {
     }
     pthread_once(&once, register_fork);
     fegetenv(&job.environment);
-    pthread_mutex_lock(&pool.mutex);
     if (pool.workers < job.parts - 1) start_workers(job.parts - 1);
     if (pool.workers < job.parts - 1) job.parts = pool.workers + 1;
     pool.job = job;
     atomic_store(&pool.pending, job.parts - 1);
-    atomic_fetch_add(&pool.generation, 1);
-    pthread_cond_broadcast(&pool.wake);
-    const int spins = pool.spins;
-    pthread_mutex_unlock(&pool.mutex);
+    const unsigned long long number = atomic_load(&pool.ticket) >> PARTS_BITS;
+    atomic_store(&pool.ticket, (number + 1) << PARTS_BITS | (unsigned)job.parts);
+    if (atomic_load(&pool.sleepers)) {
+        pthread_mutex_lock(&pool.mutex);
+        pthread_cond_broadcast(&pool.wake);
+        pthread_mutex_unlock(&pool.mutex);
+    }
 
     run_part(&job, 0);
 
+    const int spins = atomic_load(&pool.spins);
     for (int i = 0; i < spins && atomic_load(&pool.pending); i++) relax();
-    pthread_mutex_lock(&pool.mutex);
-    while (atomic_load(&pool.pending)) pthread_cond_wait(&pool.done, &pool.mutex);
-    pthread_mutex_unlock(&pool.mutex);
+    if (atomic_load(&pool.pending)) {
+        pthread_mutex_lock(&pool.mutex);
+        atomic_store(&pool.is_awaited, 1);
+        while (atomic_load(&pool.pending)) pthread_cond_wait(&pool.done, &pool.mutex);
+        atomic_store(&pool.is_awaited, 0);
+        pthread_mutex_unlock(&pool.mutex);
+    }
     atomic_flag_clear(&busy);
 }
 

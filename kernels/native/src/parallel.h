@@ -6,6 +6,8 @@
 #ifndef XL_PARALLEL_H
 #define XL_PARALLEL_H
 
+#include <stdint.h>
+
 #include "export.h"
 
 #define XL_MAX_THREADS 256
@@ -17,6 +19,11 @@ typedef void (*xl_body)(int index, int worker, void *context);
    Inside a body it runs inline as the same worker; while another thread uses the pool, inline as
    worker 0: what belongs to a worker (scratch) must belong to the call as well. */
 void xl_parallel_for(int n, xl_body body, void *context);
+
+/* Where the share of a worker begins of n things that are shared among `workers`. */
+static inline int64_t share_of(int64_t n, int64_t worker, int64_t workers) {
+    return n * worker / workers;
+}
 
 /* How many threads the loops of the calling thread may use; 1 until it is set. */
 int xl_num_threads(void);

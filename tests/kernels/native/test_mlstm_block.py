@@ -75,11 +75,20 @@ def test_a_step_of_no_state_begins_afresh():
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
-def test_results_do_not_depend_on_the_number_of_threads():
-    case, before = Case(5, 70, 24, 64, 4, bias=True), torch.get_num_threads()
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(5, 70, 24, 64, 4, bias=True),  # shares that differ
+        Case(12, 37, 24, 64, 4, bias=True),  # 1, 2 and 4 threads take sequences from end to end
+        Case(6, 33, 96, 32, 2),  # wider than what is inside
+    ],
+    ids=str,
+)
+def test_results_do_not_depend_on_the_number_of_threads(case):
+    before = torch.get_num_threads()
     found = []
     try:
-        for threads in (1, 2, 3):
+        for threads in (1, 2, 3, 4, 6):
             torch.set_num_threads(threads)
             found.append(differentiate(run_mlstm_block, case, torch.float32))
     finally:
