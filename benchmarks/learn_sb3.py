@@ -1,6 +1,7 @@
 """Train sb3-contrib's RecurrentPPO on MuJoCo without velocities, beside `learn.py` with ours.
 
     python benchmarks/learn_sb3.py peers_hopper [--seeds 1]
+    python benchmarks/learn_sb3.py halfcheetah --seeds 1    # a million steps
 
 The settings are those of RL-Zoo (`hyperparams/ppo_lstm.yml`), observations and rewards normalised.
 It has two sets: `bullet`, written for the same bodies in PyBullet (16 environments, LSTMs of 128),
@@ -20,7 +21,7 @@ from typing import Any
 
 import torch
 from learning import results
-from learning.cases import PEERS
+from learning.cases import ALL
 from torch import nn
 
 from xlstm_rl.cli.compare import prepare
@@ -103,6 +104,8 @@ ZOO: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 
+NAMES = [name for name in ALL if name.removeprefix("peers_") in ZOO["bullet"]]
+
 
 def train(name: str, zoo: str, seed: int, total_steps: int) -> dict[str, Any]:
     """Return the row of one seed."""
@@ -116,7 +119,7 @@ def train(name: str, zoo: str, seed: int, total_steps: int) -> dict[str, Any]:
         key: LinearSchedule(value, 0.0, 1.0) if isinstance(value, _Falling) else value
         for key, value in ZOO[zoo][name.removeprefix("peers_")].items()
     }
-    words = [*shlex.split(PEERS[name].options), "--out", "runs"]
+    words = [*shlex.split(ALL[name].options), "--out", "runs"]
     job = prepare(words).jobs[0]
     env = EnvConfig(**job.config["env"])
     vector = VecNormalize(
@@ -146,7 +149,7 @@ def train(name: str, zoo: str, seed: int, total_steps: int) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("case", choices=PEERS)
+    parser.add_argument("case", choices=NAMES)
     parser.add_argument("--settings", choices=ZOO, default="bullet", help="which of RL-Zoo's")
     parser.add_argument("--seeds", type=int, default=2, help="0, 1 and so on")
     parser.add_argument("--total-steps", type=int, help="default: the budget of the case")
@@ -158,7 +161,7 @@ def main() -> int:
     rows = []
     for seed in range(args.seeds):
         rows.append(
-            train(args.case, args.settings, seed, args.total_steps or PEERS[args.case].total_steps)
+            train(args.case, args.settings, seed, args.total_steps or ALL[args.case].total_steps)
         )
         print(rows[-1], flush=True)
         path = results.save(f"{args.case}.sb3", rows, command)
