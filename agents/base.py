@@ -2,7 +2,7 @@
 
 import time
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -158,15 +158,22 @@ class RecurrentAgent(SavingAgent):
             epochs = self.algorithm.epochs
             self._collector.ahead(epoch / epochs, (epoch + 1) / epochs)
 
-    def _descend(self, loss: Tensor, log: dict[str, Tensor], valid: Tensor | None) -> None:
+    def _descend(
+        self,
+        loss: Tensor,
+        log: dict[str, Tensor],
+        valid: Tensor | None,
+        backward: Callable[[], None] | None = None,
+    ) -> None:
         """Take one gradient step on a minibatch with these valid steps (None: all are).
 
-        `log` holds the loss's parts and gets the gradient's norm.
+        `log` holds the loss's parts and gets the gradient's norm. `backward` stands for that of a
+        loss that belongs to no graph of torch's.
         """
         limit = self.algorithm.max_grad_norm
         gradient_step(
             *(self.optimizer, self.parameters, loss, log, limit, self.steps_done),
-            *(self._profile, self.ranks, valid),
+            *(self._profile, self.ranks, valid, backward),
         )
 
     def steps_to_go(self) -> int:

@@ -84,6 +84,7 @@ def gradient_step(
     profile: Profile = NO_PROFILE,
     ranks: Ranks = ALONE,
     valid: Tensor | None = None,
+    backward: Callable[[], None] | None = None,
 ) -> None:
     """Take one step down a loss, and add the norm of its gradient to the log as `grad_norm`.
 
@@ -99,6 +100,8 @@ def gradient_step(
         profile: where the time is counted.
         ranks: the processes of the training, each of which takes the same step.
         valid: the steps of the minibatch that the loss is a mean over; None: all.
+        backward: adds the gradient to the `.grad` of the parameters, for one process; None: torch
+            does it.
 
     Raises:
         NonFiniteLossError: the loss or its gradient is not finite; the weights are as before.
@@ -110,7 +113,10 @@ def gradient_step(
         if share is not None:
             loss = loss * share
             log |= {name: part * share for name, part in log.items()}
-        torch.autograd.backward(loss)
+        if backward is None:
+            torch.autograd.backward(loss)
+        else:
+            backward()
         loss = loss.detach()
         ranks.average(parameters, [loss, *log.values()])
     with profile.part("optimizer"):

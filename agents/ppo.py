@@ -9,6 +9,7 @@ from torch.optim import Adam, Optimizer
 
 from xlstm_rl.agents.base import RecurrentAgent
 from xlstm_rl.agents.config import PPOConfig
+from xlstm_rl.agents.direct import DirectLoss, Seen, direct_loss
 from xlstm_rl.agents.losses import (
     explained_variance,
     moments_of_all,
@@ -23,6 +24,7 @@ from xlstm_rl.distributed import Moments
 from xlstm_rl.kernels.native.categorical import Terms
 from xlstm_rl.kernels.native.ppo_loss import clipped_loss
 from xlstm_rl.memory import StateTensors
+from xlstm_rl.policy.structure import is_own
 from xlstm_rl.returns import generalized_advantage
 
 
@@ -179,13 +181,29 @@ class RecurrentPPO(RecurrentAgent):
         """Take one gradient step on sequences `[N, T]`."""
         config, network = self.algorithm, self.policy.network
         with self._profile.part("forward"):
-            reset = batch.reset if bool(batch.reset.any()) else None
-            params, value = network.for_loss(batch.observation, batch.state, reset)
-            wants_barrier = config.log_barrier_coef > 0
-            terms = network.distribution.loss_terms(params, batch.action, wants_barrier)
-            loss, log = whole_loss(batch, terms, value, now, config, moments)
-        self._descend(loss, log, batch.valid)
+            seen = batch.observation, batch.state, batch.reset if bool(batch.reset.any()) else None
+            direct = self._direct(batch, seen, now)
+            if direct is None:
+                params, value = network.for_loss(*seen)
+                wants_barrier = config.log_barrier_coef > 0
+                terms = network.distribution.loss_terms(params, batch.action, wants_barrier)
+                loss, log = whole_loss(batch, terms, value, now, config, moments)
+            else:
+                loss, log = direct.loss, direct.log
+        backward = () if direct is None else (direct.backward,)
+        self._descend(loss, log, batch.valid, *backward)
         return log
+
+    def _direct(self, batch: Sequences, seen: Seen, now: Mapping[str, float]) -> DirectLoss | None:
+        """Return the loss in no graph of torch's; None: it has to be in one."""
+        # a gradient step of somebody's own knows no other losses
+        if self.ranks.size > 1 or not is_own(self, RecurrentAgent, "_descend"):
+            return None
+        config = self.algorithm
+        return direct_loss(
+            *(self.policy.network, seen, batch.action, _old(batch), batch.valid),
+            *(_options(batch, now, config), config.log_barrier_coef > 0),
+        )
 
 
 def whole_loss(
@@ -219,16 +237,22 @@ def _native_loss(
     batch: Sequences, terms: Terms, value: Tensor, now: Mapping[str, float], config: PPOConfig
 ) -> tuple[Tensor, dict[str, Tensor]] | None:
     """Do all of it in C, for one process; None: torch has to."""
+    log_prob, entropy, barrier = terms
+    new = log_prob, entropy, value, barrier
+    return clipped_loss(new, _old(batch), batch.valid, _options(batch, now, config))
+
+
+def _old(batch: Sequences) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return what the loss in C is told of the policy that acted."""
+    return batch.log_prob, batch.value, batch.advantage, batch.target
+
+
+def _options(batch: Sequences, now: Mapping[str, float], config: PPOConfig) -> tuple[float, ...]:
+    """Return the options of the loss in C, in its order."""
     value_clip = -1.0 if config.value_clip is None else config.value_clip
     least = 0.0 if batch.least_scale is None else batch.least_scale.item()
     coefs = config.value_coef, now["entropy_coef"], now["log_barrier_coef"]
-    log_prob, entropy, barrier = terms
-    return clipped_loss(
-        (log_prob, entropy, value, barrier),
-        (batch.log_prob, batch.value, batch.advantage, batch.target),
-        batch.valid,
-        (now["clip"], *coefs, value_clip, config.normalize_advantage, least),
-    )
+    return now["clip"], *coefs, value_clip, config.normalize_advantage, least
 
 
 def ppo_loss(

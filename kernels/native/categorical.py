@@ -1,6 +1,8 @@
 """What a loss asks of choices: one call for all rows, and one back."""
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,19 +37,38 @@ def choice_terms(logits: Tensor, action: Tensor, wants_mean: bool) -> Terms | No
     Returns:
         ``None``: torch has to do it, or to say what is wrong.
     """
-    if torch.compiler.is_compiling():
-        return None
-    if not (takes_native("auto", logits) and logits.dim() and logits.shape[-1]):
-        return None
-    if not (is_plain(logits, logits.shape) and is_plain(action, logits.shape[:-1], torch.int64)):
-        return None
-    if not wants_gradient(logits):  # nobody waits for it
+    if not _fits(logits, action) or not wants_gradient(logits):  # nobody waits for it
         return None
     try:
         found: Terms = _Categorical.apply(logits, action, wants_mean)  # type: ignore[no-untyped-call]
     except _OutOfRangeError:
         return None
     return found
+
+
+class ChoicePass(NamedTuple):
+    """What a loss asks of choices, and the way back, without a graph of torch's."""
+
+    terms: Terms
+    backward: Callable[..., Tensor]
+    """Returns the gradient of the logits from those of the terms, ``None`` where there is none."""
+
+
+def choice_pass(logits: Tensor, action: Tensor, wants_mean: bool) -> ChoicePass | None:
+    """As `choice_terms`, of logits that belong to no graph."""
+    found = _forward(logits, action, wants_mean) if _fits(logits, action) else None
+    if found is None:
+        return None
+    terms, log_p = found
+    return ChoicePass(terms, partial(_backward, logits, action, log_p, terms[1]))
+
+
+def _fits(logits: Tensor, action: Tensor) -> bool:
+    if torch.compiler.is_compiling():
+        return False
+    if not (takes_native("auto", logits) and logits.dim() and logits.shape[-1]):
+        return False
+    return is_plain(logits, logits.shape) and is_plain(action, logits.shape[:-1], torch.int64)
 
 
 class _OutOfRangeError(Exception):
@@ -75,22 +96,36 @@ def _all_equations(logits: Tensor, action: Tensor, wants_mean: bool) -> Grads:
 class _Categorical(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, action: Tensor, wants_mean: bool) -> Terms:
-        log_p = torch.empty_like(logits)
-        log_prob, entropy = torch.empty(action.shape), torch.empty(action.shape)
-        mean = torch.empty(action.shape) if wants_mean else None
-        if _run("forward", logits, action, log_p, log_prob, entropy, mean):
+        found = _forward(logits, action, wants_mean)
+        if found is None:
             raise _OutOfRangeError
-        keep(ctx, (logits, action, wants_mean), 2, log_p, entropy)
-        return log_prob, entropy, mean
+        terms, log_p = found
+        keep(ctx, (logits, action, wants_mean), 2, log_p, terms[1])
+        return terms
 
     @staticmethod
     @differentiable(_all_equations, 2)
     def backward(ctx: Any, inputs: Any, rest: Any, *grads: Tensor | None) -> Grads:
-        (logits, action), (log_p, entropy) = inputs, rest
-        found = torch.empty_like(log_p)
-        held = [contiguous(grad) for grad in grads]
-        _run("backward", logits, action, log_p, None, entropy, None, *held, found)
-        return found, None, None
+        return _backward(*inputs, *rest, *grads), None, None
+
+
+def _forward(logits: Tensor, action: Tensor, wants_mean: bool) -> tuple[Terms, Tensor] | None:
+    """Return the terms and the log-probabilities of all choices; ``None``: an action is none."""
+    log_p = torch.empty_like(logits)
+    log_prob, entropy = torch.empty(action.shape), torch.empty(action.shape)
+    mean = torch.empty(action.shape) if wants_mean else None
+    if _run("forward", logits, action, log_p, log_prob, entropy, mean):
+        return None
+    return (log_prob, entropy, mean), log_p
+
+
+def _backward(
+    logits: Tensor, action: Tensor, log_p: Tensor, entropy: Tensor, *grads: Tensor | None
+) -> Tensor:
+    found = torch.empty_like(log_p)
+    held = [contiguous(grad) for grad in grads]
+    _run("backward", logits, action, log_p, None, entropy, None, *held, found)
+    return found
 
 
 def _run(name: str, logits: Tensor, action: Tensor, *others: Tensor | None) -> int:

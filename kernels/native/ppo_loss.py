@@ -1,5 +1,6 @@
 """PPO's loss and its gradients in one call: torch takes some forty operations for it."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,8 +28,15 @@ _Arguments = struct(
 )
 
 
+New = tuple[Tensor, Tensor, Tensor, Tensor | None]
+"""Log-probabilities, entropies, values and mean log-probabilities of all choices ``[N, T]``.
+
+``None``: these are no choices, or no barrier is asked for.
+"""
+
+
 def clipped_loss(
-    new: tuple[Tensor, Tensor, Tensor, Tensor | None],
+    new: New,
     old: tuple[Tensor, Tensor, Tensor, Tensor],
     valid: Tensor | None,
     options: tuple[float, ...],
@@ -36,8 +44,7 @@ def clipped_loss(
     """Return PPO's loss, to be differentiated once, and its parts.
 
     Args:
-        new: log-probabilities, entropies, values and mean log-probabilities of all choices
-            ``[N, T]``; ``None``: these are no choices, or no barrier is asked for.
+        new: what the policy of now says.
         old: log-probabilities and values of the policy that acted, advantages and targets.
         valid: the steps that count, ``[N, T]``; ``None``: all.
         options: in the order of `OPTIONS`; a ``value_clip`` below 0 is none.
@@ -45,19 +52,53 @@ def clipped_loss(
     Returns:
         ``None``: torch has to do it.
     """
-    if not takes_native("auto", new[0]):
+    if not _fits(new, old, valid):
         return None
+    loss, *parts = _Loss.apply(*new, old, valid, options)  # type: ignore[no-untyped-call]
+    return loss, _logged(parts, new)
+
+
+def loss_and_gradients(
+    new: New,
+    old: tuple[Tensor, Tensor, Tensor, Tensor],
+    valid: Tensor | None,
+    options: tuple[float, ...],
+) -> tuple[Tensor, dict[str, Tensor], New] | None:
+    """As `clipped_loss`, without a graph of torch's: with the gradients of what is new."""
+    if not _fits(new, old, valid):
+        return None
+    (loss, *parts), grads = _run(new, old, valid, options)
+    return loss, _logged(parts, new), grads
+
+
+def _fits(new: New, old: tuple[Tensor, ...], valid: Tensor | None) -> bool:
+    if not takes_native("auto", new[0]):
+        return False
     shape = new[0].shape
     given = new if new[3] is not None else new[:3]
     if not all([is_plain(tensor, shape) for tensor in (*given, *old)]):
-        return None
-    if valid is not None and not is_plain(valid, shape, torch.bool):
-        return None
-    loss, *parts = _Loss.apply(*new, old, valid, options)  # type: ignore[no-untyped-call]
+        return False
+    return valid is None or is_plain(valid, shape, torch.bool)
+
+
+def _logged(parts: list[Tensor], new: New) -> dict[str, Tensor]:
     log = dict(zip(PARTS[1:], parts, strict=True))
     if new[3] is None:
         del log["log_barrier"]
-    return loss, log
+    return log
+
+
+def _run(
+    new: New, old: tuple[Tensor, ...], valid: Tensor | None, options: tuple[float, ...]
+) -> tuple[tuple[Tensor, ...], New]:
+    """Return all parts, and the gradients of what is new."""
+    given = torch.tensor(options, dtype=torch.float64)
+    parts = torch.empty(len(PARTS))
+    like = partial(torch.empty_like, new[0])
+    grads = like(), like(), like(), None if new[3] is None else like()
+    tensors = (*new, *old, valid, given, *grads, parts)
+    run("xl_ppo_loss", _Arguments(new[0].numel(), *map(pointer, tensors)))
+    return parts.unbind(), grads
 
 
 class _Loss(torch.autograd.Function):
@@ -72,14 +113,7 @@ class _Loss(torch.autograd.Function):
         valid: Tensor | None,
         options: tuple[float, ...],
     ) -> tuple[Tensor, ...]:
-        given = torch.tensor(options, dtype=torch.float64)
-        parts = torch.empty(len(PARTS))
-        count = 3 if barrier is None else 4
-        grads: list[Tensor | None] = [torch.empty_like(log_prob) for _ in range(count)]
-        ctx.grads = grads if barrier is not None else [*grads, None]
-        tensors = (log_prob, entropy, value, barrier, *old, valid, given, *ctx.grads, parts)
-        run("xl_ppo_loss", _Arguments(log_prob.numel(), *map(pointer, tensors)))
-        loss, *logged = parts.unbind()
+        (loss, *logged), ctx.grads = _run((log_prob, entropy, value, barrier), old, valid, options)
         ctx.mark_non_differentiable(*logged)
         ctx.set_materialize_grads(False)
         return loss, *logged

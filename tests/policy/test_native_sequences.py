@@ -128,18 +128,19 @@ def test_threads_change_nothing(memory: Any) -> None:
 @pytest.mark.parametrize("algorithm", [RecurrentPPO, RecurrentA2C])
 def test_agents_learn_with_it(algorithm: Any) -> None:
     options = {"memory": {"width": 16}, "env": {"num_envs": 4}, "logger": {"kind": "none"}}
-    weights, real = [], NativeSequences.__call__
+    weights, real = [], NativeSequences.run
     for is_on in (True, False):
         with algorithm("CartPole-v1", agent={"rollout_steps": 16}, **options) as agent:
             found = []
 
-            def run(self: Any, *args: Any, real: Any = real, is_on: bool = is_on) -> Any:
-                found.append(real(self, *args) if is_on else None)  # noqa: B023
-                return found[-1]  # noqa: B023
+            def run(self: Any, *args: Any, is_on: bool = is_on, **options: Any) -> Any:
+                run = real(self, *args, **options) if is_on else None
+                found.append(run is not None)  # noqa: B023
+                return run
 
-            with mock.patch.object(NativeSequences, "__call__", run):
+            with mock.patch.object(NativeSequences, "run", run):
                 agent.learn(128)
-            assert found and all((one is not None) is is_on for one in found)
+            assert found and all(one is is_on for one in found)
             weights.append([w.detach().clone() for w in agent.policy.network.parameters()])
     for mine, theirs in zip(*weights, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-5)

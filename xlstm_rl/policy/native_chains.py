@@ -65,6 +65,12 @@ class NetworkChains:
         encoder = _layers_of(trunk.encoder) if self.is_whole else []
         return _trunk(trunk, encoder, self.size, wants_dx=not self.is_whole)
 
+    def takes_gradients(self) -> bool:
+        """Whether nobody but the weights has to hear of gradients: no encoder, and no hook."""
+        return self.is_whole and not any(
+            [one._backward_hooks or one._post_accumulate_grad_hooks for one in self.weights]
+        )
+
     def lend(self) -> "Lease | None":
         """Return the right to use the buffers; None: the ordinary way has to be gone."""
         if not self._chains or self.structure.is_watched("forward"):

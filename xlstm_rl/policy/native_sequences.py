@@ -4,6 +4,7 @@ Encoders are part of it where they are linear layers in a row. What others make,
 or several parts, is its input.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -51,7 +52,7 @@ class NativeSequences:
     def __call__(
         self, network: Any, observation: Observation, tensors: StateTensors, reset: Tensor | None
     ) -> Outputs | None:
-        """Return what the network makes; None: go the ordinary way.
+        """Return what the network makes, part of a graph; None: go the ordinary way.
 
         Args:
             network: an `ActorCritic`.
@@ -59,24 +60,43 @@ class NativeSequences:
             tensors: the state of all memories before the first step.
             reset: `[B, T]`.
         """
+        run = self.run(network, observation, tensors, reset)
+        if run is None:
+            return None
+        found, inputs, way_back = run
+        made = _Network.apply(  # type: ignore[no-untyped-call]
+            found, way_back, len(inputs), *inputs, *way_back.weights
+        )
+        outputs, value, features = made
+        return Outputs(outputs, value.squeeze(-1), features)
+
+    def run(
+        self,
+        network: Any,
+        observation: Observation,
+        tensors: StateTensors,
+        reset: Tensor | None,
+        is_whole: bool = False,
+    ) -> "tuple[Found, tuple[Tensor, ...], WayBack] | None":
+        """Return what the network makes, out of which inputs, and the way back.
+
+        Arguments are those of a call; with `is_whole`, None also where something of torch's has to
+        hear of the gradients: encoders in front of the inputs, or hooks at weights.
+        """
         if not torch.is_grad_enabled() or torch.compiler.is_compiling():
             return None
         lead = _lead_of(observation)
         if lead is None or watched_everywhere() or any([one.requires_grad for one in tensors]):
             return None
         built = self._stands(network, lead)
-        lease = None if built is None else built.lend()
-        if built is None or lease is None:
+        if built is None or (is_whole and not built.takes_gradients()):
             return None
-        inputs = built.inputs(observation)
+        lease = built.lend()
+        inputs = None if lease is None else built.inputs(observation)
         found = None if inputs is None else built.forward(inputs, tensors, reset)
-        if inputs is None or found is None:
+        if lease is None or inputs is None or found is None:
             return None
-        made = _Network.apply(  # type: ignore[no-untyped-call]
-            lease, found, (tensors, reset), len(inputs), *inputs, *built.weights
-        )
-        outputs, value, features = made
-        return Outputs(outputs, value.squeeze(-1), features)
+        return found, inputs, WayBack(lease, inputs, tensors, reset)
 
     def _stands(self, network: Any, lead: tuple[int, int]) -> "NetworkChains | None":
         """Return what was built for B and T, built now if need be; None: C is not to be used."""
@@ -98,37 +118,51 @@ def _lead_of(observation: Observation) -> tuple[int, int] | None:
     return (B, T) if B and T else None
 
 
+class WayBack:
+    """Goes from the gradients of what a network made to those of inputs and weights, once."""
+
+    def __init__(
+        self, lease: Lease, inputs: tuple[Tensor, ...], tensors: StateTensors, reset: Tensor | None
+    ) -> None:
+        self._lease: Lease | None = lease
+        self.weights = lease.built.weights
+        self.inputs = [one.detach() for one in inputs]
+        self._given = tensors, reset
+
+    def __call__(
+        self, grads: tuple[Tensor | None, ...], wanted: tuple[bool, ...]
+    ) -> tuple[Tensor | None, ...]:
+        """Return the gradients of all inputs, then those of all weights.
+
+        Args:
+            grads: those of outputs, value and features.
+            wanted: whether that of an input is asked for.
+        """
+        lease = self._lease
+        if lease is None:
+            raise RuntimeError(
+                "this loss was differentiated before, and what its gradient needs is freed: call "
+                "the network itself, whose graph can be kept"
+            )
+        self._lease = None
+        found = lease.built.backward(*grads)
+        if found is None:
+            found = _by_modules(lease.built, self.inputs, wanted, self._given, grads, self.weights)
+        return found
+
+
 class _Network(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        lease: Lease,
-        found: Found,
-        given: tuple[StateTensors, Tensor | None],
-        num_inputs: int,
-        *tensors: Tensor,
-    ) -> Found:
-        ctx.lease, ctx.given, ctx.num_inputs = lease, given, num_inputs
-        ctx.inputs = [one.detach() for one in tensors[:num_inputs]]
-        ctx.weights = tensors[num_inputs:]
+    def forward(ctx: Any, found: Found, way_back: WayBack, num_inputs: int, *_: Tensor) -> Found:
+        ctx.way_back, ctx.num_inputs = way_back, num_inputs
         ctx.set_materialize_grads(False)
         return found
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        lease: Lease | None = ctx.lease
-        if lease is None:
-            raise RuntimeError(
-                "this loss was differentiated before, and what its gradient needs is freed: call "
-                "the network itself, whose graph can be kept"
-            )
-        ctx.lease = None
-        found = lease.built.backward(*grads)
-        if found is None:
-            wanted = ctx.needs_input_grad[4 : 4 + ctx.num_inputs]
-            found = _by_modules(lease.built, ctx.inputs, wanted, ctx.given, grads, ctx.weights)
-        return None, None, None, None, *found
+        wanted = ctx.needs_input_grad[3 : 3 + ctx.num_inputs]
+        return None, None, None, *ctx.way_back(grads, wanted)
 
 
 def _by_modules(
@@ -137,7 +171,7 @@ def _by_modules(
     wanted: tuple[bool, ...],
     given: tuple[StateTensors, Tensor | None],
     grads: tuple[Tensor | None, ...],
-    weights: tuple[Tensor, ...],
+    weights: Sequence[Tensor],
 ) -> tuple[Tensor | None, ...]:
     """Return the gradients by running the modules again."""
     with torch.enable_grad():

@@ -41,6 +41,13 @@ class Structure:
         return any(self._hooks) or any([method in own for own in self._own])
 
 
+def is_own(instance: object, kind: type, *methods: str) -> bool:
+    """Whether methods are those of a class: no subclass has another, and no instance either."""
+    return all(
+        [getattr(getattr(instance, one), "__func__", None) is getattr(kind, one) for one in methods]
+    )
+
+
 def is_watched(module: nn.Module) -> bool:
     """Whether somebody wants to see what goes through a module."""
     return any([getattr(module, name) for name in _HOOKS])

@@ -1,0 +1,270 @@
+"""PPO's gradients without a graph of torch's: the same bits, and where there has to be one."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor
+
+from xlstm_rl import RecurrentPPO
+from xlstm_rl.agents import ppo
+from xlstm_rl.agents.direct import direct_loss
+from xlstm_rl.errors import NonFiniteLossError
+from xlstm_rl.kernels.native.choose import LOADED
+from xlstm_rl.kernels.native.sequence_chain import SequenceChain
+from xlstm_rl.policy.actions.categorical import Categorical
+
+pytestmark = pytest.mark.skipif(not LOADED, reason="without the C library there is always a graph")
+
+STEPS = 16 * 4 * 3
+Change = Callable[[RecurrentPPO], Any]
+
+
+def agent_of(env: str = "CartPole-v1", **sections: Any) -> RecurrentPPO:
+    agent = {"rollout_steps": 16, "epochs": 2, "minibatches": 2, **sections.pop("agent", {})}
+    memory = {"width": 16, **sections.pop("memory", {})}
+    sections = {"env": {"num_envs": 4}, "logger": "none", **sections}
+    return RecurrentPPO(env, memory=memory, agent=agent, **sections)
+
+
+def trained(is_direct: bool, agent: RecurrentPPO) -> tuple[list[bool], list[Any]]:
+    """How each minibatch went, and all that came of it: weights, gradients, metrics."""
+    ways: list[bool] = []
+    rows: list[Any] = []
+
+    def run(*args: Any) -> Any:
+        found = direct_loss(*args) if is_direct else None
+        ways.append(found is not None)
+        return found
+
+    def keep(_: int, metrics: Any) -> None:
+        rows.append({k: v for k, v in metrics.items() if not k.startswith("time/")})
+
+    with agent, mock.patch.object(ppo, "direct_loss", run):
+        agent.learn(STEPS, on_update=keep)
+    weights = [one.detach() for one in agent.parameters]
+    return ways, [weights, [one.grad for one in agent.parameters], rows]
+
+
+def assert_equal(mine: list[Any], theirs: list[Any]) -> None:
+    for own, other in zip(mine[:2], theirs[:2], strict=True):
+        for a, b in zip(own, other, strict=True):
+            assert (a is None) == (b is None)
+            assert a is None or torch.equal(a, b)
+    assert repr(mine[2]) == repr(theirs[2])
+
+
+@pytest.mark.parametrize("critic", ["shared", "separate"])
+@pytest.mark.parametrize(
+    "memory, agent",
+    [
+        ({}, {}),
+        ({"pattern": "ms"}, {"value_clip": 0.2, "segment_steps": 8}),
+        ({"kind": "lstm"}, {"log_barrier_coef": 0.0, "normalize_advantage": False}),
+        ({"kind": "gru"}, {"max_grad_norm": 0.01}),
+    ],
+)
+def test_the_bits_are_those_of_a_graph(
+    memory: dict[str, Any], agent: dict[str, Any], critic: str
+) -> None:
+    found = []
+    for is_direct in (True, False):
+        one = agent_of(memory=memory, agent=agent, policy={"critic": critic})
+        ways, made = trained(is_direct, one)
+        assert ways and all(way is is_direct for way in ways)
+        found.append(made)
+    assert_equal(*found)
+
+
+def test_a_weight_in_two_places_has_the_sum_of_both_gradients() -> None:
+    found = []
+    for is_direct in (True, False):
+        agent = agent_of(policy={"critic": "separate"})
+        network: Any = agent.policy.network
+        network.critic_trunk.encoder[0].weight = network.trunk.encoder[0].weight
+        agent.parameters = [*network.parameters()]
+        agent.optimizer = agent.make_optimizer()
+        ways, made = trained(is_direct, agent)
+        assert all(way is is_direct for way in ways)
+        found.append(made)
+    assert_equal(*found)
+
+
+def _hook(agent: RecurrentPPO) -> None:
+    agent.parameters[0].register_hook(lambda grad: 0.5 * grad)
+
+
+def _hook_behind(agent: RecurrentPPO) -> None:
+    def halve(weight: Tensor) -> None:
+        assert weight.grad is not None
+        weight.grad *= 0.5
+
+    agent.parameters[-1].register_post_accumulate_grad_hook(halve)
+
+
+def _module_hook(agent: RecurrentPPO) -> None:
+    agent.policy.network.trunk.memory.register_forward_hook(lambda *_: None)
+
+
+def _backward_hook(agent: RecurrentPPO) -> None:
+    agent.policy.network.action_head.register_full_backward_hook(lambda *_: None)
+
+
+def _freeze(agent: RecurrentPPO) -> None:
+    agent.policy.network.trunk.encoder.requires_grad_(False)
+
+
+def _own_terms(agent: RecurrentPPO) -> None:
+    class Softer(Categorical):
+        def loss_terms(self, params: Tensor, action: Tensor, wants_mean: bool) -> Any:
+            return super().loss_terms(0.5 * params, action, wants_mean)
+
+    agent.policy.network.distribution = Softer(2)
+
+
+def _terms_of_one(agent: RecurrentPPO) -> None:
+    distribution: Any = agent.policy.network.distribution
+    terms = distribution.loss_terms
+    distribution.loss_terms = lambda params, *rest: terms(0.5 * params, *rest)
+
+
+def _own_outputs(agent: RecurrentPPO) -> None:
+    network: Any = agent.policy.network
+    for_loss = network.for_loss
+    network.for_loss = lambda *seen: tuple(0.5 * one for one in for_loss(*seen))
+
+
+def _own_step(agent: RecurrentPPO) -> None:
+    descend = agent._descend
+    agent._descend = lambda loss, log, valid: descend(2 * loss, log, valid)  # type: ignore
+
+
+CHANGES = [
+    *(_hook, _hook_behind, _module_hook, _backward_hook, _freeze),
+    *(_own_terms, _terms_of_one, _own_outputs, _own_step),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_could_tell_the_difference_has_a_graph(change: Change) -> None:
+    found = []
+    for is_direct in (True, False):
+        agent = agent_of()
+        change(agent)
+        ways, made = trained(is_direct, agent)
+        assert not any(ways)
+        found.append(made)
+    assert_equal(*found)
+
+
+def test_several_processes_have_a_graph() -> None:
+    agent = agent_of(agent={"normalize_advantage": False})
+    agent.ranks = copy.copy(agent.ranks)
+    agent.ranks.size = 2  # which exchange nothing here
+    ways, _ = trained(True, agent)
+    assert not ways
+
+
+def test_so_has_a_search_for_anomalies() -> None:
+    with torch.autograd.set_detect_anomaly(True):
+        ways, _ = trained(True, agent_of())
+    assert ways and not any(ways)
+
+
+@pytest.mark.parametrize(
+    "env, policy",
+    [
+        ("Pendulum-v1", {}),
+        ("Pendulum-v1", {"action_distribution": {"kind": "gaussian", "std": "state"}}),
+        ("FrozenLake-v1", {}),
+        ("CartPole-v1", {"previous_action": True}),
+    ],
+)
+def test_what_is_not_all_of_c_runs_its_network_once(env: str, policy: dict[str, Any]) -> None:
+    counted = []
+    forward = SequenceChain.forward
+
+    def count(self: Any, *args: Any) -> Any:
+        counted.append(self)
+        return forward(self, *args)
+
+    with mock.patch.object(SequenceChain, "forward", count):
+        ways, _ = trained(True, agent_of(env, policy=policy))
+    assert ways and not any(ways)
+    assert len(counted) == 3 * len(ways)  # the memory and two heads
+
+
+def test_gradients_are_there_behind_an_update_and_stay_as_they_are() -> None:
+    kept: list[list[Tensor]] = []
+
+    def keep(*_: Any) -> None:
+        grads = [one.grad for one in agent.parameters]
+        kept.append([one for one in grads if one is not None])
+        copies.append([one.clone() for one in kept[-1]])
+
+    copies: list[list[Tensor]] = []
+    with agent_of() as agent:
+        agent.learn(STEPS, on_update=keep)
+    for one, two in zip(kept, copies, strict=True):
+        assert len(one) == len(agent.parameters)
+        assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(*kept[:2], strict=True))
+
+
+@pytest.mark.parametrize("broken", ["advantage", "target", "log_prob", "weight", "gradient"])
+def test_what_is_not_finite_is_refused_as_it_is_with_a_graph(broken: str) -> None:
+    said = []
+    for is_direct in (True, False):
+        agent = agent_of(agent={"minibatches": 1})
+        with agent, mock.patch.object(ppo, "direct_loss", direct_loss if is_direct else _none):
+            agent.learn(64)
+            rollout = agent._make_collector().collect()
+            sequences = agent._sequences(rollout)
+            if broken == "weight":
+                agent.parameters[0].data[0, 0] = float("nan")
+            elif broken == "gradient":
+                sequences.advantage[0, 3] = 1e30
+                sequences.target[1, 2] = 1e25
+            else:
+                getattr(sequences, broken)[0, 3] = float("nan")
+            before = [one.detach().clone() for one in agent.parameters]
+            with (
+                mock.patch.object(agent, "_sequences", return_value=sequences),
+                pytest.raises(NonFiniteLossError) as error,
+            ):
+                agent.update(rollout, 0.0)
+            said.append(str(error.value))
+            for now, one in zip(agent.parameters, before, strict=True):
+                assert torch.equal(now.nan_to_num(7.0), one.nan_to_num(7.0))
+    assert said[0] == said[1]
+
+
+def _none(*_: Any) -> None:
+    return None
+
+
+@pytest.mark.parametrize("critic", ["shared", "separate"])
+def test_a_gradient_that_c_refuses_is_that_of_the_modules(critic: str) -> None:
+    found = []
+    for is_direct in (True, False):
+        with mock.patch.object(SequenceChain, "backward", _none):
+            ways, made = trained(is_direct, agent_of(policy={"critic": critic}))
+        assert all(way is is_direct for way in ways)
+        found.append(made)
+    assert_equal(*found)
+
+
+def test_a_minibatch_of_ones_own_is_asked() -> None:
+    class Own(RecurrentPPO):
+        algo = "ppo"
+
+        def _minibatch(self, *args: Any) -> dict[str, Tensor]:
+            return {"approx_kl": torch.zeros(())}
+
+    with Own("CartPole-v1", memory={"width": 16}, logger="none") as agent:
+        before = [one.detach().clone() for one in agent.parameters]
+        agent.learn(64)
+        assert all(torch.equal(a, b) for a, b in zip(agent.parameters, before, strict=True))

@@ -1,0 +1,161 @@
+"""Gradients that go straight to the weights of a network."""
+
+import gc
+from typing import Any
+
+import pytest
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from xlstm_rl.kernels.native.choose import LOADED
+from xlstm_rl.memory import MemoryConfig
+from xlstm_rl.policy.actor_critic import ActorCritic
+from xlstm_rl.policy.config import PolicyConfig
+from xlstm_rl.policy.direct import DirectPass, direct_pass
+
+from .whole_sequences import MEMORIES, buffers_of_nan, takes_node  # noqa: F401
+
+pytestmark = pytest.mark.skipif(not LOADED, reason="without the C library there is no such pass")
+
+SEEN = spaces.Box(-1, 1, (5,))
+
+
+def network_of(memory: Any, actions: Any = None, **policy: Any) -> ActorCritic:
+    torch.manual_seed(0)
+    actions = spaces.Discrete(3) if actions is None else actions
+    return ActorCritic(SEEN, actions, MemoryConfig(**memory), PolicyConfig(**policy))
+
+
+def batch_for(network: ActorCritic, B: int = 3, T: int = 17) -> Any:
+    draw = torch.Generator().manual_seed(B * T)
+    x, starts = torch.randn(B, T, 5, generator=draw), torch.rand(B, T, generator=draw) < 0.1
+    return x, network.initial_tensors(B), starts
+
+
+def passed(network: ActorCritic, batch: Any) -> DirectPass:
+    found = direct_pass(network, *batch)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("critic", ["shared", "separate"])
+@pytest.mark.parametrize("memory", MEMORIES.values(), ids=MEMORIES)
+def test_the_bits_are_those_of_the_graph_and_add_up(memory: Any, critic: Any) -> None:
+    network = network_of(memory, critic=critic)
+    weights, found = [*network.parameters()], []
+    for is_direct in (True, False):
+        network.zero_grad()
+        for B in (3, 2):
+            batch = batch_for(network, B)
+            if is_direct:
+                made = passed(network, batch)
+                assert not made.params.requires_grad
+                made.backward(made.params.cos(), 2 * made.value)
+            else:
+                params, value = network.for_loss(*batch)
+                torch.autograd.backward((params, value), (params.cos(), 2 * value))
+        found.append([one.grad for one in weights])
+    for a, b in zip(*found, strict=True):
+        assert a is not None
+        assert b is not None
+        assert torch.equal(a, b)
+
+
+def test_the_way_back_is_gone_once() -> None:
+    network = network_of({"width": 16})
+    made = passed(network, batch_for(network))
+    made.backward(made.params, made.value)
+    with pytest.raises(RuntimeError, match=r"differentiated before"):
+        made.backward(made.params, made.value)
+
+
+@pytest.mark.parametrize("ends", ["dropped", "gone back"])
+def test_the_buffers_are_free_when_it_is_done(ends: str) -> None:
+    network = network_of({"width": 16})
+    batch = batch_for(network)
+    gc.disable()  # by counting references alone
+    try:
+        made = passed(network, batch)
+        assert direct_pass(network, *batch) is None
+        assert not takes_node(network, batch)
+        if ends == "gone back":
+            made.backward(made.params, made.value)
+            assert takes_node(network, batch)
+        del made
+        assert takes_node(network, batch)
+    finally:
+        gc.enable()
+
+
+def _hook(network: ActorCritic) -> None:
+    network.value_head.output.weight.register_hook(lambda grad: grad)
+
+
+def _hook_behind(network: ActorCritic) -> None:
+    network.value_head.output.weight.register_post_accumulate_grad_hook(lambda weight: None)
+
+
+def _module_hook(network: ActorCritic) -> None:
+    network.register_full_backward_hook(lambda *_: None)
+
+
+def _freeze(network: ActorCritic) -> None:
+    network.value_head.output.bias.requires_grad_(False)
+
+
+def _widen(network: ActorCritic) -> None:
+    network.double()
+
+
+def _parametrize(network: ActorCritic) -> None:
+    class Halved(nn.Module):
+        def forward(self, weight: Tensor) -> Tensor:
+            return 0.5 * weight
+
+    memory: Any = network.trunk.memory
+    parametrize.register_parametrization(memory.blocks[0].up, "weight", Halved())
+
+
+def _own_outputs(network: ActorCritic) -> None:
+    network._distribution_params = lambda outputs, *_: 2 * outputs  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [_hook, _hook_behind, _module_hook, _freeze, _widen, _parametrize, _own_outputs],
+)
+def test_what_could_tell_the_difference_has_a_graph(change: Any) -> None:
+    network = network_of({"width": 16})
+    batch = batch_for(network)
+    passed(network, batch)
+    change(network)
+    assert direct_pass(network, *batch) is None
+
+
+def test_a_network_of_ones_own_has_a_graph() -> None:
+    class Own(ActorCritic):
+        def for_loss(self, *seen: Any) -> tuple[Tensor, Tensor]:
+            params, value = super().for_loss(*seen)
+            return 2 * params, value
+
+    network = Own(SEEN, spaces.Discrete(3), MemoryConfig(width=16), PolicyConfig())
+    assert direct_pass(network, *batch_for(network)) is None
+
+
+@pytest.mark.parametrize("std", ["free", "gsde"])
+def test_what_a_distribution_adds_to_the_outputs_has_a_graph(std: str) -> None:
+    kind: Any = {"kind": "gaussian", "std": std}
+    network = network_of({"width": 16}, spaces.Box(-1, 1, (2,)), action_distribution=kind)
+    assert direct_pass(network, *batch_for(network)) is None
+
+
+def test_so_do_modes_that_look_on() -> None:
+    network = network_of({"width": 16})
+    batch = batch_for(network)
+    with torch.autograd.set_detect_anomaly(True):
+        assert direct_pass(network, *batch) is None
+    with torch.autocast("cpu", torch.bfloat16):
+        assert direct_pass(network, *batch) is None
+    passed(network, batch)
