@@ -11,6 +11,10 @@ import torch
 from torch import Tensor, nn
 
 
+class NotCoveredError(Exception):
+    """C cannot run a part."""
+
+
 class _Held(NamedTuple):
     """A tensor by the place that holds it, what it has to be, and the field for its pointer."""
 
@@ -41,8 +45,14 @@ class HeldTensors:
     def hold(
         self, arguments: Any, field: str, tensor: Tensor | None, dtype: torch.dtype = torch.float32
     ) -> None:
-        """Keep the pointer of a weight in a field of a struct; that of none stays null."""
+        """Keep the pointer of a weight in a field of a struct; that of none stays null.
+
+        Raises:
+            NotCoveredError: no module holds it, as one that is made of others (parametrizations).
+        """
         if tensor is not None:
+            if id(tensor) not in self._places:
+                raise NotCoveredError
             owner, name = self._places[id(tensor)]
             self._held.append(_Held(owner, name, tensor.shape, dtype, arguments, field))
             self._owners.append(owner)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from xlstm_rl.kernels.mlstm.block import MLSTMBlockOptions, MLSTMBlockWeights
 from xlstm_rl.kernels.native import dense, mlstm_block, recurrent, slstm_block
 from xlstm_rl.kernels.native.arguments import bytes_for, run, struct
-from xlstm_rl.kernels.native.held import HeldTensors, is_plain
+from xlstm_rl.kernels.native.held import HeldTensors, NotCoveredError, is_plain
 from xlstm_rl.kernels.native.library import num_threads
 from xlstm_rl.kernels.native.workspace import ALIGNMENT, aligned, allocate, own_scratch
 from xlstm_rl.kernels.recurrent.reference import Weights
@@ -314,10 +314,6 @@ class SequenceChain:
         address = own_scratch(self._work_bytes)
         for field in self._work:
             field.point(address)
-
-
-class NotCoveredError(Exception):
-    """C cannot run a part."""
 
 
 def _demand(covered: bool) -> None:

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from xlstm_rl.kernels.native.dense import Layer
-from xlstm_rl.kernels.native.sequence_chain import NotCoveredError, SequenceChain
+from xlstm_rl.kernels.native.held import NotCoveredError
+from xlstm_rl.kernels.native.sequence_chain import SequenceChain
 from xlstm_rl.memory import StateTensors
 from xlstm_rl.memory.baselines import GRUMemory, LSTMMemory
 from xlstm_rl.memory.layers import LayerNorm
@@ -58,7 +59,7 @@ class NetworkChains:
                     _head(network.action_head, network, size),
                     _head(network.value_head, network, size),
                 )
-        except (NotCoveredError, KeyError):  # a weight is made of others, as parametrizations do
+        except NotCoveredError:
             self._chains = ()
 
     def _trunk(self, trunk: Any) -> SequenceChain:

@@ -1,5 +1,6 @@
 """The actor's step in one native call, where every part of the network is one that C knows."""
 
+import contextlib
 import threading
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from xlstm_rl.kernels.native.choose import LOADED, takes_native
 from xlstm_rl.kernels.native.dense import ACTIVATIONS
+from xlstm_rl.kernels.native.held import NotCoveredError
 from xlstm_rl.kernels.native.library import num_threads
 from xlstm_rl.kernels.native.policy_step import StepChain
 from xlstm_rl.memory import StateTensors
@@ -161,7 +163,9 @@ class _Built:
             self.raw = normalizer
             modules += list(normalizer.modules())
         self.structure = Structure([trunk, *modules])
-        self.chain = _chain(rows, trunk, head, encoder or [], self.raw)
+        self.chain: StepChain | None = None
+        with contextlib.suppress(NotCoveredError):
+            self.chain = _chain(rows, trunk, head, encoder or [], self.raw)
 
     def is_current(self, normalizer: Normalizer | None) -> bool:
         """Whether every module is still where it was."""
