@@ -144,10 +144,13 @@ INLINE mlstm_scratch cut_scratch(arena *from, const mlstm_block_arguments *a) {
 }
 
 /* scratch of the products of the block, one thread's */
-INLINE int64_t gemm_bytes(const mlstm_block_arguments *a) {
+INLINE float *cut_gemm(arena *from, const mlstm_block_arguments *a) {
   const mlstm_sizes z = sizes_of(a);
+  return take(from, gemm_work(z.inner > a->D ? z.inner : a->D));
+}
+INLINE int64_t gemm_bytes(const mlstm_block_arguments *a) {
   arena size = {0, 0};
-  take(&size, gemm_work(z.inner > a->D ? z.inner : a->D));
+  cut_gemm(&size, a);
   return size.used;
 }
 

@@ -14,7 +14,7 @@ static char *scratch_of(const backward_pass *f, int worker) {
 
 static float *gemm_scratch(const backward_pass *f, int worker) {
   arena from = {scratch_of(f, worker), 0};
-  return take_bytes(&from, gemm_bytes(f->a));
+  return cut_gemm(&from, f->a);
 }
 
 static void run_group(int index, int worker, void *context) {
