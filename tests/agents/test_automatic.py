@@ -82,8 +82,15 @@ def said_by_a_wrapper() -> Any:
 CASES = {Plain: False, Denies: False, Asks: True, wrapped: True, said_by_a_wrapper: True}
 
 
-@pytest.mark.parametrize("vectorization", ["sync", "async"])
-@pytest.mark.parametrize("make", CASES)
+def in_both(makes: Any, quick: Any) -> Any:
+    """Each in the same process, and in others: those take seconds to start, so `quick` alone."""
+    slow = pytest.mark.slow
+    pairs = [pytest.param(make, "sync") for make in makes]
+    pairs += [pytest.param(make, "async", marks=() if make is quick else slow) for make in makes]
+    return pytest.mark.parametrize(("make", "vectorization"), pairs)
+
+
+@in_both(CASES, quick=wrapped)
 def test_every_environment_of_a_vector_is_asked(make: Any, vectorization: Any) -> None:
     env = make_vector_env(EnvConfig(num_envs=2, vectorization=vectorization), make)
     try:
@@ -94,14 +101,14 @@ def test_every_environment_of_a_vector_is_asked(make: Any, vectorization: Any) -
         env.close()
 
 
-@pytest.mark.parametrize("vectorization", ["sync", "async"])
-@pytest.mark.parametrize(
-    ("make", "expected"), [(Plain, None), (Limited, 100), (OtherName, 104), (Nonsense, None)]
-)
-def test_the_limit_of_a_game(make: Any, expected: int | None, vectorization: Any) -> None:
+LIMITS = {Plain: None, Limited: 100, OtherName: 104, Nonsense: None}
+
+
+@in_both(LIMITS, quick=Limited)
+def test_the_limit_of_a_game(make: Any, vectorization: Any) -> None:
     env = make_vector_env(EnvConfig(num_envs=2, vectorization=vectorization), make)
     try:
-        assert declared_limit(env) == expected
+        assert declared_limit(env) == LIMITS[make]
     finally:
         env.close()
 
