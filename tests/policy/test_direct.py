@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 import torch
 from gymnasium import spaces
-from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch import Tensor
 
 from xlstm_rl.kernels.native.choose import LOADED
 from xlstm_rl.memory import MemoryConfig
@@ -15,7 +14,12 @@ from xlstm_rl.policy.actor_critic import ActorCritic
 from xlstm_rl.policy.config import PolicyConfig
 from xlstm_rl.policy.direct import DirectPass, direct_pass
 
-from .whole_sequences import MEMORIES, buffers_of_nan, takes_node  # noqa: F401
+from .whole_sequences import (  # noqa: F401
+    MEMORIES,
+    buffers_of_nan,
+    make_of_another,
+    takes_node,
+)
 
 pytestmark = pytest.mark.skipif(not LOADED, reason="without the C library there is no such pass")
 
@@ -109,22 +113,13 @@ def _widen(network: ActorCritic) -> None:
     network.double()
 
 
-def _parametrize(network: ActorCritic) -> None:
-    class Halved(nn.Module):
-        def forward(self, weight: Tensor) -> Tensor:
-            return 0.5 * weight
-
-    memory: Any = network.trunk.memory
-    parametrize.register_parametrization(memory.blocks[0].up, "weight", Halved())
-
-
 def _own_outputs(network: ActorCritic) -> None:
     network._distribution_params = lambda outputs, *_: 2 * outputs  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize(
     "change",
-    [_hook, _hook_behind, _module_hook, _freeze, _widen, _parametrize, _own_outputs],
+    [_hook, _hook_behind, _module_hook, _freeze, _widen, make_of_another, _own_outputs],
 )
 def test_what_could_tell_the_difference_has_a_graph(change: Any) -> None:
     network = network_of({"width": 16})

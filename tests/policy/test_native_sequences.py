@@ -9,8 +9,8 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.nn.utils import parametrize, prune
+from torch import nn
+from torch.nn.utils import prune
 from torch.utils.flop_counter import FlopCounterMode
 
 from xlstm_rl import RecurrentA2C, RecurrentPPO
@@ -27,6 +27,7 @@ from .whole_sequences import (  # noqa: F401
     buffers_of_nan,
     by_modules,
     gradients,
+    make_of_another,
     takes_node,
 )
 
@@ -158,15 +159,6 @@ def _freeze(network: ActorCritic) -> None:
     network.trunk.encoder.requires_grad_(False)
 
 
-def _parametrize(network: ActorCritic) -> None:
-    class Halved(nn.Module):
-        def forward(self, weight: Tensor) -> Tensor:
-            return 0.5 * weight
-
-    memory: Any = network.trunk.memory
-    parametrize.register_parametrization(memory.blocks[0].up, "weight", Halved())
-
-
 def _prune(network: ActorCritic) -> None:
     prune.l1_unstructured(network.value_head.output, "weight", amount=0.5)
 
@@ -189,7 +181,7 @@ def _widen(network: ActorCritic) -> None:
 
 
 CHANGES = [
-    *(_hook, _backward_hook, _freeze, _parametrize, _prune),
+    *(_hook, _backward_hook, _freeze, make_of_another, _prune),
     *(_own_forward, _own_module, _own_output, _widen),
 ]
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from xlstm_rl.kernels.native import sequence_chain
 from xlstm_rl.policy.actor_critic import ActorCritic
@@ -53,3 +54,14 @@ def assert_same(mine: list[Tensor | None], theirs: list[Tensor | None]) -> None:
         assert (a is None) == (b is None)
         if a is not None:
             torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-6 * largest)
+
+
+def make_of_another(network: ActorCritic) -> None:
+    """Let a weight of the first block be made of another one, as torch's parametrizations do."""
+
+    class Halved(nn.Module):
+        def forward(self, weight: Tensor) -> Tensor:
+            return 0.5 * weight
+
+    memory: Any = network.trunk.memory
+    parametrize.register_parametrization(memory.blocks[0].up, "weight", Halved())
