@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from xlstm_rl.agents.actor_options import check_targets
-from xlstm_rl.agents.base_config import AlgorithmConfig, register_algorithm
+from xlstm_rl.agents.base_config import AlgorithmConfig, Bonus, register_algorithm
 from xlstm_rl.options.fields import Count, Fraction, Positive, PositiveOrZero
 from xlstm_rl.options.section import refuse_unused
 
@@ -24,8 +24,9 @@ class PPOConfig(AlgorithmConfig):
     epochs: Count = 10
     """Passes over each rollout."""
 
-    entropy_coef: float = 0.01
-    """Weight of the entropy bonus."""
+    entropy_coef: Bonus = "auto"
+    """Weight of the entropy bonus. auto: 0.01 where every action is a choice, else 0: it would keep
+    the noise of numbers (Box) wide as long as it lasts."""
 
     entropy_coef_end: Fraction = 0.0
     """The fraction of `entropy_coef` left at the last step (1: constant)."""
@@ -134,8 +135,9 @@ class A2CConfig(AlgorithmConfig):
     learning_rate: Positive = 2e-3
     """The optimiser's step size at the start."""
 
-    entropy_coef: float = 0.01
-    """Weight of the entropy bonus."""
+    entropy_coef: Bonus = "auto"
+    """Weight of the entropy bonus. auto: 0.01 where every action is a choice, else 0: it would keep
+    the noise of numbers (Box) wide as long as it lasts."""
 
     log_interval: Count = 4
     """Updates of which a row of the metrics is the mean."""

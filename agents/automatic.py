@@ -3,21 +3,48 @@
 from dataclasses import replace
 from typing import Any
 
+import gymnasium
+from gymnasium import spaces
+
+from xlstm_rl.agents.base_config import AlgorithmConfig
 from xlstm_rl.agents.config import TrainConfig
 from xlstm_rl.agents.rollout_length import with_rollout_steps
+from xlstm_rl.config import ConfigError
 from xlstm_rl.envs.declared import requires_previous_action
+from xlstm_rl.envs.spaces.leaves import space_leaves
+
+ENTROPY_COEF = 0.01
+"""`agent.entropy_coef` of choices."""
 
 
 def resolved(config: TrainConfig, env: Any, processes: int = 1) -> TrainConfig:
-    """Return a configuration whose rollouts have a length, and whose memory's inputs are known.
+    """Return a configuration in which nothing is `auto` that an environment decides.
 
     Args:
         config: it may say `auto`.
         env: the vector environment that it trains in.
         processes: how many train together, each in as many environments.
+
+    Raises:
+        ConfigError: an option has no meaning in this environment.
     """
     config = with_rollout_steps(config, env, processes)
-    if config.policy.previous_action != "auto":
-        return config
-    policy = replace(config.policy, previous_action=requires_previous_action(env))
-    return replace(config, policy=policy)
+    if config.agent.entropy_coef == "auto":
+        config = replace(config, agent=_with_entropy_coef(config.agent, env.single_action_space))
+    if config.policy.previous_action == "auto":
+        policy = replace(config.policy, previous_action=requires_previous_action(env))
+        config = replace(config, policy=policy)
+    return config
+
+
+def _with_entropy_coef(agent: AlgorithmConfig, actions: gymnasium.Space[Any]) -> AlgorithmConfig:
+    """Return options with a bonus for choices, and none where a part of an action is a number."""
+    if not any(isinstance(leaf.space, spaces.Box) for leaf in space_leaves(actions)):
+        return replace(agent, entropy_coef=ENTROPY_COEF)
+    try:
+        return replace(agent, entropy_coef=0.0)
+    except ValueError as error:
+        raise ConfigError(
+            f"{error}, which is what auto means where actions are numbers (Box): give "
+            "agent.entropy_coef a number, or leave that option out"
+        ) from None

@@ -10,6 +10,7 @@ from xlstm_rl.options.kinds import Registry
 from xlstm_rl.options.section import Section, refuse_unused
 
 RolloutSteps = Count | Literal["auto"]
+Bonus = float | Literal["auto"]
 _SCHEDULES = ("constant", "linear", "cosine")
 
 ALGORITHMS = Registry("algo")
@@ -65,8 +66,9 @@ class AlgorithmConfig(Section):
     value_coef: float = 0.5
     """Weight of the value loss."""
 
-    entropy_coef: float = 0.0
-    """Weight of the entropy bonus."""
+    entropy_coef: Bonus = 0.0
+    """Weight of the entropy bonus. auto: 0.01 where every action is a choice, else 0: it would keep
+    the noise of numbers (Box) wide as long as it lasts."""
 
     entropy_coef_end: Fraction = 1.0
     """The fraction of `entropy_coef` left at the last step (1: constant)."""
@@ -157,6 +159,17 @@ class AlgorithmConfig(Section):
         if isinstance(self.rollout_steps, str):
             raise ValueError("agent.rollout_steps=auto: known once there is an environment")
         return self.rollout_steps
+
+    @property
+    def entropy_bonus(self) -> float:
+        """The weight of the entropy; an agent's configuration has a number in place of `auto`.
+
+        Raises:
+            ValueError: it is not known before the actions are.
+        """
+        if isinstance(self.entropy_coef, str):
+            raise ValueError("agent.entropy_coef=auto: known once there is an action space")
+        return self.entropy_coef
 
     def _check_schedule(self, name: str) -> None:
         option, end = f"{name}_schedule", f"{name}_end"

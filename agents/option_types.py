@@ -111,7 +111,7 @@ class PPOOptions(TypedDict, total=False):
     gamma: float
     gae_lambda: float
     value_coef: float
-    entropy_coef: float
+    entropy_coef: float | Literal["auto"]
     entropy_coef_end: float
     entropy_coef_schedule: str
     log_barrier_coef: float
@@ -148,7 +148,7 @@ class A2COptions(TypedDict, total=False):
     gamma: float
     gae_lambda: float
     value_coef: float
-    entropy_coef: float
+    entropy_coef: float | Literal["auto"]
     entropy_coef_end: float
     entropy_coef_schedule: str
     log_barrier_coef: float

@@ -1,5 +1,6 @@
 """What an environment says of itself decides what is `auto`: previous actions, rollouts' length."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from gymnasium import spaces
 
 from xlstm_rl import RecurrentA2C, RecurrentPPO
 from xlstm_rl.agents import TrainConfig
+from xlstm_rl.agents.base_config import AlgorithmConfig
 from xlstm_rl.comparing.sizes import PolicySizes
 from xlstm_rl.config import ConfigError, load_yaml, parse_config
 from xlstm_rl.envs import make_vector_env
@@ -155,6 +157,57 @@ def test_an_agent_reads_it_where_it_is_needed(
     found = algorithm.load(run, make)
     with found:
         assert ("action" in found.policy.auxiliary.state_shapes) is expected
+
+
+NUMBERS, CHOICES = spaces.Box(-1, 1, (2,), np.float32), spaces.Discrete(3)
+ACTIONS = {
+    "discrete": (CHOICES, 0.01),
+    "multi_discrete": (spaces.MultiDiscrete([2, 3]), 0.01),
+    "multi_binary": (spaces.MultiBinary(2), 0.01),
+    "tuple": (spaces.Tuple((CHOICES, CHOICES)), 0.01),
+    "box": (NUMBERS, 0.0),
+    "dict": (spaces.Dict({"move": NUMBERS, "fire": CHOICES}), 0.0),
+}
+
+
+class Acts(Plain):
+    """Has the action space that it is asked for."""
+
+    def __init__(self, actions: Any, render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        self.action_space = actions
+
+
+@pytest.mark.parametrize("algorithm", [RecurrentPPO, RecurrentA2C])
+@pytest.mark.parametrize(("actions", "bonus"), ACTIONS.values(), ids=ACTIONS)
+def test_choices_have_an_entropy_bonus_and_numbers_none(
+    algorithm: Any, actions: Any, bonus: float, tmp_path: Path
+) -> None:
+    run = str(tmp_path / "run")
+    agent = {"rollout_steps": 8}
+    make = partial(Acts, actions)
+    options: Any = {"env": {"num_envs": 2}, "logger": "none"}
+    with algorithm(make, **options, agent=agent, run_dir=run) as one:
+        assert one.algorithm.entropy_coef == bonus
+        one.learn(16)
+        assert one.schedules.at(0.0)["entropy_coef"] == bonus
+    assert load_yaml(tmp_path / "run" / "config.yaml")["agent"]["entropy_coef"] == bonus
+    given: Any = {**agent, "entropy_coef": 0.02, "entropy_coef_end": 1.0}
+    with algorithm(make, **options, agent=given) as one:
+        assert one.algorithm.entropy_coef == 0.02
+
+
+def test_a_schedule_of_a_bonus_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"entropy_coef_end=0\.5.*numbers \(Box\): give agent\.e"):
+        RecurrentPPO("Pendulum-v1", agent={"entropy_coef_end": 0.5}, logger="none")
+    with RecurrentPPO("CartPole-v1", agent={"entropy_coef_end": 0.5}, logger="none") as one:
+        assert one.algorithm.entropy_coef == 0.01
+
+
+def test_a_loss_of_ones_own_asks_for_the_number() -> None:
+    with pytest.raises(ValueError, match=r"entropy_coef=auto: known once"):
+        _ = AlgorithmConfig(algo="ppo").entropy_bonus
+    assert AlgorithmConfig(algo="ppo", entropy_coef=0.5).entropy_bonus == 0.5
 
 
 def test_actors_play_with_it_too() -> None:

@@ -93,7 +93,7 @@ def test_the_loss_and_its_gradients_are_torchrls(normalize: bool) -> None:
 
 def test_dead_steps_carry_no_loss() -> None:
     valid = torch.rand(6, 5) < 0.7
-    batch, config = _batch(valid), PPOConfig()
+    batch, config = _batch(valid), PPOConfig(entropy_coef=0.01)
     log_prob, entropy, value = -torch.rand(6, 5), torch.rand(6, 5), torch.randn(6, 5)
 
     def loss() -> torch.Tensor:
@@ -110,7 +110,8 @@ def test_a_minibatch_with_hardly_a_live_step_stays_finite(count: int) -> None:
     valid = torch.zeros(6, 5, dtype=torch.bool)
     valid[2, 3] = count == 1
     batch, log_prob = _batch(valid), torch.full((6, 5), -0.7, requires_grad=True)
-    loss, log = ppo_loss(batch, log_prob, -log_prob, torch.randn(6, 5), 0.2, PPOConfig())
+    config = PPOConfig(entropy_coef=0.01)
+    loss, log = ppo_loss(batch, log_prob, -log_prob, torch.randn(6, 5), 0.2, config)
     loss.backward()
     assert torch.isfinite(loss) and all(torch.isfinite(x) for x in log.values())
     assert log_prob.grad is not None and not log_prob.grad[~valid].any()
@@ -119,7 +120,7 @@ def test_a_minibatch_with_hardly_a_live_step_stays_finite(count: int) -> None:
 def test_value_clipping_takes_the_larger_error() -> None:
     batch = _batch()
     batch.value, batch.target = torch.zeros(6, 5), torch.ones(6, 5)
-    config = PPOConfig(value_clip=0.1, normalize_advantage=False)
+    config = PPOConfig(value_clip=0.1, normalize_advantage=False, entropy_coef=0.01)
     zero = torch.zeros(6, 5)
     # The value moved to .5: unclipped error .25, clipped to .1: error .81.
     _, log = ppo_loss(batch, batch.log_prob, zero, zero + 0.5, 0.2, config)
