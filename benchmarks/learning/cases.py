@@ -149,7 +149,7 @@ _RIVALS = "xlstm lstm gru transformer mamba2 framestack --match parameters"
 
 MEMORIES = {
     f"memories_{name}": _compared(CASES[name], _RIVALS, CASES[name].total_steps)
-    for name in ("cartpole", "memory_chain_32", "tmaze_100")
+    for name in ("cartpole", "memory_chain_32", "memory_chain_64", "tmaze_100")
 }
 """The default memory beside others of as many weights."""
 
