@@ -54,7 +54,12 @@ def _is_left_out(line: str) -> bool:
     return installs or any(w in line and find_spec(name) is None for w, name in EXTRAS.items())
 
 
-@pytest.mark.parametrize("page", PAGES)
+LONG = ("docs/learn/own_environment.md", "docs/learn/look_inside.md")
+
+
+@pytest.mark.parametrize(
+    "page", [pytest.param(one, marks=pytest.mark.slow) if one in LONG else one for one in PAGES]
+)
 def test_a_tutorial_runs_from_top_to_bottom(
     page: str, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,7 +85,7 @@ CASES = {Plain: False, Denies: False, Asks: True, wrapped: True, said_by_a_wrapp
 
 
 def in_both(makes: Any, quick: Any) -> Any:
-    """Each in the same process, and in others: those take seconds to start, so `quick` alone."""
+    """Each in the same process, and in others: these take seconds to start, so one is quick."""
     slow = pytest.mark.slow
     pairs = [pytest.param(make, "sync") for make in makes]
     pairs += [pytest.param(make, "async", marks=() if make is quick else slow) for make in makes]
@@ -106,7 +106,7 @@ def test_every_environment_of_a_vector_is_asked(make: Any, vectorization: Any) -
 LIMITS = {Plain: None, Limited: 100, OtherName: 104, Nonsense: None}
 
 
-@in_both(LIMITS, quick=Limited)
+@in_both(LIMITS, quick=None)
 def test_the_limit_of_a_game(make: Any, vectorization: Any) -> None:
     env = make_vector_env(EnvConfig(num_envs=2, vectorization=vectorization), make)
     try:
