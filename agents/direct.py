@@ -7,10 +7,14 @@ from typing import NamedTuple
 from torch import Tensor
 
 from xlstm_rl.kernels.native.categorical import choice_pass
+from xlstm_rl.kernels.native.gaussian import number_pass
 from xlstm_rl.kernels.native.ppo_loss import loss_and_gradients
+from xlstm_rl.kernels.native.terms import LossPass
 from xlstm_rl.memory import StateTensors
 from xlstm_rl.normalization import Observation
+from xlstm_rl.policy.actions.base import ActionDistribution
 from xlstm_rl.policy.actions.categorical import Categorical
+from xlstm_rl.policy.actions.gaussian import DiagonalGaussian
 from xlstm_rl.policy.actor_critic import ActorCritic
 from xlstm_rl.policy.direct import DirectPass, direct_pass
 from xlstm_rl.policy.structure import is_own
@@ -50,19 +54,29 @@ def direct_loss(
     Returns:
         None: torch has to do it.
     """
-    own = "loss_terms", "log_prob_and_entropy", "mean_log_prob"
-    if not is_own(network.distribution, Categorical, *own):
+    terms_of = _terms_of(network.distribution, wants_barrier)
+    made = None if terms_of is None else direct_pass(network, *seen)
+    terms = None if terms_of is None or made is None else terms_of(made.params, action)
+    if made is None or terms is None:
         return None
-    made = direct_pass(network, *seen)
-    choices = None if made is None else choice_pass(made.params, action, wants_barrier)
-    if made is None or choices is None:
-        return None
-    log_prob, entropy, barrier = choices.terms
+    log_prob, entropy, barrier = terms.terms
     found = loss_and_gradients((log_prob, entropy, made.value, barrier), old, valid, options)
     if found is None:
         return None
     loss, log, grads = found
-    return DirectLoss(loss, log, partial(_back, made, choices.backward, *grads))
+    return DirectLoss(loss, log, partial(_back, made, terms.backward, *grads))
+
+
+def _terms_of(
+    distribution: ActionDistribution, wants_barrier: bool
+) -> Callable[[Tensor, Tensor], LossPass | None] | None:
+    """Return what makes a loss's terms of parameters and actions; None: torch has to."""
+    own = "loss_terms", "log_prob_and_entropy", "mean_log_prob"
+    if is_own(distribution, Categorical, *own):
+        return partial(choice_pass, wants_mean=wants_barrier)
+    if isinstance(distribution, DiagonalGaussian) and is_own(distribution, DiagonalGaussian, *own):
+        return partial(number_pass, spread=distribution.spread)
+    return None
 
 
 def _back(

@@ -21,8 +21,8 @@ from xlstm_rl.agents.optimization import set_learning_rate
 from xlstm_rl.agents.optimizers import torch_optimizer
 from xlstm_rl.collection.collector import Rollout
 from xlstm_rl.distributed import Moments
-from xlstm_rl.kernels.native.categorical import Terms
 from xlstm_rl.kernels.native.ppo_loss import clipped_loss
+from xlstm_rl.kernels.native.terms import Terms
 from xlstm_rl.memory import StateTensors
 from xlstm_rl.policy.structure import is_own
 from xlstm_rl.returns import generalized_advantage

@@ -1,8 +1,7 @@
 """What a loss asks of choices: one call for all rows, and one back."""
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from xlstm_rl.kernels.autograd import Grads, differentiable, keep, wants_gradien
 from xlstm_rl.kernels.native.arguments import contiguous, pointer, run, struct
 from xlstm_rl.kernels.native.choose import takes_native
 from xlstm_rl.kernels.native.held import is_plain
+from xlstm_rl.kernels.native.terms import LossPass, Terms
 
 _Arguments = struct(
     "categorical_arguments",
@@ -20,10 +20,6 @@ _Arguments = struct(
 
 MASKED_BELOW = -5.5e29
 """A logit of this or less is none of the choices; the same number as in the C code."""
-
-Terms = tuple[Tensor, Tensor, Tensor | None]
-"""Log-probability, entropy, and the mean log-probability of all choices if asked, ``[...]`` each.
-"""
 
 
 def choice_terms(logits: Tensor, action: Tensor, wants_mean: bool) -> Terms | None:
@@ -46,21 +42,13 @@ def choice_terms(logits: Tensor, action: Tensor, wants_mean: bool) -> Terms | No
     return found
 
 
-class ChoicePass(NamedTuple):
-    """What a loss asks of choices, and the way back, without a graph of torch's."""
-
-    terms: Terms
-    backward: Callable[..., Tensor]
-    """Returns the gradient of the logits from those of the terms, ``None`` where there is none."""
-
-
-def choice_pass(logits: Tensor, action: Tensor, wants_mean: bool) -> ChoicePass | None:
+def choice_pass(logits: Tensor, action: Tensor, wants_mean: bool) -> LossPass | None:
     """As `choice_terms`, of logits that belong to no graph."""
     found = _forward(logits, action, wants_mean) if _fits(logits, action) else None
     if found is None:
         return None
     terms, log_p = found
-    return ChoicePass(terms, partial(_backward, logits, action, log_p, terms[1]))
+    return LossPass(terms, partial(_backward, logits, action, log_p, terms[1]))
 
 
 def _fits(logits: Tensor, action: Tensor) -> bool:

@@ -79,6 +79,88 @@ def test_the_bits_are_those_of_a_graph(
     assert_equal(*found)
 
 
+FREE: dict[str, Any] = {}
+STATE = {"std": "state", "initial_log_std": -0.7}
+
+
+@pytest.mark.parametrize("std", [FREE, STATE], ids=["free", "state"])
+@pytest.mark.parametrize("critic", ["shared", "separate"])
+@pytest.mark.parametrize(
+    ("memory", "agent"),
+    [
+        ({}, {"entropy_coef": 0.01}),
+        ({"pattern": "ms"}, {"segment_steps": 8, "value_clip": 0.2}),
+    ],
+)
+def test_the_bits_of_numbers_are_those_of_a_graph_too(
+    memory: dict[str, Any], agent: dict[str, Any], critic: str, std: dict[str, Any]
+) -> None:
+    found = []
+    policy = {"critic": critic, "action_distribution": std}
+    for is_direct in (True, False):
+        one = agent_of("Pendulum-v1", memory=memory, agent=agent, policy=policy)
+        ways, made = trained(is_direct, one)
+        assert ways and all(way is is_direct for way in ways)
+        found.append(made)
+    assert_equal(*found)
+
+
+def _log_std_of(agent: RecurrentPPO) -> Any:
+    return agent.policy.network.log_std
+
+
+def _hook_of_log_std(agent: RecurrentPPO) -> None:
+    _log_std_of(agent).register_hook(lambda grad: 0.5 * grad)
+
+
+def _hook_behind_log_std(agent: RecurrentPPO) -> None:
+    def halve(weight: Tensor) -> None:
+        assert weight.grad is not None
+        weight.grad *= 0.5
+
+    _log_std_of(agent).register_post_accumulate_grad_hook(halve)
+
+
+def _freeze_log_std(agent: RecurrentPPO) -> None:
+    _log_std_of(agent).requires_grad_(False)
+
+
+def _make_log_std_of_another(agent: RecurrentPPO) -> None:
+    class Doubled(torch.nn.Module):
+        def forward(self, weight: Tensor) -> Tensor:
+            return 2 * weight
+
+    torch.nn.utils.parametrize.register_parametrization(
+        agent.policy.network, "log_std", Doubled(), unsafe=True
+    )
+    agent.parameters = [*agent.policy.network.parameters()]
+    agent.optimizer = agent.make_optimizer()
+
+
+def _own_density(agent: RecurrentPPO) -> None:
+    distribution: Any = agent.policy.network.distribution
+    density = distribution.log_prob_and_entropy
+    distribution.log_prob_and_entropy = lambda params, action: density(0.5 * params, action)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(_hook_of_log_std, _hook_behind_log_std, _freeze_log_std, _make_log_std_of_another),
+        _own_density,
+    ],
+)
+def test_what_could_tell_the_difference_of_numbers_has_a_graph(change: Change) -> None:
+    found = []
+    for is_direct in (True, False):
+        agent = agent_of("Pendulum-v1")
+        change(agent)
+        ways, made = trained(is_direct, agent)
+        assert ways and not any(ways)
+        found.append(made)
+    assert_equal(*found)
+
+
 def test_a_weight_in_two_places_has_the_sum_of_both_gradients() -> None:
     found = []
     for is_direct in (True, False):
@@ -177,8 +259,8 @@ def test_so_has_a_search_for_anomalies() -> None:
 @pytest.mark.parametrize(
     "env, policy",
     [
-        ("Pendulum-v1", {}),
-        ("Pendulum-v1", {"action_distribution": {"kind": "gaussian", "std": "state"}}),
+        ("Pendulum-v1", {"action_distribution": {"std": "gsde"}}),
+        ("Pendulum-v1", {"action_distribution": {"bounds": "tanh"}}),
         ("FrozenLake-v1", {}),
         ("CartPole-v1", {"previous_action": True}),
     ],

@@ -44,10 +44,14 @@ def passed(network: ActorCritic, batch: Any) -> DirectPass:
     return found
 
 
+NUMBERS = spaces.Box(-1, 1, (2,))
+
+
+@pytest.mark.parametrize("actions", [spaces.Discrete(3), NUMBERS], ids=["choices", "numbers"])
 @pytest.mark.parametrize("critic", ["shared", "separate"])
 @pytest.mark.parametrize("memory", MEMORIES.values(), ids=MEMORIES)
-def test_the_bits_are_those_of_the_graph_and_add_up(memory: Any, critic: Any) -> None:
-    network = network_of(memory, critic=critic)
+def test_the_bits_are_those_of_the_graph_and_add_up(memory: Any, critic: Any, actions: Any) -> None:
+    network = network_of(memory, actions, critic=critic)
     weights, found = [*network.parameters()], []
     for is_direct in (True, False):
         network.zero_grad()
@@ -139,10 +143,9 @@ def test_a_network_of_ones_own_has_a_graph() -> None:
     assert direct_pass(network, *batch_for(network)) is None
 
 
-@pytest.mark.parametrize("std", ["free", "gsde"])
-def test_what_a_distribution_adds_to_the_outputs_has_a_graph(std: str) -> None:
-    kind: Any = {"kind": "gaussian", "std": std}
-    network = network_of({"width": 16}, spaces.Box(-1, 1, (2,)), action_distribution=kind)
+def test_noise_that_features_make_has_a_graph() -> None:
+    kind: Any = {"kind": "gaussian", "std": "gsde"}
+    network = network_of({"width": 16}, NUMBERS, action_distribution=kind)
     assert direct_pass(network, *batch_for(network)) is None
 
 

@@ -23,16 +23,28 @@ class DirectPass(NamedTuple):
 
     way_back: WayBack
 
+    free: Tensor | None
+    """The last parameters, which no observation changes, `[num_free]`."""
+
     def backward(self, dparams: Tensor, dvalue: Tensor) -> None:
         """Add the gradients of the weights to their `.grad`, as torch does; once."""
         with torch.no_grad():
-            way_back = self.way_back
-            found = way_back((dparams, dvalue.unsqueeze(-1), None), (False,) * len(way_back.inputs))
+            way_back, doutputs = self.way_back, dparams
+            if self.free is not None:
+                num_outputs = dparams.shape[-1] - len(self.free)
+                doutputs = dparams[..., :num_outputs]
+                _add_gradient(self.free, dparams[..., num_outputs:].sum_to_size(self.free.shape))
+            grads = (doutputs, dvalue.unsqueeze(-1), None)
+            found = way_back(grads, (False,) * len(way_back.inputs))
             for weight, grad in zip(way_back.weights, found[len(way_back.inputs) :], strict=True):
-                if weight.grad is None:
-                    weight.grad = grad
-                elif grad is not None:
-                    weight.grad += grad
+                _add_gradient(weight, grad)
+
+
+def _add_gradient(weight: Tensor, grad: Tensor | None) -> None:
+    if weight.grad is None:
+        weight.grad = grad
+    elif grad is not None:
+        weight.grad += grad
 
 
 def direct_pass(
@@ -44,7 +56,8 @@ def direct_pass(
         None: it has to go that way, since something of torch's would hear of the gradients, or a
         part is not in C.
     """
-    if network.exploration is not None or network.log_std is not None:
+    free = network.log_std
+    if network.exploration is not None or not (free is None or _is_own_leaf(network, free)):
         return None
     if not is_own(network, ActorCritic, "for_loss", "_distribution_params"):
         return None
@@ -53,5 +66,13 @@ def direct_pass(
     run = network._native_sequences.run(network, observation, tensors, reset, is_whole=True)
     if run is None:
         return None
-    (params, value, _), _, way_back = run
-    return DirectPass(params, value.squeeze(-1), way_back)
+    (outputs, value, features), _, way_back = run
+    with torch.no_grad():
+        params = network._distribution_params(outputs, observation, features)
+    return DirectPass(params, value.squeeze(-1), way_back, free)
+
+
+def _is_own_leaf(network: ActorCritic, weight: Tensor) -> bool:
+    """Whether a weight of the network itself is trained, and nobody else hears of its gradient."""
+    hooks = weight._backward_hooks or weight._post_accumulate_grad_hooks
+    return network._parameters.get("log_std") is weight and weight.requires_grad and not hooks

@@ -9,11 +9,11 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from xlstm_rl.kernels.native.categorical import (
-    Terms,
     choice_terms,
     equations,
     mean_equations,
 )
+from xlstm_rl.kernels.native.terms import Terms
 from xlstm_rl.policy.actions.base import ActionDistribution, torch_dtype
 from xlstm_rl.policy.config import DistributionConfig
 

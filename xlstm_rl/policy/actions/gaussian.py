@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from xlstm_rl.kernels.native.gaussian import Spread, equations, number_terms
 from xlstm_rl.policy.actions.base import ActionDistribution, torch_dtype
 from xlstm_rl.policy.config import DistributionConfig, GaussianOptions
 
-_LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
 LOG_STD_RANGE = (-10.0, 3.0)  # of a network's outputs, which nothing else would hold
 FREE_LOG_STD_RANGE = (-40.0, 40.0)  # beyond it densities and samples leave float32
 _NODES = 32
@@ -92,6 +92,13 @@ class DiagonalGaussian(ActionDistribution):
             made.resample_steps = options.resample_steps
         return made
 
+    @property
+    def spread(self) -> Spread:
+        """What is added to the log standard deviations, and between what they are held then."""
+        if self.state_std:
+            return self.initial_log_std, *LOG_STD_RANGE
+        return 0.0, *FREE_LOG_STD_RANGE
+
     def initial_free(self) -> Tensor:
         """Return the log standard deviations at the start."""
         return torch.full((self.num_free,), self.initial_log_std)
@@ -99,9 +106,8 @@ class DiagonalGaussian(ActionDistribution):
     def _split(self, params: Tensor) -> tuple[Tensor, Tensor]:
         """Return means and log standard deviations, each `[..., A]`."""
         mean, log_std = params.chunk(2, -1)
-        if self.state_std:
-            return mean, (log_std + self.initial_log_std).clamp(*LOG_STD_RANGE)
-        return mean, log_std.clamp(*FREE_LOG_STD_RANGE)
+        shift, *limits = self.spread
+        return mean, (log_std + shift if shift else log_std).clamp(*limits)
 
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw actions `[..., A]`."""
@@ -115,10 +121,8 @@ class DiagonalGaussian(ActionDistribution):
 
     def log_prob_and_entropy(self, params: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Return log-density and entropy, summed over the axes of an action."""
-        mean, log_std = self._split(params)
-        z = (action - mean) * (-log_std).exp()
-        log_prob = (-0.5 * z.square() - log_std - _LOG_SQRT_2PI).sum(-1)
-        return log_prob, (log_std + (0.5 + _LOG_SQRT_2PI)).sum(-1)
+        found = number_terms(params, action, self.spread)
+        return equations(params, action, self.spread) if found is None else found
 
     def shown(self, params: Tensor) -> dict[str, Tensor]:
         """Return mean and standard deviation of each number; the latter before clip or tanh."""
