@@ -31,6 +31,14 @@ WITHOUT_ENTROPY_CHECK: set[str] = set()
 """Kinds whose entropy is an approximation on purpose."""
 
 
+def test_noise_starts_at_half_of_half_the_range() -> None:
+    box = gymnasium.spaces.Box(-3.0, 5.0, (2,), np.float32)  # half of it is 4
+    distribution = make_distribution(box)
+    params = torch.cat((torch.zeros(2), distribution.initial_free()))
+    std = distribution.shown(params)["std/0"]
+    assert std.item() == pytest.approx(2.0, rel=0.01)
+
+
 def _made(kind: str, space: gymnasium.Space[Any]) -> ActionDistribution | None:
     options = DistributionConfig(kind=kind)
     found: ActionDistribution | None = DISTRIBUTIONS.target(kind).for_space(space, options)
