@@ -35,6 +35,19 @@ def test_the_memory_tasks_are_learned_within_their_budgets(tmp_path: Path, name:
 
 
 @pytest.mark.parametrize("seed", ["0", "1", "2"])
+def test_a_pendulum_is_swung_up_without_its_velocity(tmp_path: Path, seed: str) -> None:
+    result = _train_and_evaluate(tmp_path / "run", "--config", "pendulum_novel", "--seed", seed)
+    assert result.mean >= -200
+
+
+@pytest.mark.parametrize("seed", ["0", "1"])
+def test_a_cheetah_runs_without_its_velocities(tmp_path: Path, seed: str) -> None:
+    pytest.importorskip("mujoco")
+    words = ("--config", "halfcheetah_novel", "--total-steps", "100000", "--seed", seed)
+    assert _train_and_evaluate(tmp_path / "run", *words).mean >= 500
+
+
+@pytest.mark.parametrize("seed", ["0", "1", "2"])
 def test_memory_chain_recalls_over_32_steps(tmp_path: Path, seed: str) -> None:
     result = _train_and_evaluate(tmp_path / "run", "--config", "memory_chain", "--seed", seed)
     assert result.mean >= 0.95
