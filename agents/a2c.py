@@ -132,7 +132,7 @@ def on_policy_targets(data: TensorDict, config: A2CConfig) -> tuple[Tensor, Tens
         data["terminated"],
         data["truncated"],
         config.gamma,
-        1.0 if config.advantages == "n_step" else config.gae_lambda,
+        1.0 if config.advantages == "n_step" else config.settled("gae_lambda"),
     )
 
 
@@ -141,7 +141,8 @@ def vtrace_targets(
 ) -> tuple[Tensor, Tensor]:
     """Return advantages and value targets `[B, T]` for values under the current weights."""
     clips = config.rho_bar, config.c_bar
-    return off_policy_targets(data, log_ratio, value, config.gamma, config.gae_lambda, clips)
+    gamma, gae_lambda = config.gamma, config.settled("gae_lambda")
+    return off_policy_targets(data, log_ratio, value, gamma, gae_lambda, clips)
 
 
 def a2c_loss(
@@ -163,7 +164,7 @@ def a2c_loss(
     the importance weights. They are normalised over the rollouts of all `ranks`, and divided by
     `least_scale` at least.
     """
-    entropy_coef = config.entropy_bonus if entropy_coef is None else entropy_coef
+    entropy_coef = config.settled("entropy_coef") if entropy_coef is None else entropy_coef
     if config.normalize_advantage:
         (moments,) = moments_of_all([advantage], [valid], ranks)
         advantage = normalized(advantage, valid, moments, least_scale)

@@ -11,6 +11,7 @@ from xlstm_rl.options.section import Section, refuse_unused
 
 RolloutSteps = Count | Literal["auto"]
 Bonus = float | Literal["auto"]
+Trace = Fraction | Literal["auto"]
 _SCHEDULES = ("constant", "linear", "cosine")
 
 ALGORITHMS = Registry("algo")
@@ -60,8 +61,9 @@ class AlgorithmConfig(Section):
     gamma: Fraction = 0.99
     """Discount per step."""
 
-    gae_lambda: Fraction = 0.95
-    """Lambda of generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438)."""
+    gae_lambda: Trace = 0.95
+    """Lambda of generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438). auto:
+    0.95 where every action is a choice, else 0.9."""
 
     value_coef: float = 0.5
     """Weight of the value loss."""
@@ -160,16 +162,20 @@ class AlgorithmConfig(Section):
             raise ValueError("agent.rollout_steps=auto: known once there is an environment")
         return self.rollout_steps
 
-    @property
-    def entropy_bonus(self) -> float:
-        """The weight of the entropy; an agent's configuration has a number in place of `auto`.
+    def settled(self, name: str) -> float:
+        """Return an option of which an agent's configuration has a number in the place of `auto`.
 
         Raises:
             ValueError: it is not known before the actions are.
         """
-        if isinstance(self.entropy_coef, str):
-            raise ValueError("agent.entropy_coef=auto: known once there is an action space")
-        return self.entropy_coef
+        value: float | str = getattr(self, name)
+        if isinstance(value, str):
+            raise ValueError(f"agent.{name}={value}: known once there is an action space")
+        return value
+
+    def reads(self, name: str) -> bool:
+        """Return whether an option means something beside the others."""
+        return True
 
     def _check_schedule(self, name: str) -> None:
         option, end = f"{name}_schedule", f"{name}_end"
