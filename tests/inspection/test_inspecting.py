@@ -18,6 +18,7 @@ from xlstm_rl.memory import MemoryConfig
 from xlstm_rl.memory.config import MEMORIES
 from xlstm_rl.normalization import NormalizationConfig
 from xlstm_rl.policy import Policy, PolicyConfig
+from xlstm_rl.policy.config import DistributionConfig
 
 from .policies import made_for, remembers_the_cue
 
@@ -134,7 +135,8 @@ def test_the_page_has_a_picture_and_every_number_of_each_step(tmp_path: Path) ->
 def test_numbers_have_means_a_band_and_what_was_done(tmp_path: Path, any_spaces: Any) -> None:
     action = spaces.Box(-2, 2, (2,), np.float32)
     memory = MemoryConfig(kind="gru", width=8)
-    policy = Policy(BOX, action, memory, PolicyConfig(), NormalizationConfig())
+    wide = PolicyConfig(action_distribution=DistributionConfig(initial_log_std=0.0))
+    policy = Policy(BOX, action, memory, wide, NormalizationConfig())
     env = any_spaces(BOX, action)
     with pytest.raises(ConfigError, match=r"cannot be drawn: .*render_mode.*--no-frames"):
         inspect_policy(policy, tmp_path / "drawn", env)
