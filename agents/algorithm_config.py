@@ -17,6 +17,8 @@ _USUAL_MINIBATCHES = 4
 class PPOConfig(AlgorithmConfig):
     """Recurrent proximal policy optimisation (Schulman et al. 2017, arXiv:1707.06347)."""
 
+    former = {"entropy_coef_end": (1.0,), "advantage_scale_decay": (0.0,)}  # noqa: RUF012
+
     algo: Literal["ppo"] = "ppo"
     """The algorithm, ppo or a2c, or `module:Name` of another; it decides the other options of this
     section: `--agent.algo a2c --help` shows those of A2C."""
@@ -124,6 +126,8 @@ class PPOConfig(AlgorithmConfig):
 @dataclass(frozen=True)
 class A2CConfig(AlgorithmConfig):
     """Recurrent advantage actor-critic (A2C: Mnih et al. 2016, arXiv:1602.01783, synchronous)."""
+
+    former = {"gae_lambda": (0.95,)}  # noqa: RUF012
 
     algo: Literal["a2c"] = "a2c"
     """The algorithm, which decides the other options of this section."""

@@ -206,6 +206,37 @@ def test_what_nothing_reads_stays_open() -> None:
         one.learn(16)
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "sections"),
+    [
+        (RecurrentPPO, {"policy": {"action_distribution": {"initial_log_std": 0.0}}}),
+        (RecurrentPPO, {"agent": {"entropy_coef": 0.0, "entropy_coef_end": 1.0}}),
+        (
+            RecurrentPPO,
+            {"agent": {"normalize_advantage": False, "advantage_scale_decay": 0.0}},
+        ),
+        (RecurrentA2C, {"agent": {"advantages": "n_step", "gae_lambda": 0.95}}),
+    ],
+)
+def test_defaults_of_before_that_nothing_reads_are_let_pass(
+    algorithm: Any, sections: dict[str, Any]
+) -> None:
+    """The file of a run holds every option, and trains again."""
+    with algorithm(Plain, env={"num_envs": 2}, logger="none", **sections) as one:
+        assert one.config.policy.action_distribution == PolicyConfig().action_distribution
+    for section, options in sections.items():
+        other = _with_another_number(options)
+        with pytest.raises(ValueError, match=r"an option of"):
+            algorithm(Plain, env={"num_envs": 2}, logger="none", **{section: other})
+
+
+def _with_another_number(options: dict[str, Any]) -> dict[str, Any]:
+    """The last option 0.1 larger or smaller, inside a section or not."""
+    *rest, (name, value) = options.items()
+    other = _with_another_number(value) if isinstance(value, dict) else abs(value - 0.1)
+    return dict([*rest, (name, other)])
+
+
 def test_a_schedule_of_a_bonus_that_is_none_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"entropy_coef_end=0\.5.*numbers \(Box\): give agent\.e"):
         RecurrentPPO("Pendulum-v1", agent={"entropy_coef_end": 0.5}, logger="none")

@@ -64,6 +64,10 @@ class Section(metaclass=_SectionType):
     """New names by the old ones that are taken too, dotted where an option moved into a section
     inside."""
 
+    former: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    """Defaults of older versions, by option: the file of a run holds every option, so that such a
+    number was not asked for."""
+
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
         if "__repr__" not in vars(cls):  # or dataclass writes a long one
@@ -127,7 +131,9 @@ def refuse_unused(section: Section, names: Iterable[str], owner: str) -> None:
         default, asked_for = default_of(own_fields(type(section))[name][0]), _asked_for.get()
         if value == default:
             continue
-        if asked_for is None or path in asked_for:
+        former = type(section).former.get(name, ())
+        is_asked_for = value not in former if asked_for is None else path in asked_for
+        if is_asked_for:
             raise ValueError(f"{path}={value!r}: an option of {owner}")
         object.__setattr__(section, name, default)
 

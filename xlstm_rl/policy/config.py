@@ -34,6 +34,8 @@ class DistributionConfig(Section):
 class GaussianOptions(DistributionConfig):
     """Independent normals, for spaces of numbers (Box)."""
 
+    former = {"initial_log_std": (0.0,)}  # noqa: RUF012
+
     std: Literal["free", "state", "gsde"] = "free"
     """Standard deviation: `free` parameters, or from the `state`; `gsde`: of noise that is a
     function of what the memory made, and the same one for several steps."""
