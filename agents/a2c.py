@@ -132,7 +132,7 @@ def on_policy_targets(data: TensorDict, config: A2CConfig) -> tuple[Tensor, Tens
         data["terminated"],
         data["truncated"],
         config.gamma,
-        1.0 if config.advantages == "n_step" else config.settled("gae_lambda"),
+        1.0 if config.advantages == "n_step" else config.gae_lambda,
     )
 
 
@@ -141,8 +141,7 @@ def vtrace_targets(
 ) -> tuple[Tensor, Tensor]:
     """Return advantages and value targets `[B, T]` for values under the current weights."""
     clips = config.rho_bar, config.c_bar
-    gamma, gae_lambda = config.gamma, config.settled("gae_lambda")
-    return off_policy_targets(data, log_ratio, value, gamma, gae_lambda, clips)
+    return off_policy_targets(data, log_ratio, value, config.gamma, config.gae_lambda, clips)
 
 
 def a2c_loss(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from xlstm_rl.agents.actor_options import check_targets
-from xlstm_rl.agents.base_config import AlgorithmConfig, Bonus, Trace, register_algorithm
+from xlstm_rl.agents.base_config import AlgorithmConfig, Bonus, register_algorithm
 from xlstm_rl.options.fields import Count, Fraction, Positive, PositiveOrZero
 from xlstm_rl.options.section import refuse_unused
 
@@ -25,10 +25,6 @@ class PPOConfig(AlgorithmConfig):
 
     epochs: Count = 10
     """Passes over each rollout."""
-
-    gae_lambda: Trace = "auto"
-    """Lambda of generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438). auto:
-    0.95 where every action is a choice, else 0.9."""
 
     entropy_coef: Bonus = "auto"
     """Weight of the entropy bonus. auto: 0.01 where every action is a choice, else 0: it would keep
@@ -127,8 +123,6 @@ class PPOConfig(AlgorithmConfig):
 class A2CConfig(AlgorithmConfig):
     """Recurrent advantage actor-critic (A2C: Mnih et al. 2016, arXiv:1602.01783, synchronous)."""
 
-    former = {"gae_lambda": (0.95,)}  # noqa: RUF012
-
     algo: Literal["a2c"] = "a2c"
     """The algorithm, which decides the other options of this section."""
 
@@ -142,10 +136,6 @@ class A2CConfig(AlgorithmConfig):
 
     learning_rate: Positive = 2e-3
     """The optimiser's step size at the start."""
-
-    gae_lambda: Trace = "auto"
-    """Lambda of generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438). auto:
-    0.95 where every action is a choice, else 0.9."""
 
     entropy_coef: Bonus = "auto"
     """Weight of the entropy bonus. auto: 0.01 where every action is a choice, else 0: it would keep
@@ -203,10 +193,6 @@ class A2CConfig(AlgorithmConfig):
                 "gradient step the rollout is another policy's; use agent.advantages=vtrace, "
                 "which corrects for it, or agent.epochs=1"
             )
-
-    def reads(self, name: str) -> bool:
-        """Return whether an option means something beside the others."""
-        return name != "gae_lambda" or self.advantages != "n_step"
 
 
 register_algorithm(PPOConfig, "xlstm_rl.agents.ppo:RecurrentPPO")

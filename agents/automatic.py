@@ -13,10 +13,10 @@ from xlstm_rl.config import ConfigError
 from xlstm_rl.envs.declared import requires_previous_action
 from xlstm_rl.envs.spaces.leaves import space_leaves
 
-OF_CHOICES = {"entropy_coef": 0.01, "gae_lambda": 0.95}
+OF_CHOICES = {"entropy_coef": 0.01}
 """Options of `agent` that the actions decide, where every one of them is a choice."""
 
-OF_NUMBERS = {"entropy_coef": 0.0, "gae_lambda": 0.9}
+OF_NUMBERS = {"entropy_coef": 0.0}
 """The same, where a part of an action is a number."""
 
 
@@ -43,7 +43,7 @@ def _with_those_of(actions: gymnasium.Space[Any], agent: AlgorithmConfig) -> Alg
     """Return options without those `auto` that the actions decide."""
     has_numbers = any(isinstance(leaf.space, spaces.Box) for leaf in space_leaves(actions))
     found = OF_NUMBERS if has_numbers else OF_CHOICES
-    wanting = [one for one in found if getattr(agent, one) == "auto" and agent.reads(one)]
+    wanting = [one for one in found if getattr(agent, one) == "auto"]
     settled: dict[str, Any] = {one: found[one] for one in wanting}
     try:
         return replace(agent, **settled)

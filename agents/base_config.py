@@ -11,7 +11,6 @@ from xlstm_rl.options.section import Section, refuse_unused
 
 RolloutSteps = Count | Literal["auto"]
 Bonus = float | Literal["auto"]
-Trace = Fraction | Literal["auto"]
 _SCHEDULES = ("constant", "linear", "cosine")
 
 ALGORITHMS = Registry("algo")
@@ -61,9 +60,8 @@ class AlgorithmConfig(Section):
     gamma: Fraction = 0.99
     """Discount per step."""
 
-    gae_lambda: Trace = 0.95
-    """Lambda of generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438). auto:
-    0.95 where every action is a choice, else 0.9."""
+    gae_lambda: Fraction = 0.95
+    """Lambda of generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438)."""
 
     value_coef: float = 0.5
     """Weight of the value loss."""
@@ -172,10 +170,6 @@ class AlgorithmConfig(Section):
         if isinstance(value, str):
             raise ValueError(f"agent.{name}={value}: known once there is an action space")
         return value
-
-    def reads(self, name: str) -> bool:
-        """Return whether an option means something beside the others."""
-        return True
 
     def _check_schedule(self, name: str) -> None:
         option, end = f"{name}_schedule", f"{name}_end"

@@ -109,7 +109,7 @@ class PPOOptions(TypedDict, total=False):
     optimizer: str
     optimizer_kwargs: Mapping[str, Any]
     gamma: float
-    gae_lambda: float | Literal["auto"]
+    gae_lambda: float
     value_coef: float
     entropy_coef: float | Literal["auto"]
     entropy_coef_end: float
@@ -146,7 +146,7 @@ class A2COptions(TypedDict, total=False):
     optimizer: str
     optimizer_kwargs: Mapping[str, Any]
     gamma: float
-    gae_lambda: float | Literal["auto"]
+    gae_lambda: float
     value_coef: float
     entropy_coef: float | Literal["auto"]
     entropy_coef_end: float

@@ -149,7 +149,7 @@ class RecurrentPPO(RecurrentAgent):
             data["terminated"],
             data["truncated"],
             config.gamma,
-            config.settled("gae_lambda"),
+            config.gae_lambda,
         )
         valid = None if rollout.all_valid() else data["valid"]
         least_scale = None

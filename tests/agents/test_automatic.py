@@ -194,16 +194,9 @@ def test_the_actions_decide(
         assert one.schedules.at(0.0)["entropy_coef"] == expected["entropy_coef"]
     saved = load_yaml(tmp_path / "run" / "config.yaml")["agent"]
     assert expected.items() <= saved.items()
-    asked: Any = {"entropy_coef": 0.02, "entropy_coef_end": 1.0, "gae_lambda": 0.5}
+    asked: Any = {"entropy_coef": 0.02, "entropy_coef_end": 1.0}
     with algorithm(make, **options, agent={**agent, **asked}) as one:
-        assert (one.algorithm.entropy_coef, one.algorithm.gae_lambda) == (0.02, 0.5)
-
-
-def test_what_nothing_reads_stays_open() -> None:
-    agent: Any = {"rollout_steps": 8, "advantages": "n_step"}
-    with RecurrentA2C(Plain, env={"num_envs": 2}, agent=agent, logger="none") as one:
-        assert one.algorithm.gae_lambda == "auto"
-        one.learn(16)
+        assert one.algorithm.entropy_coef == 0.02
 
 
 @pytest.mark.parametrize(
@@ -215,7 +208,6 @@ def test_what_nothing_reads_stays_open() -> None:
             RecurrentPPO,
             {"agent": {"normalize_advantage": False, "advantage_scale_decay": 0.0}},
         ),
-        (RecurrentA2C, {"agent": {"advantages": "n_step", "gae_lambda": 0.95}}),
     ],
 )
 def test_defaults_of_before_that_nothing_reads_are_let_pass(
