@@ -163,7 +163,7 @@ def a2c_loss(
     the importance weights. They are normalised over the rollouts of all `ranks`, and divided by
     `least_scale` at least.
     """
-    entropy_coef = config.settled("entropy_coef") if entropy_coef is None else entropy_coef
+    entropy_coef = config.entropy_bonus if entropy_coef is None else entropy_coef
     if config.normalize_advantage:
         (moments,) = moments_of_all([advantage], [valid], ranks)
         advantage = normalized(advantage, valid, moments, least_scale)

@@ -13,11 +13,8 @@ from xlstm_rl.config import ConfigError
 from xlstm_rl.envs.declared import requires_previous_action
 from xlstm_rl.envs.spaces.leaves import space_leaves
 
-OF_CHOICES = {"entropy_coef": 0.01}
-"""Options of `agent` that the actions decide, where every one of them is a choice."""
-
-OF_NUMBERS = {"entropy_coef": 0.0}
-"""The same, where a part of an action is a number."""
+ENTROPY_COEF = 0.01
+"""`agent.entropy_coef` where every action is a choice."""
 
 
 def resolved(config: TrainConfig, env: Any, processes: int = 1) -> TrainConfig:
@@ -32,21 +29,19 @@ def resolved(config: TrainConfig, env: Any, processes: int = 1) -> TrainConfig:
         ConfigError: an option has no meaning in this environment.
     """
     config = with_rollout_steps(config, env, processes)
-    config = replace(config, agent=_with_those_of(env.single_action_space, config.agent))
+    if config.agent.entropy_coef == "auto":
+        config = replace(config, agent=_with_entropy_coef(config.agent, env.single_action_space))
     if config.policy.previous_action == "auto":
         policy = replace(config.policy, previous_action=requires_previous_action(env))
         config = replace(config, policy=policy)
     return config
 
 
-def _with_those_of(actions: gymnasium.Space[Any], agent: AlgorithmConfig) -> AlgorithmConfig:
-    """Return options without those `auto` that the actions decide."""
+def _with_entropy_coef(agent: AlgorithmConfig, actions: gymnasium.Space[Any]) -> AlgorithmConfig:
+    """Return options with a bonus for choices, and none where a part of an action is a number."""
     has_numbers = any(isinstance(leaf.space, spaces.Box) for leaf in space_leaves(actions))
-    found = OF_NUMBERS if has_numbers else OF_CHOICES
-    wanting = [one for one in found if getattr(agent, one) == "auto"]
-    settled: dict[str, Any] = {one: found[one] for one in wanting}
     try:
-        return replace(agent, **settled)
+        return replace(agent, entropy_coef=0.0 if has_numbers else ENTROPY_COEF)
     except ValueError as error:
         raise ConfigError(
             f"{error}, which is what auto means where actions are numbers (Box): give "

@@ -160,16 +160,16 @@ class AlgorithmConfig(Section):
             raise ValueError("agent.rollout_steps=auto: known once there is an environment")
         return self.rollout_steps
 
-    def settled(self, name: str) -> float:
-        """Return an option of which an agent's configuration has a number in the place of `auto`.
+    @property
+    def entropy_bonus(self) -> float:
+        """The weight of the entropy; an agent's configuration has a number in the place of `auto`.
 
         Raises:
             ValueError: it is not known before the actions are.
         """
-        value: float | str = getattr(self, name)
-        if isinstance(value, str):
-            raise ValueError(f"agent.{name}={value}: known once there is an action space")
-        return value
+        if isinstance(self.entropy_coef, str):
+            raise ValueError("agent.entropy_coef=auto: known once there is an action space")
+        return self.entropy_coef
 
     def _check_schedule(self, name: str) -> None:
         option, end = f"{name}_schedule", f"{name}_end"

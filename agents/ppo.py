@@ -272,7 +272,7 @@ def ppo_loss(
     (None: the configuration's). Advantages are normalised, with the `moments` of all processes if
     there are several.
     """
-    entropy_coef = config.settled("entropy_coef") if entropy_coef is None else entropy_coef
+    entropy_coef = config.entropy_bonus if entropy_coef is None else entropy_coef
     advantage = batch.advantage
     if config.normalize_advantage:
         advantage = normalized(advantage, batch.valid, moments, batch.least_scale)

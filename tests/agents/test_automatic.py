@@ -11,7 +11,7 @@ from gymnasium import spaces
 
 from xlstm_rl import RecurrentA2C, RecurrentPPO
 from xlstm_rl.agents import TrainConfig
-from xlstm_rl.agents.automatic import OF_CHOICES, OF_NUMBERS
+from xlstm_rl.agents.automatic import ENTROPY_COEF
 from xlstm_rl.agents.base_config import AlgorithmConfig
 from xlstm_rl.comparing.sizes import PolicySizes
 from xlstm_rl.config import ConfigError, load_yaml, parse_config
@@ -162,12 +162,12 @@ def test_an_agent_reads_it_where_it_is_needed(
 
 NUMBERS, CHOICES = spaces.Box(-1, 1, (2,), np.float32), spaces.Discrete(3)
 ACTIONS = {
-    "discrete": (CHOICES, OF_CHOICES),
-    "multi_discrete": (spaces.MultiDiscrete([2, 3]), OF_CHOICES),
-    "multi_binary": (spaces.MultiBinary(2), OF_CHOICES),
-    "tuple": (spaces.Tuple((CHOICES, CHOICES)), OF_CHOICES),
-    "box": (NUMBERS, OF_NUMBERS),
-    "dict": (spaces.Dict({"move": NUMBERS, "fire": CHOICES}), OF_NUMBERS),
+    "discrete": (CHOICES, ENTROPY_COEF),
+    "multi_discrete": (spaces.MultiDiscrete([2, 3]), ENTROPY_COEF),
+    "multi_binary": (spaces.MultiBinary(2), ENTROPY_COEF),
+    "tuple": (spaces.Tuple((CHOICES, CHOICES)), ENTROPY_COEF),
+    "box": (NUMBERS, 0.0),
+    "dict": (spaces.Dict({"move": NUMBERS, "fire": CHOICES}), 0.0),
 }
 
 
@@ -180,9 +180,9 @@ class Acts(Plain):
 
 
 @pytest.mark.parametrize("algorithm", [RecurrentPPO, RecurrentA2C])
-@pytest.mark.parametrize(("actions", "expected"), ACTIONS.values(), ids=ACTIONS)
-def test_the_actions_decide(
-    algorithm: Any, actions: Any, expected: dict[str, float], tmp_path: Path
+@pytest.mark.parametrize(("actions", "bonus"), ACTIONS.values(), ids=ACTIONS)
+def test_choices_have_an_entropy_bonus_and_numbers_none(
+    algorithm: Any, actions: Any, bonus: float, tmp_path: Path
 ) -> None:
     run = str(tmp_path / "run")
     agent = {"rollout_steps": 8}
@@ -190,10 +190,9 @@ def test_the_actions_decide(
     options: Any = {"env": {"num_envs": 2}, "logger": "none"}
     with algorithm(make, **options, agent=agent, run_dir=run) as one:
         one.learn(16)
-        assert {name: one.algorithm.settled(name) for name in expected} == expected
-        assert one.schedules.at(0.0)["entropy_coef"] == expected["entropy_coef"]
-    saved = load_yaml(tmp_path / "run" / "config.yaml")["agent"]
-    assert expected.items() <= saved.items()
+        assert one.algorithm.entropy_bonus == bonus
+        assert one.schedules.at(0.0)["entropy_coef"] == bonus
+    assert load_yaml(tmp_path / "run" / "config.yaml")["agent"]["entropy_coef"] == bonus
     asked: Any = {"entropy_coef": 0.02, "entropy_coef_end": 1.0}
     with algorithm(make, **options, agent={**agent, **asked}) as one:
         assert one.algorithm.entropy_coef == 0.02
@@ -238,8 +237,8 @@ def test_a_schedule_of_a_bonus_that_is_none_is_refused() -> None:
 
 def test_a_loss_of_ones_own_asks_for_the_number() -> None:
     with pytest.raises(ValueError, match=r"entropy_coef=auto: known once"):
-        AlgorithmConfig(algo="ppo").settled("entropy_coef")
-    assert AlgorithmConfig(algo="ppo", entropy_coef=0.5).settled("entropy_coef") == 0.5
+        _ = AlgorithmConfig(algo="ppo").entropy_bonus
+    assert AlgorithmConfig(algo="ppo", entropy_coef=0.5).entropy_bonus == 0.5
 
 
 def test_actors_play_with_it_too() -> None:

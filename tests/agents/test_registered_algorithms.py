@@ -10,7 +10,7 @@ import pytest
 
 from xlstm_rl import RecurrentA2C, load_policy
 from xlstm_rl.agents import A2CConfig, TrainConfig, make_agent
-from xlstm_rl.agents.automatic import OF_CHOICES
+from xlstm_rl.agents.automatic import ENTROPY_COEF
 from xlstm_rl.agents.base_config import ALGORITHMS, register_algorithm
 from xlstm_rl.cli import main
 from xlstm_rl.config import parse_config
@@ -95,7 +95,9 @@ def test_an_algorithm_of_another_module_needs_no_line(
     words = ["--memory.kind", "mlp", "--env.num-envs", "2", "--run-dir", str(run)]
     assert main(["train", "--agent.algo", name, "--total-steps", "64", *words]) == 0
     load_policy(run)
-    assert Louder("CartPole-v1", **TINY).algorithm == LouderConfig(rollout_steps=32, **OF_CHOICES)
+    assert Louder("CartPole-v1", **TINY).algorithm == LouderConfig(
+        rollout_steps=32, entropy_coef=ENTROPY_COEF
+    )
     assert main(["train", "--agent.algo", "loud_agents:Quiet"]) == 2
     (line,) = capsys.readouterr().err.splitlines()[-1:]
     assert "agent.algo" in line and "loud_agents" in line

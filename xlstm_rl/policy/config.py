@@ -44,8 +44,8 @@ class GaussianOptions(DistributionConfig):
     """Steps after which gsde draws a new function; 0: once a rollout."""
 
     initial_log_std: float = -0.7
-    """Starting log standard deviation, in units of half the action range: e^-0.7 is a
-    half."""
+    """Starting log standard deviation, in units of half the action range; e^-0.7
+    is a half."""
 
     bounds: Literal["clip", "tanh"] = "clip"
     """How actions keep their bounds: samples beyond one are clipped on their way to the
