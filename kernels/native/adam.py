@@ -61,35 +61,40 @@ def clipped_adam_step(
     if len(parameters) != len(group["params"]):
         return None
     held = _held(optimizer, parameters)
-    if held is None:
+    if held is None or not held.take([weight.grad for weight in parameters]):
         return None
-    grads = []
-    for weight in parameters:
-        grad = weight.grad
-        if grad is None or not _is_plain(grad, weight.shape):
-            return None
-        grads.append(grad.data_ptr())
-    for place, address in zip(held.places, grads, strict=True):
-        place.grad = address
-    options = (group["lr"], *group["betas"], group["eps"], limit)
-    return _run(held.places, options, parameters)
+    return held.run([group["lr"], *group["betas"], group["eps"], limit])
 
 
 class _Held:
-    """Weights and averages whose pointers stand in an array, until one of them has moved."""
+    """Weights and averages whose pointers stand in an array, until one of them has moved.
+
+    Each gradient step comes by, with a hundred tensors: no loop of Python's.
+    """
 
     def __init__(self, weights: Sequence[Tensor], states: list[dict[str, Tensor]]) -> None:
         self.weights, self.states = list(weights), states
+        self._shapes = [weight.shape for weight in weights]
+        count = len(states)
+        self._owners = states * len(_AVERAGES)
+        self._names = [name for name in _AVERAGES for _ in states]
         self._addresses = self._look()
-        self.places = (_Tensor * len(states))()
-        each = [self._addresses[n :: len(states)] for n in range(len(states))]
-        for place, weight, addresses in zip(self.places, weights, each, strict=True):
+        self._gradients: list[int] = []
+        self._places = (_Tensor * count)()
+        each = [self._addresses[n::count] for n in range(count)]
+        for place, weight, addresses in zip(self._places, weights, each, strict=True):
             place.size = weight.numel()
             place.weight, place.mean, place.square, place.step = addresses
+        self._options = (ctypes.c_double * len(OPTIONS))()
+        self._squares = (ctypes.c_double * count)()
+        self._arguments = _Arguments(count)
+        self._arguments.tensors = ctypes.addressof(self._places)
+        self._arguments.options = ctypes.addressof(self._options)
+        self._arguments.squares = ctypes.addressof(self._squares)
 
     def _look(self) -> list[int]:
-        found = self.weights + [state[name] for name in _AVERAGES for state in self.states]
-        return [one.data_ptr() for one in found]
+        averages = map(operator.getitem, self._owners, self._names)
+        return [*map(Tensor.data_ptr, self.weights), *map(Tensor.data_ptr, averages)]
 
     def stands(self, weights: Sequence[Tensor], optimizer: Adam) -> bool:
         """Whether these are the ones, where they were."""
@@ -103,7 +108,33 @@ class _Held:
             and self._look() == self._addresses
         )
 
+    def take(self, gradients: Sequence[Tensor | None]) -> bool:
+        """Set the pointers of the gradients; False: C cannot read one of them."""
+        found = [one for one in gradients if one is not None]
+        if len(found) != len(gradients) or [one.shape for one in found] != self._shapes:
+            return False
+        if {*map(_kind_of, found)} != {_PLAIN_KIND} or not all(map(Tensor.is_contiguous, found)):
+            return False
+        addresses = [*map(Tensor.data_ptr, found)]
+        if addresses != self._gradients:
+            for place, address in zip(self._places, addresses, strict=True):
+                place.grad = address
+            self._gradients = addresses
+        return True
 
+    def run(self, options: list[float]) -> Tensor:
+        """Take the step and return the norm before; of one that is not finite, nothing happens."""
+        norm = torch.empty(())
+        for number, value in enumerate(options):
+            self._options[number] = value
+        self._arguments.norm = norm.data_ptr()
+        if not run("xl_adam", self._arguments):
+            note_overwritten(self.weights)
+        return norm
+
+
+_kind_of = operator.attrgetter("dtype", "is_cpu")
+_PLAIN_KIND = (torch.float32, True)
 _AVERAGES = ("exp_avg", "exp_avg_sq", "step")
 _all_held: "weakref.WeakKeyDictionary[Optimizer, _Held]" = weakref.WeakKeyDictionary()
 
@@ -126,20 +157,6 @@ def _held(optimizer: Adam, parameters: Sequence[Tensor]) -> _Held | None:
         states.append(state)
     held = _all_held[optimizer] = _Held(parameters, states)
     return held
-
-
-def _run(tensors: Any, options: tuple[float, ...], parameters: Sequence[Tensor]) -> Tensor:
-    count = len(parameters)
-    doubles = torch.tensor((*options, *[0.0] * count), dtype=torch.float64)
-    norm = torch.empty(())
-    first = doubles.data_ptr()
-    arguments = _Arguments(count)
-    arguments.tensors = ctypes.addressof(tensors)
-    arguments.options, arguments.squares = first, first + 8 * len(options)
-    arguments.norm = norm.data_ptr()
-    if not run("xl_adam", arguments):  # else the norm is not finite
-        note_overwritten(parameters)
-    return norm
 
 
 def _is_plain(tensor: Tensor, shape: tuple[int, ...]) -> bool:
