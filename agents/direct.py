@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from xlstm_rl.kernels.native.categorical import choice_pass
@@ -13,7 +14,7 @@ from xlstm_rl.kernels.native.terms import LossPass
 from xlstm_rl.memory import StateTensors
 from xlstm_rl.normalization import Observation
 from xlstm_rl.policy.actions.base import ActionDistribution
-from xlstm_rl.policy.actions.categorical import Categorical
+from xlstm_rl.policy.actions.categorical import Categorical, MultiCategorical, summed
 from xlstm_rl.policy.actions.gaussian import DiagonalGaussian
 from xlstm_rl.policy.actor_critic import ActorCritic
 from xlstm_rl.policy.direct import DirectPass, direct_pass
@@ -74,9 +75,31 @@ def _terms_of(
     own = "loss_terms", "log_prob_and_entropy", "mean_log_prob"
     if is_own(distribution, Categorical, *own):
         return partial(choice_pass, wants_mean=wants_barrier)
+    if isinstance(distribution, MultiCategorical):
+        if is_own(distribution, MultiCategorical, *own, "logits", "in_a_row"):
+            return partial(_choices_pass, distribution, wants_barrier)
+        return None
     if isinstance(distribution, DiagonalGaussian) and is_own(distribution, DiagonalGaussian, *own):
         return partial(number_pass, spread=distribution.spread)
     return None
+
+
+def _choices_pass(
+    choices: MultiCategorical, wants_mean: bool, params: Tensor, action: Tensor
+) -> LossPass | None:
+    """As `choice_pass`, for several choices side by side."""
+    found = choice_pass(choices.logits(params), action, wants_mean)
+    if found is None:
+        return None
+    return LossPass(summed(found.terms), partial(_choices_back, choices, action.shape, found))
+
+
+def _choices_back(
+    choices: MultiCategorical, shape: torch.Size, found: LossPass, *grads: Tensor | None
+) -> Tensor:
+    # each choice has the gradient of the sum
+    each = [None if one is None else one.unsqueeze(-1).expand(shape) for one in grads]
+    return choices.in_a_row(found.backward(*each)).contiguous()
 
 
 def _back(

@@ -7,6 +7,7 @@ from unittest import mock
 
 import pytest
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
 from xlstm_rl import RecurrentPPO
@@ -23,7 +24,7 @@ STEPS = 16 * 4 * 3
 Change = Callable[[RecurrentPPO], Any]
 
 
-def agent_of(env: str = "CartPole-v1", **sections: Any) -> RecurrentPPO:
+def agent_of(env: Any = "CartPole-v1", **sections: Any) -> RecurrentPPO:
     agent = {"rollout_steps": 16, "epochs": 2, "minibatches": 2, **sections.pop("agent", {})}
     memory = {"width": 16, **sections.pop("memory", {})}
     sections = {"env": {"num_envs": 4}, "logger": "none", **sections}
@@ -74,6 +75,29 @@ def test_the_bits_are_those_of_a_graph(
     for is_direct in (True, False):
         one = agent_of(memory=memory, agent=agent, policy={"critic": critic})
         ways, made = trained(is_direct, one)
+        assert ways and all(way is is_direct for way in ways)
+        found.append(made)
+    assert_equal(*found)
+
+
+SIDE_BY_SIDE: list[Any] = [
+    spaces.MultiDiscrete([3, 3]),
+    spaces.MultiDiscrete([2, 4, 1]),
+    spaces.MultiDiscrete([[2, 3], [4, 2]]),
+    spaces.MultiBinary(3),
+]
+
+
+@pytest.mark.parametrize("space", SIDE_BY_SIDE, ids=str)
+def test_the_bits_of_choices_side_by_side_are_those_of_a_graph_too(
+    space: Any, any_spaces: Any
+) -> None:
+    def env() -> Any:
+        return any_spaces(*copy.deepcopy((spaces.Box(-1, 1, (3,)), space)))
+
+    found = []
+    for is_direct in (True, False):
+        ways, made = trained(is_direct, agent_of(env))
         assert ways and all(way is is_direct for way in ways)
         found.append(made)
     assert_equal(*found)

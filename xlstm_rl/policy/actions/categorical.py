@@ -77,11 +77,7 @@ class Categorical(ActionDistribution):
 
     def loss_terms(self, params: Tensor, action: Tensor, wants_mean: bool) -> Terms:
         """Return both, and `mean_log_prob` if it is asked for."""
-        found = choice_terms(params, action, wants_mean)
-        if found is None:
-            mean = self.mean_log_prob(params) if wants_mean else None
-            found = *equations(params, action), mean
-        return found
+        return _terms(params, action, wants_mean)
 
     def mean_log_prob(self, params: Tensor) -> Tensor:
         """Return the mean over the choices that are not masked of their log-probabilities."""
@@ -152,37 +148,43 @@ class MultiCategorical(ActionDistribution):
         first = torch.tensor([_as_int64(start) for start in starts or [0] * len(counts)])
         self.register_buffer("starts", first, persistent=False)
 
-    def _logits(self, params: Tensor) -> Tensor:
-        """Return `[..., K, widest]`, padded with masked logits."""
+    def logits(self, params: Tensor) -> Tensor:
+        """Return the logits `[..., K, widest]`, padded with masked ones."""
         if self._equal:
             return params.reshape(*params.shape[:-1], *self.place.shape)
         above = params.clamp(min=MASKED_LOGIT)
         padded: Tensor = nn.functional.pad(above, (0, 1), value=_PADDING_LOGIT)
         return padded[..., self.place]
 
+    def in_a_row(self, logits: Tensor) -> Tensor:
+        """Return what `logits` made `[..., K, widest]` of, without the padding."""
+        return logits.flatten(-2) if self._equal else logits[..., self.number, self.choices]
+
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw actions `[..., K]`, as `Categorical` does."""
-        logits = self._logits(params)
+        logits = self.logits(params)
         race = torch.empty_like(logits).exponential_(generator=generator)
         return (logits - race.log_()).argmax(-1)
 
     def mode(self, params: Tensor) -> Tensor:
         """Return the choices `[..., K]` with the largest logits."""
-        return self._logits(params).argmax(-1)
+        return self.logits(params).argmax(-1)
 
     def log_prob_and_entropy(self, params: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Return joint log-probability and entropy of choices `[..., K]`: sums over the K."""
-        log_p = self._logits(params).log_softmax(-1)
-        log_prob = log_p.gather(-1, action.unsqueeze(-1)).squeeze(-1).sum(-1)
-        return log_prob, -(log_p.exp() * log_p).sum((-2, -1))
+        return self.loss_terms(params, action, False)[:2]
+
+    def loss_terms(self, params: Tensor, action: Tensor, wants_mean: bool) -> Terms:
+        """Return both, and `mean_log_prob` if it is asked for."""
+        return summed(_terms(self.logits(params), action, wants_mean))
 
     def mean_log_prob(self, params: Tensor) -> Tensor:
         """Return the sum over the K of such means."""
-        return mean_equations(self._logits(params)).sum(-1)
+        return mean_equations(self.logits(params)).sum(-1)
 
     def shown(self, params: Tensor) -> dict[str, Tensor]:
         """Return the probability of each choice, after the index of its number."""
-        probability = self._logits(params).softmax(-1)
+        probability = self.logits(params).softmax(-1)
         found = {}
         for k, places in enumerate(self.place.tolist()):
             first = _from_int64(int(self.starts[k]), self.env_dtype)
@@ -192,7 +194,7 @@ class MultiCategorical(ActionDistribution):
 
     def decision(self, params: Tensor, action: Tensor) -> Tensor:
         """Return the log-odds `[..., K]` of choices `[..., K]`."""
-        return _log_odds(self._logits(params), action)
+        return _log_odds(self.logits(params), action)
 
     def to_env(self, action: Tensor) -> Tensor:
         """Shift choices to the first elements of the environment's space, in its shape."""
@@ -207,6 +209,20 @@ class MultiCategorical(ActionDistribution):
     def features(self, action: Tensor) -> Tensor:
         """Return the one-hot codes side by side `[..., sum of counts]`."""
         return (action[..., self.number] == self.choices).float()
+
+
+def _terms(logits: Tensor, action: Tensor, wants_mean: bool) -> Terms:
+    """Return what a loss asks of choices `[...]`: in C where it can be."""
+    found = choice_terms(logits, action, wants_mean)
+    if found is None:
+        found = *equations(logits, action), mean_equations(logits) if wants_mean else None
+    return found
+
+
+def summed(terms: Terms) -> Terms:
+    """Return what a loss asks of choices side by side, the last dimension of its terms."""
+    log_prob, entropy, mean = terms
+    return log_prob.sum(-1), entropy.sum(-1), None if mean is None else mean.sum(-1)
 
 
 def _log_odds(logits: Tensor, action: Tensor) -> Tensor:
