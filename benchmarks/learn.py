@@ -15,7 +15,8 @@ import sys
 from pathlib import Path
 
 from learning import results
-from learning.cases import ALL, CASES, GROUPS
+from learning.cases import CASES
+from learning.tables import ALL, GROUPS
 
 from xlstm_rl.cli.compare import prepare
 from xlstm_rl.comparing.compare import compare, is_complete, write_report

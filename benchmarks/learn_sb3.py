@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from learning import results
-from learning.cases import ALL
+from learning.tables import ALL
 from torch import nn
 
 from xlstm_rl.cli.compare import prepare

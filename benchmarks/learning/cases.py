@@ -32,11 +32,12 @@ class Case:
     """Where there is no figure to reach: what to be no worse than."""
 
 
-def _popgym(name: str, published: str = "-") -> Case:
+def popgym(name: str, total_steps: int = 1_000_000, published: str = "-") -> Case:
+    """Return the easy form of one of POPGym's games."""
     # sampled actions: the paper's figures are returns of training, and where an answer has to be
     # found by trying, the most probable action is the same one again and again
     options = f"--env.id popgym:popgym-{name}Easy-v0 --stochastic"
-    return Case(options, 1_000_000, None, published, 2)
+    return Case(options, total_steps, None, published, 2)
 
 
 def _minigrid(size: str, total_steps: int, published: str = "-") -> Case:
@@ -45,11 +46,12 @@ def _minigrid(size: str, total_steps: int, published: str = "-") -> Case:
     return Case(options, total_steps, 0.95, published, 2, "success")
 
 
-def _mujoco(env_id: str, hidden: list[int]) -> Case:
+def mujoco(env_id: str, hidden: list[int], total_steps: int = 1_000_000) -> Case:
+    """Return a body of MuJoCo without its velocities: which numbers of its observation they are."""
     wrappers = f"{{NoVelocity: {{velocities: {hidden}}}}}"
     return Case(
         f"--env.id {env_id} --env.wrappers '{wrappers}'",
-        1_000_000,
+        total_steps,
         None,
         seeds=2,
         rivals="sb3-contrib",
@@ -104,22 +106,24 @@ CASES = {
         500_000,
         0.9,
     ),
-    "popgym_position_only_cartpole": _popgym("PositionOnlyCartPole", "GRU 1.00 at 15 million"),
-    "popgym_position_only_pendulum": _popgym("PositionOnlyPendulum"),
-    "popgym_repeat_previous": _popgym("RepeatPrevious", "GRU 1.00 at 15 million"),
-    "popgym_concentration": _popgym("Concentration"),
-    "popgym_multiarmed_bandit": _popgym("MultiarmedBandit"),
-    "popgym_labyrinth_escape": _popgym("LabyrinthEscape"),
-    "popgym_labyrinth_explore": _popgym("LabyrinthExplore"),
-    "popgym_minesweeper": _popgym("MineSweeper"),
-    "popgym_battleship": _popgym("Battleship"),
+    "popgym_position_only_cartpole": popgym(
+        "PositionOnlyCartPole", published="GRU 1.00 at 15 million"
+    ),
+    "popgym_position_only_pendulum": popgym("PositionOnlyPendulum"),
+    "popgym_repeat_previous": popgym("RepeatPrevious", published="GRU 1.00 at 15 million"),
+    "popgym_concentration": popgym("Concentration"),
+    "popgym_multiarmed_bandit": popgym("MultiarmedBandit"),
+    "popgym_labyrinth_escape": popgym("LabyrinthEscape"),
+    "popgym_labyrinth_explore": popgym("LabyrinthExplore"),
+    "popgym_minesweeper": popgym("MineSweeper"),
+    "popgym_battleship": popgym("Battleship"),
     "minigrid_memory_s7": _minigrid("S7", 1_000_000),
     "minigrid_memory_s9": _minigrid(
         "S9", 2_000_000, "LSTM on pixels .88 to .92 (recurrent-ppo, 10 runs)"
     ),
-    "halfcheetah": _mujoco("HalfCheetah-v5", list(range(8, 17))),
-    "hopper": _mujoco("Hopper-v5", list(range(5, 11))),
-    "walker2d": _mujoco("Walker2d-v5", list(range(8, 17))),
+    "halfcheetah": mujoco("HalfCheetah-v5", list(range(8, 17))),
+    "hopper": mujoco("Hopper-v5", list(range(5, 11))),
+    "walker2d": mujoco("Walker2d-v5", list(range(8, 17))),
 }
 
 
@@ -158,8 +162,3 @@ PEERS = {
     for name in ("halfcheetah", "hopper", "walker2d")
 }
 """What sb3-contrib learns too, over a budget that it gets through in half an hour."""
-
-GROUPS = {"results": CASES, "parts": PARTS, "memories": MEMORIES, "peers": PEERS}
-"""The tables of the page."""
-
-ALL = {**CASES, **PARTS, **MEMORIES, **PEERS}

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from learning.cases import ALL, CASES, Case
+from learning.cases import CASES, Case
+from learning.tables import ALL
 from xlstm_rl.bootstrap import bootstrap_interval
 from xlstm_rl.comparing.report import Report
 from xlstm_rl.comparing.summary import Outcome
