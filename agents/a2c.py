@@ -17,6 +17,7 @@ from xlstm_rl.agents.losses import (
 from xlstm_rl.agents.off_policy import off_policy_targets
 from xlstm_rl.agents.optimization import RMSprop, set_learning_rate
 from xlstm_rl.agents.optimizers import torch_optimizer
+from xlstm_rl.agents.step_baseline import without_common_error
 from xlstm_rl.collection.collector import Rollout
 from xlstm_rl.distributed import ALONE, Ranks
 from xlstm_rl.returns import generalized_advantage
@@ -75,6 +76,8 @@ class RecurrentA2C(RecurrentAgent):
         valid = None if rollout.all_valid() else data["valid"]
         with self._profile.part("advantages"):
             fixed = None if config.advantages == "vtrace" else on_policy_targets(data, config)
+            if fixed is not None and config.step_baseline:
+                fixed = without_common_error(fixed[0], valid), fixed[1]
         least_scale: Tensor | None = None
         logs: list[dict[str, Tensor]] = []
         for number in range(config.epochs):

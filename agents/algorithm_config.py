@@ -186,6 +186,9 @@ class A2CConfig(AlgorithmConfig):
         if self.optimizer != "rmsprop":
             owner = f"agent.optimizer=rmsprop, but agent.optimizer is {self.optimizer}"
             refuse_unused(self, ("rmsprop_alpha",), owner)
+        if self.advantages == "vtrace":
+            owner = "agent.advantages=gae or n_step, but agent.advantages is vtrace"
+            refuse_unused(self, ("step_baseline",), owner)
         check_targets(self.actors, self.advantages)
         if self.epochs > 1 and self.advantages != "vtrace":
             raise ValueError(

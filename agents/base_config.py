@@ -97,6 +97,11 @@ class AlgorithmConfig(Section):
     """Advantages are divided by at least this share of the last rollout's divisor, so that a
     solved task's noise is not blown up; try 0.99. 0: by their own standard deviation alone."""
 
+    step_baseline: bool = False
+    """Take from each advantage the mean of those of the other environments at the same step, as far
+    as it is more than chance: what the critic gets wrong in all of them alike. It helps where
+    episodes of one length run side by side."""
+
     log_interval: Count = 1
     """Updates of which a row of the metrics is the mean (A2C: 4, whose updates are short)."""
 

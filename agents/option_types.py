@@ -120,6 +120,7 @@ class PPOOptions(TypedDict, total=False):
     max_grad_norm: float
     normalize_advantage: bool
     advantage_scale_decay: float
+    step_baseline: bool
     log_interval: int
     actors: int | str
     max_staleness: int
@@ -157,6 +158,7 @@ class A2COptions(TypedDict, total=False):
     max_grad_norm: float
     normalize_advantage: bool
     advantage_scale_decay: float
+    step_baseline: bool
     log_interval: int
     actors: int | str
     max_staleness: int

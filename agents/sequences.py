@@ -1,0 +1,40 @@
+"""What a minibatch is made of."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from xlstm_rl.memory import StateTensors
+
+
+@dataclass
+class Sequences:
+    """Training sequences `[N, T]`: the time segments of a rollout, one under the other."""
+
+    observation: Tensor
+    action: Tensor
+    log_prob: Tensor
+    value: Tensor
+    advantage: Tensor
+    target: Tensor
+    reset: Tensor
+    valid: Tensor | None
+    state: StateTensors
+    least_scale: Tensor | None = None
+    """Scalar: what advantages are divided by at least, where they are normalised."""
+
+    def rows(self, index: Tensor) -> "Sequences":
+        """Return the sequences of a minibatch."""
+        return Sequences(
+            self.observation[index],
+            self.action[index],
+            self.log_prob[index],
+            self.value[index],
+            self.advantage[index],
+            self.target[index],
+            self.reset[index],
+            None if self.valid is None else self.valid[index],
+            # whole rows at once, where `[index]` takes five times as long (measured)
+            tuple([tensor.index_select(0, index) for tensor in self.state]),
+            self.least_scale,
+        )

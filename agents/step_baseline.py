@@ -1,0 +1,40 @@
+"""What the critic gets wrong at a step of the rollout in all environments alike."""
+
+import torch
+from torch import Tensor
+
+
+def without_common_error(advantage: Tensor, valid: Tensor | None) -> Tensor:
+    """Take from each advantage what those of the other environments say of its step.
+
+    Where environments go through their episodes side by side, as they do where all episodes have
+    one length, a critic is wrong in all of them at once; where no action matters, that error is
+    all that an advantage has. The mean of the others at the same step tells it. It does not depend
+    on what was done here: a baseline (Kool et al. 2019, Buy 4 REINFORCE samples, get a baseline for
+    free!).
+
+    Of it only the share is taken that is more than chance, after James and Stein: 1 less the
+    variance that means of so many numbers have by chance over the one that these have. Where
+    environments are at different steps, that is near 0.
+
+    Args:
+        advantage: `[B, T]`.
+        valid: `[B, T]`, the steps that count; None: all.
+
+    Returns:
+        `[B, T]`; unchanged where there are not two environments and two steps to compare.
+    """
+    counted = torch.ones_like(advantage, dtype=torch.bool) if valid is None else valid
+    known = advantage.masked_fill(~counted, 0.0)
+    n = counted.sum(0)
+    compared = n > 1
+    steps = compared.sum()
+    mean = known.sum(0) / n.clamp(min=1)
+    within = (known - mean).square()[counted & compared].sum() / (n - 1)[compared].sum()
+    by_chance = within * (1.0 / n[compared]).sum() / steps
+    middle = mean[compared].sum() / steps
+    between = (mean - middle).square()[compared].sum() / (steps - 1)
+    share = (1.0 - by_chance / between).clamp(min=0.0)
+    of_others = (n * mean - known) / (n - 1).clamp(min=1)
+    usable = counted & compared & (steps > 1) & (between > 0)
+    return torch.where(usable, advantage - share * of_others, advantage)
