@@ -4,6 +4,12 @@ import torch
 from torch import Tensor
 
 
+_CHANCE = 3.0
+"""How many times its own variance a mean over environments has by chance at most: advantages of
+neighbouring steps are nearly the same number, so that those of a rollout are a few independent
+ones."""
+
+
 def without_common_error(advantage: Tensor, valid: Tensor | None) -> Tensor:
     """Take from each advantage what those of the other environments say of its step.
 
@@ -13,9 +19,9 @@ def without_common_error(advantage: Tensor, valid: Tensor | None) -> Tensor:
     on what was done here: a baseline (Kool et al. 2019, Buy 4 REINFORCE samples, get a baseline for
     free!).
 
-    Of it only the share is taken that is more than chance, after James and Stein: 1 less the
-    variance that means of so many numbers have by chance over the one that these have. Where
-    environments are at different steps, that is near 0.
+    Of it only the share is taken that is surely more than chance, as James and Stein shrink a mean:
+    1 less three times the variance that means of so many numbers have by chance over the one that
+    these have. Where environments are at different steps that is 0, and nothing changes.
 
     Args:
         advantage: `[B, T]`.
@@ -34,7 +40,7 @@ def without_common_error(advantage: Tensor, valid: Tensor | None) -> Tensor:
     by_chance = within * (1.0 / n[compared]).sum() / steps
     middle = mean[compared].sum() / steps
     between = (mean - middle).square()[compared].sum() / (steps - 1)
-    share = (1.0 - by_chance / between).clamp(min=0.0)
+    share = (1.0 - _CHANCE * by_chance / between).clamp(min=0.0)
     of_others = (n * mean - known) / (n - 1).clamp(min=1)
     usable = counted & compared & (steps > 1) & (between > 0)
     return torch.where(usable, advantage - share * of_others, advantage)
