@@ -77,7 +77,7 @@ class RecurrentA2C(RecurrentAgent):
         with self._profile.part("advantages"):
             fixed = None if config.advantages == "vtrace" else on_policy_targets(data, config)
             if fixed is not None and config.step_baseline:
-                fixed = without_common_error(fixed[0], valid), fixed[1]
+                fixed = without_common_error(fixed[0], valid, self.ranks), fixed[1]
         least_scale: Tensor | None = None
         logs: list[dict[str, Tensor]] = []
         for number in range(config.epochs):

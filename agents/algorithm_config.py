@@ -38,6 +38,11 @@ class PPOConfig(AlgorithmConfig):
     entropy it keeps pushing where a choice is nearly lost (Agarwal et al. 2021, section 5.2).
     Numbers (Box) have none. 0: none."""
 
+    step_baseline: bool = True
+    """Take from each advantage the mean of those of the other environments at the same step, as far
+    as it is surely more than chance: what the critic gets wrong in all of them alike. It helps
+    where episodes of one length run side by side."""
+
     advantage_scale_decay: Fraction = 0.99
     """The divisor of `normalize_advantage` falls to this fraction of itself with each rollout, and
     not faster, so that the noise that is left of a solved task stays small. 0: no limit."""

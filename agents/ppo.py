@@ -121,7 +121,7 @@ class RecurrentPPO(RecurrentAgent):
         )
         valid = None if rollout.all_valid() else data["valid"]
         if config.step_baseline:
-            advantage = without_common_error(advantage, valid)
+            advantage = without_common_error(advantage, valid, self.ranks)
         least_scale = None
         if config.normalize_advantage:
             least_scale = self.advantage_scale.take(advantage, valid, self.ranks)

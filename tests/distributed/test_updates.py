@@ -28,7 +28,7 @@ AGENTS: dict[str, tuple[type[RecurrentAgent], dict[str, Any]]] = {
         RecurrentPPO,
         {"minibatches": 2, "epochs": 10, "target_kl": 1e-3, "learning_rate": 1e-2},
     ),
-    "a2c": (RecurrentA2C, {"normalize_advantage": True}),
+    "a2c": (RecurrentA2C, {"normalize_advantage": True, "step_baseline": True}),
     "vtrace": (RecurrentA2C, {"advantages": "vtrace", "epochs": 2}),
 }
 
@@ -185,9 +185,9 @@ def messages_of_an_update() -> list[str]:
 def test_an_update_sends_its_gradients_and_a_message_an_epoch(
     in_ranks: Callable[..., list[Any]],
 ) -> None:
-    # the moments of a rollout's advantages; then 2 epochs of 2 minibatches: the moments of an
-    # epoch's advantages; for each minibatch the number of its valid steps and its gradient; at last
-    # the explained variance
+    # the moments of each step's advantages, and of all of them; then 2 epochs of 2 minibatches: the
+    # moments of an epoch's advantages; for each minibatch the number of its valid steps and its
+    # gradient; at last the explained variance
     epoch = ["all_gather", *["all_reduce", "all_reduce"] * 2]
     for found in in_ranks(messages_of_an_update):
-        assert found == ["all_gather", *epoch * 2, "all_gather"]
+        assert found == ["all_gather", "all_gather", *epoch * 2, "all_gather"]

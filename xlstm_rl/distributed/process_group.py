@@ -95,7 +95,7 @@ class ProcessGroupRanks(Ranks):
             if isinstance(part, RunningMoments)
         ]
         for moments in found:
-            moments.gather = self._gathered_tensors
+            moments.gather = self.gathered_tensors
         try:
             yield
         finally:
@@ -105,7 +105,7 @@ class ProcessGroupRanks(Ranks):
     def moments(self, *tensors: Tensor) -> list[Moments]:
         """Return the moments of the values of all, of each tensor, in one message."""
         own = torch.stack([torch.stack(Moments.of(x)) for x in tensors])
-        parts = torch.stack(self._gathered_tensors(own), 1)
+        parts = torch.stack(self.gathered_tensors(own), 1)
         return [Moments.merged(part) for part in parts]
 
     def share(self, valid: Tensor | None) -> Tensor | None:
@@ -129,7 +129,8 @@ class ProcessGroupRanks(Ranks):
         for part, mean in zip(parts, message.split([one.numel() for one in parts]), strict=True):
             part.copy_(mean.view_as(part))
 
-    def _gathered_tensors(self, own: Tensor) -> list[Tensor]:
+    def gathered_tensors(self, own: Tensor) -> list[Tensor]:
+        """Return tensors of one shape and dtype, one of each process, in their order."""
         found = [torch.empty_like(own) for _ in range(self.size)]
         with self._answering():
             dist.all_gather(found, own, group=self._group(own))

@@ -13,7 +13,7 @@ ValueT = TypeVar("ValueT")
 
 
 class Moments(NamedTuple):
-    """Number of values, their mean, and the sum of squared deviations from it; scalars."""
+    """Number of values, their mean, and the sum of squared deviations from it; of one shape."""
 
     numel: Tensor
     mean: Tensor
@@ -30,14 +30,14 @@ class Moments(NamedTuple):
 
     @classmethod
     def merged(cls, parts: Tensor) -> "Moments":
-        """Return those of several tensors together, from theirs, `[N, 3]`.
+        """Return those of several tensors together, from theirs, `[N, ..., 3]`: `[...]` each.
 
         Exact, by the parallel formula of Chan, Golub and LeVeque (1979).
         """
         count, mean, squares = parts.unbind(-1)
-        total = count.sum()
-        overall = (count * mean).sum() / total.clamp(min=1)
-        return cls(total, overall, (squares + count * (mean - overall).square()).sum())
+        total = count.sum(0)
+        overall = (count * mean).sum(0) / total.clamp(min=1)
+        return cls(total, overall, (squares + count * (mean - overall).square()).sum(0))
 
     def variance(self) -> Tensor:
         """Return the unbiased variance; 0 of fewer than two values."""
@@ -88,6 +88,10 @@ class Ranks:
     def gathered(self, value: ValueT) -> list[ValueT]:
         """Return the values of all, in their order."""
         return [value]
+
+    def gathered_tensors(self, own: Tensor) -> list[Tensor]:
+        """Return tensors of one shape and dtype, one of each process, in their order."""
+        return [own]
 
     def share_episodes(self, rollout: Rollout) -> None:
         """Let each know which episodes ended in all rollouts, and whether every step is valid."""
