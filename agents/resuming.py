@@ -42,6 +42,7 @@ _BEFORE_THERE_WERE = {
     "entropy_coef_end": 1.0,
     "advantage_scale_decay": 0.0,
     "log_barrier_coef": 0.0,
+    "step_baseline": False,
 }
 """Options of algorithms that older runs did not have, and what is like having none.
 

@@ -1,8 +1,6 @@
 """A script for RecurrentPPO of sb3-contrib, line by line: theirs as comments, ours below.
 
-python examples/from_stable_baselines3.py
-
-docs/from_stable_baselines3.md has the names one by one.
+python examples/from_stable_baselines3.py; the names one by one: docs/from_stable_baselines3.md
 """
 
 # from sb3_contrib import RecurrentPPO, and five more imports
@@ -37,6 +35,7 @@ model = RecurrentPPO(
         "entropy_coef": 0.01,
         "entropy_coef_end": 1.0,  # constant; here it would fall in a line to 0
         "log_barrier_coef": 0.0,
+        "step_baseline": False,
         "advantage_scale_decay": 0.0,  # advantages are divided by their own deviation alone
         "value_coef": 0.5,
         "max_grad_norm": 0.5,

@@ -8,7 +8,12 @@ import pytest
 from xlstm_rl import RecurrentA2C, RecurrentPPO
 from xlstm_rl.agents import resuming
 
-ADDED = {"entropy_coef_end": 1.0, "advantage_scale_decay": 0.0, "log_barrier_coef": 0.0}
+ADDED = {
+    "entropy_coef_end": 1.0,
+    "advantage_scale_decay": 0.0,
+    "log_barrier_coef": 0.0,
+    "step_baseline": False,
+}
 SMALL: dict[str, Any] = {"env": {"num_envs": 2}, "memory": {"kind": "mlp", "width": 8}}
 
 
