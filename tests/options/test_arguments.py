@@ -164,7 +164,7 @@ def test_a_tilde_means_home_everywhere(
     monkeypatch.chdir(here)
     (home / "mine.yaml").write_text("env: {id: CartPole-v1, num_envs: 2}\nrun_dir: ~/run\n")
     small = ["--agent.rollout-steps", "8", "--total-steps", "32", "--agent.minibatches", "1"]
-    small += ["--memory.kind", "gru", "--memory.width", "8"]
+    small += ["--memory.kind", "gru", "--memory.width", "8", "--env.max-episode-steps", "6"]
     assert main(["train", "--config=~/mine.yaml", *small]) == 0
     assert main(["eval", "~/run", "--episodes", "1"]) == 0
     assert main(["plot", "~/run", "--out", "~/curve.svg"]) == 0

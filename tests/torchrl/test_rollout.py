@@ -28,7 +28,12 @@ def collected(autoreset: str) -> tuple[RecurrentPPO, Any]:
         },
         memory={"width": 16, "num_heads": 2},
         policy={"head_width": 16},
-        agent={"rollout_steps": 24, "minibatches": 1, "normalize_advantage": False},
+        agent={
+            "rollout_steps": 24,
+            "minibatches": 1,
+            "normalize_advantage": False,
+            "step_baseline": False,
+        },
         logger={"kind": "none"},
     )
     collector: Any = agent._make_collector()
