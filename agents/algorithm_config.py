@@ -40,8 +40,8 @@ class PPOConfig(AlgorithmConfig):
 
     step_baseline: bool = True
     """Take from each advantage the mean of those of the other environments at the same step, as far
-    as it is surely more than chance: what the critic gets wrong in all of them alike. It helps
-    where episodes of one length run side by side."""
+    as it is more than chance: what the critic gets wrong in all of them alike. It helps where
+    episodes of one length run side by side."""
 
     advantage_scale_decay: Fraction = 0.99
     """The divisor of `normalize_advantage` falls to this fraction of itself with each rollout, and

@@ -99,8 +99,8 @@ class AlgorithmConfig(Section):
 
     step_baseline: bool = False
     """Take from each advantage the mean of those of the other environments at the same step, as far
-    as it is surely more than chance: what the critic gets wrong in all of them alike. It helps
-    where episodes of one length run side by side."""
+    as it is more than chance: what the critic gets wrong in all of them alike. It helps where
+    episodes of one length run side by side."""
 
     log_interval: Count = 1
     """Updates of which a row of the metrics is the mean (A2C: 4, whose updates are short)."""

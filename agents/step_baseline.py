@@ -5,11 +5,6 @@ from torch import Tensor
 
 from xlstm_rl.distributed import ALONE, Moments, Ranks
 
-_CHANCE = 3.0
-"""How many times its own variance a mean over environments has by chance at most: advantages of
-neighbouring steps are nearly the same number, so that those of a rollout are a few independent
-ones."""
-
 
 def without_common_error(advantage: Tensor, valid: Tensor | None, ranks: Ranks = ALONE) -> Tensor:
     """Take from each advantage what those of the other environments say of its step.
@@ -20,9 +15,9 @@ def without_common_error(advantage: Tensor, valid: Tensor | None, ranks: Ranks =
     on what was done here: a baseline (Kool et al. 2019, Buy 4 REINFORCE samples, get a baseline for
     free!).
 
-    Of it only the share is taken that is surely more than chance, as James and Stein shrink a mean:
-    1 less three times the variance that means of so many numbers have by chance over the one that
-    these have. Where environments are at different steps that is 0, and nothing changes.
+    Of it only the share is taken that is more than chance, as James and Stein shrink a mean: 1 less
+    the variance that means of so many numbers have by chance over the one that these have. Where
+    environments are at different steps that is near 0.
 
     Args:
         advantage: `[B, T]`.
@@ -41,7 +36,7 @@ def without_common_error(advantage: Tensor, valid: Tensor | None, ranks: Ranks =
     by_chance = within * (1.0 / n[compared]).sum() / steps
     middle = mean[compared].sum() / steps
     between = (mean - middle).square()[compared].sum() / (steps - 1)
-    share = (1.0 - _CHANCE * by_chance / between).clamp(min=0.0)
+    share = (1.0 - by_chance / between).clamp(min=0.0)
     of_others = (n * mean - known) / (n - 1).clamp(min=1)
     usable = counted & compared & (steps > 1) & (between > 0)
     return torch.where(usable, (known - share * of_others).to(advantage.dtype), advantage)

@@ -28,7 +28,7 @@ def by_hand(advantage: Tensor, valid: Tensor) -> list[list[float]]:
     chance = within * sum(1 / len(step) for step in compared) / len(compared)
     middle = sum(means) / len(means)
     between = sum((m - middle) ** 2 for m in means) / (len(means) - 1)
-    share = max(0.0, 1 - 3 * chance / between)
+    share = max(0.0, 1 - chance / between)
     found = [row[:] for row in rows]
     for t, step in enumerate(steps):
         for b in range(B):
@@ -55,16 +55,16 @@ def test_a_common_error_goes_and_what_is_ones_own_stays() -> None:
     assert (own + 10.0 * draw(200, seed=1) - own).std() > 9.0
 
 
-@pytest.mark.parametrize("B", [2, 16])
-def test_what_is_of_each_environment_alone_stays_as_it_is(B: int) -> None:
+@pytest.mark.parametrize(("B", "most"), [(2, 0.15), (4, 0.06), (16, 0.03)])
+def test_what_is_of_each_environment_alone_hardly_changes(B: int, most: float) -> None:
     """Neighbouring steps share most of what they are, as generalised advantages do."""
-    changed = 0
+    changes = []
     for seed in range(50):
         own, found = draw(B, 128, seed=seed), torch.zeros(B)
         for t in reversed(range(128)):
             own[:, t] = found = own[:, t] + 0.94 * found
-        changed += not torch.equal(without_common_error(own, None), own)
-    assert changed <= 2
+        changes.append((without_common_error(own, None) - own).std() / own.std())
+    assert torch.stack(changes).mean() < most
 
 
 @pytest.mark.parametrize("shape", [(1, 5), (5, 1), (1, 1), (4, 0), (0, 4)])
