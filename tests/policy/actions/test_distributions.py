@@ -1,3 +1,5 @@
+from typing import Any
+
 import gymnasium
 import numpy as np
 import pytest
@@ -241,3 +243,21 @@ def test_what_a_network_reads_of_an_action_lies_within_its_bounds() -> None:
 def test_other_spaces_are_refused() -> None:
     with pytest.raises(ValueError, match=r"Text.*expected Discrete, MultiDiscrete"):
         make_distribution(gymnasium.spaces.Text(3))
+
+
+@pytest.mark.parametrize("kind", [Categorical, MultiCategorical])
+@pytest.mark.parametrize("method", ["log_prob_and_entropy", "mean_log_prob"])
+def test_a_loss_asks_what_a_subclass_says(kind: Any, method: str) -> None:
+    def doubled(self: Any, *args: torch.Tensor) -> Any:
+        found = getattr(kind, method)(self, *args)
+        return tuple(2 * one for one in found) if isinstance(found, tuple) else 2 * found
+
+    size: Any = 3 if kind is Categorical else [3]
+    plain, own = kind(size), type("Own", (kind,), {method: doubled})(size)
+    params = torch.randn(2, 4, 3, requires_grad=True)
+    action = torch.randint(3, (2, 4) if kind is Categorical else (2, 4, 1))
+    expected = list(plain.loss_terms(params, action, True))
+    for i in (0, 1) if method == "log_prob_and_entropy" else (2,):
+        expected[i] = 2 * expected[i]
+    for one, other in zip(own.loss_terms(params, action, True), expected, strict=True):
+        torch.testing.assert_close(one, other)

@@ -16,6 +16,7 @@ from xlstm_rl.kernels.native.categorical import (
 from xlstm_rl.kernels.native.terms import Terms
 from xlstm_rl.policy.actions.base import ActionDistribution, torch_dtype
 from xlstm_rl.policy.config import DistributionConfig
+from xlstm_rl.policy.structure import is_own
 
 MASKED_LOGIT = -1e30
 """The logit of a choice that must not be taken: its probability is exactly 0, and what has
@@ -26,6 +27,9 @@ LEAST_LOGIT = -1e29
 """
 
 _PADDING_LOGIT = -1e31  # below a masked one: no choice at all
+
+_PARTS = "log_prob_and_entropy", "mean_log_prob"
+"""What `loss_terms` makes in one pass, unless a subclass has its own."""
 
 
 class Categorical(ActionDistribution):
@@ -73,10 +77,12 @@ class Categorical(ActionDistribution):
 
     def log_prob_and_entropy(self, params: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Return log-probability and entropy of choices `[...]`."""
-        return self.loss_terms(params, action, False)[:2]
+        return _terms(params, action, False)[:2]
 
     def loss_terms(self, params: Tensor, action: Tensor, wants_mean: bool) -> Terms:
         """Return both, and `mean_log_prob` if it is asked for."""
+        if not is_own(self, Categorical, *_PARTS):
+            return super().loss_terms(params, action, wants_mean)
         return _terms(params, action, wants_mean)
 
     def mean_log_prob(self, params: Tensor) -> Tensor:
@@ -172,10 +178,12 @@ class MultiCategorical(ActionDistribution):
 
     def log_prob_and_entropy(self, params: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Return joint log-probability and entropy of choices `[..., K]`: sums over the K."""
-        return self.loss_terms(params, action, False)[:2]
+        return summed(_terms(self.logits(params), action, False))[:2]
 
     def loss_terms(self, params: Tensor, action: Tensor, wants_mean: bool) -> Terms:
         """Return both, and `mean_log_prob` if it is asked for."""
+        if not is_own(self, MultiCategorical, *_PARTS):
+            return super().loss_terms(params, action, wants_mean)
         return summed(_terms(self.logits(params), action, wants_mean))
 
     def mean_log_prob(self, params: Tensor) -> Tensor:
