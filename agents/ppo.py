@@ -24,6 +24,7 @@ from xlstm_rl.collection.collector import Rollout
 from xlstm_rl.distributed import Moments
 from xlstm_rl.kernels.native.ppo_loss import clipped_loss
 from xlstm_rl.kernels.native.terms import Terms
+from xlstm_rl.policy.direct import release_gradients
 from xlstm_rl.policy.structure import is_own
 from xlstm_rl.returns import generalized_advantage
 
@@ -74,6 +75,7 @@ class RecurrentPPO(RecurrentAgent):
                 before the minibatch that produced it.
         """
         config = self.algorithm
+        release_gradients(self.policy.network)  # a callback may have kept those before
         now = self.schedules.at(progress)
         set_learning_rate(self.optimizer, now["learning_rate"])
         with self._profile.part("advantages"):

@@ -12,7 +12,7 @@ from xlstm_rl.kernels.native.choose import LOADED
 from xlstm_rl.memory import MemoryConfig
 from xlstm_rl.policy.actor_critic import ActorCritic
 from xlstm_rl.policy.config import PolicyConfig
-from xlstm_rl.policy.direct import DirectPass, direct_pass
+from xlstm_rl.policy.direct import DirectPass, direct_pass, release_gradients
 
 from .whole_sequences import (  # noqa: F401
     MEMORIES,
@@ -69,6 +69,44 @@ def test_the_bits_are_those_of_the_graph_and_add_up(memory: Any, critic: Any, ac
         assert a is not None
         assert b is not None
         assert torch.equal(a, b)
+
+
+def test_gradients_are_written_where_those_were_that_nobody_has_now() -> None:
+    network = network_of({"width": 16})
+    weights: list[Any] = [*network.parameters()]
+    found: list[list[Any]] = []
+    places = []
+    for T in (17, 17, 5):
+        batch = batch_for(network, 3, T)
+        for is_direct in (True, False):
+            network.zero_grad()
+            if is_direct:
+                made = passed(network, batch)
+                made.backward(made.params, made.value)
+                places.append([one.grad.data_ptr() for one in weights])
+            else:
+                pair = network.for_loss(*batch)
+                torch.autograd.backward(pair, [one.detach() for one in pair])
+            found.append([one.grad for one in weights])
+        assert all(map(torch.equal, *found[-2:]))
+    assert places[0] == places[1] != places[2]
+    kept = [one.clone() for one in found[1]]
+    passed(network, batch).backward(made.params, made.value)
+    assert all(map(torch.equal, kept, found[1]))  # of torch's graph they are somebody's
+
+
+def test_gradients_that_were_released_stay() -> None:
+    network = network_of({"width": 16})
+    weights: list[Any] = [*network.parameters()]
+    batch = batch_for(network)
+    kept = []
+    for scale in (1, 2):
+        network.zero_grad()
+        made = passed(network, batch)
+        made.backward(scale * made.params, made.value)
+        kept.append([(one.grad, one.grad.clone()) for one in weights])
+        release_gradients(network)
+    assert all(torch.equal(*pair) for both in kept for pair in both)
 
 
 def test_the_way_back_is_gone_once() -> None:

@@ -27,7 +27,11 @@ class DirectPass(NamedTuple):
     """The last parameters, which no observation changes, `[num_free]`."""
 
     def backward(self, dparams: Tensor, dvalue: Tensor) -> None:
-        """Add the gradients of the weights to their `.grad`, as torch does; once."""
+        """Add the gradients of the weights to their `.grad`, as torch does; once.
+
+        Where no weight has a gradient yet, the new ones last until the next such call, but for
+        `release_gradients` between them.
+        """
         with torch.no_grad():
             way_back, doutputs = self.way_back, dparams
             if self.free is not None:
@@ -35,9 +39,16 @@ class DirectPass(NamedTuple):
                 doutputs = dparams[..., :num_outputs]
                 _add_gradient(self.free, dparams[..., num_outputs:].sum_to_size(self.free.shape))
             grads = (doutputs, dvalue.unsqueeze(-1), None)
-            found = way_back(grads, (False,) * len(way_back.inputs))
+            # a gradient that is there may be the one of the call before
+            overwrites = not any([weight.grad is not None for weight in way_back.weights])
+            found = way_back(grads, (False,) * len(way_back.inputs), overwrites)
             for weight, grad in zip(way_back.weights, found[len(way_back.inputs) :], strict=True):
                 _add_gradient(weight, grad)
+
+
+def release_gradients(network: ActorCritic) -> None:
+    """Leave the gradients that the weights have now to whoever keeps them."""
+    network._native_sequences.release_gradients()
 
 
 def _add_gradient(weight: Tensor, grad: Tensor | None) -> None:

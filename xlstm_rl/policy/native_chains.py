@@ -107,25 +107,39 @@ class NetworkChains:
         return None if outputs is None or value is None else (outputs, value, features)
 
     def backward(
-        self, doutputs: Tensor | None, dvalue: Tensor | None, dfeatures: Tensor | None
+        self,
+        doutputs: Tensor | None,
+        dvalue: Tensor | None,
+        dfeatures: Tensor | None,
+        *,
+        overwrites: bool = False,
     ) -> tuple[Tensor | None, ...] | None:
-        """Return the gradient of each input and weight; None: one is not finite."""
+        """Return the gradient of each input and weight; None: one is not finite.
+
+        With `overwrites` those of the weights last until the next call that says so, too.
+        """
         actor, critic, act, criticize = self._chains
         grads: dict[int, Tensor] = {}
         to_inputs: list[Tensor | None] = []
         try:
-            to_actor = _plus(dfeatures, _back(act, doutputs, grads))
-            from_value = _back(criticize, dvalue, grads)
+            to_actor = _plus(dfeatures, _back(act, doutputs, grads, overwrites))
+            from_value = _back(criticize, dvalue, grads, overwrites)
             if critic is None:
                 to_actor = _plus(to_actor, from_value)
-            to_inputs.append(_back(actor, to_actor, grads))
+            to_inputs.append(_back(actor, to_actor, grads, overwrites))
             if critic is not None:
-                to_inputs.append(_back(critic, from_value, grads))
+                to_inputs.append(_back(critic, from_value, grads, overwrites))
         except _NotFiniteError:
             return None
         # the chains write there again, whoever still holds them
         own = [None if one is None or self.is_whole else one.clone() for one in to_inputs]
         return (*own, *[grads.get(id(weight)) for weight in self.weights])
+
+    def release_gradients(self) -> None:
+        """Leave the gradients that `backward` may overwrite to whoever has them."""
+        for chain in self._chains:
+            if chain is not None:
+                chain.release_gradients()
 
 
 def _layers_of(encoder: nn.Module | None) -> list[tuple[nn.Linear, str]] | None:
@@ -147,12 +161,12 @@ class _NotFiniteError(Exception):
 
 
 def _back(
-    chain: SequenceChain | None, dy: Tensor | None, grads: dict[int, Tensor]
+    chain: SequenceChain | None, dy: Tensor | None, grads: dict[int, Tensor], overwrites: bool
 ) -> Tensor | None:
     """Return the gradient of a chain's input, and add those of its weights by their `id`."""
     if chain is None or dy is None:  # no loss has touched its output
         return None
-    found = chain.backward(dy)
+    found = chain.backward(dy, overwrites)
     if found is None:
         raise _NotFiniteError
     dx, own = found

@@ -18,6 +18,8 @@ from xlstm_rl.normalization import Observation
 from xlstm_rl.policy.native_chains import Found, Lease, NetworkChains, Size
 from xlstm_rl.policy.structure import watched_everywhere
 
+Grads = tuple[Tensor | None, ...]
+
 
 class Outputs(NamedTuple):
     """What a loss needs of a network."""
@@ -98,6 +100,11 @@ class NativeSequences:
             return None
         return found, inputs, WayBack(lease, inputs, tensors, reset)
 
+    def release_gradients(self) -> None:
+        """Leave the gradients that a way back may overwrite to whoever has them."""
+        if self._built is not None:
+            self._built.release_gradients()
+
     def _stands(self, network: Any, lead: tuple[int, int]) -> "NetworkChains | None":
         """Return what was built for B and T, built now if need be; None: C is not to be used."""
         if not takes_native("auto", network.any_weight, whole_block=True):
@@ -129,14 +136,14 @@ class WayBack:
         self.inputs = [one.detach() for one in inputs]
         self._given = tensors, reset
 
-    def __call__(
-        self, grads: tuple[Tensor | None, ...], wanted: tuple[bool, ...]
-    ) -> tuple[Tensor | None, ...]:
+    def __call__(self, grads: Grads, wanted: tuple[bool, ...], overwrites: bool = False) -> Grads:
         """Return the gradients of all inputs, then those of all weights.
 
         Args:
             grads: those of outputs, value and features.
             wanted: whether that of an input is asked for.
+            overwrites: whether the next way back that says so, too, may overwrite those of the
+                weights.
         """
         lease = self._lease
         if lease is None:
@@ -145,7 +152,7 @@ class WayBack:
                 "the network itself, whose graph can be kept"
             )
         self._lease = None
-        found = lease.built.backward(*grads)
+        found = lease.built.backward(*grads, overwrites=overwrites)
         if found is None:
             found = _by_modules(lease.built, self.inputs, wanted, self._given, grads, self.weights)
         return found
@@ -170,9 +177,9 @@ def _by_modules(
     inputs: list[Tensor],
     wanted: tuple[bool, ...],
     given: tuple[StateTensors, Tensor | None],
-    grads: tuple[Tensor | None, ...],
+    grads: Grads,
     weights: Sequence[Tensor],
-) -> tuple[Tensor | None, ...]:
+) -> Grads:
     """Return the gradients by running the modules again."""
     with torch.enable_grad():
         leaves = [x.requires_grad_(asked) for x, asked in zip(inputs, wanted, strict=True)]
