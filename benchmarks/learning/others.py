@@ -16,6 +16,12 @@ _OURS = {
         "AssociativeRecall-v0 --env.kwargs.pairs 24 --env.kwargs.values 4 --agent.gamma 0",
         500_000,
     ),
+    "navigate_and_return": ("NavigateAndReturn-v0", 300_000),
+    "repeat_previous_8": ("RepeatPrevious-v0 --env.kwargs.k 8", 300_000),
+    "mountain_car": (
+        "MountainCarContinuousNoVel-v0 --policy.action-distribution.std gsde",
+        200_000,
+    ),
 }
 
 _POPGYM = {
