@@ -69,6 +69,16 @@ def test_slstm_block(stack: XLSTMStack, index: int, exponent: float) -> None:
     assert (block.head_norm_weight == 1).all()
 
 
+@pytest.mark.parametrize("pattern", ["m", "s"])
+def test_of_a_long_convolution_the_last_four_taps_are_drawn(pattern: str) -> None:
+    stack = XLSTMStack(MemoryConfig(pattern=pattern, width=256, conv1d_kernel_size=16))
+    taps = stack.blocks[0].conv_weight.detach()
+    assert not taps[:, :-4].any()
+    assert taps[:, -4:].abs().max() <= 0.5
+    assert abs(taps[:, -4:].std().item() - 0.5 / math.sqrt(3)) < 0.02
+    assert 0.4 < stack.blocks[0].conv_bias.detach().abs().max() <= 0.5
+
+
 def test_heads_of_one_element_have_finite_biases() -> None:
     stack = XLSTMStack(MemoryConfig(pattern="s", width=8, num_heads=8))
     assert all(p.isfinite().all() for p in stack.parameters())

@@ -65,7 +65,13 @@ def output_init_(weight: Tensor, width: int, num_blocks: int) -> None:
 
 
 def conv_init_(weight: Tensor, bias: Tensor) -> None:
-    """Draw taps [C, W] and bias [C] from U(-1/sqrt(W), 1/sqrt(W)), as torch's Conv1d does."""
-    bound = weight.shape[1] ** -0.5
-    nn.init.uniform_(weight, -bound, bound)
+    """Draw taps [C, W] and bias [C] from U(-1/sqrt(W), 1/sqrt(W)), as torch's Conv1d does.
+
+    Of more than four the last four are drawn as if there were no others, and those start at 0: the
+    mean of many steps, each with a weight of its own, is no good start for control.
+    """
+    drawn = min(weight.shape[1], 4)
+    bound = drawn**-0.5
+    nn.init.zeros_(weight)
+    nn.init.uniform_(weight.detach()[:, -drawn:], -bound, bound)
     nn.init.uniform_(bias, -bound, bound)

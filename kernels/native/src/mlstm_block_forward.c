@@ -49,15 +49,30 @@ static void down_rows(const forward_pass *f, int64_t r0, int64_t r1, float *work
     for (int64_t i = 0; i < D; i++) a->out[r * D + i] += a->weights.down_bias[i];
 }
 
+INLINE void silu_at(vf p, int64_t at, float *c, float *gate) {
+  const vf sigmoid = vsigmoid(p);
+  store(gate + at, sigmoid);
+  store(c + at, p * sigmoid);
+}
+
 INLINE void convolve_rows(const forward_pass *f, int64_t n, int64_t W, const float *const *back,
                           float *c, float *gate) {
-  for (int64_t j = 0; j < n; j++)
+  const int64_t ldi = f->z.ldi;
+  int64_t j = 0;
+  for (; j + 4 <= n; j += 4)
     for (int64_t i = 0; i < f->z.inner; i += VW) {
       const vf bias = load(f->p.conv_bias + i);
-      const vf p = convolve_at(i, VW, W, back + j * W, f->p.taps, f->z.inner, bias);
-      const vf sigmoid = vsigmoid(p);
-      store(gate + j * f->z.ldi + i, sigmoid);
-      store(c + j * f->z.ldi + i, p * sigmoid);
+      const four_steps p = convolve_four(i, W, back + j * W, f->p.taps, f->z.inner,
+                                         (four_steps){bias, bias, bias, bias});
+      silu_at(p.a, j * ldi + i, c, gate);
+      silu_at(p.b, (j + 1) * ldi + i, c, gate);
+      silu_at(p.c, (j + 2) * ldi + i, c, gate);
+      silu_at(p.d, (j + 3) * ldi + i, c, gate);
+    }
+  for (; j < n; j++)
+    for (int64_t i = 0; i < f->z.inner; i += VW) {
+      const vf bias = load(f->p.conv_bias + i);
+      silu_at(convolve_at(i, VW, W, back + j * W, f->p.taps, f->z.inner, bias), j * ldi + i, c, gate);
     }
 }
 

@@ -152,14 +152,36 @@ INLINE void convolution_backward(const backward_pass *f, int64_t r0, int64_t n, 
                                  const small_grads *g, backward_scratch w) {
   const mlstm_sizes z = f->z;
   for (int64_t i = 0; i < z.inner; i += VW) {
+    const float *dc = w.dc + i;
+    float *taps = g->taps + i, *du = f->du + r0 * z.ldu + i;
     vf bias = load(g->conv_bias + i);
-    for (int64_t r = 0; r < n; r++) {
-      float *du = f->du + (r0 + r) * z.ldu + i;
-      bias += load(w.dc + r * z.ldi + i);
-      store(du, convolve_at(i, VW, W, w.ahead + r * W, f->p.taps, z.inner, load(du)));
-    }
+    for (int64_t r = 0; r < n; r++) bias += load(dc + r * z.ldi);
     store(g->conv_bias + i, bias);
-    for (int64_t k = 0; k < W; k++) {
+    int64_t row = 0, k = 0;
+    for (; row + 4 <= n; row += 4) {
+      float *to = du + row * z.ldu;
+      const four_steps own = {load(to), load(to + z.ldu), load(to + 2 * z.ldu), load(to + 3 * z.ldu)};
+      const four_steps p = convolve_four(i, W, w.ahead + row * W, f->p.taps, z.inner, own);
+      store(to, p.a), store(to + z.ldu, p.b);
+      store(to + 2 * z.ldu, p.c), store(to + 3 * z.ldu, p.d);
+    }
+    for (; row < n; row++) {
+      float *to = du + row * z.ldu;
+      store(to, convolve_at(i, VW, W, w.ahead + row * W, f->p.taps, z.inner, load(to)));
+    }
+    for (; k + 4 <= W; k += 4) { /* tap k is row W - 1 - k */
+      float *to = taps + (W - 1 - k) * z.inner;
+      vf s0 = load(to), s1 = load(to - z.inner), s2 = load(to - 2 * z.inner), s3 = load(to - 3 * z.inner);
+      for (int64_t r = 0; r < n; r++) {
+        const vf d = load(dc + r * z.ldi);
+        const float *const *back = w.forward.back + r * W + k;
+        s0 += d * load(back[0] + i), s1 += d * load(back[1] + i);
+        s2 += d * load(back[2] + i), s3 += d * load(back[3] + i);
+      }
+      store(to, s0), store(to - z.inner, s1);
+      store(to - 2 * z.inner, s2), store(to - 3 * z.inner, s3);
+    }
+    for (; k < W; k++) {
       vf sum = load(g->taps + (W - 1 - k) * z.inner + i);
       for (int64_t r = 0; r < n; r++)
         sum += load(w.dc + r * z.ldi + i) * load(w.forward.back[r * W + k] + i);

@@ -23,6 +23,8 @@ CASES = [
     Case(1, 1, 16, 48, 2, W=7),
     Case(5, 2, 20, 20, 20, W=5, S=1, forget_gate="exponential"),
     Case(2, 50, 16, 64, 1, W=40, resets=0.02),
+    Case(3, 71, 24, 96, 4, W=16, resets=0.05),
+    Case(2, 66, 24, 48, 2, W=14, state=False),
     Case(9, 40, 16, 64, 4, resets=1.0),
 ]
 SMALL = Case(2, 40, 16, 64, 2)
