@@ -157,7 +157,7 @@ INLINE void convolution_backward(const backward_pass *f, int64_t r0, int64_t n, 
     vf bias = load(g->conv_bias + i);
     for (int64_t r = 0; r < n; r++) bias += load(dc + r * z.ldi);
     store(g->conv_bias + i, bias);
-    int64_t row = 0, k = 0;
+    int64_t row = 0, k = 0; /* four at a time: what they share is loaded once, no sum waits */
     for (; row + 4 <= n; row += 4) {
       float *to = du + row * z.ldu;
       const four_steps own = {load(to), load(to + z.ldu), load(to + 2 * z.ldu), load(to + 3 * z.ldu)};
@@ -182,10 +182,10 @@ INLINE void convolution_backward(const backward_pass *f, int64_t r0, int64_t n, 
       store(to - 2 * z.inner, s2), store(to - 3 * z.inner, s3);
     }
     for (; k < W; k++) {
-      vf sum = load(g->taps + (W - 1 - k) * z.inner + i);
-      for (int64_t r = 0; r < n; r++)
-        sum += load(w.dc + r * z.ldi + i) * load(w.forward.back[r * W + k] + i);
-      store(g->taps + (W - 1 - k) * z.inner + i, sum);
+      float *to = taps + (W - 1 - k) * z.inner;
+      vf sum = load(to);
+      for (int64_t r = 0; r < n; r++) sum += load(dc + r * z.ldi) * load(w.forward.back[r * W + k] + i);
+      store(to, sum);
     }
   }
 }
