@@ -70,7 +70,7 @@ class ActionDistributionOptions(TypedDict, total=False):
     kind: str
     std: Literal["free", "state", "gsde"]
     resample_steps: int
-    initial_log_std: float
+    initial_log_std: float | Literal["auto"]
     bounds: Literal["clip", "tanh"]
 
 

@@ -34,7 +34,7 @@ class DistributionConfig(Section):
 class GaussianOptions(DistributionConfig):
     """Independent normals, for spaces of numbers (Box)."""
 
-    former = {"initial_log_std": (0.0,)}  # noqa: RUF012
+    former = {"initial_log_std": (0.0, -0.7)}  # noqa: RUF012
 
     std: Literal["free", "state", "gsde"] = "free"
     """Standard deviation: `free` parameters, or from the `state`; `gsde`: of noise that is a
@@ -43,9 +43,9 @@ class GaussianOptions(DistributionConfig):
     resample_steps: CountOrZero = 4
     """Steps after which gsde draws a new function; 0: once a rollout."""
 
-    initial_log_std: float = -0.7
-    """Starting log standard deviation, in units of half the action range; e^-0.7
-    is a half."""
+    initial_log_std: float | Literal["auto"] = "auto"
+    """Starting log standard deviation, in units of half the action range. auto: -0.7, which is a
+    half; with gsde, which is for rewards that have to be found, 0."""
 
     bounds: Literal["clip", "tanh"] = "clip"
     """How actions keep their bounds: samples beyond one are clipped on their way to the
@@ -56,6 +56,13 @@ class GaussianOptions(DistributionConfig):
         if self.std != "gsde":
             path = type(self).path("std")
             refuse_unused(self, ("resample_steps",), f"{path}=gsde, but {path} is {self.std}")
+
+    @property
+    def start_log_std(self) -> float:
+        """The starting log standard deviation, a number in the place of `auto`."""
+        if isinstance(self.initial_log_std, str):
+            return 0.0 if self.std == "gsde" else -0.7
+        return self.initial_log_std
 
 
 @dataclass(frozen=True)

@@ -168,6 +168,15 @@ def test_a_gaussian_option_on_a_space_without_numbers_is_refused(
         assert not run.exists()
 
 
+@pytest.mark.parametrize(("std", "start"), [("free", -0.7), ("state", -0.7), ("gsde", 0.0)])
+def test_noise_starts_wider_where_a_reward_has_to_be_found(std: str, start: float) -> None:
+    for given, found in (({}, start), ({"initial_log_std": -1.5}, -1.5)):
+        options: Any = DistributionConfig(std=std, **given)
+        assert options.start_log_std == found
+        agent: Any = make_distribution(SPACES["Box"], PolicyConfig(action_distribution=options))
+        assert agent.initial_log_std == found
+
+
 @pytest.mark.parametrize("std", ["free", "state"])
 def test_deviations_start_where_asked_inside_a_tuple_too(std: str) -> None:
     options = DistributionConfig(std=std, initial_log_std=-0.7)

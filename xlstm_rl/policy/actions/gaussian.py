@@ -87,7 +87,7 @@ class DiagonalGaussian(ActionDistribution):
         if not isinstance(space, spaces.Box) or space.dtype.kind != "f":
             return None
         family = SquashedGaussian if options.bounds == "tanh" else DiagonalGaussian
-        made = family(space.low, space.high, options.std == "state", options.initial_log_std)
+        made = family(space.low, space.high, options.std == "state", options.start_log_std)
         if options.std == "gsde":
             made.resample_steps = options.resample_steps
         return made
