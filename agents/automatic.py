@@ -10,7 +10,7 @@ from xlstm_rl.agents.base_config import AlgorithmConfig
 from xlstm_rl.agents.config import TrainConfig
 from xlstm_rl.agents.rollout_length import with_rollout_steps
 from xlstm_rl.config import ConfigError
-from xlstm_rl.envs.declared import requires_previous_action
+from xlstm_rl.envs.declared import wants_previous_action
 from xlstm_rl.envs.spaces.leaves import space_leaves
 
 ENTROPY_COEF = 0.01
@@ -32,7 +32,7 @@ def resolved(config: TrainConfig, env: Any, processes: int = 1) -> TrainConfig:
     if config.agent.entropy_coef == "auto":
         config = replace(config, agent=_with_entropy_coef(config.agent, env.single_action_space))
     if config.policy.previous_action == "auto":
-        policy = replace(config.policy, previous_action=requires_previous_action(env))
+        policy = replace(config.policy, previous_action=wants_previous_action(env))
         config = replace(config, policy=policy)
     return config
 

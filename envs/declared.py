@@ -11,16 +11,24 @@ LIMITS = ("max_episode_length", "episode_length")
 """POPGym's names for the steps after which a game is over, which its ids are registered without."""
 
 
-def requires_previous_action(vector_env: Any) -> bool:
-    """Return whether all environments of a vector, or their wrappers, say so.
+def wants_previous_action(vector_env: Any) -> bool:
+    """Return whether all environments of a vector, or their wrappers, say so, or are POPGym's.
 
     Where a game hides a card or a ship, an observation answers the last choice, and the answer
-    alone does not tell which choice that was.
+    alone does not tell which choice that was. POPGym's own results have it in all of its games: in
+    the others, where observations are noisy, it tells what the policy did (docs/defaults.md).
 
     Args:
         vector_env: of any kind; the environment itself is asked, or each single one.
     """
-    return all(value is True for value in declared(vector_env, REQUIRES_PREVIOUS_ACTION))
+    found = declared(vector_env, REQUIRES_PREVIOUS_ACTION)
+    if not all(isinstance(value, bool) for value in found):
+        return False
+    return all(found) or all(map(_is_of_popgym, declared(vector_env, "spec")))
+
+
+def _is_of_popgym(spec: Any) -> bool:
+    return str(getattr(spec, "entry_point", "")).startswith("popgym.")
 
 
 def declared_limit(vector_env: Any) -> int | None:

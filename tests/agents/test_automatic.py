@@ -1,7 +1,9 @@
 """What an environment says of itself decides what is `auto`: previous actions, rollouts' length."""
 
+import sys
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import gymnasium
@@ -17,7 +19,7 @@ from xlstm_rl.comparing.sizes import PolicySizes
 from xlstm_rl.config import ConfigError, load_yaml, parse_config
 from xlstm_rl.envs import make_vector_env
 from xlstm_rl.envs.config import EnvConfig
-from xlstm_rl.envs.declared import declared_limit, requires_previous_action
+from xlstm_rl.envs.declared import declared_limit, wants_previous_action
 from xlstm_rl.memory import MemoryConfig
 from xlstm_rl.normalization_config import NormalizationConfig
 from xlstm_rl.policy.config import PolicyConfig
@@ -97,11 +99,31 @@ def in_both(makes: Any, quick: Any) -> Any:
 def test_every_environment_of_a_vector_is_asked(make: Any, vectorization: Any) -> None:
     env = make_vector_env(EnvConfig(num_envs=2, vectorization=vectorization), make)
     try:
-        assert requires_previous_action(env) is CASES[make]
+        assert wants_previous_action(env) is CASES[make]
         env.reset(seed=0)  # and goes on
         env.step(np.zeros(2, np.int64))
     finally:
         env.close()
+
+
+@pytest.mark.parametrize(
+    ("module", "make", "expected"),
+    [("popgym", Denies, True), ("popgym", Plain, False), ("mygym", Denies, False)],
+)
+def test_all_games_of_popgym_have_it_as_in_its_own_results(
+    module: str, make: Any, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    game = ModuleType(f"{module}.envs")
+    game.Game = make  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module, ModuleType(module))
+    monkeypatch.setitem(sys.modules, f"{module}.envs", game)
+    gymnasium.register("Game-v0", entry_point=f"{module}.envs:Game")
+    try:
+        env = make_vector_env(EnvConfig(id="Game-v0", num_envs=2))
+        assert wants_previous_action(env) is expected
+        env.close()
+    finally:
+        del gymnasium.registry["Game-v0"]
 
 
 LIMITS = {Plain: None, Limited: 100, OtherName: 104, Nonsense: None}
@@ -127,9 +149,9 @@ def test_rollouts_cover_a_game_whose_limit_is_declared(agent: Any) -> None:
 
 def test_a_vector_of_its_own_kind_is_asked_itself() -> None:
     env: Any = gymnasium.make_vec("xlstm_rl/MemoryChain-v0", num_envs=2)
-    assert not requires_previous_action(env)
+    assert not wants_previous_action(env)
     env.unwrapped.obs_requires_prev_action = True
-    assert requires_previous_action(env)
+    assert wants_previous_action(env)
     env.close()
 
 

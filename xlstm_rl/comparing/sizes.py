@@ -38,7 +38,8 @@ class PolicySizes:
         return resolved(config, self._env)
 
     def count(self, config: TrainConfig) -> int:
-        """Return the weights of encoder, memories and heads."""
+        """Return the weights of encoder, memories and heads, as an agent would have them."""
+        config = self.resolved(config)
         policy = Policy(
             *self._spaces, config.memory, config.policy, config.normalization, config.env
         )

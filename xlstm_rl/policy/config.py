@@ -159,9 +159,10 @@ class PolicyConfig(Section):
     """Order of an image's axes. auto: the shorter one of the first and the last is the channels."""
 
     previous_action: bool | Literal["auto"] = "auto"
-    """Feed the memory with the action before, zeros at the first step of an episode. auto: where
-    the environment says that it is needed, by an attribute `obs_requires_prev_action` that is true
-    (POPGym's games do)."""
+    """Feed the memory with the action before, zeros at the first step of an episode: actions are
+    samples, and where observations are noisy, or answer a choice, they do not say which. auto: in
+    POPGym's games, whose published results have it, and where the environment says that it is
+    needed, by an attribute `obs_requires_prev_action` that is true."""
 
     previous_reward: bool = False
     """Feed the memory with the reward of the action before, zero at the first step."""

@@ -14,7 +14,7 @@ from xlstm_rl.collection.collector import Collector
 from xlstm_rl.collection.masks import mask_check
 from xlstm_rl.envs import make_vector_env
 from xlstm_rl.envs.config import EnvConfig, is_custom
-from xlstm_rl.envs.declared import declared_limit, requires_previous_action
+from xlstm_rl.envs.declared import declared_limit, wants_previous_action
 from xlstm_rl.envs.faults.processes import close
 from xlstm_rl.envs.registration import find_spec
 from xlstm_rl.memory import MemoryConfig
@@ -122,7 +122,7 @@ class SpacesOnly(VectorEnv[Any, Any, Any]):
             self.single_observation_space = probe.single_observation_space
             self.single_action_space = probe.single_action_space
             self.metadata = probe.metadata
-            self.obs_requires_prev_action = requires_previous_action(probe)
+            self.obs_requires_prev_action = wants_previous_action(probe)
             self.max_episode_length = declared_limit(probe)
         close(probe)
 

@@ -40,7 +40,7 @@ def _joined(program: Program, encoder: JoinedEncoder, reader: Reader) -> Vector:
     first, *others = found
     for other in others:
         program.say(f"add({first.size}, {other.at}, {first.at});")
-    scale = number(encoder.scale)
+    scale = number(float(encoder.scale))
     program.say(f"for (int64_t i = 0; i < {first.size}; i++) ({first.at})[i] *= {scale};")
     return first
 

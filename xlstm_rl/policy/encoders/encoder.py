@@ -13,11 +13,12 @@ from xlstm_rl.envs.spaces.leaves import is_nested, observation_kind, space_leave
 from xlstm_rl.envs.spaces.support import describe_space
 from xlstm_rl.options.section import refuse_unused
 from xlstm_rl.policy.activations import ACTIVATIONS
-from xlstm_rl.policy.auxiliary.inputs import OBSERVATION
+from xlstm_rl.policy.auxiliary.inputs import OBSERVATION, PREVIOUS_ACTION
 from xlstm_rl.policy.config import PolicyConfig
 from xlstm_rl.policy.dense import MLP
 from xlstm_rl.policy.encoders.images import ImageEncoder
 from xlstm_rl.policy.encoders.own import OwnEncoder, WithAuxiliary
+from xlstm_rl.policy.encoders.scaled_sum import ScaledSum
 
 
 def make_mlp(sizes: list[int], activation: str) -> MLP:
@@ -49,6 +50,21 @@ def _first_layer(size: int, width: int, gain: float) -> nn.Linear:
     layer = orthogonal(nn.Linear(size, width), gain)
     nn.init.uniform_(layer.bias, -1.0, 1.0)
     return layer
+
+
+def _beside(auxiliary: Mapping[str, int], width: int, gain: float) -> dict[str, nn.Module]:
+    """Return the layers that meet what stands beside the observation.
+
+    That of the previous action has a tenth of the gain: a policy starts nearly as it would without
+    it. With all of it CartPole without velocities was learned less surely (docs/defaults.md).
+    """
+    layers: dict[str, nn.Module] = {}
+    for name, size in auxiliary.items():
+        if name == PREVIOUS_ACTION:
+            layers[name] = orthogonal(nn.Linear(size, width), 0.1 * gain)
+        else:
+            layers[name] = _first_layer(size, width, gain)
+    return layers
 
 
 class DiscreteEncoder(nn.Module):
@@ -84,18 +100,16 @@ class MultiDiscreteEncoder(nn.Module):
         return out
 
 
-class JoinedEncoder(nn.Module):
+class JoinedEncoder(ScaledSum):
     """One encoder per leaf, their outputs `[..., width]` summed.
 
-    For encoders that are linear this is the linear layer on all leaves side by side. The sum is
-    divided by the root of their number, so that it is of the size of one of them.
+    For encoders that are linear this is the linear layer on all leaves side by side.
     """
 
     def __init__(self, encoders: dict[str, nn.Module]) -> None:
-        super().__init__()
+        super().__init__(encoders)
         self.names = list(encoders)
         self.encoders = nn.ModuleList(encoders.values())
-        self.scale = 1.0 / math.sqrt(len(encoders))
 
     def forward(self, observation: Mapping[str, Tensor]) -> Tensor:
         """Return `[..., width]` for tensors by the leaf's name."""
@@ -129,7 +143,7 @@ def make_encoder(
         own = OwnEncoder(space, width, config)
         if auxiliary is None:
             return own
-        return WithAuxiliary(own, {n: _first_layer(s, width, 1.0) for n, s in auxiliary.items()})
+        return WithAuxiliary(own, _beside(auxiliary, width, 1.0))
     gain = 2.0**0.5 if config.encoder_layers else 1.0
     leaves = space_leaves(space, config.mask_in_observation)
     if not any(observation_kind(leaf.space) == "image" for leaf in leaves):
@@ -140,9 +154,7 @@ def make_encoder(
             leaf.name or OBSERVATION: _leaf_encoder(leaf.space, width, gain, config)
             for leaf in leaves
         }
-        for name, size in (auxiliary or {}).items():
-            encoders[name] = _first_layer(size, width, gain)
-        first: nn.Module = JoinedEncoder(encoders)
+        first: nn.Module = JoinedEncoder(encoders | _beside(auxiliary or {}, width, gain))
     else:
         first = _leaf_encoder(space, width, gain, config)
     if config.encoder_layers == 0:

@@ -15,6 +15,7 @@ from xlstm_rl.options.functions import find_named
 from xlstm_rl.policy.auxiliary.inputs import OBSERVATION
 from xlstm_rl.policy.config import PolicyConfig
 from xlstm_rl.policy.encoders.observations import map_observation
+from xlstm_rl.policy.encoders.scaled_sum import ScaledSum
 
 
 class OwnEncoder(nn.Module):
@@ -79,18 +80,14 @@ class OwnEncoder(nn.Module):
         return features.unflatten(0, lead)  # type: ignore[no-any-return]
 
 
-class WithAuxiliary(nn.Module):
-    """Adds what stands beside the observation to an encoder's features `[..., width]`.
-
-    The sum is divided by the root of the number of its parts, so that it is of the size of one.
-    """
+class WithAuxiliary(ScaledSum):
+    """Adds what stands beside the observation to an encoder's features `[..., width]`."""
 
     def __init__(self, encoder: OwnEncoder, layers: dict[str, nn.Module]) -> None:
-        super().__init__()
+        super().__init__([OBSERVATION, *layers])
         self.encoder = encoder
         self.names = list(layers)
         self.layers = nn.ModuleList(layers.values())
-        self._scale = 1.0 / math.sqrt(1 + len(layers))
 
     def forward(self, observation: Mapping[str, Tensor]) -> Tensor:
         """Return `[..., width]` for tensors by name."""
@@ -98,7 +95,7 @@ class WithAuxiliary(nn.Module):
         out: Tensor = self.encoder(observation[OBSERVATION] if is_bare else observation)
         for name, layer in zip(self.names, self.layers, strict=True):
             out = out + layer(observation[name])
-        return out * self._scale
+        return out * self.scale
 
 
 def _zeros(leaf: Leaf, rows: int) -> Tensor:
