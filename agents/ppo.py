@@ -25,6 +25,7 @@ from xlstm_rl.distributed import Moments
 from xlstm_rl.kernels.native.ppo_loss import clipped_loss
 from xlstm_rl.kernels.native.terms import Terms
 from xlstm_rl.policy.direct import release_gradients
+from xlstm_rl.policy.encoders.observations import map_observation
 from xlstm_rl.policy.structure import is_own
 from xlstm_rl.returns import generalized_advantage
 
@@ -128,7 +129,7 @@ class RecurrentPPO(RecurrentAgent):
         if config.normalize_advantage:
             least_scale = self.advantage_scale.take(advantage, valid, self.ranks)
         return Sequences(
-            cut(data["observation"]),
+            map_observation(cut, data["observation"]),
             cut(data["action"]),
             cut(data["log_prob"]),
             cut(data["value"]),

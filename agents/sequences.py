@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from xlstm_rl.memory import StateTensors
+from xlstm_rl.normalization import Observation
+from xlstm_rl.policy.encoders.observations import map_observation
 
 
 @dataclass
 class Sequences:
     """Training sequences `[N, T]`: the time segments of a rollout, one under the other."""
 
-    observation: Tensor
+    observation: Observation
     action: Tensor
     log_prob: Tensor
     value: Tensor
@@ -26,7 +28,7 @@ class Sequences:
     def rows(self, index: Tensor) -> "Sequences":
         """Return the sequences of a minibatch."""
         return Sequences(
-            self.observation[index],
+            map_observation(lambda one: one.index_select(0, index), self.observation),
             self.action[index],
             self.log_prob[index],
             self.value[index],

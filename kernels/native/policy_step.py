@@ -6,6 +6,7 @@ calls once. What acting costs is Python: what is as it was at the step before is
 """
 
 import ctypes
+import operator
 import threading
 from typing import Any, NamedTuple
 
@@ -17,14 +18,19 @@ from xlstm_rl.kernels.mlstm.block import MLSTMBlockOptions, MLSTMBlockWeights
 from xlstm_rl.kernels.native import mlstm_block, mlstm_block_step, slstm_block
 from xlstm_rl.kernels.native.arguments import bytes_for, run, struct
 from xlstm_rl.kernels.native.held import HeldTensors, is_plain
+from xlstm_rl.kernels.native.joined import JoinedWeights
 from xlstm_rl.kernels.native.library import num_threads
 from xlstm_rl.kernels.slstm.block import SLSTMBlockOptions, SLSTMBlockWeights
 
 ACTIVATIONS = ("none", "tanh", "relu", "silu")
 _LINE = 16  # floats of a cache line
-_NORMALISE, _LINEAR, _NORM, _MLSTM, _SLSTM = range(5)
+_NORMALISE, _LINEAR, _NORM, _MLSTM, _SLSTM, _JOINED = range(6)
 
-_Normalise = struct("normalise_arguments", "rows width is_wide", "x center scale clip y")
+_Normalise = struct(
+    "normalise_arguments",
+    "rows width is_wide features",
+    "x center scale clip action started reset y",
+)
 _Linear = struct("linear_arguments", "rows inputs outputs activation", "x weight bias y work")
 _Norm = struct("norm_arguments", "rows width", "x weight y")
 _Part = struct("part", "kind", "arguments")
@@ -81,21 +87,42 @@ class StepChain:
         self._state: tuple[Tensor, ...] = ()
         self._before: list[int] = []
         self._after: list[int] = []
+        self._joined: JoinedWeights | None = None
+        # what takes the previous action, the tensors that were looked at last, where they lay
+        self._beside: tuple[Any, tuple[tuple[int, int], ...]] | None = None
+        self._given: tuple[Tensor, ...] = ()
+        self._next_to: list[int] = []
         self._lock = threading.Lock()
 
-    def normalise(self, center: Tensor | None, scale: Tensor | None, clip: float) -> None:
+    def normalise(
+        self, center: Tensor | None, scale: Tensor | None, clip: float, features: int = 0
+    ) -> None:
         """Add the normaliser of the input, whose statistics have the input's dtype.
 
-        `None` for both: the input becomes float32, and that is all.
+        Args:
+            center: what goes off each number.
+            scale: what each is multiplied with then. `None` for both: the input becomes float32,
+                and that is all.
+            clip: the largest result.
+            features: of the action before, which `run` takes and this puts behind them.
         """
         is_wide = self._input[1] is torch.float64
-        part = _Normalise(self.rows, self._width, is_wide)
+        part = _Normalise(self.rows, self._width, is_wide, features)
+        if features:
+            self._beside = part, ((self.rows, features), (self.rows, 1))
+            self._resets.append(part)
         bound = torch.tensor([clip], dtype=torch.float64)
         self._buffers.append(bound)
         part.clip = bound.data_ptr()
         self._held.hold(part, "center", center, self._input[1])
         self._held.hold(part, "scale", scale, self._input[1])
-        self._append(_NORMALISE, part, self._width, "y")
+        self._append(_NORMALISE, part, self._width + features, "y")
+
+    def joined(self, weights: JoinedWeights) -> None:
+        """Let a layer's weights be made of others at each step; the layer is added behind it."""
+        self._joined = weights
+        self._kinds.append(_JOINED)
+        self._parts.append(weights.arguments)
 
     def linear(self, weight: Tensor, bias: Tensor | None, activation: str) -> None:
         """Add a linear layer, weight ``[M, K]``, and its activation."""
@@ -189,6 +216,7 @@ class StepChain:
         state: tuple[Tensor, ...],
         inplace: bool,
         last_alone: bool = False,
+        beside: tuple[Tensor, ...] = (),
     ) -> tuple[list[Tensor], tuple[Tensor, ...]] | None:
         """Take one step.
 
@@ -198,6 +226,8 @@ class StepChain:
             state: of all blocks.
             inplace: overwrite it.
             last_alone: hand out the last output alone.
+            beside: features of the action before ``[B, F]``, and whether there was one ``[B, 1]``,
+                for the normaliser.
 
         Returns:
             The outputs and the state after; ``None``: a tensor is not what C takes it for, or
@@ -213,16 +243,32 @@ class StepChain:
         if not self._lock.acquire(blocking=False):
             return None
         try:
-            if not (self._held.take() and self._take_state(state)):
+            if self._joined is not None and not self._joined.take():
+                return None
+            if not (self._held.take() and self._take_beside(beside) and self._take_state(state)):
                 return None
             return self._run(x, reset, state, inplace, last_alone)
         finally:
             self._lock.release()
 
+    def _take_beside(self, beside: tuple[Tensor, ...]) -> bool:
+        """Set the pointers of what stands beside the input; False: C cannot read it."""
+        if self._beside is None:
+            return not beside
+        part, shapes = self._beside
+        pointers = [tensor.data_ptr() for tensor in beside]
+        if pointers == self._next_to and all(map(operator.is_, beside, self._given)):
+            return True
+        if len(beside) != len(shapes) or not all(map(is_plain, beside, shapes)):
+            return False
+        part.action, part.started = pointers
+        self._given, self._next_to = beside, pointers
+        return True
+
     def _take_state(self, state: tuple[Tensor, ...]) -> bool:
         """Set the pointers of the state before; False: C cannot read it."""
         pointers = [tensor.data_ptr() for tensor in state]
-        if state is self._state and pointers == self._before:
+        if pointers == self._before and all(map(operator.is_, state, self._state)):
             return True  # an actor goes on from the state that it overwrites
         if len(state) != len(self._states):
             return False

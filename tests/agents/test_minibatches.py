@@ -74,7 +74,9 @@ def _assert_aligned(batch: Sequences, row: int, data: Any, states: Any) -> None:
     steps = slice(first, first + LENGTH)
     for name in ("action", "log_prob", "value", "advantage", "target", "reset"):
         assert torch.equal(getattr(batch, name)[row], data[name][env, steps]), name
-    assert (batch.observation[row] == data["observation"][env, steps]).all()
+    assert not isinstance(batch.observation, torch.Tensor)
+    for name, seen in data["observation"].items():
+        assert torch.equal(batch.observation[name][row], seen[env, steps])
     if batch.valid is None:
         assert data["valid"].all()
     else:

@@ -14,6 +14,8 @@ from xlstm_rl.policy.actor_critic import ActorCritic
 from xlstm_rl.policy.config import PolicyConfig
 from xlstm_rl.policy.direct import DirectPass, direct_pass, release_gradients
 
+from .test_native_sequences_encoders import SEEN as ENCODED
+from .test_native_sequences_encoders import observed
 from .whole_sequences import (  # noqa: F401
     MEMORIES,
     buffers_of_nan,
@@ -69,6 +71,39 @@ def test_the_bits_are_those_of_the_graph_and_add_up(memory: Any, critic: Any, ac
         assert a is not None
         assert b is not None
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("critic", ["shared", "separate"])
+@pytest.mark.parametrize("seen", [name for name in ENCODED if name != "image"])
+def test_of_choices_of_parts_and_of_what_stands_beside_them(seen: str, critic: Any) -> None:
+    """With a mask, too, and whatever logits it leaves."""
+    space, policy = ENCODED[seen]
+    space.seed(0)
+    torch.manual_seed(0)
+    options = PolicyConfig(**policy, critic=critic)
+    network = ActorCritic(space, spaces.Discrete(3), MemoryConfig(pattern="ms"), options)
+    with torch.no_grad():
+        network.action_head.output.bias[0] = -1e30  # below the least that an open choice counts
+    batch: Any = (observed(space, policy, 3, 17), network.initial_tensors(3), None)
+    found = []
+    for is_direct in (True, False):
+        network.zero_grad()
+        if is_direct:
+            made = passed(network, batch)
+            made.backward(made.params.cos(), 2 * made.value)
+        else:
+            params, value = network.for_loss(*batch)
+            torch.autograd.backward((params, value), (params.cos(), 2 * value))
+        found.append([one.grad for one in network.parameters()])
+    assert all(map(torch.equal, *found))
+
+
+def test_images_have_a_graph() -> None:
+    space, policy = ENCODED["image"]
+    options = PolicyConfig(**policy)
+    network = ActorCritic(space, spaces.Discrete(3), MemoryConfig(width=16), options)
+    x = observed(space, policy, 2, 5)
+    assert direct_pass(network, x, network.initial_tensors(2), None) is None
 
 
 def test_gradients_are_written_where_those_were_that_nobody_has_now() -> None:

@@ -1,4 +1,4 @@
-"""The same node behind encoders that are no linear layers in a row: they run in front of it."""
+"""The same node behind encoders of choices and of parts, and behind those that C does not know."""
 
 from typing import Any
 from unittest import mock
@@ -15,7 +15,7 @@ from xlstm_rl.memory import MemoryConfig
 from xlstm_rl.policy.actor_critic import ActorCritic
 from xlstm_rl.policy.auxiliary.inputs import ACTION_MASK, OBSERVATION
 from xlstm_rl.policy.config import PolicyConfig
-from xlstm_rl.policy.encoders.encoder import DiscreteEncoder
+from xlstm_rl.policy.encoders.images import ImageEncoder
 
 from .whole_sequences import (  # noqa: F401
     MEMORIES,
@@ -68,7 +68,7 @@ def _stack(rows: Any) -> Tensor:
 @pytest.mark.parametrize("seen", SEEN)
 @pytest.mark.parametrize("memory", ["ms", "lstm"])
 def test_of_what_other_encoders_make(memory: str, seen: str, critic: Any) -> None:
-    """They run in torch in front of the node, which hands its gradient on to them."""
+    """Those of images run in torch in front of the node, which hands its gradient on to them."""
     space, policy = SEEN[seen]
     space.seed(0)
     torch.manual_seed(0)
@@ -84,9 +84,12 @@ def test_of_what_other_encoders_make(memory: str, seen: str, critic: Any) -> Non
         assert_same(gradients(network, mine), gradients(network, theirs))
 
 
+IMAGE, FLAT = SEEN["image"]
+
+
 def test_a_frozen_encoder_in_front_of_it_gets_no_gradient() -> None:
-    space = spaces.Discrete(5)
-    network = ActorCritic(space, spaces.Discrete(3), MemoryConfig(width=16), PolicyConfig())
+    space, options = IMAGE, PolicyConfig(**FLAT)
+    network = ActorCritic(space, spaces.Discrete(3), MemoryConfig(width=16), options)
     network.trunk.encoder.requires_grad_(False)
     batch: Any = (observed(space, {}, 3, 9), network.initial_tensors(3), None)
     assert takes_node(network, batch)
@@ -98,16 +101,17 @@ def test_a_frozen_encoder_in_front_of_it_gets_no_gradient() -> None:
 
 
 def test_a_gradient_of_other_encoders_that_is_kept_stays_as_it_is() -> None:
-    space, kept = spaces.Discrete(5), []
-    network = ActorCritic(space, spaces.Discrete(3), MemoryConfig(width=16), PolicyConfig())
-    encoder = DiscreteEncoder.forward
+    space, kept = IMAGE, []
+    options = PolicyConfig(**FLAT)
+    network = ActorCritic(space, spaces.Discrete(3), MemoryConfig(width=16), options)
+    encoder = ImageEncoder.forward
 
     def keeping(self: Any, observation: Tensor) -> Tensor:
         out = encoder(self, observation)
         out.register_hook(kept.append)
         return out
 
-    with mock.patch.object(DiscreteEncoder, "forward", keeping):
+    with mock.patch.object(ImageEncoder, "forward", keeping):
         for seed in (1, 2):
             space.seed(seed)
             batch: Any = (observed(space, {}, 3, 9), network.initial_tensors(3), None)

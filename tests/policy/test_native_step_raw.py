@@ -1,6 +1,7 @@
 """The normaliser inside the native step of a policy: the same numbers, and nothing stale."""
 
 import copy
+from itertools import pairwise
 from typing import Any
 
 import gymnasium
@@ -14,6 +15,7 @@ from xlstm_rl.kernels.native.policy_step import StepChain
 from xlstm_rl.memory import MemoryConfig
 from xlstm_rl.normalization import NormalizationConfig
 from xlstm_rl.policy import Policy, PolicyConfig
+from xlstm_rl.policy.native_step import RawInput
 
 pytestmark = pytest.mark.skipif(not LOADED, reason="needs the native library")
 
@@ -21,12 +23,17 @@ _ACTIONS = {"discrete": gymnasium.spaces.Discrete(3), "box": gymnasium.spaces.Bo
 
 
 def _policy(
-    dtype: type = np.float32, actions: str = "discrete", shape: tuple[int, ...] = (3,), **norm: Any
+    dtype: type = np.float32,
+    actions: str = "discrete",
+    shape: tuple[int, ...] = (3,),
+    beside: Any = None,
+    **norm: Any,
 ) -> Policy:
     torch.manual_seed(0)
     space = gymnasium.spaces.Box(-np.inf, np.inf, shape, dtype)
     memory = MemoryConfig(pattern="ms", width=16, num_heads=2)
-    policy = Policy(space, _ACTIONS[actions], memory, PolicyConfig(), NormalizationConfig(**norm))
+    config = PolicyConfig(**(beside or {}))
+    policy = Policy(space, _ACTIONS[actions], memory, config, NormalizationConfig(**norm))
     with torch.no_grad():
         for weight in policy.network.parameters():
             weight.add_(0.2 * torch.randn_like(weight))
@@ -52,7 +59,7 @@ def inputs(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 def _params(policy: Policy, raw: Tensor, *, whole: bool) -> Tensor:
     tensors = policy.initial_tensors(raw.shape[0], critic=False)
     if whole:
-        return policy.network.action_step(raw, tensors, None, False, policy.normalizer)[0]
+        return policy.network.action_step(raw, tensors, None, False, RawInput(policy.normalizer))[0]
     return policy.network.action_step(policy.normalizer(raw), tensors, None)[0]
 
 
@@ -71,6 +78,75 @@ def test_raw_observations_give_the_bits_of_normalised_ones(
         assert inputs[-1].dtype == policy.normalizer.number_dtype
         torch.testing.assert_close(whole, _params(policy, raw, whole=False), rtol=0, atol=0)
     assert len(inputs) == 4
+
+
+PREVIOUS = {"previous_action": True}
+
+
+@pytest.mark.parametrize("actions", _ACTIONS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32])
+@pytest.mark.parametrize("shape", [(3,), (2, 3), ()])
+@pytest.mark.parametrize("norm", [{}, {"observation": False}])
+@pytest.mark.parametrize("inplace", [True, False])
+@torch.no_grad()
+def test_the_previous_action_is_read_in_the_same_call(
+    dtype: type,
+    actions: str,
+    shape: tuple[int, ...],
+    norm: Any,
+    inplace: bool,
+    inputs: list[Tensor],
+) -> None:
+    policy = _policy(dtype, actions, shape, PREVIOUS, **norm)
+    other = copy.deepcopy(policy)
+    other.network.trunk.register_forward_hook(lambda *_: None)  # goes by its modules
+    other.network.trunk.memory.register_forward_hook(lambda *_: None)
+    mine = policy.initial_tensors(4, critic=False)
+    for t in range(6):
+        before = tuple(one.clone() for one in mine)
+        raw = torch.from_numpy((7 + 3 * torch.randn(4, *shape)).numpy().astype(dtype))
+        reset = None if t % 2 else torch.arange(4) == t
+        action, mine = policy.step(raw, mine, reset, inplace=inplace)
+        expected, theirs = other.step(raw, before, reset)
+        torch.testing.assert_close(action, expected, rtol=1e-5, atol=1e-5)
+        for a, b in zip(mine, theirs, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    assert len(inputs) == 6
+    assert all(x.dtype == policy.normalizer.number_dtype for x in inputs)
+
+
+@pytest.mark.parametrize("more", ["previous_reward", "first_step"])
+@torch.no_grad()
+def test_what_else_stands_beside_it_is_joined_first(more: str, inputs: list[Tensor]) -> None:
+    policy = _policy(beside={**PREVIOUS, more: True})
+    reward = (torch.ones(4), None)
+    policy.step(torch.randn(4, 3), policy.initial_tensors(4, critic=False), None, auxiliary=reward)
+    assert [x.shape for x in inputs] == [(4, 3 + 3 + 1)]
+
+
+@torch.no_grad()
+def test_weights_that_a_part_has_are_never_stale() -> None:
+    policy = _policy(beside=PREVIOUS)
+    raw, found = torch.randn(4, 3), []
+    parts: Any = policy.network.trunk.encoder[0]  # type: ignore[index]
+    for weight in (None, *parts.parameters()):
+        if weight is not None:
+            weight.data.mul_(3)
+        tensors = policy.initial_tensors(4, critic=False)
+        tensors[0][:, 0] = tensors[1][:] = 1.0  # there was an action
+        found.append(policy.step(raw, tensors, None)[1][3])
+        x = policy.auxiliary.join(policy.normalizer(raw), tensors[:2], None, None, None)
+        _, _, after = (
+            copy.deepcopy(policy.network)
+            .double()
+            .actor_step(
+                {name: one.double() for name, one in x.items()},
+                tuple(one.double() for one in tensors[2:]),
+                None,
+            )
+        )
+        torch.testing.assert_close(found[-1].double(), after[1], rtol=1e-4, atol=1e-5)
+    assert all(not torch.equal(a, b) for a, b in pairwise(found))
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from xlstm_rl.policy.config import PolicyConfig
 from xlstm_rl.policy.encoders.encoder import make_encoder
 from xlstm_rl.policy.exploration import StateDependentNoise
 from xlstm_rl.policy.native_sequences import NativeSequences
-from xlstm_rl.policy.native_step import NativeStep, Normalizer
+from xlstm_rl.policy.native_step import NativeStep, RawInput
 from xlstm_rl.policy.trunk import Head, Run, Trunk, run_sequence, run_step, run_step_in_place
 
 MEMORY, CRITIC_MEMORY = "memory", "critic_memory"
@@ -66,8 +66,12 @@ class ActorCritic(nn.Module):
     @property
     def any_weight(self) -> Tensor:
         """Return one of the weights: they say on which device and in which type all of it runs."""
-        weight = getattr(self.action_head.output, "weight", None)
-        return weight if isinstance(weight, Tensor) else next(self.parameters())
+        try:  # a module looks long for its attributes, and every step comes by
+            output = self._modules["action_head"]._modules["output"]  # type: ignore[union-attr]
+            weight = output._parameters["weight"]  # type: ignore[union-attr]
+        except KeyError:  # computed, as parametrizations do, or another head
+            weight = None
+        return next(self.parameters()) if weight is None else weight
 
     def memories(self, critic: bool = True) -> dict[str, Memory]:
         """Return the memories by name, in the order of their tensors in the state.
@@ -135,33 +139,32 @@ class ActorCritic(nn.Module):
         tensors: StateTensors,
         reset: Tensor | None,
         inplace: bool = False,
-        normalizer: Normalizer | None = None,
+        raw: RawInput | None = None,
     ) -> tuple[Tensor, StateTensors]:
         """Run one step for the action alone: `step` without the values.
 
         Args:
-            observation: `[B, ...]`, normalised, or raw where there is a `normalizer`.
+            observation: `[B, ...]`, normalised, or as `raw` says.
             tensors: the state of the actor's memory; that of a separate critic's may stand behind
                 it, and is then carried along.
             reset: `[B]`, true where the step is the first of an episode; None: nowhere.
             inplace: overwrite the tensors and hand them back; without gradients.
-            normalizer: of raw observations that are one tensor, which may then run in one go with
-                the network.
+            raw: how a raw observation becomes one, which may then run in one go with the network.
 
         Returns:
             Distribution parameters `[B, num_params]` and the state after the step, of as many
             memories as came in.
         """
         run = run_step_in_place if inplace else run_step
-        split = len(self.trunk.memory.state_keys)
+        trunk = self.trunk
+        split = len(trunk.memory.state_keys)
         own, critic_tensors = tensors[:split], tensors[split:]
         found = self._native_step(
-            *(self.trunk, self.action_head, observation, own, reset, inplace),
-            normalizer=normalizer,
+            *(trunk, self.action_head, observation, own, reset, inplace, raw),
             features=self.exploration is not None,
         )
-        if normalizer is not None and (found is None or critic_tensors):
-            observation = normalizer(observation)
+        if raw is not None and (found is None or critic_tensors):
+            observation = raw.read(observation)
         if found is None:
             found = self._act_by_modules(run, observation, own, reset)
         params, after = self._distribution_params(found[0], observation, found[1]), found[2]

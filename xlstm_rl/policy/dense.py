@@ -1,6 +1,6 @@
 """Linear layers in a row, each with its activation: as modules of torch, or in one native call."""
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -42,20 +42,27 @@ def run_dense(x: Tensor, *modules: nn.Module) -> Tensor | None:
     return run_layers(x, given)
 
 
-def linear_layers(module: nn.Module) -> list[tuple[nn.Linear, str]] | None:
-    """Return linear layers, each with the name of its activation; None: it is something else."""
-    return _layers_behind([], module)
+def linear_layers(
+    module: nn.Module, kinds: tuple[type, ...] = (nn.Linear,)
+) -> list[tuple[Any, str]] | None:
+    """Return linear layers, each with the name of its activation; None: it is something else.
+
+    Args:
+        module: one layer, or several in a row.
+        kinds: what passes for a linear layer.
+    """
+    return _layers_behind([], module, kinds)
 
 
 def _layers_behind(
-    layers: list[tuple[nn.Linear, str]], module: nn.Module
-) -> list[tuple[nn.Linear, str]] | None:
+    layers: list[tuple[Any, str]], module: nn.Module, kinds: tuple[type, ...] = (nn.Linear,)
+) -> list[tuple[Any, str]] | None:
     """Return layers and those of a module behind them; None: it is something else."""
     parts = list(module) if isinstance(module, nn.Sequential) else [module]
     found = list(layers)
     for part in parts:
         activation = _ACTIVATIONS.get(type(part))
-        if type(part) is nn.Linear:
+        if type(part) in kinds:
             found.append((part, "none"))
         elif activation is not None and found and found[-1][1] == "none":
             found[-1] = (found[-1][0], activation)

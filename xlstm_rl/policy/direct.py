@@ -7,7 +7,9 @@ from torch import Tensor
 
 from xlstm_rl.memory import StateTensors
 from xlstm_rl.normalization import Observation
+from xlstm_rl.policy.actions.categorical import LEAST_LOGIT
 from xlstm_rl.policy.actor_critic import ActorCritic
+from xlstm_rl.policy.auxiliary.inputs import ACTION_MASK
 from xlstm_rl.policy.native_sequences import WayBack
 from xlstm_rl.policy.structure import is_own
 
@@ -26,6 +28,9 @@ class DirectPass(NamedTuple):
     free: Tensor | None
     """The last parameters, which no observation changes, `[num_free]`."""
 
+    stopped: Tensor | None
+    """Where a mask hides an output, which then has no gradient, `[B, T, num_outputs]`."""
+
     def backward(self, dparams: Tensor, dvalue: Tensor) -> None:
         """Add the gradients of the weights to their `.grad`, as torch does; once.
 
@@ -38,6 +43,8 @@ class DirectPass(NamedTuple):
                 num_outputs = dparams.shape[-1] - len(self.free)
                 doutputs = dparams[..., :num_outputs]
                 _add_gradient(self.free, dparams[..., num_outputs:].sum_to_size(self.free.shape))
+            if self.stopped is not None:
+                doutputs = doutputs.masked_fill(self.stopped, 0.0)
             grads = (doutputs, dvalue.unsqueeze(-1), None)
             # a gradient that is there may be the one of the call before
             overwrites = not any([weight.grad is not None for weight in way_back.weights])
@@ -80,7 +87,10 @@ def direct_pass(
     (outputs, value, features), _, way_back = run
     with torch.no_grad():
         params = network._distribution_params(outputs, observation, features)
-    return DirectPass(params, value.squeeze(-1), way_back, free)
+        stopped = None
+        if not isinstance(observation, Tensor) and ACTION_MASK in observation:
+            stopped = ~observation[ACTION_MASK] | (outputs < LEAST_LOGIT)
+    return DirectPass(params, value.squeeze(-1), way_back, free, stopped)
 
 
 def _is_own_leaf(network: ActorCritic, weight: Tensor) -> bool:

@@ -1,6 +1,7 @@
 """What a network runs in C over whole sequences: a chain for each of its branches."""
 
 import threading
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from xlstm_rl.memory.slstm_block import SLSTMBlock
 from xlstm_rl.memory.stack import XLSTMStack
 from xlstm_rl.normalization import Observation
 from xlstm_rl.policy.dense import linear_layers
+from xlstm_rl.policy.encoders.linear_form import Encoder, behind, encoder_layers
 from xlstm_rl.policy.native_step import is_native
 from xlstm_rl.policy.structure import Structure
 
@@ -41,8 +43,10 @@ class NetworkChains:
         modules = [module for branch in branches for module in branch.modules()]
         self.structure = Structure([network, *modules], modules)
         self._trunks = [one for one in (network.trunk, network.critic_trunk) if one is not None]
-        self.is_whole = all(_layers_of(one.encoder) is not None for one in self._trunks)
+        encoders = [encoder_layers(one.encoder) for one in self._trunks]
+        self.is_whole = None not in encoders
         """Whether the encoders are in the chains."""
+        self._forms = [None if one is None else one[1] for one in encoders]
         parts: list[nn.Module] = [network.action_head, network.value_head]
         parts += self._trunks if self.is_whole else [one.memory for one in self._trunks]
         # each once, also where two branches share it
@@ -54,16 +58,17 @@ class NetworkChains:
             if is_native(network, encoders=self.is_whole):
                 actor, critic = network.trunk, network.critic_trunk
                 self._chains = (
-                    self._trunk(actor),
-                    None if critic is None else self._trunk(critic),
+                    self._trunk(actor, encoders[0]),
+                    None if critic is None else self._trunk(critic, encoders[1]),
                     _head(network.action_head, network, size),
                     _head(network.value_head, network, size),
                 )
         except NotCoveredError:
             self._chains = ()
 
-    def _trunk(self, trunk: Any) -> SequenceChain:
-        encoder = _layers_of(trunk.encoder) if self.is_whole else []
+    def _trunk(self, trunk: Any, encoder: Encoder | None) -> SequenceChain:
+        if not self.is_whole:
+            encoder = None
         return _trunk(trunk, encoder, self.size, wants_dx=not self.is_whole)
 
     def takes_gradients(self) -> bool:
@@ -83,14 +88,25 @@ class NetworkChains:
     def inputs(self, observation: Observation) -> tuple[Tensor, ...] | None:
         """Return what the chain of the actor reads, and that of a separate critic."""
         if self.is_whole:
-            if not isinstance(observation, Tensor) or observation.dim() != 3:
-                return None
-            return (observation,) * len(self._trunks)
+            read = [
+                observation if form is None else form.features(observation) for form in self._forms
+            ]
+            vectors = [x for x in read if isinstance(x, Tensor) and x.dim() == 3]
+            return tuple(vectors) if len(vectors) == len(read) else None
         found: list[Tensor] = []
         for trunk in self._trunks:  # a critic may read what the actor's encoder made
             encoded = found[0] if trunk.encoder is None else trunk.encoder(observation)
             found.append(encoded.contiguous())
         return tuple(found)
+
+    def encode(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Return what the encoders make of `inputs` in torch, for the memory of each trunk."""
+        if not self.is_whole:
+            return [*inputs]
+        found = []
+        for trunk, form, x in zip(self._trunks, self._forms, inputs, strict=True):
+            found.append(trunk.encoder(x) if form is None else behind(form, trunk.encoder)(x))
+        return found
 
     def forward(
         self, inputs: tuple[Tensor, ...], tensors: StateTensors, reset: Tensor | None
@@ -98,6 +114,8 @@ class NetworkChains:
         """Return outputs `[B, T, n]`, values `[B, T, 1]` and the actor's features `[B, T, D]`."""
         actor, critic, act, criticize = self._chains
         assert actor is not None and act is not None and criticize is not None
+        if not all([form.refresh() for form in self._forms if form is not None]):
+            return None
         features = seen = actor.forward(inputs[0], reset, tensors[: self._split])
         if critic is not None:
             seen = critic.forward(inputs[1], reset, tensors[self._split :])
@@ -131,19 +149,19 @@ class NetworkChains:
                 to_inputs.append(_back(critic, from_value, grads, overwrites))
         except _NotFiniteError:
             return None
+        for form in self._forms:
+            if form is not None and id(form.weight) in grads:
+                own = form.gradients(grads[id(form.weight)], grads[id(form.bias)])
+                grads |= zip(map(id, form.own_weights()), own, strict=True)
         # the chains write there again, whoever still holds them
-        own = [None if one is None or self.is_whole else one.clone() for one in to_inputs]
-        return (*own, *[grads.get(id(weight)) for weight in self.weights])
+        found = [None if one is None or self.is_whole else one.clone() for one in to_inputs]
+        return (*found, *[grads.get(id(weight)) for weight in self.weights])
 
     def release_gradients(self) -> None:
         """Leave the gradients that `backward` may overwrite to whoever has them."""
         for chain in self._chains:
             if chain is not None:
                 chain.release_gradients()
-
-
-def _layers_of(encoder: nn.Module | None) -> list[tuple[nn.Linear, str]] | None:
-    return None if encoder is None else linear_layers(encoder)
 
 
 class Lease:
@@ -180,9 +198,7 @@ def _plus(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     return b if a is None else a if b is None else a + b
 
 
-def _trunk(
-    trunk: Any, encoder: list[tuple[nn.Linear, str]] | None, size: Size, wants_dx: bool
-) -> SequenceChain:
+def _trunk(trunk: Any, encoder: Encoder | None, size: Size, wants_dx: bool) -> SequenceChain:
     """Return the chain from observations, or from what an encoder made, to features.
 
     Raises:
@@ -190,10 +206,12 @@ def _trunk(
         KeyError: a weight is none of the module's own.
     """
     memory = trunk.memory
-    inputs = encoder[0][0].in_features if encoder else memory.width
-    chain = SequenceChain(size.B, size.T, inputs, trunk, wants_dx)
-    if encoder:
-        chain.layers(_layers(encoder))
+    layers, form = ([], None) if encoder is None else encoder
+    inputs = layers[0][0].in_features if layers else memory.width
+    held = trunk if form is None else nn.ModuleList([trunk, form])
+    chain = SequenceChain(size.B, size.T, inputs, held, wants_dx)
+    if layers:
+        chain.layers(_layers(layers))
     if type(memory) in (LSTMMemory, GRUMemory):
         layers = memory.network.num_layers
         for layer in range(layers):
@@ -224,5 +242,5 @@ def _head(head: Any, network: Any, size: Size) -> SequenceChain:
     return chain
 
 
-def _layers(layers: list[tuple[nn.Linear, str]]) -> list[Layer]:
+def _layers(layers: list[tuple[Any, str]]) -> list[Layer]:
     return [(one.weight, one.bias, activation) for one, activation in layers]

@@ -187,9 +187,26 @@ def _by_modules(
         pairs = [(y, dy) for y, dy in zip(made, grads, strict=True) if dy is not None]
         ys, dys = zip(*pairs, strict=True)
         asked = [x for x in leaves if x.requires_grad]
-        found = iter(torch.autograd.grad(ys, (*asked, *weights), dys, allow_unused=True))
+        found = iter(_apart(torch.autograd.grad(ys, (*asked, *weights), dys, allow_unused=True)))
         own = [next(found) if x.requires_grad else None for x in leaves]
         return (*own, *found)
+
+
+def _apart(grads: Grads) -> Grads:
+    """Return gradients that optimisers take: each in memory of its own, its numbers in a row.
+
+    Of a sum all terms have the same tensor, and of what stands side by side each has a part.
+    """
+    places: set[int] = set()
+    found: list[Tensor | None] = []
+    for grad in grads:
+        own = grad
+        if own is not None and (own.data_ptr() in places or not own.is_contiguous()):
+            own = own.clone(memory_format=torch.contiguous_format)
+        if own is not None:
+            places.add(own.data_ptr())
+        found.append(own)
+    return tuple(found)
 
 
 def _made_by_modules(
@@ -198,10 +215,7 @@ def _made_by_modules(
     network = built.network
     split = len(network.trunk.memory.state_keys)
     trunk, critic = network.trunk, network.critic_trunk
-    encoded = inputs
-    if built.is_whole:
-        trunks = (trunk,) if critic is None else (trunk, critic)
-        encoded = [one.encoder(x) for one, x in zip(trunks, inputs, strict=True)]
+    encoded = built.encode(inputs)
     features, _ = trunk.memory.forward_tensors(encoded[0], tensors[:split], reset)
     seen = features
     if critic is not None:

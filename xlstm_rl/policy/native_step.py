@@ -1,8 +1,10 @@
 """The actor's step in one native call, where every part of the network is one that C knows."""
 
 import contextlib
+import math
 import threading
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,15 +20,34 @@ from xlstm_rl.memory.layers import LayerNorm
 from xlstm_rl.memory.mlstm_block import MLSTMBlock
 from xlstm_rl.memory.stack import XLSTMStack
 from xlstm_rl.normalization import NestedNormalizer, Observation, ObservationNormalizer
+from xlstm_rl.policy.auxiliary.inputs import OBSERVATION, PREVIOUS_ACTION
 from xlstm_rl.policy.dense import linear_layers
+from xlstm_rl.policy.encoders.linear_form import Encoder, encoder_layers
 from xlstm_rl.policy.structure import Structure, watched_everywhere
 
 _MOST_SIZES = 8  # numbers of rows whose chains are kept
 
-_Key = tuple[int, bool, int]
-"""Rows, whether observations are raw, threads."""
+_Key = tuple[int, bool, bool, int]
+"""Rows, whether observations are raw, whether there is a previous action beside them, threads."""
 
 Normalizer = ObservationNormalizer | NestedNormalizer
+
+
+class RawInput(NamedTuple):
+    """How raw observations become what a network reads."""
+
+    normalizer: Normalizer
+
+    beside: StateTensors = ()
+    """The state of `AuxiliaryInputs` that read the previous action and nothing else."""
+
+    join: Callable[[Observation], Observation] | None = None
+    """Puts the previous action beside normalised observations, where there is one."""
+
+    def read(self, observation: Observation) -> Observation:
+        """Return what the network reads of raw observations."""
+        x: Observation = self.normalizer(observation)
+        return x if self.join is None else self.join(x)
 
 
 def overwriting_pays(memory: nn.Module, device: torch.device, dtype: torch.dtype) -> bool:
@@ -58,14 +79,18 @@ def is_native(network: Any, encoders: bool = True) -> bool:
         backend = getattr(memory.config, "backend", "auto")
         if not takes_native(backend, weight, whole_block=True):
             return False
-        if encoders and encoder is not None and not _is_native_dense(encoder):
+        if encoders and encoder is not None and not _is_native(encoder_layers(encoder)):
             return False
     return all(_is_native_dense(head.hidden) for head in (network.action_head, network.value_head))
 
 
 def _is_native_dense(module: nn.Module) -> bool:
     layers = linear_layers(module)
-    return layers is not None and all(activation in ACTIVATIONS for _, activation in layers)
+    return _is_native(None if layers is None else (layers, None))
+
+
+def _is_native(encoder: Encoder | None) -> bool:
+    return encoder is not None and all(activation in ACTIVATIONS for _, activation in encoder[0])
 
 
 class NativeStep:
@@ -95,7 +120,7 @@ class NativeStep:
         tensors: StateTensors,
         reset: Tensor | None,
         inplace: bool,
-        normalizer: Normalizer | None = None,
+        raw: RawInput | None = None,
         features: bool = True,
     ) -> tuple[Tensor, Any, StateTensors] | None:
         """Return outputs of the head, features and state after; None: go the ordinary way.
@@ -103,11 +128,11 @@ class NativeStep:
         Args:
             trunk: the actor's encoder and memory.
             head: the actor's.
-            observation: of B environments; raw ones where there is a `normalizer`.
+            observation: of B environments, as the encoder reads it, or as `raw` says.
             tensors: the state of the memory.
             reset: `[B]`.
             inplace: overwrite the state.
-            normalizer: of the observations; None: they have been normalised.
+            raw: how raw observations become what the encoder reads.
             features: whether they are asked for; None stands in their place else.
         """
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or not tensors:
@@ -117,7 +142,8 @@ class NativeStep:
             return None
         if not takes_native(memory.config.backend, tensors[0], whole_block=True):
             return None
-        key = tensors[0].shape[0], normalizer is not None, num_threads()
+        normalizer, beside = (None, ()) if raw is None else raw[:2]
+        key = tensors[0].shape[0], raw is not None, bool(beside), num_threads()
         built = self._built.get(key)
         if built is None or not built.is_current(normalizer):
             built = self._build(key, trunk, head, normalizer)
@@ -127,12 +153,14 @@ class NativeStep:
             x: Any = observation
             if x.ndim != 2 or x.dtype is not built.raw.number_dtype:
                 x = built.raw.flatten(x)
+        elif beside:
+            return None
         else:
-            x = observation if normalizer is None else normalizer(observation)
-            x = x if built.is_whole else trunk.encoder(x)
+            x = observation if raw is None else raw.read(observation)
+            x = built.read(trunk, x)
         if not isinstance(x, Tensor):
             return None
-        found = built.chain.run(x, reset, tensors, inplace, last_alone=not features)
+        found = built.chain.run(x, reset, tensors, inplace, not features, beside)
         if found is None:
             return None
         outputs, after = found
@@ -144,28 +172,38 @@ class NativeStep:
         with self._lock:
             while len(self._built) >= _MOST_SIZES:
                 self._built.pop(next(iter(self._built)))
-            self._built[key] = built = _Built(key[0], trunk, head, normalizer)
+            self._built[key] = built = _Built(key[0], trunk, head, normalizer, key[2])
         return built
 
 
 class _Built:
     """A chain for a number of rows, and the modules that it stands for."""
 
-    def __init__(self, rows: int, trunk: Any, head: Any, normalizer: Normalizer | None) -> None:
-        encoder = linear_layers(trunk.encoder)
-        self.is_whole = encoder is not None
+    def __init__(
+        self, rows: int, trunk: Any, head: Any, normalizer: Normalizer | None, beside: bool
+    ) -> None:
+        encoder = self._encoder = encoder_layers(trunk.encoder)
         self._normalizer = normalizer
         modules = [*trunk.memory.modules(), *head.modules()]
-        modules += list(trunk.encoder.modules()) if self.is_whole else []
+        modules += [] if encoder is None else list(trunk.encoder.modules())
         # what the chain can do itself: numbers, of a class that it knows
         self.raw: ObservationNormalizer | None = None
-        if type(normalizer) is ObservationNormalizer and normalizer.is_vector and self.is_whole:
+        reads = [OBSERVATION, PREVIOUS_ACTION] if beside else None
+        fits = encoder is not None and reads == (encoder[1] and encoder[1].vectors)
+        if type(normalizer) is ObservationNormalizer and normalizer.is_vector and fits:
             self.raw = normalizer
             modules += list(normalizer.modules())
         self.structure = Structure([trunk, *modules])
         self.chain: StepChain | None = None
         with contextlib.suppress(NotCoveredError):
-            self.chain = _chain(rows, trunk, head, encoder or [], self.raw)
+            self.chain = _chain(rows, trunk, head, encoder or ([], None), self.raw)
+
+    def read(self, trunk: Any, x: Observation) -> Any:
+        """Return what the chain reads of a normalised observation."""
+        if self._encoder is None:
+            return trunk.encoder(x)
+        form = self._encoder[1]
+        return x if form is None else form.features(x)
 
     def is_current(self, normalizer: Normalizer | None) -> bool:
         """Whether every module is still where it was."""
@@ -176,7 +214,7 @@ def _chain(
     rows: int,
     trunk: Any,
     head: Any,
-    encoder: list[tuple[nn.Linear, str]],
+    encoder: Encoder,
     raw: ObservationNormalizer | None,
 ) -> StepChain | None:
     """Return the chain; None: there is a part that C does not know."""
@@ -184,16 +222,22 @@ def _chain(
     memory: XLSTMStack = trunk.memory
     if hidden is None or type(head.output) is not nn.Linear or "step_tensors" in vars(memory):
         return None
-    inputs = encoder[0][0].in_features if encoder else memory.width
+    layers, form = encoder
+    inputs = layers[0][0].in_features if layers else memory.width
     if raw is None:
-        chain = StepChain(rows, inputs, nn.ModuleList([trunk, head]))
+        own = [trunk, head] if form is None else [trunk, head, form]
+        chain = StepChain(rows, inputs, nn.ModuleList(own))
     else:
-        chain = StepChain(rows, inputs, nn.ModuleList([raw, trunk, head]), raw.number_dtype)
-        has_moments = raw.moments is not None
-        if has_moments or raw.is_wide:
+        own = [raw, trunk, head] if form is None else [raw, trunk, head, form]
+        numbers = math.prod(raw.observation_shape)
+        chain = StepChain(rows, numbers, nn.ModuleList(own), raw.number_dtype)
+        has_moments, beside = raw.moments is not None, inputs - numbers
+        if has_moments or raw.is_wide or beside:
             center, scale = (raw.center, raw.scale) if has_moments else (None, None)
-            chain.normalise(center, scale, raw.clip)
-    for layer, activation in encoder:
+            chain.normalise(center, scale, raw.clip, beside)
+    if form is not None:
+        chain.joined(form)
+    for layer, activation in layers:
         chain.linear(layer.weight, layer.bias, activation)
     blocks: list[Any] = list(memory.blocks)
     for block in blocks:

@@ -20,7 +20,7 @@ from xlstm_rl.policy.auxiliary.inputs import AuxiliaryInputs
 from xlstm_rl.policy.auxiliary.reader import AuxiliaryReader, AuxiliaryValues, check_mask_key
 from xlstm_rl.policy.config import PolicyConfig
 from xlstm_rl.policy.encoders.observations import ObservationReader
-from xlstm_rl.policy.native_step import Normalizer
+from xlstm_rl.policy.native_step import RawInput
 from xlstm_rl.policy.trained_on import TrainedOn
 
 
@@ -151,12 +151,16 @@ class PolicyModule(nn.Module):
             Actions `[B, *action_shape]` of the environment's action space, and the state after.
         """
         inputs, distribution = self.auxiliary, self.network.distribution
-        normalizer: Normalizer | None = self.normalizer
+        raw: RawInput | None = None
         own: StateTensors = ()
-        if inputs.is_active or not isinstance(obs, Tensor):
+        if isinstance(obs, Tensor) and inputs.reads_action_alone:
+            own, tensors = tensors[:2], tensors[2:]
+            raw = RawInput(self.normalizer, own, lambda x: inputs.join(x, own, reset, *auxiliary))
+        elif isinstance(obs, Tensor) and not inputs.is_active:
+            raw = RawInput(self.normalizer)
+        else:
             obs, own, tensors = self.network_input(obs, tensors, reset, auxiliary)
-            normalizer = None
-        params, tensors = self.network.action_step(obs, tensors, reset, inplace, normalizer)
+        params, tensors = self.network.action_step(obs, tensors, reset, inplace, raw)
         if deterministic:
             action = distribution.mode(params)
         elif generator is None or isinstance(generator, torch.Generator):

@@ -2,12 +2,14 @@
    layers with their activations, blocks, norms. Each part reads what an earlier one wrote; Python lays out the buffers. */
 #include "activation.h"
 #include "export.h"
+#include "joined.h"
 #include "layer_norm.h"
 #include "matvec.h"
 #include "mlstm_block_step.h"
 #include "slstm_block.h"
 
 XL_API int xl_mlstm_block_step(const mlstm_step_arguments *a);
+XL_API int xl_joined_forward(const joined_arguments *a);
 
 enum { AT_ONCE = 16 }; /* rows that rows_times takes */
 
@@ -15,10 +17,13 @@ enum { AT_ONCE = 16 }; /* rows that rows_times takes */
 enum { NONE, TANH, RELU_UNIT, SILU };
 
 typedef struct {
-  int64_t rows, width, is_wide;
+  int64_t rows, width, is_wide, features;
   const void *x, *center, *scale; /* [rows, width], [width]: double if wide; null: a cast alone */
   const double *clip;
-  float *y; /* [rows, width] */
+  /* of the action before [rows, features], 0 where the episode has not started [rows], or begins */
+  const float *action, *started;
+  const uint8_t *reset; /* [rows] or null */
+  float *y; /* [rows, width + features] */
 } normalise_arguments;
 
 typedef struct {
@@ -34,7 +39,7 @@ typedef struct {
 } norm_arguments;
 
 /* in the order of PARTS in policy_step.py */
-enum { NORMALISE, LINEAR, NORM, MLSTM, SLSTM };
+enum { NORMALISE, LINEAR, NORM, MLSTM, SLSTM, JOINED };
 
 typedef struct {
   int64_t kind;
@@ -58,7 +63,7 @@ typedef struct {
           y = (y - center[i]) * scale[i];                                                          \
           y = y < -most ? -most : y > most ? most : y;                                             \
         }                                                                                          \
-        a->y[r * a->width + i] = (float)y;                                                         \
+        a->y[r * (a->width + a->features) + i] = (float)y;                                         \
       }                                                                                            \
   } while (0)
 
@@ -67,6 +72,11 @@ static void run_normalise(const normalise_arguments *a) {
     NORMALISE_AS(double);
   else
     NORMALISE_AS(float);
+  for (int64_t r = 0; r < a->rows; r++) {
+    const int follows = a->features && a->started[r] != 0 && !(a->reset && a->reset[r]);
+    float *y = a->y + r * (a->width + a->features) + a->width;
+    for (int64_t i = 0; i < a->features; i++) y[i] = follows ? a->action[r * a->features + i] : 0;
+  }
 }
 
 static void activate_all(int64_t kind, int64_t n, float *y) {
@@ -114,6 +124,7 @@ int xl_policy_step(const policy_step_arguments *a) {
       case LINEAR: run_linear(arguments); break;
       case NORM: run_norm(arguments); break;
       case MLSTM: status = xl_mlstm_block_step(arguments); break;
+      case JOINED: status = xl_joined_forward(arguments); break;
       default: status = xl_slstm_block_forward(arguments);
     }
     if (status) return status;

@@ -158,6 +158,10 @@ class ActionDistribution(KeepsPrecision, ABC):
         Choices are one-hot; numbers are in the policy's units, within their bounds.
         """
 
+    def write_features(self, action: Tensor, out: Tensor) -> None:
+        """Write what `features` returns over another tensor."""
+        out.copy_(self.features(action))
+
 
 def torch_dtype(dtype: Any) -> torch.dtype:
     """Return torch's dtype for that of a space; where there is none, float64."""

@@ -113,6 +113,12 @@ class Categorical(ActionDistribution):
         # not one_hot: on a CPU it looks for the largest index first
         return (action.unsqueeze(-1) == self.choices).float()
 
+    def write_features(self, action: Tensor, out: Tensor) -> None:
+        """Write what `features` returns over another tensor, in one operation."""
+        if not is_own(self, Categorical, "features"):
+            return super().write_features(action, out)
+        torch.eq(action.unsqueeze(-1), self.choices, out=out)
+
 
 class MultiCategorical(ActionDistribution):
     """K independent choices, the k-th of `counts[k]`; the parameters are their logits in a row.

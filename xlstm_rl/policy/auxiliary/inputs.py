@@ -54,10 +54,12 @@ class AuxiliaryInputs(KeepsPrecision):
     ) -> None:
         super().__init__()
         self._features = distribution.features
+        self._write_features = distribution.write_features
         self.sizes = auxiliary_sizes(distribution, policy)
         self.reads_reward = policy.previous_reward
         self.reads_mask = policy.action_mask != "none"
         self.is_active = bool(self.sizes) or self.reads_mask
+        self.reads_action_alone = [*self.sizes] == [PREVIOUS_ACTION] and not self.reads_mask
         self.state_shapes: dict[str, tuple[int, ...]] = {}
         if PREVIOUS_ACTION in self.sizes:
             self.state_shapes["action"] = (distribution.num_features,)
@@ -117,14 +119,14 @@ class AuxiliaryInputs(KeepsPrecision):
         """Return the state after actions `[B, ...]` in the policy's units."""
         if not self.state_shapes:
             return tensors
-        new: StateTensors = (torch.ones_like(tensors[-1]),)
-        if PREVIOUS_ACTION in self.sizes:
-            new = (self._features(action).to(self.cast_like.dtype), *new)
-        if not inplace:
-            return new
-        for old, value in zip(tensors, new, strict=True):
-            old.copy_(value)
-        return tensors
+        reads_action = PREVIOUS_ACTION in self.sizes
+        if inplace:
+            if reads_action:
+                self._write_features(action, tensors[0])
+            tensors[-1].fill_(1.0)
+            return tensors
+        own = (self._features(action).to(self.cast_like.dtype),) if reads_action else ()
+        return (*own, torch.ones_like(tensors[-1]))
 
     def update(self, reward: Tensor) -> None:
         """Merge rewards `[N]` into the statistics."""
