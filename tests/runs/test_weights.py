@@ -117,6 +117,34 @@ def test_a_file_with_the_names_of_a_wrapper_is_loaded(run: Path, inside: str, pr
     assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
+def test_a_policy_whose_file_has_no_scale_acts_as_it_did(tmp_path: Path) -> None:
+    """The previous action counted in the scale of the sum, before files had one."""
+    small: Any = {"memory": {"width": 16}, "logger": "none", "env": {"num_envs": 2}}
+    policy = {"previous_action": True, "critic": "separate"}
+    with RecurrentPPO("xlstm_rl/CartPoleNoVel-v1", policy=policy, **small) as agent:
+        agent.learn(64)
+        for trunk in (agent.policy.network.trunk, agent.policy.network.critic_trunk):
+            trunk.encoder[0].scale.fill_(2**-0.5)  # type: ignore[union-attr, index]
+        folder = agent.save(tmp_path / "older") / "checkpoints" / str(agent.steps_done)
+    path, description = folder / "policy.safetensors", folder / "policy.yaml"
+    kept = {key: value for key, value in load_file(path).items() if not key.endswith("0.scale")}
+    assert len(kept) == len(load_file(path)) - 2
+    save_file(kept, path)
+    lines = description.read_text().splitlines(keepends=True)
+    description.write_text("".join(one for one in lines if not one.startswith("sha256:")))
+    obs = np.ones((3, 2), np.float32)
+    found, expected = load_policy(tmp_path / "older"), agent.policy
+    assert found.state_dict().keys() == expected.state_dict().keys()
+    params = [one.network(*_joined(one, obs))[0] for one in (found, expected)]
+    assert torch.equal(*params)
+
+
+def _joined(policy: Any, obs: Any) -> Any:
+    own = policy.initial_tensors(3)
+    x = policy.auxiliary.join(policy.normalizer(torch.from_numpy(obs)), own[:2], None, None, None)
+    return {name: one[:, None] for name, one in x.items()}, own[2:], None
+
+
 def test_a_compiled_network_trains_and_its_optimizer_goes_on(
     sections: dict[str, Any], tmp_path: Path
 ) -> None:

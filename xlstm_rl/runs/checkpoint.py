@@ -25,6 +25,7 @@ from xlstm_rl.memory import MemoryConfig
 from xlstm_rl.normalization import NormalizationConfig
 from xlstm_rl.options.section import accepting_unused
 from xlstm_rl.policy.config import PolicyConfig
+from xlstm_rl.policy.encoders.scaled_sum import older_scales
 from xlstm_rl.policy.policy import Policy
 from xlstm_rl.runs.folder import POLICY_FILE, find_checkpoint
 from xlstm_rl.runs.loggers.wandb_artifacts import local_folder
@@ -241,7 +242,7 @@ def _check_hash(folder: Path, description: Mapping[str, Any]) -> None:
 
 def _fill(policy: Policy, weights: dict[str, torch.Tensor], folder: Path) -> None:
     expected = policy.state_dict()
-    weights = todays_weights(weights, expected)
+    weights = older_scales(policy) | todays_weights(weights, expected)
     missing, unknown = sorted(expected.keys() - weights), sorted(weights.keys() - expected)
     misshapen = [
         f"{key} {list(weights[key].shape)} for {list(expected[key].shape)}"

@@ -28,6 +28,17 @@ class ScaledSum(nn.Module):
         counted = sum(name != PREVIOUS_ACTION for name in parts)
         self.register_buffer("scale", torch.tensor(1.0 / math.sqrt(counted)))
 
+    @property
+    def older_scale(self) -> Tensor:
+        """That of a policy that was saved without one."""
+        return torch.tensor(1.0 / math.sqrt(self._count))
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        state_dict.setdefault(f"{prefix}scale", torch.tensor(1.0 / math.sqrt(self._count)))
+        state_dict.setdefault(f"{prefix}scale", self.older_scale)
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def older_scales(module: nn.Module) -> dict[str, Tensor]:
+    """Return the scales of a policy that was saved without any, by their keys."""
+    sums = ((name, one) for name, one in module.named_modules() if isinstance(one, ScaledSum))
+    return {f"{name}.scale": one.older_scale for name, one in sums}
