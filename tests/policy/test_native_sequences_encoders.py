@@ -84,6 +84,17 @@ def test_of_what_other_encoders_make(memory: str, seen: str, critic: Any) -> Non
         assert_same(gradients(network, mine), gradients(network, theirs))
 
 
+@pytest.mark.parametrize("seen", ["choice", "parts", "beside a vector"])
+def test_a_layer_of_two_encoders_has_the_sum_of_both_gradients(seen: str) -> None:
+    space, policy = SEEN[seen]
+    options = PolicyConfig(**policy, critic="separate")
+    network: Any = ActorCritic(space, spaces.Discrete(3), MemoryConfig(width=16), options)
+    network.critic_trunk.encoder[0] = network.trunk.encoder[0]
+    batch: Any = (observed(space, policy, 3, 9), network.initial_tensors(3), None)
+    assert takes_node(network, batch)
+    assert_same(gradients(network, network.for_loss(*batch)), by_modules(network, batch))
+
+
 IMAGE, FLAT = SEEN["image"]
 
 

@@ -152,7 +152,7 @@ class NetworkChains:
         for form in self._forms:
             if form is not None and id(form.weight) in grads:
                 own = form.gradients(grads[id(form.weight)], grads[id(form.bias)])
-                grads |= zip(map(id, form.own_weights()), own, strict=True)
+                _add(grads, form.own_weights(), own)
         # the chains write there again, whoever still holds them
         found = [None if one is None or self.is_whole else one.clone() for one in to_inputs]
         return (*found, *[grads.get(id(weight)) for weight in self.weights])
@@ -188,10 +188,15 @@ def _back(
     if found is None:
         raise _NotFiniteError
     dx, own = found
-    for weight, grad in zip(chain.weights, own, strict=True):
+    _add(grads, chain.weights, own)
+    return dx
+
+
+def _add(grads: dict[int, Tensor], weights: list[Tensor], new: list[Tensor]) -> None:
+    """Add gradients to those that are known: a weight may stand in several places."""
+    for weight, grad in zip(weights, new, strict=True):
         known = grads.get(id(weight))
         grads[id(weight)] = grad if known is None else known + grad
-    return dx
 
 
 def _plus(a: Tensor | None, b: Tensor | None) -> Tensor | None:
