@@ -20,8 +20,11 @@ from xlstm_rl.kernels.native.compilation import SANITIZE, BuildError, build, fin
 from xlstm_rl.kernels.native.library import cpu_targets
 
 ROOT = Path(__file__).resolve().parents[1]
-_POLICY = ("step", "step_raw", "sequences")
-TESTS = ["tests/kernels/native", *(f"tests/policy/test_native_{name}.py" for name in _POLICY)]
+_OF_POLICIES = (
+    *("test_native_step", "test_native_step_raw", "test_native_sequences"),
+    *("test_native_sequences_encoders", "encoders/test_linear_form"),
+)
+TESTS = ["tests/kernels/native", *(f"tests/policy/{name}.py" for name in _OF_POLICIES)]
 OTHER_COMPILERS = {"clang": None, "aarch64-linux-gnu-gcc": "aarch64"}
 """And the machine that they compile for, where it is another one."""
 
