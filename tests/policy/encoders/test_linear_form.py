@@ -104,30 +104,17 @@ def test_a_row_of_linear_layers_needs_none() -> None:
     assert found[0][0][0] is found[1]
 
 
-def test_a_policy_starts_nearly_as_it_would_without_the_previous_action() -> None:
-    for space, name in ((VECTOR, OBSERVATION), (PARTS, None)):
+def test_the_previous_action_does_not_count_in_the_scale_of_the_sum() -> None:
+    """What the observation says is as large as without it; another vector beside it counts."""
+    for beside, expected in ((PREVIOUS_ACTION, 1.0), ("~previous_reward", 1 / math.sqrt(2))):
         torch.manual_seed(0)
-        without = make_encoder(space, 8, PolicyConfig())
-        torch.manual_seed(0)
-        beside: Any = make_encoder(space, 8, PolicyConfig(), {PREVIOUS_ACTION: 2})
-        seen = _observed((64,))
-        x: Any = {OBSERVATION: seen["a"]} if name else dict(seen)
-        x[PREVIOUS_ACTION] = torch.zeros(64, 2)
-        expected = without(seen["a"] if name else seen)
-        torch.testing.assert_close(beside(x), expected)
-        x[PREVIOUS_ACTION] = torch.eye(2)[torch.randint(2, (64,))]
-        away = (beside(x) - expected).detach().square().mean().sqrt()
-        assert 0 < float(away) < 0.2
-
-
-def test_other_vectors_beside_it_have_the_whole_gain() -> None:
-    torch.manual_seed(0)
-    encoder: Any = make_encoder(VECTOR, 8, PolicyConfig(), {"~previous_reward": 1})
-    joined: Any = encoder[0]
-    assert type(joined) is JoinedEncoder
-    for one in joined.encoders:
-        torch.testing.assert_close(one.weight.norm(dim=0), torch.full((one.in_features,), 2**0.5))
-    assert float(joined.scale) == pytest.approx(1 / math.sqrt(2))
+        encoder: Any = make_encoder(VECTOR, 8, PolicyConfig(), {beside: 1})
+        joined: Any = encoder[0]
+        assert type(joined) is JoinedEncoder
+        for one in joined.encoders:
+            norms = one.weight.norm(dim=0)
+            torch.testing.assert_close(norms, torch.full((one.in_features,), 2**0.5))
+        assert float(joined.scale) == pytest.approx(expected)
 
 
 def test_a_policy_that_was_saved_without_a_scale_keeps_its_own() -> None:

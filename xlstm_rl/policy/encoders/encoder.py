@@ -13,7 +13,7 @@ from xlstm_rl.envs.spaces.leaves import is_nested, observation_kind, space_leave
 from xlstm_rl.envs.spaces.support import describe_space
 from xlstm_rl.options.section import refuse_unused
 from xlstm_rl.policy.activations import ACTIVATIONS
-from xlstm_rl.policy.auxiliary.inputs import OBSERVATION, PREVIOUS_ACTION
+from xlstm_rl.policy.auxiliary.inputs import OBSERVATION
 from xlstm_rl.policy.config import PolicyConfig
 from xlstm_rl.policy.dense import MLP
 from xlstm_rl.policy.encoders.images import ImageEncoder
@@ -53,18 +53,8 @@ def _first_layer(size: int, width: int, gain: float) -> nn.Linear:
 
 
 def _beside(auxiliary: Mapping[str, int], width: int, gain: float) -> dict[str, nn.Module]:
-    """Return the layers that meet what stands beside the observation.
-
-    That of the previous action has a tenth of the gain: a policy starts nearly as it would without
-    it. With all of it CartPole without velocities was learned less surely (docs/defaults.md).
-    """
-    layers: dict[str, nn.Module] = {}
-    for name, size in auxiliary.items():
-        if name == PREVIOUS_ACTION:
-            layers[name] = orthogonal(nn.Linear(size, width), 0.1 * gain)
-        else:
-            layers[name] = _first_layer(size, width, gain)
-    return layers
+    """Return the layers that meet what stands beside the observation."""
+    return {name: _first_layer(size, width, gain) for name, size in auxiliary.items()}
 
 
 class DiscreteEncoder(nn.Module):

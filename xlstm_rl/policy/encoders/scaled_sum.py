@@ -13,8 +13,8 @@ from xlstm_rl.policy.auxiliary.inputs import PREVIOUS_ACTION
 class ScaledSum(nn.Module):
     """Sums parts and divides by the root of their number, so that the sum is of the size of one.
 
-    The previous action does not count, as its part starts small. It did in policies that were saved
-    without a scale: they keep theirs.
+    The previous action does not count, or a policy would learn its observations more slowly for it
+    (docs/defaults.md). It did in policies that were saved without a scale: they keep theirs.
 
     Args:
         parts: their names.
