@@ -32,12 +32,12 @@ def trainer(pattern):
     )
     return agent, lambda: agent.learn(2048)
 
-def default():
+def default(env="xlstm_rl/CartPoleNoVel-v1", **policy):
     agent = RecurrentPPO(
-        "xlstm_rl/CartPoleNoVel-v1", env={"num_envs": 16}, logger={"kind": "none"},
+        env, env={"num_envs": 16}, logger={"kind": "none"}, policy=policy,
         agent={"rollout_steps": 128},
     )
-    return lambda: agent.learn(2048)
+    return agent, lambda: agent.learn(2048)
 
 def act(policy):
     obs, state = np.zeros((16, 2), np.float32), None
@@ -56,7 +56,10 @@ def actor(policy, num_envs):
             actor(obs)
     return run
 
-work = {"default configuration, one rollout and update": default()}
+work = {"default configuration, one rollout and update": default()[1]}
+work["the same, observations are choices"] = default("xlstm_rl/RepeatPrevious-v0")[1]
+agent, work["the same, with the previous action"] = default(previous_action=True)
+work["100 x actor, one environment, with it"] = actor(agent.policy, None)
 for pattern in "m", "s":
     agent, work["one rollout and update, " + pattern] = trainer(pattern)
     work["100 x act, 16 environments, " + pattern] = act(agent.policy)

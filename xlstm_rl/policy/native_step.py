@@ -96,10 +96,11 @@ def _is_native(encoder: Encoder | None) -> bool:
 class NativeStep:
     """Runs normaliser, encoder, memory and action head of an actor in one call.
 
-    An encoder that is no plain row of linear layers runs in torch, in front of it, and so does the
-    normaliser there. What could tell the difference goes the ordinary way: gradients, hooks,
-    modules that were exchanged for others, autocast, `torch.func`. A copy of it, and one that was
-    pickled, begins anew.
+    An encoder that C does not know (`encoder_layers`), such as one of images, runs in torch in
+    front of it. So does the normaliser of all but numbers, alone or beside the previous action.
+    What could tell the difference goes the ordinary way: gradients, hooks, modules that were
+    exchanged for others, autocast, `torch.func`. A copy of it, and one that was pickled, begins
+    anew.
     """
 
     def __init__(self) -> None:

@@ -154,7 +154,8 @@ class PolicyModule(nn.Module):
         raw: RawInput | None = None
         own: StateTensors = ()
         if isinstance(obs, Tensor) and inputs.reads_action_alone:
-            own, tensors = tensors[:2], tensors[2:]
+            count = len(inputs.state_shapes)
+            own, tensors = tensors[:count], tensors[count:]
             raw = RawInput(self.normalizer, own, lambda x: inputs.join(x, own, reset, *auxiliary))
         elif isinstance(obs, Tensor) and not inputs.is_active:
             raw = RawInput(self.normalizer)

