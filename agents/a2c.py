@@ -1,5 +1,7 @@
 """Recurrent A2C: the algorithm from top to bottom."""
 
+from collections.abc import Callable
+
 import torch
 from tensordict import TensorDict
 from torch import Tensor
@@ -20,6 +22,8 @@ from xlstm_rl.agents.optimizers import torch_optimizer
 from xlstm_rl.agents.step_baseline import without_common_error
 from xlstm_rl.collection.collector import Rollout
 from xlstm_rl.distributed import ALONE, Ranks
+from xlstm_rl.kernels.native.terms import Terms
+from xlstm_rl.policy.direct import loss_inputs, release_gradients
 from xlstm_rl.returns import generalized_advantage
 
 
@@ -71,6 +75,7 @@ class RecurrentA2C(RecurrentAgent):
                 before the step that produced it.
         """
         config, data = self.algorithm, rollout.data
+        release_gradients(self.policy.network)  # a callback may have kept those before
         now = self.schedules.at(progress)
         set_learning_rate(self.optimizer, now["learning_rate"])
         valid = None if rollout.all_valid() else data["valid"]
@@ -83,7 +88,7 @@ class RecurrentA2C(RecurrentAgent):
         for number in range(config.epochs):
             self._ahead(number)
             with self._profile.part("forward"):
-                log_prob, entropy, value, barrier = self._evaluate(rollout)
+                (log_prob, entropy, barrier), value, backward = self._evaluate(rollout)
                 log_ratio = log_prob.detach() - data["log_prob"]
                 targets = fixed or vtrace_targets(data, log_ratio, value.detach(), config)
                 if config.normalize_advantage and not number:
@@ -97,7 +102,7 @@ class RecurrentA2C(RecurrentAgent):
                     loss = with_log_barrier(loss, log, barrier, valid, coef)
                 # The estimator "k3": unbiased, never negative (Schulman 2020, "Approximating KL").
                 log["approx_kl"] = valid_mean(log_ratio.exp() - 1.0 - log_ratio, valid)
-            self._descend(loss, log, valid)
+            self._descend(loss, log, valid, *backward)
             logs.append(log)
         means = {f"loss/{key}": torch.stack([log[key] for log in logs]).mean() for key in logs[0]}
         return {
@@ -108,18 +113,21 @@ class RecurrentA2C(RecurrentAgent):
             **{f"schedule/{name}": one for name, one in now.items()},
         }
 
-    def _evaluate(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    def _evaluate(
+        self, rollout: Rollout
+    ) -> tuple[Terms, Tensor, tuple[()] | tuple[Callable[[Tensor], None]]]:
         """Return what the current weights say of the steps `[B, T]`.
 
-        Log-probabilities, entropies, values, and mean log-probabilities of all choices if asked.
+        Log-probabilities, entropies and, if asked, mean log-probabilities of all choices; values;
+        and what differentiates a loss of these, where torch alone does not.
         """
         data, network = rollout.data, self.policy.network
         reset = data["reset"] if bool(data["reset"].any()) else None
-        params, value = network.for_loss(data["observation"], rollout.segment_states[0], reset)
-        distribution = network.distribution
+        seen = data["observation"], rollout.segment_states[0], reset
+        params, value, backward = loss_inputs(network, *seen, self._direct_pass(*seen))
         wants_barrier = self.algorithm.log_barrier_coef > 0
-        log_prob, entropy, barrier = distribution.loss_terms(params, data["action"], wants_barrier)
-        return log_prob, entropy, value, barrier
+        terms = network.distribution.loss_terms(params, data["action"], wants_barrier)
+        return terms, value, () if backward is None else (backward,)
 
 
 def on_policy_targets(data: TensorDict, config: A2CConfig) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,10 @@ from xlstm_rl.agents.saving import SavingAgent
 from xlstm_rl.callbacks.calls import CallbackCalls, Callbacks, OnUpdate, read_metrics
 from xlstm_rl.collection.collector import Rollout
 from xlstm_rl.distributed.actors import ActorPool
+from xlstm_rl.memory import StateTensors
+from xlstm_rl.normalization import Observation
+from xlstm_rl.policy.direct import DirectPass, direct_pass
+from xlstm_rl.policy.structure import is_own
 from xlstm_rl.profiling import NO_PROFILE, Profile
 from xlstm_rl.runs.interruption import Interruption
 
@@ -158,17 +162,26 @@ class RecurrentAgent(SavingAgent):
             epochs = self.algorithm.epochs
             self._collector.ahead(epoch / epochs, (epoch + 1) / epochs)
 
+    def _direct_pass(
+        self, observation: Observation, tensors: StateTensors, reset: Tensor | None
+    ) -> DirectPass | None:
+        """Run sequences in no graph; None: the loss needs one that reaches to the weights."""
+        # a gradient step of somebody's own knows no other way back than torch's
+        if not is_own(self, RecurrentAgent, "_descend"):
+            return None
+        return direct_pass(self.policy.network, observation, tensors, reset)
+
     def _descend(
         self,
         loss: Tensor,
         log: dict[str, Tensor],
         valid: Tensor | None,
-        backward: Callable[[], None] | None = None,
+        backward: Callable[[Tensor], None] | None = None,
     ) -> None:
         """Take one gradient step on a minibatch with these valid steps (None: all are).
 
-        `log` holds the loss's parts and gets the gradient's norm. `backward` stands for that of a
-        loss that belongs to no graph of torch's.
+        `log` holds the loss's parts and gets the gradient's norm. `backward` differentiates a loss
+        whose graph, if it has one, does not reach to the weights.
         """
         limit = self.algorithm.max_grad_norm
         gradient_step(

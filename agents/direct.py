@@ -11,17 +11,13 @@ from xlstm_rl.kernels.native.categorical import choice_pass
 from xlstm_rl.kernels.native.gaussian import number_pass
 from xlstm_rl.kernels.native.ppo_loss import loss_and_gradients
 from xlstm_rl.kernels.native.terms import LossPass
-from xlstm_rl.memory import StateTensors
 from xlstm_rl.normalization import Observation
 from xlstm_rl.policy.actions.base import ActionDistribution
 from xlstm_rl.policy.actions.categorical import Categorical, MultiCategorical, summed
 from xlstm_rl.policy.actions.gaussian import DiagonalGaussian
 from xlstm_rl.policy.actor_critic import ActorCritic
-from xlstm_rl.policy.direct import DirectPass, direct_pass
+from xlstm_rl.policy.direct import DirectPass, PlainParams, plain_params
 from xlstm_rl.policy.structure import is_own
-
-Seen = tuple[Observation, StateTensors, Tensor | None]
-"""Observations `[N, T]`, the state before the first step, and where episodes start, if any do."""
 
 
 class DirectLoss(NamedTuple):
@@ -29,12 +25,13 @@ class DirectLoss(NamedTuple):
 
     loss: Tensor
     log: dict[str, Tensor]
-    backward: Callable[[], None]
+    backward: Callable[[Tensor], None]
 
 
 def direct_loss(
     network: ActorCritic,
-    seen: Seen,
+    made: DirectPass,
+    observation: Observation,
     action: Tensor,
     old: tuple[Tensor, Tensor, Tensor, Tensor],
     valid: Tensor | None,
@@ -45,7 +42,8 @@ def direct_loss(
 
     Args:
         network: whose loss.
-        seen: what it reads.
+        made: what it made of them.
+        observation: what it read.
         action: what was done.
         old: as for `loss_and_gradients`, and so are the next two.
         valid: the steps that count.
@@ -56,16 +54,16 @@ def direct_loss(
         None: torch has to do it.
     """
     terms_of = _terms_of(network.distribution, wants_barrier)
-    made = None if terms_of is None else direct_pass(network, *seen)
-    terms = None if terms_of is None or made is None else terms_of(made.params, action)
-    if made is None or terms is None:
+    plain = None if terms_of is None else plain_params(network, made, observation)
+    terms = None if terms_of is None or plain is None else terms_of(plain.params, action)
+    if plain is None or terms is None:
         return None
     log_prob, entropy, barrier = terms.terms
     found = loss_and_gradients((log_prob, entropy, made.value, barrier), old, valid, options)
     if found is None:
         return None
     loss, log, grads = found
-    return DirectLoss(loss, log, partial(_back, made, terms.backward, *grads))
+    return DirectLoss(loss, log, partial(_back, made, plain, terms.backward, *grads))
 
 
 def _terms_of(
@@ -104,10 +102,12 @@ def _choices_back(
 
 def _back(
     made: DirectPass,
+    plain: PlainParams,
     to_params: Callable[..., Tensor],
     dlog_prob: Tensor,
     dentropy: Tensor,
     dvalue: Tensor,
     dbarrier: Tensor | None,
+    _: Tensor,
 ) -> None:
-    made.backward(to_params(dlog_prob, dentropy, dbarrier), dvalue)
+    made.backward(plain.backward(to_params(dlog_prob, dentropy, dbarrier)), dvalue)

@@ -84,7 +84,7 @@ def gradient_step(
     profile: Profile = NO_PROFILE,
     ranks: Ranks = ALONE,
     valid: Tensor | None = None,
-    backward: Callable[[], None] | None = None,
+    backward: Callable[[Tensor], None] | None = None,
 ) -> None:
     """Take one step down a loss, and add the norm of its gradient to the log as `grad_norm`.
 
@@ -100,8 +100,7 @@ def gradient_step(
         profile: where the time is counted.
         ranks: the processes of the training, each of which takes the same step.
         valid: the steps of the minibatch that the loss is a mean over; None: all.
-        backward: adds the gradient to the `.grad` of the parameters, for one process; None: torch
-            does it.
+        backward: adds the gradient of a loss to the `.grad` of the parameters; None: torch does it.
 
     Raises:
         NonFiniteLossError: the loss or its gradient is not finite; the weights are as before.
@@ -116,7 +115,7 @@ def gradient_step(
         if backward is None:
             torch.autograd.backward(loss)
         else:
-            backward()
+            backward(loss)
         loss = loss.detach()
         ranks.average(parameters, [loss, *log.values()])
     with profile.part("optimizer"):

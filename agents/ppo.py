@@ -8,7 +8,7 @@ from torch.optim import Adam, Optimizer
 
 from xlstm_rl.agents.base import RecurrentAgent
 from xlstm_rl.agents.config import PPOConfig
-from xlstm_rl.agents.direct import DirectLoss, Seen, direct_loss
+from xlstm_rl.agents.direct import DirectLoss, direct_loss
 from xlstm_rl.agents.losses import (
     explained_variance,
     moments_of_all,
@@ -24,9 +24,8 @@ from xlstm_rl.collection.collector import Rollout
 from xlstm_rl.distributed import Moments
 from xlstm_rl.kernels.native.ppo_loss import clipped_loss
 from xlstm_rl.kernels.native.terms import Terms
-from xlstm_rl.policy.direct import release_gradients
+from xlstm_rl.policy.direct import DirectPass, loss_inputs, release_gradients
 from xlstm_rl.policy.encoders.observations import map_observation
-from xlstm_rl.policy.structure import is_own
 from xlstm_rl.returns import generalized_advantage
 
 
@@ -155,26 +154,28 @@ class RecurrentPPO(RecurrentAgent):
         config, network = self.algorithm, self.policy.network
         with self._profile.part("forward"):
             seen = batch.observation, batch.state, batch.reset if bool(batch.reset.any()) else None
-            direct = self._direct(batch, seen, now)
+            made = self._direct_pass(*seen)
+            direct = None if made is None else self._direct(batch, made, now)
             if direct is None:
-                params, value = network.for_loss(*seen)
+                params, value, backward = loss_inputs(network, *seen, made)
                 wants_barrier = config.log_barrier_coef > 0
                 terms = network.distribution.loss_terms(params, batch.action, wants_barrier)
                 loss, log = whole_loss(batch, terms, value, now, config, moments)
             else:
-                loss, log = direct.loss, direct.log
-        backward = () if direct is None else (direct.backward,)
-        self._descend(loss, log, batch.valid, *backward)
+                loss, log, backward = direct
+        self._descend(loss, log, batch.valid, *([] if backward is None else [backward]))
         return log
 
-    def _direct(self, batch: Sequences, seen: Seen, now: Mapping[str, float]) -> DirectLoss | None:
+    def _direct(
+        self, batch: Sequences, made: DirectPass, now: Mapping[str, float]
+    ) -> DirectLoss | None:
         """Return the loss in no graph of torch's; None: it has to be in one."""
-        # a gradient step of somebody's own knows no other losses
-        if self.ranks.size > 1 or not is_own(self, RecurrentAgent, "_descend"):
+        if self.ranks.size > 1:
             return None
         config = self.algorithm
         return direct_loss(
-            *(self.policy.network, seen, batch.action, _old(batch), batch.valid),
+            *(self.policy.network, made, batch.observation, batch.action),
+            *(_old(batch), batch.valid),
             *(_options(batch, now, config), config.log_barrier_coef > 0),
         )
 

@@ -10,18 +10,30 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from xlstm_rl import RecurrentPPO
-from xlstm_rl.agents import ppo
+from xlstm_rl import RecurrentA2C, RecurrentPPO
+from xlstm_rl.agents import base, ppo
+from xlstm_rl.agents.base import RecurrentAgent
 from xlstm_rl.agents.direct import direct_loss
+from xlstm_rl.distributed import Ranks
 from xlstm_rl.errors import NonFiniteLossError
 from xlstm_rl.kernels.native.choose import LOADED
 from xlstm_rl.kernels.native.sequence_chain import SequenceChain
 from xlstm_rl.policy.actions.categorical import Categorical
+from xlstm_rl.policy.direct import direct_pass
 
 pytestmark = pytest.mark.skipif(not LOADED, reason="without the C library there is always a graph")
 
 STEPS = 16 * 4 * 3
 Change = Callable[[RecurrentPPO], Any]
+
+
+def changed(agent: RecurrentPPO, change: Change) -> RecurrentPPO:
+    change(agent)
+    return agent
+
+
+def _half(*_: Any) -> Tensor:
+    return torch.tensor(0.5)
 
 
 def agent_of(env: Any = "CartPole-v1", **sections: Any) -> RecurrentPPO:
@@ -31,23 +43,39 @@ def agent_of(env: Any = "CartPole-v1", **sections: Any) -> RecurrentPPO:
     return RecurrentPPO(env, memory=memory, agent=agent, **sections)
 
 
-def trained(is_direct: bool, agent: RecurrentPPO) -> tuple[list[bool], list[Any]]:
-    """How each minibatch went, and all that came of it: weights, gradients, metrics."""
-    ways: list[bool] = []
+WAYS = C, SHORT, GRAPH = "C", "a graph of the loss alone", "a graph of all"
+
+
+def trained(best: str, agent: RecurrentAgent) -> tuple[set[str], list[Any]]:
+    """How minibatches went, none better than `best`, and all that came of it.
+
+    Which are the weights, their gradients and the metrics.
+    """
+    ways: list[str] = []
     rows: list[Any] = []
 
-    def run(*args: Any) -> Any:
-        found = direct_loss(*args) if is_direct else None
-        ways.append(found is not None)
+    def run_all(*args: Any) -> Any:
+        found = None if best == GRAPH else direct_pass(*args)
+        ways.append(GRAPH if found is None else SHORT)
+        return found
+
+    def run_loss(*args: Any) -> Any:
+        found = direct_loss(*args) if best == C else None
+        if found is not None:
+            ways[-1] = C
         return found
 
     def keep(_: int, metrics: Any) -> None:
         rows.append({k: v for k, v in metrics.items() if not k.startswith("time/")})
 
-    with agent, mock.patch.object(ppo, "direct_loss", run):
+    with (
+        agent,
+        mock.patch.object(base, "direct_pass", run_all),
+        mock.patch.object(ppo, "direct_loss", run_loss),
+    ):
         agent.learn(STEPS, on_update=keep)
     weights = [one.detach() for one in agent.parameters]
-    return ways, [weights, [one.grad for one in agent.parameters], rows]
+    return set(ways), [weights, [one.grad for one in agent.parameters], rows]
 
 
 def assert_equal(mine: list[Any], theirs: list[Any]) -> None:
@@ -56,6 +84,19 @@ def assert_equal(mine: list[Any], theirs: list[Any]) -> None:
             assert (a is None) == (b is None)
             assert a is None or torch.equal(a, b)
     assert repr(mine[2]) == repr(theirs[2])
+
+
+def assert_same_bits(make: Callable[[], RecurrentAgent], best: str) -> None:
+    """Minibatches can go as `best` and all that are slower, and nothing tells them apart."""
+    found = []
+    for way in WAYS[WAYS.index(best) :]:
+        ways, made = trained(way, make())
+        assert ways <= {way} and (ways or way == GRAPH)
+        found.append(made)
+    ways, made = trained(C, make())
+    assert ways <= {best} and (ways or best == GRAPH)
+    for one in found:
+        assert_equal(one, made)
 
 
 @pytest.mark.parametrize("critic", ["shared", "separate"])
@@ -71,13 +112,7 @@ def assert_equal(mine: list[Any], theirs: list[Any]) -> None:
 def test_the_bits_are_those_of_a_graph(
     memory: dict[str, Any], agent: dict[str, Any], critic: str
 ) -> None:
-    found = []
-    for is_direct in (True, False):
-        one = agent_of(memory=memory, agent=agent, policy={"critic": critic})
-        ways, made = trained(is_direct, one)
-        assert ways and all(way is is_direct for way in ways)
-        found.append(made)
-    assert_equal(*found)
+    assert_same_bits(lambda: agent_of(memory=memory, agent=agent, policy={"critic": critic}), C)
 
 
 SIDE_BY_SIDE: list[Any] = [
@@ -95,12 +130,7 @@ def test_the_bits_of_choices_side_by_side_are_those_of_a_graph_too(
     def env() -> Any:
         return any_spaces(*copy.deepcopy((spaces.Box(-1, 1, (3,)), space)))
 
-    found = []
-    for is_direct in (True, False):
-        ways, made = trained(is_direct, agent_of(env))
-        assert ways and all(way is is_direct for way in ways)
-        found.append(made)
-    assert_equal(*found)
+    assert_same_bits(lambda: agent_of(env), C)
 
 
 FREE: dict[str, Any] = {}
@@ -119,14 +149,9 @@ STATE = {"std": "state", "initial_log_std": -0.7}
 def test_the_bits_of_numbers_are_those_of_a_graph_too(
     memory: dict[str, Any], agent: dict[str, Any], critic: str, std: dict[str, Any]
 ) -> None:
-    found = []
     policy = {"critic": critic, "action_distribution": std}
-    for is_direct in (True, False):
-        one = agent_of("Pendulum-v1", memory=memory, agent=agent, policy=policy)
-        ways, made = trained(is_direct, one)
-        assert ways and all(way is is_direct for way in ways)
-        found.append(made)
-    assert_equal(*found)
+    sections: dict[str, Any] = {"memory": memory, "agent": agent, "policy": policy}
+    assert_same_bits(lambda: agent_of("Pendulum-v1", **sections), C)
 
 
 def _log_std_of(agent: RecurrentPPO) -> Any:
@@ -174,29 +199,20 @@ def _own_density(agent: RecurrentPPO) -> None:
         _own_density,
     ],
 )
-def test_what_could_tell_the_difference_of_numbers_has_a_graph(change: Change) -> None:
-    found = []
-    for is_direct in (True, False):
-        agent = agent_of("Pendulum-v1")
-        change(agent)
-        ways, made = trained(is_direct, agent)
-        assert ways and not any(ways)
-        found.append(made)
-    assert_equal(*found)
+def test_what_could_tell_the_difference_of_numbers_has_a_graph_of_the_loss(change: Change) -> None:
+    assert_same_bits(lambda: changed(agent_of("Pendulum-v1"), change), SHORT)
 
 
 def test_a_weight_in_two_places_has_the_sum_of_both_gradients() -> None:
-    found = []
-    for is_direct in (True, False):
+    def make() -> RecurrentPPO:
         agent = agent_of(policy={"critic": "separate", "previous_action": False})
         network: Any = agent.policy.network
         network.critic_trunk.encoder[0].weight = network.trunk.encoder[0].weight
         agent.parameters = [*network.parameters()]
         agent.optimizer = agent.make_optimizer()
-        ways, made = trained(is_direct, agent)
-        assert all(way is is_direct for way in ways)
-        found.append(made)
-    assert_equal(*found)
+        return agent
+
+    assert_same_bits(make, C)
 
 
 def _hook(agent: RecurrentPPO) -> None:
@@ -248,46 +264,74 @@ def _own_step(agent: RecurrentPPO) -> None:
     agent._descend = lambda loss, log, valid: descend(2 * loss, log, valid)  # type: ignore
 
 
-CHANGES = [
-    *(_hook, _hook_behind, _module_hook, _backward_hook, _freeze),
-    *(_own_terms, _terms_of_one, _own_outputs, _own_step),
-]
+def _params_of_all(agent: RecurrentPPO) -> None:
+    network: Any = agent.policy.network
+    made = network._distribution_params
+
+    def params(outputs: Tensor, observation: Any, features: Tensor) -> Tensor:
+        found: Tensor = made(outputs + features.mean(-1, keepdim=True) ** 2, observation, features)
+        return found * network.value_head.output.weight.sum()
+
+    network._distribution_params = params
+
+
+@pytest.mark.parametrize("change", [_own_terms, _terms_of_one, _params_of_all])
+def test_a_loss_of_ones_own_has_a_graph_of_it_alone(change: Change) -> None:
+    assert_same_bits(lambda: changed(agent_of(), change), SHORT)
+
+
+CHANGES = [_hook, _hook_behind, _module_hook, _backward_hook, _freeze, _own_outputs, _own_step]
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_what_could_tell_the_difference_has_a_graph(change: Change) -> None:
-    found = []
-    for is_direct in (True, False):
-        agent = agent_of()
-        change(agent)
-        ways, made = trained(is_direct, agent)
-        assert not any(ways)
-        found.append(made)
-    assert_equal(*found)
-
-
-def test_several_processes_have_a_graph() -> None:
-    agent = agent_of(agent={"normalize_advantage": False})
-    agent.ranks = copy.copy(agent.ranks)
-    agent.ranks.size = 2  # which exchange nothing here
-    ways, _ = trained(True, agent)
-    assert not ways
+def test_what_could_tell_the_difference_has_a_graph_of_all(change: Change) -> None:
+    assert_same_bits(lambda: changed(agent_of(), change), GRAPH)
 
 
 def test_so_has_a_search_for_anomalies() -> None:
     with torch.autograd.set_detect_anomaly(True):
-        ways, _ = trained(True, agent_of())
-    assert ways and not any(ways)
+        ways, _ = trained(C, agent_of())
+    assert ways == {GRAPH}
 
 
+def test_several_processes_have_a_graph_of_the_loss() -> None:
+    def make() -> RecurrentPPO:
+        agent = agent_of(agent={"normalize_advantage": False})
+        agent.ranks = copy.copy(agent.ranks)
+        agent.ranks.size = 2  # which exchange nothing here
+        return agent
+
+    with mock.patch.object(Ranks, "average"), mock.patch.object(Ranks, "share", _half):
+        assert_same_bits(make, SHORT)
+
+
+PARTS = spaces.Dict({"turn": spaces.Discrete(3), "speed": spaces.Box(-1, 1, (2,))})
+
+
+def _env_of(space: Any, any_spaces: Any) -> Callable[[], Any]:
+    return lambda: any_spaces(*copy.deepcopy((spaces.Box(-1, 1, (3,)), space)))
+
+
+@pytest.mark.parametrize("critic", ["shared", "separate"])
 @pytest.mark.parametrize(
-    "env, policy",
+    "env, options",
     [
-        ("Pendulum-v1", {"action_distribution": {"std": "gsde"}}),
-        ("Pendulum-v1", {"action_distribution": {"bounds": "tanh"}}),
+        ("Pendulum-v1", {"std": "gsde"}),
+        ("Pendulum-v1", {"bounds": "tanh"}),
+        ("Pendulum-v1", {"std": "state", "bounds": "tanh"}),
+        (PARTS, {}),
     ],
+    ids=str,
 )
-def test_what_is_not_all_of_c_runs_its_network_once(env: str, policy: dict[str, Any]) -> None:
+def test_other_families_have_a_graph_of_the_loss(
+    env: Any, options: dict[str, Any], critic: str, any_spaces: Any
+) -> None:
+    made = env if isinstance(env, str) else _env_of(env, any_spaces)
+    policy = {"critic": critic, "action_distribution": options}
+    assert_same_bits(lambda: agent_of(made, policy=policy, agent={"segment_steps": 8}), SHORT)
+
+
+def test_what_is_not_all_of_c_runs_its_network_once() -> None:
     counted = []
     forward = SequenceChain.forward
 
@@ -295,10 +339,24 @@ def test_what_is_not_all_of_c_runs_its_network_once(env: str, policy: dict[str, 
         counted.append(self)
         return forward(self, *args)
 
+    policy = {"action_distribution": {"bounds": "tanh"}}
     with mock.patch.object(SequenceChain, "forward", count):
-        ways, _ = trained(True, agent_of(env, policy=policy))
-    assert ways and not any(ways)
-    assert len(counted) == 3 * len(ways)  # the memory and two heads
+        ways, _ = trained(C, agent_of("Pendulum-v1", policy=policy))
+    assert ways == {SHORT}
+    assert len(counted) == 3 * 3 * 2 * 2  # updates, epochs, minibatches: the memory and two heads
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
+@pytest.mark.parametrize(
+    "agent", [{}, {"advantages": "vtrace", "epochs": 2}, {"optimizer": "rmsprop"}], ids=str
+)
+def test_a2c_has_a_graph_of_the_loss(env: str, agent: dict[str, Any]) -> None:
+    def make() -> RecurrentA2C:
+        options = {"rollout_steps": 16, "log_barrier_coef": 0.003, **agent}
+        memory = {"width": 16}
+        return RecurrentA2C(env, env={"num_envs": 4}, memory=memory, agent=options, logger="none")
+
+    assert_same_bits(make, SHORT)
 
 
 def test_gradients_are_there_behind_an_update_and_stay_as_they_are() -> None:
@@ -321,9 +379,13 @@ def test_gradients_are_there_behind_an_update_and_stay_as_they_are() -> None:
 @pytest.mark.parametrize("broken", ["advantage", "target", "log_prob", "weight", "gradient"])
 def test_what_is_not_finite_is_refused_as_it_is_with_a_graph(broken: str) -> None:
     said = []
-    for is_direct in (True, False):
+    for best in WAYS:
         agent = agent_of(agent={"minibatches": 1})
-        with agent, mock.patch.object(ppo, "direct_loss", direct_loss if is_direct else _none):
+        with (
+            agent,
+            mock.patch.object(ppo, "direct_loss", direct_loss if best == C else _none),
+            mock.patch.object(base, "direct_pass", _none if best == GRAPH else direct_pass),
+        ):
             agent.learn(64)
             rollout = agent._make_collector().collect()
             sequences = agent._sequences(rollout)
@@ -343,7 +405,7 @@ def test_what_is_not_finite_is_refused_as_it_is_with_a_graph(broken: str) -> Non
             said.append(str(error.value))
             for now, one in zip(agent.parameters, before, strict=True):
                 assert torch.equal(now.nan_to_num(7.0), one.nan_to_num(7.0))
-    assert said[0] == said[1]
+    assert said[0] == said[1] == said[2]
 
 
 def _none(*_: Any) -> None:
@@ -352,13 +414,8 @@ def _none(*_: Any) -> None:
 
 @pytest.mark.parametrize("critic", ["shared", "separate"])
 def test_a_gradient_that_c_refuses_is_that_of_the_modules(critic: str) -> None:
-    found = []
-    for is_direct in (True, False):
-        with mock.patch.object(SequenceChain, "backward", _none):
-            ways, made = trained(is_direct, agent_of(policy={"critic": critic}))
-        assert all(way is is_direct for way in ways)
-        found.append(made)
-    assert_equal(*found)
+    with mock.patch.object(SequenceChain, "backward", _none):
+        assert_same_bits(lambda: agent_of(policy={"critic": critic}), C)
 
 
 def test_a_minibatch_of_ones_own_is_asked() -> None:

@@ -1,5 +1,6 @@
 """A network whose gradients go straight to its weights: where all is C, torch needs no graph."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -15,15 +16,42 @@ from xlstm_rl.policy.structure import is_own
 
 
 class DirectPass(NamedTuple):
-    """What a network made of sequences, and the way back."""
+    """What a network made of sequences, in no graph, and the way back."""
 
-    params: Tensor
-    """Of the distribution, `[B, T, num_params]`."""
+    outputs: Tensor
+    """Of the action head, `[B, T, num_outputs]`."""
 
     value: Tensor
     """`[B, T]`."""
 
+    features: Tensor
+    """What the actor's memory made, `[B, T, D]`."""
+
     way_back: WayBack
+
+    def backward(
+        self, doutputs: Tensor | None, dvalue: Tensor | None, dfeatures: Tensor | None = None
+    ) -> None:
+        """Add the gradients of the weights to their `.grad`, as torch does; once.
+
+        Where no weight has a gradient yet, the new ones last until the next such call, but for
+        `release_gradients` between them.
+        """
+        with torch.no_grad():
+            way_back = self.way_back
+            grads = (doutputs, None if dvalue is None else dvalue.unsqueeze(-1), dfeatures)
+            # a gradient that is there may be the one of the call before
+            overwrites = not any([weight.grad is not None for weight in way_back.weights])
+            found = way_back(grads, (False,) * len(way_back.inputs), overwrites)
+            for weight, grad in zip(way_back.weights, found[len(way_back.inputs) :], strict=True):
+                _add_gradient(weight, grad)
+
+
+class PlainParams(NamedTuple):
+    """Parameters of a distribution in no graph, and the way back to what the network made."""
+
+    params: Tensor
+    """`[B, T, num_params]`."""
 
     free: Tensor | None
     """The last parameters, which no observation changes, `[num_free]`."""
@@ -31,26 +59,103 @@ class DirectPass(NamedTuple):
     stopped: Tensor | None
     """Where a mask hides an output, which then has no gradient, `[B, T, num_outputs]`."""
 
-    def backward(self, dparams: Tensor, dvalue: Tensor) -> None:
-        """Add the gradients of the weights to their `.grad`, as torch does; once.
-
-        Where no weight has a gradient yet, the new ones last until the next such call, but for
-        `release_gradients` between them.
-        """
+    def backward(self, dparams: Tensor) -> Tensor:
+        """Return the gradient of the outputs, and add that of the free ones to their `.grad`."""
+        doutputs = dparams
         with torch.no_grad():
-            way_back, doutputs = self.way_back, dparams
             if self.free is not None:
                 num_outputs = dparams.shape[-1] - len(self.free)
                 doutputs = dparams[..., :num_outputs]
                 _add_gradient(self.free, dparams[..., num_outputs:].sum_to_size(self.free.shape))
             if self.stopped is not None:
                 doutputs = doutputs.masked_fill(self.stopped, 0.0)
-            grads = (doutputs, dvalue.unsqueeze(-1), None)
-            # a gradient that is there may be the one of the call before
-            overwrites = not any([weight.grad is not None for weight in way_back.weights])
-            found = way_back(grads, (False,) * len(way_back.inputs), overwrites)
-            for weight, grad in zip(way_back.weights, found[len(way_back.inputs) :], strict=True):
-                _add_gradient(weight, grad)
+        return doutputs
+
+
+class LossInputs(NamedTuple):
+    """What a loss is made of, where torch has its graph."""
+
+    params: Tensor
+    """Of the distribution, `[B, T, num_params]`."""
+
+    value: Tensor
+    """`[B, T]`."""
+
+    backward: Callable[[Tensor], None] | None
+    """Differentiates a loss, once; None: torch does it, as the graph reaches to the weights."""
+
+
+def direct_pass(
+    network: ActorCritic, observation: Observation, tensors: StateTensors, reset: Tensor | None
+) -> DirectPass | None:
+    """Run whole sequences as `network.for_loss` does.
+
+    Returns:
+        None: it has to go that way, since something of torch's would hear of the gradients, or a
+        part is not in C.
+    """
+    if not is_own(network, ActorCritic, "for_loss"):
+        return None
+    if torch.is_anomaly_enabled():  # which looks at each node
+        return None
+    run = network._native_sequences.run(network, observation, tensors, reset, is_whole=True)
+    if run is None:
+        return None
+    (outputs, value, features), _, way_back = run
+    return DirectPass(outputs, value.squeeze(-1), features, way_back)
+
+
+def plain_params(
+    network: ActorCritic, made: DirectPass, observation: Observation
+) -> PlainParams | None:
+    """Return the parameters of the distribution.
+
+    Returns:
+        None: what makes them is torch's to differentiate.
+    """
+    free = network.log_std
+    if network.exploration is not None or not (free is None or _is_own_leaf(network, free)):
+        return None
+    if not is_own(network, ActorCritic, "_distribution_params"):
+        return None
+    with torch.no_grad():
+        params = network._distribution_params(made.outputs, observation, made.features)
+        stopped = None
+        if not isinstance(observation, Tensor) and ACTION_MASK in observation:
+            stopped = ~observation[ACTION_MASK] | (made.outputs < LEAST_LOGIT)
+    return PlainParams(params, free, stopped)
+
+
+def loss_inputs(
+    network: ActorCritic,
+    observation: Observation,
+    tensors: StateTensors,
+    reset: Tensor | None,
+    made: DirectPass | None,
+) -> LossInputs:
+    """Return what a loss in a graph of torch's is made of.
+
+    The graph begins at what the network made, where that is known: from there back it is C.
+
+    Args:
+        network: whose loss.
+        observation: as for `network.for_loss`, and so are the next two.
+        tensors: the state before the first step.
+        reset: where episodes start.
+        made: what `direct_pass` made of these; None: the network runs here.
+    """
+    if made is None:
+        return LossInputs(*network.for_loss(observation, tensors, reset), None)
+    outputs, value, features = (
+        one.detach().requires_grad_() for one in (made.outputs, made.value, made.features)
+    )
+    params = network._distribution_params(outputs, observation, features)
+
+    def backward(loss: Tensor) -> None:
+        torch.autograd.backward(loss)
+        made.backward(outputs.grad, value.grad, features.grad)
+
+    return LossInputs(params, value, backward)
 
 
 def release_gradients(network: ActorCritic) -> None:
@@ -63,34 +168,6 @@ def _add_gradient(weight: Tensor, grad: Tensor | None) -> None:
         weight.grad = grad
     elif grad is not None:
         weight.grad += grad
-
-
-def direct_pass(
-    network: ActorCritic, observation: Observation, tensors: StateTensors, reset: Tensor | None
-) -> DirectPass | None:
-    """Run whole sequences as `network.for_loss` does.
-
-    Returns:
-        None: it has to go that way, since something of torch's would hear of the gradients, or a
-        part is not in C.
-    """
-    free = network.log_std
-    if network.exploration is not None or not (free is None or _is_own_leaf(network, free)):
-        return None
-    if not is_own(network, ActorCritic, "for_loss", "_distribution_params"):
-        return None
-    if torch.is_anomaly_enabled():  # which looks at each node
-        return None
-    run = network._native_sequences.run(network, observation, tensors, reset, is_whole=True)
-    if run is None:
-        return None
-    (outputs, value, features), _, way_back = run
-    with torch.no_grad():
-        params = network._distribution_params(outputs, observation, features)
-        stopped = None
-        if not isinstance(observation, Tensor) and ACTION_MASK in observation:
-            stopped = ~observation[ACTION_MASK] | (outputs < LEAST_LOGIT)
-    return DirectPass(params, value.squeeze(-1), way_back, free, stopped)
 
 
 def _is_own_leaf(network: ActorCritic, weight: Tensor) -> bool:
