@@ -1,6 +1,7 @@
 """Files that are whole at every moment, and numbers in files that may not be."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,14 @@ def step_in(text: str | None) -> int | None:
     """
     is_one = text is not None and text.isdecimal() and len(text) <= _DIGITS
     return int(text) if is_one and text is not None else None
+
+
+_DRAFT = re.compile(r"\..+\.\d+\.part(\.\w+)?")
+
+
+def is_draft(path: Path) -> bool:
+    """Whether a file has the name of one that `replacing` lends: a killed process left it."""
+    return _DRAFT.fullmatch(path.name) is not None
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import pytest
 
 from xlstm_rl.config import ConfigError, load_yaml
 from xlstm_rl.errors import CheckpointError
+from xlstm_rl.files import replacing
 from xlstm_rl.runs.folder import (
     checkpoint_steps,
     create_run_folder,
@@ -34,6 +35,20 @@ def test_a_new_folder_holds_the_resolved_configuration(tmp_path: Path) -> None:
     assert load_yaml(run / "config.yaml") == {"seed": 3}
     (tmp_path / "empty").mkdir()
     assert create(tmp_path / "empty") == tmp_path / "empty"
+
+
+def test_a_draft_that_a_killed_run_left_is_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with replacing(folder / "config.yaml") as draft:
+        draft.touch()
+    (folder / "config.yaml").unlink()
+    (folder / draft.name.replace(str(os.getpid()), "12345")).write_text("seed: ")
+    assert load_yaml(create(folder) / "config.yaml") == {"seed": 3}
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / ".notes.part.md").write_text("x")  # somebody's own
+    with pytest.raises(ConfigError, match="not empty"):
+        create(tmp_path / "other")
 
 
 def test_what_stands_there_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 from xlstm_rl.config import ConfigError, save_yaml
 from xlstm_rl.errors import CheckpointError
-from xlstm_rl.files import replacing, step_in
+from xlstm_rl.files import is_draft, replacing, step_in
 from xlstm_rl.options.arguments import user_path
 
 CONFIG_FILE = "config.yaml"
@@ -73,7 +73,8 @@ def create_run_folder(
 
 
 def _claim(folder: Path) -> None:
-    if folder.is_dir() and not any(folder.iterdir()):
+    # killed before it had its configuration, a run leaves a draft of that and nothing else
+    if folder.is_dir() and all(is_draft(one) for one in folder.iterdir()):
         return
     try:
         folder.mkdir(parents=True)
