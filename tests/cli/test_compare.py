@@ -175,6 +175,7 @@ def test_a_full_disk_leaves_the_table_on_the_terminal(
     assert "the tables cannot be written: No space left on device" in output.err
 
 
+@pytest.mark.slow
 def test_tables_that_nobody_reads_are_written(place: Path) -> None:
     read, write = os.pipe()
     os.close(read)

@@ -217,7 +217,7 @@ def test_the_words_that_an_option_takes_are_its_own(
         ["train", "--help", "all"],
         ["train", "--total-steps", "64", *TINY],
         ["eval", "RUN", "--episodes", "2", "--json"],
-        ["eval", "RUN", "--episodes", "2", "--both"],
+        pytest.param(["eval", "RUN", "--episodes", "2", "--both"], marks=pytest.mark.slow),
         ["plot", "RUN", "--out", "figure.png"],
         ["list", "wrappers"],
         ["export", "--help"],

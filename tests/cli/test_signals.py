@@ -57,7 +57,10 @@ def wait_for_an_update(process: subprocess.Popen[str], run: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "status", "word"),
-    [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated"), ("SIGHUP", 129, "saved in")],
+    [
+        *(("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")),
+        pytest.param("SIGHUP", 129, "saved in", marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_saves_the_run_and_decides_the_exit_status(
     name: str, status: int, word: str, started: Callable[..., Any], tmp_path: Path
@@ -122,7 +125,13 @@ def test_a_signal_decides_the_status_whatever_closing_raises(
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
-@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        ("SIGTERM", 143),
+        *(pytest.param(*one, marks=pytest.mark.slow) for one in (("SIGINT", 130), ("SIGHUP", 129))),
+    ],
+)
 def test_a_signal_ends_what_draws_and_leaves_nothing_behind(
     name: str, status: int, run: Path, tmp_path: Path
 ) -> None:
@@ -194,7 +203,7 @@ def run_unread(*args: str, streams: tuple[str, ...] = ("stdout",)) -> tuple[int,
         ["--help"],
         ["train", "--help"],
         ["list", "envs"],
-        ["eval", "RUN", "--episodes", "1"],
+        pytest.param(["eval", "RUN", "--episodes", "1"], marks=pytest.mark.slow),
         ["plot", "RUN", "--out", "FIGURE"],
     ],
     ids=lambda args: " ".join(args),

@@ -38,7 +38,7 @@ def test_stable_baselines3_finds_nothing_wrong(env_id: str) -> None:
     env.close()
 
 
-@pytest.fixture(params=["spawn", "forkserver"])
+@pytest.fixture(params=["spawn", pytest.param("forkserver", marks=pytest.mark.slow)])
 def method(request: pytest.FixtureRequest) -> Iterator[str]:
     before = multiprocessing.get_start_method(allow_none=True)
     multiprocessing.set_start_method(request.param, force=True)

@@ -32,7 +32,7 @@ def exported(tmp_path):
     return export_policy(policy, tmp_path / "policy.c", "c")
 
 
-@pytest.mark.parametrize("int8", [False, True])
+@pytest.mark.parametrize("int8", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", SLOW)
 def test_a_program_under_the_sanitizers_acts_as_the_policy(case, int8, tmp_path):
     policy = moved(make_policy(*ALL[case]))

@@ -12,7 +12,7 @@ from xlstm_rl.export import export_policy, onnx, pt2
 from xlstm_rl.export.parity import largest_difference
 from xlstm_rl.export.step import ExportedStep
 
-from .conftest import BOX, CASES, make_policy
+from .conftest import BOX, CASES, COMPARED, make_policy
 
 # writing ONNX takes seconds: the default run has two
 FEW = ("discrete ms", "mask in the observation, mlp")
@@ -39,8 +39,13 @@ def test_onnx_acts_as_the_policy(case, tmp_path):
     assert worst < 1e-4, where
 
 
-def test_pt2_acts_as_the_policy(policy, tmp_path):
-    policy = moved(policy)
+# each memory alone is exported in tests/memory
+OF_PT2 = [pytest.param(name, marks=[pytest.mark.slow] * (name in COMPARED)) for name in CASES]
+
+
+@pytest.mark.parametrize("case", OF_PT2)
+def test_pt2_acts_as_the_policy(case, tmp_path):
+    policy = moved(make_policy(*CASES[case]))
     path = export_policy(policy, tmp_path / "policy.pt2", "pt2")
     worst, where = largest_difference(ExportedStep(policy), pt2.load(path), steps=60)
     assert worst < 1e-4, where

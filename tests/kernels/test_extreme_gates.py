@@ -20,7 +20,7 @@ EXECUTIONS = pytest.mark.parametrize(
         ("native", F32, "sequence"),
         ("native", F32, "steps"),
         ("triton", F32, "sequence"),
-        ("triton", F32, "steps"),
+        pytest.param(("triton", F32, "steps"), marks=pytest.mark.slow),
     ],
     ids=lambda e: f"{e[0]}-{str(e[1])[6:]}-{e[2]}",
 )

@@ -198,7 +198,7 @@ def test_a_convolution_keeps_it_in_its_row_and_its_episode(execution):
     hold_apart("conv", [("x", (AT,), INF), ("x", (RESET - 1,), NAN)], execution)
 
 
-@executions()
+@executions("triton-steps")
 @CELLS
 def test_a_state_that_is_not_finite_ends_at_a_reset(execution, name):
     parts = Cell(name, 1).state
@@ -211,7 +211,7 @@ def test_a_state_that_is_not_finite_ends_at_a_reset(execution, name):
         assert grads[x][: len(parts)].isfinite().all(), x
 
 
-@executions()
+@executions("triton-steps")
 @CELLS
 def test_a_gradient_that_is_not_finite_goes_back_to_its_reset_and_no_further(execution, name):
     cell = Cell(name, 2)

@@ -1,5 +1,7 @@
 """The gradients of the hand-written backward passes can be differentiated again, to any order."""
 
+from itertools import product
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -88,9 +90,14 @@ CASES = [(loss, carried, False) for loss, carried in zip(LOSSES, (0, 0, 1, 1), s
 CASES += [("of all", True, True)]
 
 
-@pytest.mark.parametrize(("loss", "carried", "steps"), CASES)
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("backend", DTYPES)
+def cases():
+    """All of them; most of those that Triton's interpreter runs take seconds and are slow."""
+    for backend, name, case in product(DTYPES, NAMES, CASES):
+        is_slow = backend == "triton" and case != CASES[3]
+        yield pytest.param(backend, name, *case, marks=[pytest.mark.slow] * is_slow)
+
+
+@pytest.mark.parametrize(("backend", "name", "loss", "carried", "steps"), [*cases()])
 def test_equal_those_of_the_equations(backend, name, loss, carried, steps):
     xs = inputs(name, DTYPES[backend], carried)
     got = second(LOSSES[loss](*run(name, backend, xs, steps)), xs)

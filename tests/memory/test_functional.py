@@ -203,7 +203,7 @@ class _Step(_Sequence):
         return self.memory.step_tensors(x, tensors, reset)
 
 
-@pytest.mark.parametrize("form", [_Sequence, _Step])
+@pytest.mark.parametrize("form", [_Sequence, pytest.param(_Step, marks=pytest.mark.slow)])
 def test_export_equals_the_memory(memory: Memory, form: type[_Sequence]) -> None:
     (x, *_), (reset, *_), tensors = inputs(memory)
     if form is _Step:

@@ -66,7 +66,7 @@ def learn(agent: RecurrentAgent, updates: int, wait: float = 0.0) -> list[dict[s
     return rows
 
 
-@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+@pytest.mark.parametrize("algo", ["ppo", pytest.param("a2c", marks=pytest.mark.slow)])
 def test_one_actor_that_takes_turns_learns_as_one_process_to_the_bit(algo: str) -> None:
     with make(0, algo=algo) as alone:
         expected = learn(alone, 4)
@@ -149,7 +149,10 @@ def _lives(pid: int) -> bool:
     return True
 
 
-@pytest.mark.parametrize(("cut", "max_staleness"), [("take", 0), ("joined_rollout", 1)])
+@pytest.mark.parametrize(
+    ("cut", "max_staleness"),
+    [pytest.param("take", 0, marks=pytest.mark.slow), ("joined_rollout", 1)],
+)
 def test_learning_goes_on_with_new_actors_after_an_interrupt(
     cut: str, max_staleness: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,7 +31,7 @@ def convolve(activation, with_bias=True):
 
 
 @pytest.mark.parametrize("kind", RESETS)
-@pytest.mark.parametrize("W", [1, 2, 4])
+@pytest.mark.parametrize("W", [1, pytest.param(2, marks=pytest.mark.slow), 4])
 def test_any_reset(hold_to_reference, make_reset, kind, W):
     hold_to_reference(convolve("silu"), make_inputs(3, 15, 5, W), make_reset(kind, 3, 15))
 

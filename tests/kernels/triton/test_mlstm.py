@@ -78,7 +78,7 @@ def test_any_head_size(hold_to_reference, make_reset, K, V):
 
 
 @pytest.mark.parametrize("kind", RESETS)
-@pytest.mark.parametrize("with_state", [False, True])
+@pytest.mark.parametrize("with_state", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_any_reset(hold_to_reference, make_reset, kind, with_state):
     xs = make_inputs(2, 41, 1, 16, 16, with_state)
 
@@ -151,7 +151,7 @@ def test_strided_inputs(hold_to_reference, make_reset):
         hold_to_reference(call, ys, reset)
 
 
-@pytest.mark.parametrize("with_state", [False, True])
+@pytest.mark.parametrize("with_state", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("forget_gate", kernels.dispatch.checks.FORGET_GATES)
 def test_step(hold_to_reference, with_state, forget_gate):
     def run(xs, reset, backend):
