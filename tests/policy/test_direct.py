@@ -12,7 +12,13 @@ from xlstm_rl.kernels.native.choose import LOADED
 from xlstm_rl.memory import MemoryConfig
 from xlstm_rl.policy.actor_critic import ActorCritic
 from xlstm_rl.policy.config import PolicyConfig
-from xlstm_rl.policy.direct import DirectPass, direct_pass, release_gradients
+from xlstm_rl.policy.direct import (
+    DirectPass,
+    direct_pass,
+    loss_inputs,
+    plain_params,
+    release_gradients,
+)
 
 from .test_native_sequences_encoders import SEEN as ENCODED
 from .test_native_sequences_encoders import observed
@@ -46,6 +52,36 @@ def passed(network: ActorCritic, batch: Any) -> DirectPass:
     return found
 
 
+def plainly(network: ActorCritic, batch: Any) -> None:
+    """Differentiate a loss in no graph."""
+    made = passed(network, batch)
+    plain = plain_params(network, made, batch[0])
+    assert plain is not None and not plain.params.requires_grad and not made.value.requires_grad
+    made.backward(plain.backward(-plain.params.sin()), 2 * made.value)
+
+
+def shortly(network: ActorCritic, batch: Any) -> None:
+    """Differentiate the same loss, in a graph that begins at what the network made."""
+    params, value, backward = loss_inputs(network, *batch, passed(network, batch))
+    assert backward is not None
+    backward(params.cos().sum() + value.square().sum())
+
+
+def wholly(network: ActorCritic, batch: Any) -> None:
+    """Differentiate the same loss, in a graph that reaches to the weights."""
+    params, value, backward = loss_inputs(network, *batch, None)
+    assert backward is None
+    torch.autograd.backward(params.cos().sum() + value.square().sum())
+
+
+def gradients(network: ActorCritic, batches: list[Any], way: Any) -> list[Tensor | None]:
+    """What a loss leaves at the weights, of some batches one after the other."""
+    network.zero_grad()
+    for batch in batches:
+        way(network, batch)
+    return [one.grad for one in network.parameters()]
+
+
 NUMBERS = spaces.Box(-1, 1, (2,))
 
 
@@ -54,23 +90,10 @@ NUMBERS = spaces.Box(-1, 1, (2,))
 @pytest.mark.parametrize("memory", MEMORIES.values(), ids=MEMORIES)
 def test_the_bits_are_those_of_the_graph_and_add_up(memory: Any, critic: Any, actions: Any) -> None:
     network = network_of(memory, actions, critic=critic)
-    weights, found = [*network.parameters()], []
-    for is_direct in (True, False):
-        network.zero_grad()
-        for B in (3, 2):
-            batch = batch_for(network, B)
-            if is_direct:
-                made = passed(network, batch)
-                assert not made.params.requires_grad
-                made.backward(made.params.cos(), 2 * made.value)
-            else:
-                params, value = network.for_loss(*batch)
-                torch.autograd.backward((params, value), (params.cos(), 2 * value))
-        found.append([one.grad for one in weights])
-    for a, b in zip(*found, strict=True):
-        assert a is not None
-        assert b is not None
-        assert torch.equal(a, b)
+    batches = [batch_for(network, B) for B in (3, 2)]
+    ways = [gradients(network, batches, way) for way in (wholly, plainly, shortly)]
+    for grads in zip(*ways, strict=True):
+        assert all(one is not None and torch.equal(one, grads[0]) for one in grads)
 
 
 @pytest.mark.parametrize("critic", ["shared", "separate"])
@@ -85,17 +108,9 @@ def test_of_choices_of_parts_and_of_what_stands_beside_them(seen: str, critic: A
     with torch.no_grad():
         network.action_head.output.bias[0] = -1e30  # below the least that an open choice counts
     batch: Any = (observed(space, policy, 3, 17), network.initial_tensors(3), None)
-    found = []
-    for is_direct in (True, False):
-        network.zero_grad()
-        if is_direct:
-            made = passed(network, batch)
-            made.backward(made.params.cos(), 2 * made.value)
-        else:
-            params, value = network.for_loss(*batch)
-            torch.autograd.backward((params, value), (params.cos(), 2 * value))
-        found.append([one.grad for one in network.parameters()])
-    assert all(map(torch.equal, *found))
+    ways = [gradients(network, [batch], way) for way in (wholly, plainly, shortly)]
+    for one in ways[1:]:
+        assert all(map(torch.equal, one, ways[0]))
 
 
 def test_images_have_a_graph() -> None:
@@ -117,7 +132,7 @@ def test_gradients_are_written_where_those_were_that_nobody_has_now() -> None:
             network.zero_grad()
             if is_direct:
                 made = passed(network, batch)
-                made.backward(made.params, made.value)
+                made.backward(made.outputs, made.value)
                 places.append([one.grad.data_ptr() for one in weights])
             else:
                 pair = network.for_loss(*batch)
@@ -126,7 +141,7 @@ def test_gradients_are_written_where_those_were_that_nobody_has_now() -> None:
         assert all(map(torch.equal, *found[-2:]))
     assert places[0] == places[1] != places[2]
     kept = [one.clone() for one in found[1]]
-    passed(network, batch).backward(made.params, made.value)
+    passed(network, batch).backward(made.outputs, made.value)
     assert all(map(torch.equal, kept, found[1]))  # of torch's graph they are somebody's
 
 
@@ -138,7 +153,7 @@ def test_gradients_that_were_released_stay() -> None:
     for scale in (1, 2):
         network.zero_grad()
         made = passed(network, batch)
-        made.backward(scale * made.params, made.value)
+        made.backward(scale * made.outputs, made.value)
         kept.append([(one.grad, one.grad.clone()) for one in weights])
         release_gradients(network)
     assert all(torch.equal(*pair) for both in kept for pair in both)
@@ -147,9 +162,9 @@ def test_gradients_that_were_released_stay() -> None:
 def test_the_way_back_is_gone_once() -> None:
     network = network_of({"width": 16})
     made = passed(network, batch_for(network))
-    made.backward(made.params, made.value)
+    made.backward(made.outputs, made.value)
     with pytest.raises(RuntimeError, match=r"differentiated before"):
-        made.backward(made.params, made.value)
+        made.backward(made.outputs, made.value)
 
 
 @pytest.mark.parametrize("ends", ["dropped", "gone back"])
@@ -162,7 +177,7 @@ def test_the_buffers_are_free_when_it_is_done(ends: str) -> None:
         assert direct_pass(network, *batch) is None
         assert not takes_node(network, batch)
         if ends == "gone back":
-            made.backward(made.params, made.value)
+            made.backward(made.outputs, made.value)
             assert takes_node(network, batch)
         del made
         assert takes_node(network, batch)
@@ -196,7 +211,7 @@ def _own_outputs(network: ActorCritic) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [_hook, _hook_behind, _module_hook, _freeze, _widen, make_of_another, _own_outputs],
+    [_hook, _hook_behind, _module_hook, _freeze, _widen, make_of_another],
 )
 def test_what_could_tell_the_difference_has_a_graph(change: Any) -> None:
     network = network_of({"width": 16})
@@ -216,10 +231,56 @@ def test_a_network_of_ones_own_has_a_graph() -> None:
     assert direct_pass(network, *batch_for(network)) is None
 
 
-def test_noise_that_features_make_has_a_graph() -> None:
-    kind: Any = {"kind": "gaussian", "std": "gsde"}
-    network = network_of({"width": 16}, NUMBERS, action_distribution=kind)
-    assert direct_pass(network, *batch_for(network)) is None
+GSDE: Any = {"kind": "gaussian", "std": "gsde"}
+
+
+def _hook_of_std(network: ActorCritic) -> None:
+    assert network.log_std is not None
+    network.log_std.register_hook(lambda grad: 0.5 * grad)
+
+
+def _freeze_std(network: ActorCritic) -> None:
+    assert network.log_std is not None
+    network.log_std.requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    ("options", "change"),
+    [
+        ({}, _own_outputs),
+        ({}, _hook_of_std),
+        ({}, _freeze_std),
+        (GSDE, lambda network: None),
+        (GSDE, lambda network: network.exploration.requires_grad_(False)),
+    ],
+)
+def test_parameters_that_torch_makes_have_a_graph(options: Any, change: Any) -> None:
+    network = network_of({"width": 16}, NUMBERS, action_distribution=options)
+    batch = batch_for(network)
+    change(network)
+    made = passed(network, batch)
+    assert plain_params(network, made, batch[0]) is None
+    del made
+    ways = [gradients(network, [batch], way) for way in (wholly, shortly)]
+    for a, b in zip(*ways, strict=True):
+        assert (a is None) == (b is None) and (a is None or torch.equal(a, b))
+
+
+def test_a_loss_that_leaves_something_out_has_no_gradient_of_it() -> None:
+    network = network_of({"width": 16}, critic="separate")
+    batch = batch_for(network)
+    for reaches in (0, 1):
+        found = []
+        for is_direct in (False, True):
+            network.zero_grad()
+            inputs = loss_inputs(network, *batch, passed(network, batch) if is_direct else None)
+            loss = inputs[reaches].square().sum()
+            (inputs.backward or torch.autograd.backward)(loss)
+            found.append([one.grad for one in network.parameters()])
+            del inputs, loss  # and with them the buffers
+        for a, b in zip(*found, strict=True):
+            assert (a is None) == (b is None) and (a is None or torch.equal(a, b))
+        assert any(a is None for a in found[0])
 
 
 def test_so_do_modes_that_look_on() -> None:

@@ -70,10 +70,12 @@ def test_it_is_as_near_to_float64_as_the_modules(memory: Any, policy: Any) -> No
         batch = batch_for(network, resets=resets)
         assert takes_node(network, batch)
         mine, theirs = network.for_loss(*batch), network(*batch)
-        for a, b in zip(mine, theirs[:2], strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
         wide = batch[0].double(), tuple(one.double() for one in batch[1]), batch[2]
-        wanted = by_modules(exact, wide)
+        outputs = exact(*wide)
+        for a, b, c in zip(mine, theirs[:2], outputs[:2], strict=True):
+            # a head without a layer of its own may be steep: torch's values are off as much there
+            assert (a - c).abs().max() <= 4 * (b - c).abs().max() + 1e-5
+        wanted = gradients(exact, outputs)
         largest = max(float(b.norm()) for b in wanted if b is not None)
         found = gradients(network, mine), gradients(network, theirs), wanted
         for a, b, c in zip(*found, strict=True):
