@@ -71,8 +71,16 @@ KINDS = [[], ["--agent.algo", "a2c"], ["--logger.kind", "wandb"]]
 COMMAND = re.compile(r"(xlstm-rl|python|torchrun|pytest|pip|\w+=\S+ python|\.ci/[\w.]+)( |$)")
 
 
-def _cases(snippets: list[Snippet]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("snippet", snippets, ids=map(str, snippets))
+LONG = ("docs/distributed.md", "docs/exporting.md", "docs/images.md")
+"""Pages whose blocks take longest to run; what they show has tests of its own."""
+
+
+def _cases(snippets: list[Snippet], slow: tuple[str, ...] = ()) -> pytest.MarkDecorator:
+    found = [
+        pytest.param(one, id=str(one), marks=[pytest.mark.slow] * str(one).startswith(slow))
+        for one in snippets
+    ]
+    return pytest.mark.parametrize("snippet", found)
 
 
 def commands(text: str) -> list[list[str]]:
@@ -120,7 +128,7 @@ def _clear(text: str, place: Path) -> None:
             shutil.rmtree(place / run)
 
 
-@_cases([one for one in BLOCKS if one.language == "python"])
+@_cases([one for one in BLOCKS if one.language == "python"], LONG)
 def test_a_block_of_python_runs(snippet: Snippet, place: Path) -> None:
     text = shortened(snippet.text)
     _clear(text, place)
@@ -135,7 +143,7 @@ def test_the_first_block_of_python_runs_twice_in_one_folder(place: Path) -> None
         exec(compile(text, "README.md", "exec"), {"__name__": "__main__"})
 
 
-@_cases([one for one in BLOCKS if one.language in ("sh", "bash")])
+@_cases([one for one in BLOCKS if one.language in ("sh", "bash")], LONG)
 def test_a_block_of_commands_runs(
     snippet: Snippet, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,6 +56,7 @@ def test_what_is_recorded_is_judged_without_compiling_but_for_a_share(recorded, 
     assert sum(row["seconds"] > 0 for row in again) == 1
 
 
+@pytest.mark.slow
 def test_what_is_not_in_the_record_is_compiled(recorded, tmp_path):
     record = json.loads(recorded[0].read_text())
     absent = set(list(record)[::2])
@@ -66,6 +67,7 @@ def test_what_is_not_in_the_record_is_compiled(recorded, tmp_path):
     assert sum(row["seconds"] > 0 for row in rows) >= len(absent)
 
 
+@pytest.mark.slow
 def test_a_record_that_is_not_true_is_an_error(recorded, tmp_path):
     record = json.loads(recorded[0].read_text())
     false = tmp_path / "false.json"
@@ -76,6 +78,7 @@ def test_a_record_that_is_not_true_is_an_error(recorded, tmp_path):
     assert "registers=1," in errors[0]
 
 
+@pytest.mark.slow
 def test_spills_in_a_record_are_spills(recorded, tmp_path):
     record = json.loads(recorded[0].read_text())
     spilling = tmp_path / "spilling.json"

@@ -13,6 +13,8 @@ from torchrl.modules import set_recurrent_mode
 from xlstm_rl import XLSTMModule
 from xlstm_rl.versions import installed_version
 
+from .conftest import MEMORIES
+
 STATE, AFTER = "recurrent_state", ("next", "recurrent_state")
 
 
@@ -80,6 +82,15 @@ def test_gradients_of_a_function(xlstm: dict[str, Any], sequences: Any) -> None:
 # torch.compile asks so itself of what goes from one of its graphs to the next
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.parametrize("stored", [pytest.param(0.0, marks=pytest.mark.slow), 1.0])
+@pytest.mark.parametrize(
+    "stateful",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("transformer", "mamba2", "rwkv")))
+        for name in MEMORIES
+        if name != "mlp"
+    ],
+    indirect=True,
+)
 def test_compiled_sequence_with_resets(
     stateful: dict[str, Any], sequences: Any, stored: float
 ) -> None:
