@@ -102,7 +102,7 @@ def test_recomputed_log_probabilities_and_values_are_those_acted_with(autoreset:
         valid = rollout.data["valid"]
         assert rollout.data["reset"][:, 1:].any()
         with torch.no_grad():
-            log_prob, _, value, _ = agent._evaluate(rollout)
+            (log_prob, *_), value, _ = agent._evaluate(rollout)
         for ours, stored in ((log_prob, "log_prob"), (value, "value")):
             torch.testing.assert_close(
                 ours[valid], rollout.data[stored][valid], rtol=1e-5, atol=1e-5

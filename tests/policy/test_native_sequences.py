@@ -3,6 +3,7 @@
 import copy
 import gc
 import pickle
+from itertools import product
 from typing import Any
 from unittest import mock
 
@@ -64,26 +65,29 @@ def batch_for(network: ActorCritic, B: int = 3, T: int = 37, resets: bool = True
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
 @pytest.mark.parametrize("memory", MEMORIES.values(), ids=MEMORIES)
 def test_it_is_as_near_to_float64_as_the_modules(memory: Any, policy: Any) -> None:
+    """Over several batches: of one that is steep, either may be off by chance."""
     network = network_of(memory, policy)
     exact = copy.deepcopy(network).double()
-    for resets in (True, False):
-        batch = batch_for(network, resets=resets)
+    mine, theirs, largest = [], [], 0.0
+    for T, resets in product((37, 23, 30), (True, False)):
+        batch = batch_for(network, T=T, resets=resets)
         assert takes_node(network, batch)
-        mine, theirs = network.for_loss(*batch), network(*batch)
         wide = batch[0].double(), tuple(one.double() for one in batch[1]), batch[2]
-        outputs = exact(*wide)
-        for a, b, c in zip(mine, theirs[:2], outputs[:2], strict=True):
-            # a head without a layer of its own may be steep: torch's values are off as much there
-            assert (a - c).abs().max() <= 4 * (b - c).abs().max() + 1e-5
+        outputs = exact(*wide)[:2]
         wanted = gradients(exact, outputs)
-        largest = max(float(b.norm()) for b in wanted if b is not None)
-        found = gradients(network, mine), gradients(network, theirs), wanted
-        for a, b, c in zip(*found, strict=True):
-            assert a is not None
-            assert b is not None
-            assert c is not None
-            # another order of the same sums: as large as theirs, not the same errors
-            assert (a - c).norm() <= 4 * (b - c).norm() + 1e-6 * largest
+        largest = max(largest, *(float(one.norm()) for one in wanted if one is not None))
+        for run, errors in ((network.for_loss, mine), (network, theirs)):
+            made = run(*batch)[:2]
+            found = [*made, *gradients(network, made)]
+            errors.append(_distances(found, [*outputs, *wanted]))
+    # another order of the same sums: as large as theirs, not the same errors
+    of_all = torch.tensor(mine).norm(dim=0), torch.tensor(theirs).norm(dim=0)
+    least = torch.tensor([1e-5] * 2 + [1e-6 * largest] * (len(mine[0]) - 2))
+    assert (of_all[0] <= 4 * of_all[1] + least).all()
+
+
+def _distances(found: list[Any], wanted: list[Any]) -> list[float]:
+    return [float((a.detach() - b.detach()).norm()) for a, b in zip(found, wanted, strict=True)]
 
 
 @pytest.mark.parametrize("std", ["free", "state", "gsde"])
