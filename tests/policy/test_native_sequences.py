@@ -65,11 +65,11 @@ def batch_for(network: ActorCritic, B: int = 3, T: int = 37, resets: bool = True
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
 @pytest.mark.parametrize("memory", MEMORIES.values(), ids=MEMORIES)
 def test_it_is_as_near_to_float64_as_the_modules(memory: Any, policy: Any) -> None:
-    """Over several batches: of one that is steep, either may be off by chance."""
+    """In the median of batches: in some a denominator is about to change, and either may be off."""
     network = network_of(memory, policy)
     exact = copy.deepcopy(network).double()
     mine, theirs, largest = [], [], 0.0
-    for T, resets in product((37, 23, 30), (True, False)):
+    for T, resets in product((37, 23, 26, 28, 34), (True, False)):
         batch = batch_for(network, T=T, resets=resets)
         assert takes_node(network, batch)
         wide = batch[0].double(), tuple(one.double() for one in batch[1]), batch[2]
@@ -81,9 +81,9 @@ def test_it_is_as_near_to_float64_as_the_modules(memory: Any, policy: Any) -> No
             found = [*made, *gradients(network, made)]
             errors.append(_distances(found, [*outputs, *wanted]))
     # another order of the same sums: as large as theirs, not the same errors
-    of_all = torch.tensor(mine).norm(dim=0), torch.tensor(theirs).norm(dim=0)
+    own, torchs = (torch.tensor(errors).median(0).values for errors in (mine, theirs))
     least = torch.tensor([1e-5] * 2 + [1e-6 * largest] * (len(mine[0]) - 2))
-    assert (of_all[0] <= 4 * of_all[1] + least).all()
+    assert (own <= 4 * torchs + least).all()
 
 
 def _distances(found: list[Any], wanted: list[Any]) -> list[float]:
