@@ -102,7 +102,7 @@ class RecurrentA2C(RecurrentAgent):
                     loss = with_log_barrier(loss, log, barrier, valid, coef)
                 # The estimator "k3": unbiased, never negative (Schulman 2020, "Approximating KL").
                 log["approx_kl"] = valid_mean(log_ratio.exp() - 1.0 - log_ratio, valid)
-            self._descend(loss, log, valid, *backward)
+            self._descend(loss, log, valid, *([] if backward is None else [backward]))
             logs.append(log)
         means = {f"loss/{key}": torch.stack([log[key] for log in logs]).mean() for key in logs[0]}
         return {
@@ -115,11 +115,11 @@ class RecurrentA2C(RecurrentAgent):
 
     def _evaluate(
         self, rollout: Rollout
-    ) -> tuple[Terms, Tensor, tuple[()] | tuple[Callable[[Tensor], None]]]:
+    ) -> tuple[Terms, Tensor, Callable[[Tensor], None] | None]:
         """Return what the current weights say of the steps `[B, T]`.
 
         Log-probabilities, entropies and, if asked, mean log-probabilities of all choices; values;
-        and what differentiates a loss of these, where torch alone does not.
+        and what differentiates a loss of these; None: torch does.
         """
         data, network = rollout.data, self.policy.network
         reset = data["reset"] if bool(data["reset"].any()) else None
@@ -127,7 +127,7 @@ class RecurrentA2C(RecurrentAgent):
         params, value, backward = loss_inputs(network, *seen, self._direct_pass(*seen))
         wants_barrier = self.algorithm.log_barrier_coef > 0
         terms = network.distribution.loss_terms(params, data["action"], wants_barrier)
-        return terms, value, () if backward is None else (backward,)
+        return terms, value, backward
 
 
 def on_policy_targets(data: TensorDict, config: A2CConfig) -> tuple[Tensor, Tensor]:
