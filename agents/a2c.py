@@ -113,9 +113,7 @@ class RecurrentA2C(RecurrentAgent):
             **{f"schedule/{name}": one for name, one in now.items()},
         }
 
-    def _evaluate(
-        self, rollout: Rollout
-    ) -> tuple[Terms, Tensor, Callable[[Tensor], None] | None]:
+    def _evaluate(self, rollout: Rollout) -> tuple[Terms, Tensor, Callable[[Tensor], None] | None]:
         """Return what the current weights say of the steps `[B, T]`.
 
         Log-probabilities, entropies and, if asked, mean log-probabilities of all choices; values;
