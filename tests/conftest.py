@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from xlstm_rl.versions import installed_version
 
+from .fewer_cases import mark_what_is_left_out
 from .wandb_modes import wandb_disabled, wandb_offline
 
 __all__ = ["wandb_disabled", "wandb_offline"]  # fixtures of a file of their own
@@ -279,8 +280,10 @@ def _one_thread_and_a_fixed_seed() -> None:
     torch.manual_seed(0)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest looks which marks are asked for
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU where there is none, so that `-m gpu` says so instead of failing."""
+    """Mark what a run leaves out; where there is no GPU, `-m gpu` says so instead of failing."""
+    mark_what_is_left_out(items)
     if torch.cuda.is_available():
         return
     skip = pytest.mark.skip(reason="needs a CUDA device: torch.cuda.is_available() is false here")

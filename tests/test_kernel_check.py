@@ -100,6 +100,7 @@ def found(faults, kernel, device_class):
 
 
 @pytest.mark.parametrize("device_class", ["sm_80", "gfx942"])
+@pytest.mark.few(1)
 def test_a_kernel_that_spills_is_caught(faults, device_class):
     assert faults[0] == 1
     row = found(faults, "held_kernel", device_class)

@@ -118,6 +118,7 @@ def test_a_row_of_the_table(any_spaces: Any, tmp_path: Path, row: str) -> None:
 
 @pytest.mark.parametrize("mode", [mode.name.lower() for mode in AutoresetMode])
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.each_value
 def test_a_backend_in_each_autoreset_mode(backend: str, mode: str, tmp_path: Path) -> None:
     config = EnvConfig(TASK, 3, autoreset=mode, **BACKENDS[backend])
     if backend == "a vector environment of yours":

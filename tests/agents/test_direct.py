@@ -32,6 +32,7 @@ pytestmark = pytest.mark.skipif(not LOADED, reason="without the C library there 
         ({"kind": "gru"}, {"max_grad_norm": 0.01}),
     ],
 )
+@pytest.mark.each_value
 def test_the_bits_are_those_of_a_graph(
     memory: dict[str, Any], agent: dict[str, Any], critic: str
 ) -> None:
@@ -69,6 +70,7 @@ STATE = {"std": "state", "initial_log_std": -0.7}
         ({"pattern": "ms"}, {"segment_steps": 8, "value_clip": 0.2}),
     ],
 )
+@pytest.mark.each_value
 def test_the_bits_of_numbers_are_those_of_a_graph_too(
     memory: dict[str, Any], agent: dict[str, Any], critic: str, std: dict[str, Any]
 ) -> None:

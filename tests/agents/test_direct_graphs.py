@@ -182,6 +182,7 @@ def _env_of(space: Any, any_spaces: Any) -> Callable[[], Any]:
     ],
     ids=str,
 )
+@pytest.mark.each_value
 def test_other_families_have_a_graph_of_the_loss(
     env: Any, options: dict[str, Any], critic: str, any_spaces: Any
 ) -> None:

@@ -50,6 +50,7 @@ def rows(run: Path) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("section", [PPOConfig, A2CConfig])
 @pytest.mark.parametrize("calls", [(160,), (40,) * 4, (100, 59, 1), (16,) * 10])
+@pytest.mark.each_value
 def test_several_calls_train_exactly_as_one(
     section: type[Any], calls: tuple[int, ...], tmp_path: Path
 ) -> None:

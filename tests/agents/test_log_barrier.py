@@ -82,6 +82,7 @@ def test_its_gradient_does_not_fade_on_a_choice_that_is_nearly_lost() -> None:
 
 
 @pytest.mark.parametrize("algorithm", [RecurrentPPO, RecurrentA2C])
+@pytest.mark.few(1)
 def test_a_policy_that_is_certain_becomes_less_so(algorithm: Any) -> None:
     """Without rewards and without another bonus it stays about as it is."""
     probability = {}

@@ -19,6 +19,7 @@ MEMORIES = ["m", "s", "lstm"]
         ("a2c", "lstm", "sync"),
     ],
 )
+@pytest.mark.each_value
 def test_an_interrupted_run_goes_on_to_the_bit(
     going_on: Any, algo: str, memory: str, vectorization: str, tmp_path: Path
 ) -> None:

@@ -224,6 +224,7 @@ def test_the_words_that_an_option_takes_are_its_own(
     ],
     ids=" ".join,
 )
+@pytest.mark.few(3)
 def test_every_command_survives_a_reader_that_leaves(words: list[str], run: Path) -> None:
     """`| head -1`, at the latest moment: the pipe is closed before the command starts."""
     reader, writer = os.pipe()

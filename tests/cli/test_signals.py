@@ -62,6 +62,7 @@ def wait_for_an_update(process: subprocess.Popen[str], run: Path) -> None:
         pytest.param("SIGHUP", 129, "saved in", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.few(1)
 def test_a_signal_saves_the_run_and_decides_the_exit_status(
     name: str, status: int, word: str, started: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -79,6 +80,7 @@ def test_a_signal_saves_the_run_and_decides_the_exit_status(
 
 
 @pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.few(1)
 def test_a_signal_to_the_environments_processes_too_changes_nothing(
     name: str, status: int, started: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -226,6 +228,7 @@ def test_an_error_that_nobody_reads_keeps_its_status() -> None:
 
 @pytest.mark.parametrize("closed", ["1>&-", "1>&- 2>&-"])
 @pytest.mark.parametrize("args", ["eval --help", "list wrappers", "train --seed x"])
+@pytest.mark.each_value
 def test_a_command_without_output_streams_does_what_it_does(args: str, closed: str) -> None:
     done = subprocess.run(
         f"{' '.join(COMMAND)} {args} {closed}", shell=True, capture_output=True, text=True

@@ -49,6 +49,7 @@ def _assert_alike(one: Collector, other: Collector) -> None:
 
 @pytest.mark.parametrize("kind", list(MEMORIES.classes))
 @pytest.mark.parametrize("critic", ["shared", "separate"])
+@pytest.mark.each_value
 def test_rollouts_are_those_of_the_plain_step(
     countdown_vector: MakeEnv, kind: str, critic: str
 ) -> None:

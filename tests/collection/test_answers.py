@@ -119,6 +119,7 @@ PLAIN: dict[str, Change] = {
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
 @pytest.mark.parametrize("form", PLAIN)
+@pytest.mark.each_value
 def test_another_form_of_the_same_answer_gives_the_same_rollout(
     countdown_vector: Make, form: str, mode: AutoresetMode
 ) -> None:
@@ -251,6 +252,7 @@ PLAIN_TENSORS: dict[str, Change] = {
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
 @pytest.mark.parametrize("form", PLAIN_TENSORS)
+@pytest.mark.each_value
 def test_another_form_on_tensors_gives_the_same_rollout(form: str, mode: AutoresetMode) -> None:
     ours = _collect(Answers(_chain(mode), PLAIN_TENSORS[form]))
     for rollout, expected in zip(ours, _collect(_chain(mode)), strict=True):

@@ -29,6 +29,7 @@ pytestmark = pytest.mark.usefixtures("forked")
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.each_value
 def test_learning_goes_on_with_new_episodes_after_an_interrupt(
     assert_begins_afresh: Check,
     interrupted_in_step: Interrupt,

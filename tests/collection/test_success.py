@@ -155,6 +155,7 @@ VECTOR_FORMS = ["plain", "in a column", "masked", "in final_info", "as floats"]
         ("in older final_info", False),
     ],
 )
+@pytest.mark.each_value
 def test_vectors_say_it_for_all_at_once(form: str, tensors: bool, mode: AutoresetMode) -> None:
     env = MemoryChainVectorEnv(3, length=4, tensors=tensors, autoreset_mode=mode)
     ends = 64 // 5 if mode != AutoresetMode.NEXT_STEP else 64 // 6
@@ -194,6 +195,7 @@ class Adds(VectorWrapper):
         ({"is_success": [True, True, False], "_is_success": [True, False, True]}, [1.0, 0.0]),
     ],
 )
+@pytest.mark.each_value
 def test_what_counts_does_not_depend_on_where_it_lies(
     added: dict[str, Any], expected: list[float], tensors: bool, mode: AutoresetMode
 ) -> None:

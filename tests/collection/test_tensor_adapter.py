@@ -123,6 +123,7 @@ def _assert_equal(ours: Rollout, expected: Rollout) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.each_value
 def test_a_rollout_on_tensors_is_the_one_through_arrays(case: str, mode: str) -> None:
     ours, expected = (_collector(_env(case, mode, tensors)) for tensors in (True, False))
     ended = 0
@@ -167,6 +168,7 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("as_on_a_gpu")
 @pytest.mark.parametrize("mode", ["same_step", "next_step"])
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.each_value
 def test_no_step_looks_at_a_number(
     looking_is_an_error: Callable[[], Any], case: str, mode: str
 ) -> None:

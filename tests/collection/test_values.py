@@ -68,6 +68,7 @@ def _collected(mode: AutoresetMode, critic: str, steps: int, segment: int) -> di
 @pytest.mark.parametrize(("steps", "segment"), [(1, 1), (4, 2), (6, 6), (12, 3), (24, 8)])
 @pytest.mark.parametrize("critic", ["shared", "separate"])
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.each_value
 def test_values_do_not_depend_on_where_rollouts_and_segments_are_cut(
     mode: AutoresetMode, critic: str, steps: int, segment: int
 ) -> None:

@@ -115,6 +115,7 @@ def go_on(run: Path, other: Path) -> tuple[int, str]:
         return agent.steps_done, said.getvalue()
 
 
+@pytest.mark.slow
 def test_another_number_of_processes_goes_on(
     runs: tuple[Path, list[Any]], in_ranks: Callable[..., list[Any]], tmp_path: Path
 ) -> None:
@@ -175,6 +176,7 @@ def said(
     return folder, in_ranks(partial(one_after_the_other, folder))
 
 
+@pytest.mark.slow
 def test_processes_with_different_options_are_refused(said: tuple[Path, list[Any]]) -> None:
     folder, answers = said
     for answer in answers:

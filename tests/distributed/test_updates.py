@@ -182,6 +182,7 @@ def messages_of_an_update() -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_an_update_sends_its_gradients_and_a_message_an_epoch(
     in_ranks: Callable[..., list[Any]],
 ) -> None:

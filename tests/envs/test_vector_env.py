@@ -73,6 +73,7 @@ def test_auto_takes_the_native_form_and_the_reset_in_the_same_step(
 @pytest.mark.parametrize("vectorization", ["sync", "async", "native"])
 @pytest.mark.parametrize("mode", AutoresetMode)
 @fork_may_warn
+@pytest.mark.each_value
 def test_every_form_has_every_autoreset_mode(vectorization, mode):
     config = EnvConfig(
         CHAIN,

@@ -161,6 +161,7 @@ class Draws(Walk):
 
 @pytest.mark.parametrize("deterministic", [True, False])
 @pytest.mark.parametrize("env", ["Discrete", "Box", "global", "xlstm_rl/RepeatPrevious-v0"])
+@pytest.mark.each_value
 def test_evaluation_between_updates_leaves_training_equal_to_the_bit(
     env: str, deterministic: bool
 ) -> None:

@@ -32,6 +32,7 @@ def _quickly_compiled(monkeypatch):
 
 
 @pytest.mark.parametrize("case", ALL)
+@pytest.mark.few(14)
 def test_c_acts_as_the_policy(case, tmp_path):
     """In double precision; where torch in single precision is further off, so may C be."""
     policy = moved(make_policy(*ALL[case]))
@@ -45,6 +46,7 @@ def test_c_acts_as_the_policy(case, tmp_path):
 @pytest.mark.parametrize(
     "case", ["m", "ms, exponential gates", "lstm of two layers", "gru of two layers"]
 )
+@pytest.mark.few(2)
 def test_a_thousand_steps_do_not_drift(case, tmp_path):
     policy = moved(make_policy(*ALL[case]))
     assert export_policy(policy, tmp_path / "policy.c", "c", check=True).is_file()
@@ -56,6 +58,7 @@ INT8_SLOW = [pytest.param(one, marks=pytest.mark.slow) for one in PATTERNS if on
 
 
 @pytest.mark.parametrize("case", [*INT8, *INT8_SLOW])
+@pytest.mark.few(3)
 def test_int8_acts_as_the_policy_with_rounded_weights(case, tmp_path):
     policy = moved(make_policy(*ALL[case]))
     step = ExportedStep(policy)
@@ -205,6 +208,7 @@ WRITTEN = {"xlstm", "lstm", "gru", "mlp", "framestack", "mingru", "transformer",
 
 
 @pytest.mark.parametrize("kind", sorted(MEMORIES.classes))
+@pytest.mark.few(4)
 def test_every_registered_memory_is_written_or_refused_in_one_line(kind, tmp_path):
     policy = make_policy(BOX, spaces.Discrete(3), {"kind": kind}, {})
     try:

@@ -34,6 +34,7 @@ def exported(tmp_path):
 
 @pytest.mark.parametrize("int8", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", SLOW)
+@pytest.mark.few(2)
 def test_a_program_under_the_sanitizers_acts_as_the_policy(case, int8, tmp_path):
     policy = moved(make_policy(*ALL[case]))
     path = export_policy(policy, tmp_path / "policy.c", "c", int8=int8)
@@ -63,6 +64,7 @@ def test_a_program_under_the_sanitizers_acts_as_the_policy(case, int8, tmp_path)
 @pytest.mark.parametrize(
     "flags", [("-DXL_PLAIN", "-pedantic", "-O1"), ("-pedantic", "-O2"), ("-O3", "-march=native")]
 )
+@pytest.mark.few(1)
 def test_it_computes_the_same_with_other_vectors(exported, flags):
     """One float at a time, as a compiler without vectors has it; the widest of this machine."""
     strict, other = CompiledPolicy(exported), CompiledPolicy(exported, (*STRICT, *flags))

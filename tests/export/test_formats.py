@@ -31,6 +31,7 @@ def moved(policy):
 
 
 @pytest.mark.parametrize("case", [*FEW, *SLOW])
+@pytest.mark.few(1)
 def test_onnx_acts_as_the_policy(case, tmp_path):
     policy = moved(make_policy(*CASES[case]))
     path = export_policy(policy, tmp_path / "policy.onnx")
@@ -44,6 +45,7 @@ OF_PT2 = [pytest.param(name, marks=[pytest.mark.slow] * (name in COMPARED)) for 
 
 
 @pytest.mark.parametrize("case", OF_PT2)
+@pytest.mark.few(2)
 def test_pt2_acts_as_the_policy(case, tmp_path):
     policy = moved(make_policy(*CASES[case]))
     path = export_policy(policy, tmp_path / "policy.pt2", "pt2")

@@ -78,6 +78,7 @@ def policy_of(task):
 
 
 @pytest.mark.parametrize(("format", "task"), FORMATS)
+@pytest.mark.each_value
 def test_a_file_scores_what_its_policy_scores(format, task, tmp_path):
     policy, make = policy_of(task)
     path = export_policy(policy, tmp_path / f"policy.{format}", format)

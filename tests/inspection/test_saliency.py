@@ -192,6 +192,7 @@ def test_an_encoder_of_ones_own_that_reads_integers_is_blind(any_spaces: Any) ->
 
 
 @pytest.mark.parametrize("case", ["ms, discrete", "lstm, previous", "s, box"])
+@pytest.mark.few(1)
 def test_integrated_gradients_add_up_to_what_the_inputs_change(case: str, any_spaces: Any) -> None:
     policy = _policy(case)
     read = _played(policy, any_spaces)

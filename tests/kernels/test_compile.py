@@ -19,6 +19,7 @@ def mlstm_inputs():
 
 
 @pytest.mark.parametrize("with_state", [False, True])
+@pytest.mark.few(1)
 def test_opcheck(with_state):
     state = [randn(2, 2, 4, 3), randn(2, 2, 4), randn(2, 2)] if with_state else [None] * 3
     torch.library.opcheck(chunkwise_op, (*mlstm_inputs(), RESET, *state, 2, "sigmoid"))

@@ -125,6 +125,7 @@ def assert_close(got, want, backend, tolerance=1e-9):
 
 
 @pytest.mark.parametrize("backend", DTYPES)
+@pytest.mark.each_value
 def test_grad_equals_that_of_autograd(function, backend):
     xs, _, loss = prepared(function, backend)
     got = func.grad(loss, argnums=tuple(range(len(xs))))(*xs)
@@ -152,6 +153,7 @@ def test_forward_derivatives_equal_finite_differences(function, backend):
 
 
 @pytest.mark.parametrize("backend", ["auto", "triton"])
+@pytest.mark.each_value
 def test_jacobians_and_hessians_agree_with_the_gradients(function, backend):
     xs, run, loss = prepared(function, backend)
     x, *others = xs
@@ -177,6 +179,7 @@ def test_jacobians_and_hessians_agree_with_the_gradients(function, backend):
 @pytest.mark.parametrize("form", [sequence_of, step_of])
 @pytest.mark.parametrize("recorded", [True, False], ids=["grad", "no_grad"])
 @pytest.mark.parametrize("backend", DTYPES)
+@pytest.mark.each_value
 def test_vmap_equals_a_loop(form, name, backend, recorded):
     xs, run, _ = prepared(form(name), backend)
     many = tuple(torch.stack([x, 0.5 * x, x.flip(0)]) for x in xs)
@@ -206,6 +209,7 @@ def test_vmap_of_grad_equals_a_loop(function, backend):
 
 
 @pytest.mark.parametrize("backend", DTYPES)
+@pytest.mark.each_value
 def test_many_gradients_at_once_equal_a_loop(operation, backend):
     xs, run, _ = prepared(operation, backend)
     xs = tuple(x.requires_grad_() for x in xs)
@@ -247,6 +251,7 @@ def test_what_is_refused_without_a_transform_is_refused_within(backend):
         func.vmap(lambda x: kernels.causal_conv1d(x, weight.T, None, backend=backend))(x)
 
 
+@pytest.mark.few(1)
 def test_a_compiled_transform_equals_an_eager_one(operation):
     xs, _, loss = prepared(operation, "auto")
     gradient = func.grad(loss)
@@ -254,6 +259,7 @@ def test_a_compiled_transform_equals_an_eager_one(operation):
     assert_close([compiled(*xs)], [gradient(*xs)], "auto")
 
 
+@pytest.mark.few(1)
 def test_a_transform_of_the_compiled_equals_an_eager_one(operation):
     xs, _, loss = prepared(operation, "auto")
     compiled = torch.compile(loss, backend="aot_eager")

@@ -98,6 +98,7 @@ def cases():
 
 
 @pytest.mark.parametrize(("backend", "name", "loss", "carried", "steps"), [*cases()])
+@pytest.mark.each_value
 def test_equal_those_of_the_equations(backend, name, loss, carried, steps):
     xs = inputs(name, DTYPES[backend], carried)
     got = second(LOSSES[loss](*run(name, backend, xs, steps)), xs)
@@ -130,6 +131,7 @@ def test_equal_finite_differences_of_the_first(name):
 # torch's forward mode compiles its own formulas at its first use
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("name", ["mlstm", "slstm", "conv with silu"])
+@pytest.mark.few(1)
 def test_hold_for_every_route_of_torch_autograd_functional(name):
     xs = inputs(name, torch.float64)
     xs, v = tuple(x.detach() for x in xs), tuple(torch.ones_like(x) for x in xs)
@@ -162,6 +164,7 @@ def test_reach_the_leaves_by_backward(name):
 
 @pytest.mark.parametrize("name", ["mlstm", "slstm", "conv with silu"])
 @pytest.mark.parametrize("backend", DTYPES)
+@pytest.mark.each_value
 def test_third_derivatives_follow(backend, name):
     results = []
     for which in (backend, "reference"):
@@ -177,6 +180,7 @@ def test_third_derivatives_follow(backend, name):
 
 @pytest.mark.parametrize("name", FUNCTIONS)  # torch's own silu does change it
 @pytest.mark.parametrize("backend", ["torch", "triton"])
+@pytest.mark.each_value
 def test_create_graph_changes_no_gradient(name, backend):
     xs = inputs(name)
     kept, plain = (
@@ -201,6 +205,7 @@ def test_inputs_made_of_one_another_are_told_apart(backend):
 
 @pytest.mark.parametrize("name", ["mlstm", "slstm", "conv"])
 @pytest.mark.parametrize("backend", ["torch", "triton"])
+@pytest.mark.each_value
 def test_some_inputs_may_be_constants(name, backend):
     xs = [x.detach() for x in inputs(name, DTYPES[backend])]
     xs[1].requires_grad_()

@@ -101,6 +101,7 @@ def test_mlstm_any_length(T):
 @pytest.mark.parametrize("kind", RESETS)
 @pytest.mark.parametrize("forget_gate", kernels.dispatch.checks.FORGET_GATES)
 @pytest.mark.parametrize("with_state", [False, True])
+@pytest.mark.each_value
 def test_mlstm_any_reset(kind, forget_gate, with_state):
     xs = make_mlstm(3, 21, 2, 3, 5, with_state)
     reset = make_reset(kind, 3, 21)
@@ -136,6 +137,7 @@ def test_mlstm_mixed_extreme_gates():
 @pytest.mark.parametrize("kind", RESETS)
 @pytest.mark.parametrize("forget_gate", kernels.dispatch.checks.FORGET_GATES)
 @pytest.mark.parametrize("with_state", [False, True])
+@pytest.mark.each_value
 def test_slstm_any_reset(kind, forget_gate, with_state):
     xs = make_slstm(3, 12, 2, 3, with_state)
     reset = make_reset(kind, 3, 12)

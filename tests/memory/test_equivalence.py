@@ -38,6 +38,7 @@ def assert_states_close(a: TensorDict, b: TensorDict, tolerance: float) -> None:
 
 @pytest.mark.parametrize("carried", [False, True], ids=["fresh", "carried"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.each_value
 def test_steps_equal_the_sequence(memory: Memory, dtype: torch.dtype, carried: bool) -> None:
     memory.to(dtype)
     x, reset = random_inputs(memory, dtype)
@@ -77,6 +78,7 @@ def test_pieces_equal_the_whole(memory: Memory) -> None:
 
 
 @pytest.mark.parametrize("where", [0, 1, 8, 13, T - 1])
+@pytest.mark.each_value
 def test_a_reset_equals_two_sequences(memory: Memory, where: int) -> None:
     x, _ = random_inputs(memory)
     reset = torch.zeros(B, T, dtype=torch.bool)

@@ -40,6 +40,7 @@ def _gradients(module: Any, memory: Memory, inputs: tuple[Tensor, ...]) -> dict[
     "traced", [pytest.param(torch.no_grad, marks=pytest.mark.slow), torch.enable_grad]
 )
 @pytest.mark.parametrize("form", [Sequence, pytest.param(Step, marks=pytest.mark.slow)])
+@pytest.mark.few(9)
 def test_an_exported_memory_answers_and_learns_as_itself(
     memory: Memory, form: Any, traced: Any
 ) -> None:

@@ -204,6 +204,7 @@ class _Step(_Sequence):
 
 
 @pytest.mark.parametrize("form", [_Sequence, pytest.param(_Step, marks=pytest.mark.slow)])
+@pytest.mark.few(4)
 def test_export_equals_the_memory(memory: Memory, form: type[_Sequence]) -> None:
     (x, *_), (reset, *_), tensors = inputs(memory)
     if form is _Step:

@@ -124,6 +124,7 @@ class _OneDevice(TorchDispatchMode):
 @pytest.mark.parametrize("std", ["free", "state"])
 @pytest.mark.parametrize("bounds", ["clip", "tanh"])
 @pytest.mark.parametrize("deterministic", [True, False], ids=["mode", "sample"])
+@pytest.mark.each_value
 def test_nothing_of_nested_spaces_asks_for_a_value_off_the_cpu(
     make_policy: Make, deterministic: bool, bounds: str, std: str
 ) -> None:
@@ -170,6 +171,7 @@ def test_nothing_of_nested_spaces_asks_for_a_value_off_the_cpu(
 @pytest.mark.parametrize("action", [gymnasium.spaces.Discrete(3, start=1), None])
 @pytest.mark.parametrize("observation", [gymnasium.spaces.Discrete(4, start=2), None])
 @pytest.mark.parametrize("kind", list(MEMORIES.classes))
+@pytest.mark.each_value
 def test_a_step_off_the_cpu_never_asks_for_a_value(
     make_policy: Make, kind: str, observation: Any, action: Any, deterministic: bool
 ) -> None:

@@ -59,6 +59,7 @@ def _assert_same(ours: Any, theirs: Any) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", list(MEMORIES.classes))
+@pytest.mark.each_value
 def test_a_copy_of_a_policy_acts_as_it_does(make_policy: Make, kind: str, way: str) -> None:
     policy = make_policy(kind=kind, action=ACTION, config=AUXILIARY)
     policy.auxiliary.update(torch.randn(50) * 7)
@@ -138,6 +139,7 @@ def act_elsewhere(acting: Any, obs: Any, pipe: Connection) -> None:
 
 
 @pytest.mark.parametrize(("method", "what"), [("spawn", "policy"), ("forkserver", "actor")])
+@pytest.mark.few(1)
 def test_another_process_acts_as_this_one(make_policy: Make, what: str, method: str) -> None:
     policy = make_policy(action=spaces.Discrete(3, start=1))
     acting = policy if what == "policy" else policy.actor(num_envs=2)

@@ -30,6 +30,7 @@ class Step(nn.Module):
 
 @pytest.mark.parametrize("kind", list(MEMORIES.classes))
 @pytest.mark.parametrize("action", [spaces.Discrete(3, start=1), TORQUE], ids=str)
+@pytest.mark.each_value
 def test_an_exported_step_acts_as_the_policy(make_policy: Make, kind: str, action: Any) -> None:
     policy = make_policy(action=action, kind=kind, config={"previous_action": True})
     step, rng = Step(policy).eval(), np.random.default_rng(0)

@@ -25,6 +25,7 @@ def _graph_actor(policy: Policy, num_envs: int | None = B, deterministic: bool =
 
 
 @pytest.mark.parametrize("critic", ["shared", "separate"])
+@pytest.mark.each_value
 def test_it_acts_as_the_plain_actor_does(
     make_policy: Make, episodes: Episodes, any_memory: dict[str, Any], critic: str
 ) -> None:

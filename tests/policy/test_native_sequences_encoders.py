@@ -67,6 +67,7 @@ def _stack(rows: Any) -> Tensor:
 @pytest.mark.parametrize("critic", [{}, {"critic": "separate"}, SHARED_ENCODER])
 @pytest.mark.parametrize("seen", SEEN)
 @pytest.mark.parametrize("memory", ["ms", "lstm"])
+@pytest.mark.each_value
 def test_of_what_other_encoders_make(memory: str, seen: str, critic: Any) -> None:
     """Those of images run in torch in front of the node, which hands its gradient on to them."""
     space, policy = SEEN[seen]

@@ -89,6 +89,7 @@ PREVIOUS = {"previous_action": True}
 @pytest.mark.parametrize("norm", [{}, {"observation": False}])
 @pytest.mark.parametrize("inplace", [True, False])
 @torch.no_grad()
+@pytest.mark.each_value
 def test_the_previous_action_is_read_in_the_same_call(
     dtype: type,
     actions: str,

@@ -63,6 +63,7 @@ def _dtypes(policy: Policy) -> set[torch.dtype]:
 
 @pytest.mark.parametrize("cast", CASTS)
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.each_value
 def test_a_cast_policy_acts_in_every_way(make_policy: Make, kind: str, cast: str) -> None:
     policy = make_policy(OBSERVATION, ACTION, kind=kind, config=AUXILIARY)
     state = None
@@ -163,6 +164,7 @@ SMALL = {"ppo": {"epochs": 2, "minibatches": 1, "segment_steps": 8}, "a2c": {}}
 @pytest.mark.parametrize("autoreset", ["next_step", "same_step", "disabled"])
 @pytest.mark.parametrize("make", [RecurrentPPO, RecurrentA2C])
 @pytest.mark.parametrize("env", ["Pendulum-v1", "CartPole-v1"])
+@pytest.mark.each_value
 def test_with_double_as_the_default_all_of_training_is_double(
     double_by_default: None, tmp_path: Path, make: Any, env: str, autoreset: str
 ) -> None:

@@ -113,6 +113,7 @@ def batch_time(space: Any, steps: list[Any]) -> Any:
 @pytest.mark.parametrize("critic", ["shared", "separate"])
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("observation", ["Box", "Dict"])
+@pytest.mark.each_value
 def test_a_sequence_says_what_acting_did(observation: str, action: str, critic: str) -> None:
     options = {"critic": critic, "previous_action": True, "previous_reward": True}
     if action in ("Box", "Dict"):

@@ -74,6 +74,7 @@ def test_single_environment(xlstm: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("outside", [False, True])
+@pytest.mark.each_value
 def test_serial_environments_with_transforms_inside_or_outside(
     stateful: dict[str, Any], outside: bool
 ) -> None:
@@ -99,6 +100,7 @@ def test_transforms_inside_and_outside_give_the_same_rollout(xlstm: dict[str, An
 
 @pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize("outside", [False, True])
+@pytest.mark.few(1)
 def test_parallel_environments_carry_the_state(xlstm: dict[str, Any], outside: bool) -> None:
     policy = _policy(xlstm)
     env = ParallelEnv(
@@ -192,6 +194,7 @@ def test_collector_takes_a_policy_factory(xlstm: dict[str, Any]) -> None:
         collector.shutdown()
 
 
+@pytest.mark.slow
 def test_several_processes_collect(xlstm: dict[str, Any]) -> None:
     policy = _policy(xlstm)
     collector = MultiSyncCollector(

@@ -41,6 +41,7 @@ def test_ppo_of_torchrls_parts_learns_without_velocities() -> None:
 @pytest.mark.parametrize(
     "task", ["MemoryChain", pytest.param("RepeatPrevious", marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_dqn_makes_updates(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
     example = _load("torchrl_dqn.py")
     train = example["train"]
@@ -78,6 +79,7 @@ def test_the_errors_of_dqn_are_those_of_its_definition() -> None:
     ("task", "steps"),
     [pytest.param("MemoryChain", 33, marks=pytest.mark.slow), ("RepeatPrevious", 51)],
 )
+@pytest.mark.slow
 def test_sac_makes_updates(task: str, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     example = _load("torchrl_sac.py")
     train = example["train"]

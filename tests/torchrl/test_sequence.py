@@ -25,6 +25,7 @@ def _stepping(module: XLSTMModule) -> Any:
 @pytest.mark.parametrize(
     ("init", "stored"), [(0.0, 0.0), (0.2, 0.0), (0.2, 0.5), (0.2, 1.0), (1.0, 0.5), (1.0, 0.0)]
 )
+@pytest.mark.each_value
 def test_sequence_equals_steps_from_stored_states(
     memory: dict[str, Any], sequences: Any, init: float, stored: float
 ) -> None:

@@ -100,6 +100,7 @@ def _values_by_steps(critic: Any, batch: TensorDict, root: bool) -> torch.Tensor
 )
 @pytest.mark.parametrize(("deactivate_vmap", "lazy"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("estimator", [GAE, TD0Estimator])
+@pytest.mark.each_value
 def test_recurrent_values_are_those_of_steps(
     stateful: dict[str, Any], shifted: bool, deactivate_vmap: bool, lazy: bool, estimator: Any
 ) -> None:
@@ -192,6 +193,7 @@ def _sac_in_turn(memory: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize("make", [_ppo, _a2c, _dqn, _sac, _sac_in_turn])
+@pytest.mark.each_value
 def test_losses_run_sequences_and_reach_every_weight(stateful: dict[str, Any], make: Any) -> None:
     loss, trunk, policy = make(stateful)
     batch = _collect(policy, trunk)

@@ -48,6 +48,7 @@ def test_vmap_over_the_weights_of_several_modules(
 
 @pytest.mark.parametrize("stored", [0.0, 1.0])
 @pytest.mark.parametrize("states", ["ends", "last", "none"])
+@pytest.mark.each_value
 def test_vmap_over_the_data_too(
     stateful: dict[str, Any], sequences: Any, stored: float, states: str
 ) -> None:
@@ -91,6 +92,7 @@ def test_gradients_of_a_function(xlstm: dict[str, Any], sequences: Any) -> None:
     ],
     indirect=True,
 )
+@pytest.mark.few(2)
 def test_compiled_sequence_with_resets(
     stateful: dict[str, Any], sequences: Any, stored: float
 ) -> None:

@@ -114,6 +114,7 @@ class Slow(CartPoleEnv):
         return super().step(action)
 
 
+@pytest.mark.slow
 def test_slow_actors_take_over_new_weights_inside_a_rollout() -> None:
     with make(1, Slow) as agent:
         rows = learn(agent, 6)
@@ -153,6 +154,7 @@ def _lives(pid: int) -> bool:
     ("cut", "max_staleness"),
     [pytest.param("take", 0, marks=pytest.mark.slow), ("joined_rollout", 1)],
 )
+@pytest.mark.slow
 def test_learning_goes_on_with_new_actors_after_an_interrupt(
     cut: str, max_staleness: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,6 +204,7 @@ def test_an_environment_that_fails_in_an_actor_stops_the_run_with_its_name() -> 
         agent.learn(ROLLOUT)
 
 
+@pytest.mark.slow
 def test_actors_that_die_as_often_as_they_are_replaced_end_the_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -210,6 +213,7 @@ def test_actors_that_die_as_often_as_they_are_replaced_end_the_run(
         agent.learn(ROLLOUT)
 
 
+@pytest.mark.slow
 def test_actors_end_with_a_learner_that_is_killed() -> None:
     code = """
 import os, signal, sys
@@ -295,6 +299,7 @@ def test_a_ready_vector_environment_is_refused() -> None:
     env.close()
 
 
+@pytest.mark.slow
 def test_a_callable_goes_to_the_actors() -> None:
     with make(2, functools.partial(CartPoleEnv, sutton_barto_reward=True)) as agent:
         agent.learn(2 * ROLLOUT)

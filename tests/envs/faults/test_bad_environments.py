@@ -187,6 +187,7 @@ class Killed(gymnasium.Env[Any, Any]):
         return np.zeros(3, np.float32), 0.0, False, False, {}
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_told() -> None:
     agent = _agent(Killed, env={"num_envs": 2, "vectorization": "async"})
     with pytest.raises(

@@ -90,6 +90,7 @@ def _next_values(make: Any, mode: str, vectorization: str = "sync") -> Any:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("infos", INFOS)
+@pytest.mark.each_value
 def test_whatever_is_in_the_infos_training_goes_as_without_them(infos: str, mode: str) -> None:
     made: list[int] = []
 

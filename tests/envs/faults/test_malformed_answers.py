@@ -208,6 +208,7 @@ ANSWERS: dict[str, tuple[Change, Change]] = {
 @pytest.mark.filterwarnings("ignore:.*The result returned by `env.reset:UserWarning")
 @pytest.mark.parametrize("answer", ANSWERS)
 @pytest.mark.parametrize("name", WRAPPERS)
+@pytest.mark.each_value
 def test_what_a_wrapper_cannot_unpack_is_told_in_the_same_words(name: str, answer: str) -> None:
     wrap, (step, reset) = WRAPPERS[name], ANSWERS[answer]
     # an older PassiveEnvChecker hands on what it saw only once

@@ -67,6 +67,7 @@ def _rollout(space: Any, reuse: bool, mode: str, kind: str) -> Rollout:
 @pytest.mark.parametrize("kind", ["sync", "async"])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("space", [FLAT, NESTED], ids=["flat", "nested"])
+@pytest.mark.each_value
 def test_a_final_observation_is_not_that_of_the_next_episode(
     space: Any, mode: str, kind: str
 ) -> None:

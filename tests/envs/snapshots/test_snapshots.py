@@ -37,6 +37,7 @@ def played(env: Any, actions: list[Any]) -> list[Any]:
 @pytest.mark.parametrize("mode", ["same_step", "next_step", "disabled"])
 @pytest.mark.parametrize("vectorization", ["auto", "sync"])
 @pytest.mark.parametrize("env_id", [*OURS, "CartPole-v1", "Acrobot-v1", "MountainCar-v0"])
+@pytest.mark.each_value
 def test_an_environment_goes_on_in_another_as_if_it_were_the_same(
     env_id: str, vectorization: str, mode: str
 ) -> None:

@@ -24,6 +24,7 @@ def inputs(length, is_scalar, has_bonus, dtype=torch.float64):
 @pytest.mark.parametrize("share", [None, 0.0, 0.2, 1.0])
 @pytest.mark.parametrize("length", [1, 4, 5, 33])
 @pytest.mark.parametrize(("is_scalar", "has_bonus"), [(True, False), (False, True), (False, False)])
+@pytest.mark.each_value
 def test_chunks_and_all_their_gradients_are_those_of_the_steps(is_scalar, has_bonus, length, share):
     tensors = inputs(length, is_scalar, has_bonus)
     q, k, v, g, state, *bonus = tensors

@@ -67,6 +67,7 @@ def hold(xs, reset, forget_gate, limit):
 @pytest.mark.parametrize("forget_gate", ["sigmoid", "exponential"])
 @pytest.mark.parametrize("state", [False, True])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.each_value
 def test_equals_the_float64_reference(shape, state, forget_gate):
     hold(*make(*shape, state), forget_gate, 1e-5)
 

@@ -258,6 +258,7 @@ def test_second_derivatives_are_those_of_the_reference():
 
 
 @pytest.mark.parametrize("carried", [False, True])
+@pytest.mark.few(1)
 def test_the_op_of_compiled_code_is_sound(carried):
     x, reset, state, weights = Case(2, 5, 8, 16, 2).make()
     x, weights = leaf(x, torch.float32), [leaf(w, torch.float32) for w in weights]

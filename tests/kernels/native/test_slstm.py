@@ -24,6 +24,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
         *((4, 40, 2, 32), (5, 18, 1, 64), (2, 3, 1, 128), (70, 2, 2, 5), (3, 130, 3, 20)),
     ],
 )
+@pytest.mark.each_value
 def test_lengths_and_head_sizes(B, T, H, D, with_state, forget_gate):
     xs = make(B, T, H, D, with_state)
     xs[0][:, :, 1] -= 1.0 * (forget_gate == "exponential")
@@ -34,6 +35,7 @@ def test_lengths_and_head_sizes(B, T, H, D, with_state, forget_gate):
 @pytest.mark.parametrize("with_state", [False, True])
 @pytest.mark.parametrize("kind", ["none", "all", "first", "last", "consecutive"])
 @pytest.mark.parametrize("touch", [[0], [1, 2, 3, 4], [4], range(5)], ids=str)
+@pytest.mark.each_value
 def test_resets_and_losses(kind, with_state, touch, forget_gate):
     hold(make(3, 12, 2, 5, with_state), make_reset(kind, 3, 12), forget_gate, touch)
 
@@ -167,6 +169,7 @@ def test_second_derivatives(with_state, forget_gate):
 
 @pytest.mark.parametrize("with_state", [False, True])
 @pytest.mark.parametrize("H", [1, 2])
+@pytest.mark.each_value
 def test_opcheck(with_state, H):
     xs = [x.requires_grad_() for x in make(2, 5, H, 3, with_state)]
     state = xs[3:] or [None] * 4

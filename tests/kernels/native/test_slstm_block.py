@@ -16,6 +16,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @EVERY
 @pytest.mark.parametrize("with_state", [False, True])
 @pytest.mark.parametrize(("B", "T"), [(1, 1), (3, 9), (2, 3), (17, 20)])
+@pytest.mark.each_value
 def test_equals_the_equations_in_float64(options, B, T, with_state):
     hold(*make(options, B, T, with_state))
 
@@ -58,6 +59,7 @@ def test_any_strides():
 @EVERY
 @pytest.mark.parametrize("B", [1, 3, 9])
 @pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.each_value
 def test_steps_equal_the_sequence(options, B, inplace):
     block, x, reset, state = make(options, B, 13)
     with torch.no_grad(), mock.patch.object(native_step, "run", wraps=native_step.run) as called:

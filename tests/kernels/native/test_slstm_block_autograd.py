@@ -99,6 +99,7 @@ def test_transforms_take_the_equations():
 
 @pytest.mark.parametrize("with_state", [False, True])
 @SOME
+@pytest.mark.each_value
 def test_opcheck(options, with_state):
     block, x, reset, state = make(options, 2, 5)
     weights = [None if w is None else w.detach().requires_grad_() for w in block._weights()]
@@ -108,6 +109,7 @@ def test_opcheck(options, with_state):
 
 
 @pytest.mark.parametrize("options", [{}, {"slstm_conv1d_kernel_size": 0}], ids=str)
+@pytest.mark.few(1)
 def test_compiled_equals_eager(options):
     block, x, reset, state = make(options, 2, 5)
 

@@ -32,6 +32,7 @@ def convolve(activation, with_bias=True):
 
 @pytest.mark.parametrize("kind", RESETS)
 @pytest.mark.parametrize("W", [1, pytest.param(2, marks=pytest.mark.slow), 4])
+@pytest.mark.each_value
 def test_any_reset(hold_to_reference, make_reset, kind, W):
     hold_to_reference(convolve("silu"), make_inputs(3, 15, 5, W), make_reset(kind, 3, 15))
 
@@ -50,6 +51,8 @@ def test_any_reset(hold_to_reference, make_reset, kind, W):
         (33, 200, 4),
     ],
 )
+@pytest.mark.each_value
+@pytest.mark.few(4)
 def test_any_size(hold_to_reference, make_reset, T, C, W):
     hold_to_reference(convolve("silu"), make_inputs(2, T, C, W), make_reset("random", 2, T))
 

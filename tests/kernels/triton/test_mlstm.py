@@ -45,6 +45,7 @@ def call_step(xs, reset, **kwargs):
 
 
 @pytest.mark.parametrize("T", [1, 15, 63, 65, 130])
+@pytest.mark.few(3)
 def test_any_length(hold_to_reference, make_reset, T):
     for kind in ("none", "random") if T < 64 else ("random",):
         xs = make_inputs(2, T, 1, 16, 16, with_state=kind == "none" or T == 130)
@@ -72,6 +73,7 @@ def test_largest_heads(hold_to_reference, make_reset, K, V, dtype):
 
 
 @pytest.mark.parametrize(("K", "V"), [(3, 3), (1, 24), (24, 48), (80, 16), (16, 80)])
+@pytest.mark.few(2)
 def test_any_head_size(hold_to_reference, make_reset, K, V):
     xs = make_inputs(2, 37, 1, K, V)
     hold_to_reference(call, xs, make_reset("random", 2, 37))
@@ -79,6 +81,7 @@ def test_any_head_size(hold_to_reference, make_reset, K, V):
 
 @pytest.mark.parametrize("kind", RESETS)
 @pytest.mark.parametrize("with_state", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.few(3)
 def test_any_reset(hold_to_reference, make_reset, kind, with_state):
     xs = make_inputs(2, 41, 1, 16, 16, with_state)
 
@@ -90,6 +93,7 @@ def test_any_reset(hold_to_reference, make_reset, kind, with_state):
 
 @pytest.mark.parametrize("forget_gate", kernels.dispatch.checks.FORGET_GATES)
 @pytest.mark.parametrize("touch", [[0], [1], [2], [3]])
+@pytest.mark.each_value
 def test_any_loss(hold_to_reference, make_reset, forget_gate, touch):
     def run(xs, reset, backend):
         return call(xs, reset, backend=backend, forget_gate=forget_gate, chunk_size=16)
@@ -100,6 +104,7 @@ def test_any_loss(hold_to_reference, make_reset, forget_gate, touch):
 
 
 @pytest.mark.parametrize(("chunk_size", "T"), [(1, 5), (5, 21), (33, 40), (1000, 40)])
+@pytest.mark.few(2)
 def test_any_chunk_size(hold_to_reference, make_reset, chunk_size, T):
     xs = make_inputs(2, T, 1, 16, 16)
 
@@ -111,6 +116,7 @@ def test_any_chunk_size(hold_to_reference, make_reset, chunk_size, T):
 
 @pytest.mark.parametrize("forget_gate", kernels.dispatch.checks.FORGET_GATES)
 @pytest.mark.parametrize("gates", [(80, 80), (80, -80), (-80, 80), (-80, -80)])
+@pytest.mark.each_value
 def test_extreme_gates(hold_to_reference, make_reset, gates, forget_gate):
     def run(xs, reset, backend):
         return call(xs, reset, backend=backend, forget_gate=forget_gate)
@@ -126,6 +132,7 @@ def test_mixed_extreme_gates(hold_to_reference, make_reset):
 
 
 @pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.few(1)
 def test_half_precision(hold_to_reference, make_reset, dtype):
     for gate_dtype in (dtype, torch.float32):
         dtypes = [dtype] * 3 + [gate_dtype] * 2 + [torch.float32] * 3
@@ -153,6 +160,7 @@ def test_strided_inputs(hold_to_reference, make_reset):
 
 @pytest.mark.parametrize("with_state", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("forget_gate", kernels.dispatch.checks.FORGET_GATES)
+@pytest.mark.few(1)
 def test_step(hold_to_reference, with_state, forget_gate):
     def run(xs, reset, backend):
         return call_step(xs, reset, backend=backend, forget_gate=forget_gate)
@@ -171,6 +179,7 @@ def test_step(hold_to_reference, with_state, forget_gate):
 
 @pytest.mark.parametrize("forget_gate", kernels.dispatch.checks.FORGET_GATES)
 @pytest.mark.parametrize("gates", [(80, 80), (80, -80), (-80, 80), (-80, -80)])
+@pytest.mark.each_value
 def test_step_with_extreme_gates(hold_to_reference, gates, forget_gate):
     def run(xs, reset, backend):
         return call_step(xs, reset, backend=backend, forget_gate=forget_gate)
@@ -220,6 +229,7 @@ def test_not_even_a_nan_survives_a_reset(device):
 
 
 @pytest.mark.parametrize("with_state", [False, True])
+@pytest.mark.few(1)
 def test_opcheck(device, with_state):
     from xlstm_rl.kernels.mlstm.triton import ops
 
@@ -233,6 +243,7 @@ def test_opcheck(device, with_state):
     torch.library.opcheck(ops.step_op, (*step, reset[:, 0], *state, "sigmoid"))
 
 
+@pytest.mark.slow
 def test_compiled_memory_equals_eager(device):
     from xlstm_rl.memory import MemoryConfig, make_memory
 

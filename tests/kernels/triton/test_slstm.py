@@ -29,6 +29,7 @@ def dtypes_of(xs, dtype, weights=None, state=F32):
 
 
 @pytest.mark.parametrize(("T", "D"), [(1, 3), (7, 1), (7, 24), (2, 16)])
+@pytest.mark.few(2)
 def test_lengths_and_head_sizes(hold_to_reference, make_slstm, make_reset, T, D):
     hold_to_reference(call, make_slstm(3, T, 2, D), make_reset("random", 3, T))
 
@@ -104,6 +105,7 @@ def test_half_precision_of_large_heads(hold_to_reference, make_slstm, dtype, D):
 @pytest.mark.parametrize("i", [80, -80])
 @pytest.mark.parametrize("f", [80, slow(-80)])
 @pytest.mark.parametrize("run", [call, exponential])
+@pytest.mark.each_value
 def test_extreme_gates(hold_to_reference, make_slstm, make_reset, i, f, run):
     xs = make_slstm(2, 5, 1, 4, with_state=False)
     xs[0][:, :, 0] += i

@@ -122,6 +122,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("space", SPACES)
+@pytest.mark.each_value
 def test_what_acts_is_what_trains_with_an_encoder_of_one_s_own(space: str, variant: str) -> None:
     agent = agent_of(space, **VARIANTS[variant])
     agent.learn(64)
@@ -214,7 +215,8 @@ def test_the_command_line_and_files_take_them() -> None:
     assert again == config
 
 
-@pytest.mark.parametrize("space", ["vector", pytest.param("nested", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("space", ["vector", "nested"])
 def test_a_policy_with_an_encoder_of_one_s_own_is_exported(space: str, tmp_path: Path) -> None:
     policy = agent_of(space, head_widths=[8, 5], **VARIANTS["auxiliary"]).policy
     export_policy(policy, tmp_path / "policy.pt2", check=True)
