@@ -15,7 +15,7 @@ def mark_what_is_left_out(items: list[pytest.Item]) -> None:
     """Mark as slow what the tests with one of these marks can do without."""
     cases: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
-        if not item.get_closest_marker("slow"):
+        if not any(map(item.get_closest_marker, ("slow", "gpu"))):  # none of an everyday run
             cases[item.nodeid.partition("[")[0]].append(item)
     for of_one_test in cases.values():
         few = of_one_test[0].get_closest_marker("few")
