@@ -45,7 +45,7 @@ OF_PT2 = [pytest.param(name, marks=[pytest.mark.slow] * (name in COMPARED)) for 
 
 
 @pytest.mark.parametrize("case", OF_PT2)
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 def test_pt2_acts_as_the_policy(case, tmp_path):
     policy = moved(make_policy(*CASES[case]))
     path = export_policy(policy, tmp_path / "policy.pt2", "pt2")

@@ -80,6 +80,7 @@ def test_one_actor_that_takes_turns_learns_as_one_process_to_the_bit(algo: str) 
     assert all(torch.equal(value, weights[k]) for k, value in alone.policy.state_dict().items())
 
 
+@pytest.mark.slow
 def test_no_rollout_is_staler_than_the_bound_and_actors_run_ahead() -> None:
     with make(2, max_staleness=2) as agent:
         rows = learn(agent, 7, wait=0.1)  # a slow learner

@@ -109,7 +109,7 @@ def test_opcheck(options, with_state):
 
 
 @pytest.mark.parametrize("options", [{}, {"slstm_conv1d_kernel_size": 0}], ids=str)
-@pytest.mark.few(1)
+@pytest.mark.slow
 def test_compiled_equals_eager(options):
     block, x, reset, state = make(options, 2, 5)
 

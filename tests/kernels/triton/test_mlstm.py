@@ -148,6 +148,7 @@ def test_float16_of_large_inputs_stays_finite(hold_to_reference):
     hold_to_reference(call, xs, None, dtypes=dtypes, touch=[0])
 
 
+@pytest.mark.slow
 def test_strided_inputs(hold_to_reference, make_reset):
     xs = make_inputs(2, 20, 3, 8, 16)
     last = [x.movedim(0, -1).contiguous().movedim(-1, 0) for x in xs]
