@@ -1,8 +1,9 @@
 """Tests of many cases, in short: the cases that an everyday run leaves out are marked `slow`.
 
 `@pytest.mark.each_value` leaves every value of every argument once, so four of the 24 cases of
-three backends, two gates and four lengths. `@pytest.mark.few(3)` leaves the first, the last and one
-in between.
+three backends, two gates and four lengths. `@pytest.mark.few(3)` leaves the first, the last and
+one in between. `each_value("triton")` and `few(3, "triton")` mean only cases with that word in
+their names; all others stay.
 """
 
 from collections import defaultdict
@@ -19,13 +20,18 @@ def mark_what_is_left_out(items: list[pytest.Item]) -> None:
             cases[item.nodeid.partition("[")[0]].append(item)
     for of_one_test in cases.values():
         few = of_one_test[0].get_closest_marker("few")
+        each_value = of_one_test[0].get_closest_marker("each_value")
         left_out = []
         if few is not None:
-            left_out = _all_but(few.args[0], of_one_test)
-        elif of_one_test[0].get_closest_marker("each_value"):
-            left_out = _without_new_values(of_one_test)
+            left_out = _all_but(few.args[0], _with(few.args[1:], of_one_test))
+        elif each_value is not None:
+            left_out = _without_new_values(_with(each_value.args, of_one_test))
         for item in left_out:
             item.add_marker(pytest.mark.slow)
+
+
+def _with(words: tuple[str, ...], items: list[pytest.Item]) -> list[pytest.Item]:
+    return [item for item in items if all(word in item.nodeid.partition("[")[2] for word in words)]
 
 
 def _all_but(count: int, items: list[pytest.Item]) -> list[pytest.Item]:

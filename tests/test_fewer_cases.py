@@ -64,5 +64,13 @@ def test_what_no_everyday_run_has_stands_in_for_nothing() -> None:
     assert sum("gpu" in item.marks for item in left) == 4  # none is slow that was not
 
 
+@pytest.mark.parametrize("mark", [pytest.mark.each_value("triton"), pytest.mark.few(4, "triton")])
+def test_what_does_not_have_the_word_stays(mark: pytest.MarkDecorator) -> None:
+    assert len(everyday(cases(mark))) == 12  # as many as the lengths
+    few = everyday(cases(pytest.mark.few(1, "triton")))
+    assert [item.callspec.params["backend"] for item in few].count("triton") == 1
+    assert len(few) == 9
+
+
 def test_a_test_without_such_a_mark_keeps_all() -> None:
     assert len(everyday(cases(pytest.mark.parametrize))) == 12

@@ -128,7 +128,7 @@ def test_a_fresh_row_has_no_say_in_the_maximum(execution):
 @EXECUTIONS
 @GATES
 @pytest.mark.parametrize("fresh", ["none", "zeros", "reset"])
-@pytest.mark.each_value
+@pytest.mark.each_value("triton")
 def test_behind_a_first_step_m_is_the_input_gate(execution, forget_gate, fresh):
     (q, k, v, i, f), _, state = make(3, 1, 2, 4, 150.0)
     f = f.abs()  # where it can lift m
@@ -174,7 +174,7 @@ def sweep(execution, forget_gate, gates, seed, B=3, T=20, K=8, sides=()):
 @EXECUTIONS
 @GATES
 @pytest.mark.parametrize("gates", [3.0, 150.0])
-@pytest.mark.each_value
+@pytest.mark.each_value("triton")
 def test_gates_of_any_size_equal_the_closed_form(execution, forget_gate, gates):
     sweep(execution, forget_gate, gates, seed=0, B=2, T=12, K=4)
 

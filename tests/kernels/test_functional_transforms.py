@@ -125,7 +125,7 @@ def assert_close(got, want, backend, tolerance=1e-9):
 
 
 @pytest.mark.parametrize("backend", DTYPES)
-@pytest.mark.each_value
+@pytest.mark.each_value("triton")
 def test_grad_equals_that_of_autograd(function, backend):
     xs, _, loss = prepared(function, backend)
     got = func.grad(loss, argnums=tuple(range(len(xs))))(*xs)
@@ -179,7 +179,7 @@ def test_jacobians_and_hessians_agree_with_the_gradients(function, backend):
 @pytest.mark.parametrize("form", [sequence_of, step_of])
 @pytest.mark.parametrize("recorded", [True, False], ids=["grad", "no_grad"])
 @pytest.mark.parametrize("backend", DTYPES)
-@pytest.mark.each_value
+@pytest.mark.each_value("triton")
 def test_vmap_equals_a_loop(form, name, backend, recorded):
     xs, run, _ = prepared(form(name), backend)
     many = tuple(torch.stack([x, 0.5 * x, x.flip(0)]) for x in xs)
@@ -209,7 +209,7 @@ def test_vmap_of_grad_equals_a_loop(function, backend):
 
 
 @pytest.mark.parametrize("backend", DTYPES)
-@pytest.mark.each_value
+@pytest.mark.each_value("triton")
 def test_many_gradients_at_once_equal_a_loop(operation, backend):
     xs, run, _ = prepared(operation, backend)
     xs = tuple(x.requires_grad_() for x in xs)

@@ -72,7 +72,7 @@ def gradients(cell, outs):
 
 @pytest.mark.parametrize("cell", [MLSTM, SLSTM, Convolution])
 @pytest.mark.parametrize("which", ["first", "final"])
-@pytest.mark.each_value
+@pytest.mark.each_value("triton")
 def test_a_state_that_is_overwritten_never_makes_wrong_gradients(cell, which, backend):
     cell = cell(backend)
     h, final = cell.run()

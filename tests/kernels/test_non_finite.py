@@ -155,7 +155,7 @@ def hold_apart(name, cases, execution, forget_gate="sigmoid"):
 
 
 @executions("triton-steps")
-@pytest.mark.few(1)
+@pytest.mark.few(1, "triton")
 def test_mlstm_keeps_it_in_its_row_behind_its_step_inside_its_episode(execution):
     cases = [(x, (AT,), v) for x in "qkv" for v in (NAN, INF)]
     cases += [("i", (AT,), NAN), ("i", (AT,), INF), ("f", (AT,), NAN)]
@@ -176,7 +176,7 @@ def test_mlstm_at_a_first_and_a_last_step(execution, forget_gate):
 
 
 @executions()
-@pytest.mark.few(2)
+@pytest.mark.few(1, "triton")
 def test_slstm_keeps_it_in_its_row_behind_its_step_inside_its_episode(execution):
     cases = [("x", (AT, gate, 0, 1), NAN) for gate in range(4)]
     cases += [("x", (AT, 0, 0, 1), INF)]
@@ -202,7 +202,7 @@ def test_a_convolution_keeps_it_in_its_row_and_its_episode(execution):
 
 @executions("triton-steps")
 @CELLS
-@pytest.mark.each_value
+@pytest.mark.each_value("triton")
 def test_a_state_that_is_not_finite_ends_at_a_reset(execution, name):
     parts = Cell(name, 1).state
     cell = Cell(name, 2 * len(parts) + 1)
@@ -216,7 +216,7 @@ def test_a_state_that_is_not_finite_ends_at_a_reset(execution, name):
 
 @executions("triton-steps")
 @CELLS
-@pytest.mark.each_value
+@pytest.mark.each_value("triton")
 def test_a_gradient_that_is_not_finite_goes_back_to_its_reset_and_no_further(execution, name):
     cell = Cell(name, 2)
     cell.reset[0, 2] = True

@@ -52,7 +52,7 @@ def test_in_place_equals_functional_and_keeps_the_tensors(
 @torch.no_grad()
 @pytest.mark.parametrize("backend", ["reference", "triton"])
 @pytest.mark.parametrize("pattern", ["m", "s", "ms"])
-@pytest.mark.each_value
+@pytest.mark.each_value("triton")
 def test_in_place_equals_functional_on_every_backend(
     pattern: str, backend: Backend, perturb: Callable[[nn.Module], None]
 ) -> None:
