@@ -5,9 +5,12 @@ the C code (or those that are named) run with it: on the narrowest target of thi
 or with --all on each. On x86-64 the tests run once more with vectors of four floats, which is what
 64-bit ARM has. Where there are clang and a compiler for 64-bit ARM, they are tried too.
 
-Usage: check_native.py [--all] [TEST...]
+Usage: check_native.py [--all | --compiled FOLDER] [TEST...]
+
+FOLDER: what native_libraries.py has compiled; compiled here if it is not given.
 """
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -15,8 +18,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-from xlstm_rl.kernels.native import compilation
-from xlstm_rl.kernels.native.compilation import SANITIZE, BuildError, build, find_compiler
+from native_libraries import (
+    BuildError,
+    compilation,
+    compile_four_lanes,
+    compile_sanitized,
+    four_lanes,
+    has_four_lanes,
+    sanitized,
+)
+
 from xlstm_rl.kernels.native.library import cpu_targets
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,70 +42,78 @@ OTHER_COMPILERS = {"clang": None, "aarch64-linux-gnu-gcc": "aarch64"}
 
 def main() -> None:
     """Run all checks; exit with status 1 if any fails."""
-    tests = [word for word in sys.argv[1:] if word != "--all"] or TESTS
-    targets = cpu_targets() if "--all" in sys.argv else cpu_targets()[-1:]
-    failed: list[str] = []
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--all", action="store_true", help="sanitizers on every target")
+    parser.add_argument("--compiled", type=Path, help="what native_libraries.py has compiled")
+    parser.add_argument("tests", nargs="*", metavar="TEST", default=TESTS)
+    arguments = parser.parse_args()
+    targets = cpu_targets() if arguments.all else cpu_targets()[-1:]
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            build(Path(folder), ("-Werror", *SANITIZE), targets=targets)
-        except BuildError as error:
-            failed.append(str(error))
-        else:
-            failed += [
-                f"the tests under the sanitizers, {target}: status {status}"
-                for target in targets
-                if (status := run_tests(target, tests, folder))
-            ]
-    failed += try_four_lanes(tests) + try_other_compilers()
+        failed = try_sanitizers(targets, arguments.tests, arguments.compiled, Path(folder))
+        failed += try_four_lanes(arguments.tests, arguments.compiled, Path(folder))
+    failed += try_other_compilers()
     for failure in failed:
         print(f"error: {failure}")
     sys.exit(1 if failed else 0)
 
 
-def run_tests(target: str, tests: list[str], folder: str) -> int:
-    """Run tests with the sanitized library of a target and return pytest's status."""
-    print(f"sanitizers, {target}:", flush=True)
-    environment = {
-        # before the interpreter, which was compiled without; it looks for C++'s exceptions at once
-        "LD_PRELOAD": " ".join(map(find_file, ("libasan.so", "libstdc++.so.6"))),
-        # leaks are the interpreter's and torch's own; pytest would swallow what is printed
-        "ASAN_OPTIONS": f"detect_leaks=0:log_path={folder}/report",
-        "UBSAN_OPTIONS": f"print_stacktrace=1:log_path={folder}/report",
-    }
-    status = run_pytest(target, tests, folder, **environment)
-    for report in Path(folder).glob("report.*"):
-        print(report.read_text())
-        report.unlink()
+def try_sanitizers(
+    targets: tuple[str, ...], tests: list[str], compiled: Path | None, folder: Path
+) -> list[str]:
+    """Run the tests with the sanitized library of each target; return what failed."""
+    failed = []
+    for target in targets:
+        print(f"sanitizers, {target}:", flush=True)
+        try:
+            library = sanitized(compiled) if compiled else compile_sanitized(folder, target)
+            if status := run_sanitized(target, tests, library):
+                failed.append(f"the tests under the sanitizers, {target}: status {status}")
+        except BuildError as error:
+            failed.append(str(error))
+    return failed
+
+
+def run_sanitized(target: str, tests: list[str], folder: Path) -> int:
+    """Run tests with the sanitized library of a target, print its reports, return the status."""
+    with tempfile.TemporaryDirectory() as reports:
+        environment = {
+            # before the interpreter, which was compiled without; it looks for C++'s exceptions
+            "LD_PRELOAD": " ".join(map(find_file, ("libasan.so", "libstdc++.so.6"))),
+            # leaks are the interpreter's and torch's own; pytest would swallow what is printed
+            "ASAN_OPTIONS": f"detect_leaks=0:log_path={reports}/report",
+            "UBSAN_OPTIONS": f"print_stacktrace=1:log_path={reports}/report",
+        }
+        status = run_pytest(target, tests, folder, **environment)
+        for report in Path(reports).glob("report.*"):
+            print(report.read_text())
     return status
 
 
-def try_four_lanes(tests: list[str]) -> list[str]:
+def try_four_lanes(tests: list[str], compiled: Path | None, folder: Path) -> list[str]:
     """Run the tests with vectors of four floats, on x86-64; return what failed."""
-    if "avx2" not in cpu_targets():
+    if not has_four_lanes():
         return []
     print("four lanes, as for ARM:", flush=True)
-    machines, flags = compilation.TARGETS["avx2"]
-    compilation.TARGETS["avx2"] = (machines, ("-msse4.1",))
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            build(Path(folder), targets=("avx2",))
-            return ["the tests with four lanes"] if run_pytest("avx2", tests, folder) else []
+        library = four_lanes(compiled) if compiled else compile_four_lanes(folder)
     except BuildError as error:
         return [str(error)]
-    finally:
-        compilation.TARGETS["avx2"] = (machines, flags)
+    return ["the tests with four lanes"] if run_pytest("avx2", tests, library) else []
 
 
-def run_pytest(target: str, tests: list[str], folder: str, **environment: str) -> int:
+def run_pytest(target: str, tests: list[str], folder: Path, **environment: str) -> int:
     """Run tests with the library of a target in a folder and return pytest's status."""
-    where = {"XLSTM_RL_NATIVE": target, "XLSTM_RL_NATIVE_FOLDER": folder}
+    if not compilation.library_path(target, folder).is_file():  # else the tests would be skipped
+        print(f"there is no {compilation.library_path(target, folder)}")
+        return 1
+    where = {"XLSTM_RL_NATIVE": target, "XLSTM_RL_NATIVE_FOLDER": str(folder)}
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "auto", *tests]
     return subprocess.run(command, cwd=ROOT, env={**os.environ, **where, **environment}).returncode
 
 
 def find_file(name: str) -> str:
     """Return the path of one of the compiler's libraries."""
-    command = [*find_compiler(), f"-print-file-name={name}"]
+    command = [*compilation.find_compiler(), f"-print-file-name={name}"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
@@ -107,7 +126,7 @@ def try_other_compilers() -> list[str]:
             continue
         with tempfile.TemporaryDirectory() as folder:
             try:
-                made = build(Path(folder), ("-Werror",), [compiler], machine)
+                made = compilation.build(Path(folder), ("-Werror",), [compiler], machine)
             except BuildError as error:
                 failed.append(str(error))
             else:
