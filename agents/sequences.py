@@ -27,16 +27,20 @@ class Sequences:
 
     def rows(self, index: Tensor) -> "Sequences":
         """Return the sequences of a minibatch."""
-        return Sequences(
-            map_observation(lambda one: one.index_select(0, index), self.observation),
-            self.action[index],
-            self.log_prob[index],
-            self.value[index],
-            self.advantage[index],
-            self.target[index],
-            self.reset[index],
-            None if self.valid is None else self.valid[index],
+
+        def take(one: Tensor) -> Tensor:
             # whole rows at once, where `[index]` takes five times as long (measured)
-            tuple([tensor.index_select(0, index) for tensor in self.state]),
+            return one.index_select(0, index)
+
+        return Sequences(
+            map_observation(take, self.observation),
+            take(self.action),
+            take(self.log_prob),
+            take(self.value),
+            take(self.advantage),
+            take(self.target),
+            take(self.reset),
+            None if self.valid is None else take(self.valid),
+            tuple([take(tensor) for tensor in self.state]),
             self.least_scale,
         )

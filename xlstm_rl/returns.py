@@ -101,12 +101,12 @@ def vtrace(
 
 def _discounted_sum(x: Tensor, carry: Tensor) -> Tensor:
     """Return `y_t = x_t + carry_t y_{t+1}` for `[B, T]`, with nothing behind the last step."""
-    y = torch.empty_like(x)
-    running = torch.zeros_like(x[:, 0])
-    for t in range(x.shape[1] - 1, -1, -1):
-        running = torch.addcmul(x[:, t], carry[:, t], running)
-        y[:, t] = running
-    return y
+    # one operation a step, on numbers that lie in a row
+    values, carries = x.T.contiguous().unbind(0), carry.T.contiguous().unbind(0)
+    sums = [values[-1]]
+    for value, kept in zip(values[-2::-1], carries[-2::-1], strict=True):
+        sums.append(torch.addcmul(value, kept, sums[-1]))
+    return torch.stack(sums[::-1], 1)
 
 
 def _check_shapes(name: str, *tensors: Tensor) -> None:

@@ -18,8 +18,11 @@ from xlstm_rl.kernels.native.choose import takes_native
 OPTIONS = ("learning_rate", "beta1", "beta2", "eps", "limit")
 """In the order of the C code."""
 
-_Tensor = struct("adam_tensor", "size", "weight grad mean square step")
-_Arguments = struct("adam_arguments", "count", "tensors options squares norm")
+PIECE = 1024
+"""As in the C code."""
+
+_Tensor = struct("adam_tensor", "size first", "weight grad mean square step")
+_Arguments = struct("adam_arguments", "count pieces", "tensors options squares factors norm")
 _PLAIN = {
     "weight_decay": 0,
     "amsgrad": False,
@@ -82,15 +85,17 @@ class _Held:
         self._gradients: list[int] = []
         self._places = (_Tensor * count)()
         each = [self._addresses[n::count] for n in range(count)]
+        pieces = 0
         for place, weight, addresses in zip(self._places, weights, each, strict=True):
-            place.size = weight.numel()
+            place.size, place.first = weight.numel(), pieces
+            pieces += -(-place.size // PIECE)
             place.weight, place.mean, place.square, place.step = addresses
         self._options = (ctypes.c_double * len(OPTIONS))()
-        self._squares = (ctypes.c_double * count)()
-        self._arguments = _Arguments(count)
+        self._scratch = (ctypes.c_double * pieces)(), (ctypes.c_double * (2 * count))()
+        self._arguments = _Arguments(count, pieces)
         self._arguments.tensors = ctypes.addressof(self._places)
         self._arguments.options = ctypes.addressof(self._options)
-        self._arguments.squares = ctypes.addressof(self._squares)
+        self._arguments.squares, self._arguments.factors = map(ctypes.addressof, self._scratch)
 
     def _look(self) -> list[int]:
         averages = map(operator.getitem, self._owners, self._names)

@@ -10,7 +10,7 @@
 #include "parallel.h"
 
 enum {
-  RECURRENT_ROWS = TILE_ROWS == 6 ? 10 : 8, /* environments of a group: whole tiles */
+  RECURRENT_ROWS = TILE_ROWS == 6 ? 10 : 8, /* environments of a group at most: whole tiles */
   RECURRENT_PIECE = 96,                     /* rows of a piece of the products without time */
 };
 
@@ -49,8 +49,13 @@ typedef struct {
 } recurrent_saved;
 
 INLINE int64_t gate_width(const xl_recurrent_args *a) { return (a->gru ? 3 : 4) * a->H; }
+/* Environments of a group: no more than each thread has. One alone would read the weights for one. */
+INLINE int64_t recurrent_rows(const xl_recurrent_args *a) {
+  const int64_t share = (a->B + a->workers - 1) / a->workers;
+  return share < 2 ? 2 : share < RECURRENT_ROWS ? share : RECURRENT_ROWS;
+}
 INLINE int64_t recurrent_groups(const xl_recurrent_args *a) {
-  return (a->B + RECURRENT_ROWS - 1) / RECURRENT_ROWS;
+  return (a->B + recurrent_rows(a) - 1) / recurrent_rows(a);
 }
 INLINE int64_t recurrent_pieces(const xl_recurrent_args *a) {
   return (a->B * a->T + RECURRENT_PIECE - 1) / RECURRENT_PIECE;

@@ -77,8 +77,8 @@ static void backward_group(int group, int worker, void *context) {
   const passes *p = context;
   const xl_recurrent_backward_args *args = p->args;
   const xl_recurrent_args *a = &args->forward;
-  const int64_t T = a->T, H = a->H, G = gate_width(a), first = group * (int64_t)RECURRENT_ROWS;
-  const int64_t left = a->B - first, rows = left < RECURRENT_ROWS ? left : RECURRENT_ROWS;
+  const int64_t T = a->T, H = a->H, G = gate_width(a), first = group * recurrent_rows(a);
+  const int64_t left = a->B - first, rows = left < recurrent_rows(a) ? left : recurrent_rows(a);
   float *dh = p->groups + group * RECURRENT_ROWS * 2 * H, *dc = dh + RECURRENT_ROWS * H;
   const size_t bytes = (size_t)H * sizeof(float), all = (size_t)rows * bytes;
   if (args->dhT) memcpy(dh, args->dhT + first * H, all);

@@ -61,8 +61,8 @@ static void input_piece(int piece, int worker, void *context) {
 static void forward_group(int group, int worker, void *context) {
   const passes *p = context;
   const xl_recurrent_args *a = p->args;
-  const int64_t T = a->T, H = a->H, G = gate_width(a), first = group * (int64_t)RECURRENT_ROWS;
-  const int64_t left = a->B - first, rows = left < RECURRENT_ROWS ? left : RECURRENT_ROWS;
+  const int64_t T = a->T, H = a->H, G = gate_width(a), first = group * recurrent_rows(a);
+  const int64_t left = a->B - first, rows = left < recurrent_rows(a) ? left : recurrent_rows(a);
   float *h = p->groups + group * group_size(a), *c = h + RECURRENT_ROWS * H;
   float *of_h = c + RECURRENT_ROWS * H, *few = p->few + worker * few_size(a);
   const size_t bytes = (size_t)H * sizeof(float);

@@ -7,7 +7,7 @@
 void own_gemm(int64_t M, int64_t N, int64_t K, matrix A, matrix B, float *C, int64_t ldc,
               const float *Cin, int64_t ldi, float *work);
 
-/* A product whose rows are shared among threads: how they are cut does not change its result.
+/* A product whose rows or columns are shared among threads: the cut does not change its result.
    Each thread has `each` bytes of `scratch`, gemm_work(N) floats at least. */
 void shared_gemm(int64_t workers, int64_t M, int64_t N, int64_t K, matrix A, matrix B, float *C,
                  int64_t ldc, const float *Cin, int64_t ldi, char *scratch, int64_t each);

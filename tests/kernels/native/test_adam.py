@@ -83,6 +83,23 @@ def test_any_number_of_threads_gives_the_same_bits(threads):
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
+def test_each_weight_has_a_count_of_its_own():
+    weights, native = _stepped()
+    native.state[weights[1]]["step"] += 7
+    native.state[weights[5]]["step"] += 1
+    expected = copy.deepcopy((weights, native.state_dict()))
+    others = expected[0]
+    for other, weight in zip(others, weights, strict=True):
+        other.grad = weight.grad.clone()
+    torchs = Adam(others, 3e-3, eps=1e-5, fused=True)
+    torchs.load_state_dict(expected[1])
+    assert clipped_adam_step(native, weights, 1e9) is not None
+    torchs.step()
+    for weight, other in zip(weights, others, strict=True):
+        torch.testing.assert_close(weight, other, rtol=1e-6, atol=1e-7)
+        assert native.state[weight]["step"] == torchs.state[other]["step"]
+
+
 def _without_gradient(weights, native):
     weights[0].grad = None
 

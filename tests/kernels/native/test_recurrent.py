@@ -95,8 +95,9 @@ def test_random_shapes(kind, seed):
 
 
 @KINDS
-def test_threads_do_not_change_a_bit(kind):
-    xs, reset = make(kind, 37, 25, 20, 24)
+@pytest.mark.parametrize("B", [37, 4, 3, 1])
+def test_threads_do_not_change_a_bit(kind, B):
+    xs, reset = make(kind, B, 25, 20, 24)
     one = run(native.recurrent_layer, kind, xs, reset, F32)
     for threads in (2, 3, 7):
         torch.set_num_threads(threads)

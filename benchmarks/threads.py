@@ -1,0 +1,102 @@
+"""Time updates of the same agent with one thread and with two, in turn.
+
+    python benchmarks/threads.py [--rounds 30] [--width 128] [--num-envs 16] [--out FILE.json]
+
+In a round each agent collects 128 steps and trains on them, 4 epochs of 4 minibatches. Counted is
+wall time, of the update alone: another process on either core counts against two threads. So each
+line has the ratio of medians, and that of the fastest fifth of the rounds.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xlstm_rl import RecurrentPPO
+
+COUNTS = (1, 2)
+MEMORIES: dict[str, dict[str, Any]] = {
+    "m": {"pattern": "m"},
+    "s": {"pattern": "s"},
+    "ms": {"pattern": "ms"},
+    "lstm": {"kind": "lstm"},
+}
+
+
+class Updates:
+    """An agent, and how long each of its updates took."""
+
+    def __init__(self, threads: int, num_envs: int, memory: dict[str, Any], critic: str) -> None:
+        self.seconds: list[float] = []
+        self.agent = RecurrentPPO(
+            "xlstm_rl/CartPoleNoVel-v1",
+            threads=threads,
+            env={"num_envs": num_envs},
+            memory=memory,
+            policy={"critic": critic},
+            agent={"rollout_steps": 128, "epochs": 4, "minibatches": 4},
+            logger={"kind": "none"},
+        )
+        self._rollout = 128 * num_envs
+        self.agent.update = self._timed(self.agent.update)  # type: ignore[method-assign]
+
+    def _timed(self, update: Callable[..., dict[str, float]]) -> Callable[..., dict[str, float]]:
+        def timed(*args: Any) -> dict[str, float]:
+            began = time.perf_counter()
+            found = update(*args)
+            self.seconds.append(time.perf_counter() - began)
+            return found
+
+        return timed
+
+    def turn(self) -> None:
+        """Collect a rollout and train on it."""
+        self.agent.learn(self._rollout)
+
+
+def fastest(seconds: list[float]) -> float:
+    """Return the mean of the fastest fifth."""
+    return statistics.mean(sorted(seconds)[: max(1, len(seconds) // 5)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=30, help="updates of each agent")
+    parser.add_argument("--width", type=int, default=128, help="of the memory")
+    parser.add_argument("--num-envs", type=int, default=16)
+    parser.add_argument("--memories", nargs="+", default=list(MEMORIES), choices=MEMORIES)
+    parser.add_argument("--critics", nargs="+", default=["shared", "separate"])
+    parser.add_argument("--out", type=Path, help="also write the figures to this JSON file")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"milliseconds of an update; {asked.num_envs} environments, width {asked.width}")
+    print(f"{'':18}{'1 thread':>9}{'2':>8}{'ratio':>7}   fastest{'1':>8}{'2':>8}{'ratio':>7}")
+    rows = {}
+    for name in asked.memories:
+        for critic in asked.critics:
+            memory = {"width": asked.width, **MEMORIES[name]}
+            made = [Updates(count, asked.num_envs, memory, critic) for count in COUNTS]
+            for _ in range(asked.rounds + 1):
+                for one in made:
+                    one.turn()
+            one, two = (each.seconds[1:] for each in made)  # the first also allocates
+            line = f"{name + ', ' + critic:18}"
+            for of in (statistics.median, fastest):
+                a, b = of(one), of(two)
+                line += f"{1e3 * a:9.1f}{1e3 * b:8.1f}{a / b:7.2f}" + " " * 9
+            print(line.rstrip(), flush=True)
+            rows[f"{name}, {critic}"] = {"one": one, "two": two}
+    if asked.out:
+        head = {"machine": platform.processor() or platform.machine(), "torch": torch.__version__}
+        sizes = {"num_envs": asked.num_envs, "width": asked.width}
+        asked.out.write_text(json.dumps({**head, **sizes, "rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
