@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from xlstm_rl.kernels.native.categorical import choice_pass
+from xlstm_rl.kernels.native.choice_loss import choice_loss
 from xlstm_rl.kernels.native.gaussian import number_pass
 from xlstm_rl.kernels.native.ppo_loss import loss_and_gradients
 from xlstm_rl.kernels.native.terms import LossPass
@@ -18,6 +19,9 @@ from xlstm_rl.policy.actions.gaussian import DiagonalGaussian
 from xlstm_rl.policy.actor_critic import ActorCritic
 from xlstm_rl.policy.direct import DirectPass, PlainParams, plain_params
 from xlstm_rl.policy.structure import is_own
+
+_OWN = ("loss_terms", "log_prob_and_entropy", "mean_log_prob")
+"""What a distribution of somebody's own may do otherwise."""
 
 
 class DirectLoss(NamedTuple):
@@ -53,10 +57,22 @@ def direct_loss(
     Returns:
         None: torch has to do it.
     """
-    terms_of = _terms_of(network.distribution, wants_barrier)
-    plain = None if terms_of is None else plain_params(network, made, observation)
-    terms = None if terms_of is None or plain is None else terms_of(plain.params, action)
-    if plain is None or terms is None:
+    distribution = network.distribution
+    is_one_choice = is_own(distribution, Categorical, *_OWN)
+    terms_of = None if is_one_choice else _terms_of(distribution, wants_barrier)
+    if not is_one_choice and terms_of is None:
+        return None
+    plain = plain_params(network, made, observation)
+    if plain is None:
+        return None
+    if terms_of is None:
+        whole = choice_loss(plain.params, action, made.value, old, valid, options, wants_barrier)
+        if whole is None:
+            return None
+        back = partial(_from_params, made, plain, whole.dlogits, whole.dvalue)
+        return DirectLoss(whole.loss, whole.parts, back)
+    terms = terms_of(plain.params, action)
+    if terms is None:
         return None
     log_prob, entropy, barrier = terms.terms
     found = loss_and_gradients((log_prob, entropy, made.value, barrier), old, valid, options)
@@ -69,15 +85,15 @@ def direct_loss(
 def _terms_of(
     distribution: ActionDistribution, wants_barrier: bool
 ) -> Callable[[Tensor, Tensor], LossPass | None] | None:
-    """Return what makes a loss's terms of parameters and actions; None: torch has to."""
-    own = "loss_terms", "log_prob_and_entropy", "mean_log_prob"
-    if is_own(distribution, Categorical, *own):
-        return partial(choice_pass, wants_mean=wants_barrier)
+    """Return what makes a loss's terms of parameters and actions, of several choices or of numbers.
+
+    None: torch has to.
+    """
     if isinstance(distribution, MultiCategorical):
-        if is_own(distribution, MultiCategorical, *own, "logits", "in_a_row"):
+        if is_own(distribution, MultiCategorical, *_OWN, "logits", "in_a_row"):
             return partial(_choices_pass, distribution, wants_barrier)
         return None
-    if isinstance(distribution, DiagonalGaussian) and is_own(distribution, DiagonalGaussian, *own):
+    if isinstance(distribution, DiagonalGaussian) and is_own(distribution, DiagonalGaussian, *_OWN):
         return partial(number_pass, spread=distribution.spread)
     return None
 
@@ -110,4 +126,10 @@ def _back(
     dbarrier: Tensor | None,
     _: Tensor,
 ) -> None:
-    made.backward(plain.backward(to_params(dlog_prob, dentropy, dbarrier)), dvalue)
+    _from_params(made, plain, to_params(dlog_prob, dentropy, dbarrier), dvalue)
+
+
+def _from_params(
+    made: DirectPass, plain: PlainParams, dparams: Tensor, dvalue: Tensor, *_: Tensor
+) -> None:
+    made.backward(plain.backward(dparams), dvalue)

@@ -1,5 +1,6 @@
 """PPO's loss and its gradients in one call: torch takes some forty operations for it."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -55,7 +56,7 @@ def clipped_loss(
     if not _fits(new, old, valid):
         return None
     loss, *parts = _Loss.apply(*new, old, valid, options)  # type: ignore[no-untyped-call]
-    return loss, _logged(parts, new)
+    return loss, named_parts(parts, new[3] is not None)
 
 
 def loss_and_gradients(
@@ -68,7 +69,7 @@ def loss_and_gradients(
     if not _fits(new, old, valid):
         return None
     (loss, *parts), grads = _run(new, old, valid, options)
-    return loss, _logged(parts, new), grads
+    return loss, named_parts(parts, new[3] is not None), grads
 
 
 def _fits(new: New, old: tuple[Tensor, ...], valid: Tensor | None) -> bool:
@@ -81,9 +82,10 @@ def _fits(new: New, old: tuple[Tensor, ...], valid: Tensor | None) -> bool:
     return valid is None or is_plain(valid, shape, torch.bool)
 
 
-def _logged(parts: list[Tensor], new: New) -> dict[str, Tensor]:
+def named_parts(parts: Sequence[Tensor], has_barrier: bool) -> dict[str, Tensor]:
+    """Return the parts behind the loss itself by their names."""
     log = dict(zip(PARTS[1:], parts, strict=True))
-    if new[3] is None:
+    if not has_barrier:
         del log["log_barrier"]
     return log
 

@@ -43,8 +43,13 @@ class DirectPass(NamedTuple):
             # a gradient that is there may be the one of the call before
             overwrites = not any([weight.grad is not None for weight in way_back.weights])
             found = way_back(grads, (False,) * len(way_back.inputs), overwrites)
-            for weight, grad in zip(way_back.weights, found[len(way_back.inputs) :], strict=True):
-                _add_gradient(weight, grad)
+            pairs = zip(way_back.weights, found[len(way_back.inputs) :], strict=True)
+            if overwrites:  # each stands there once, and has none
+                for weight, grad in pairs:
+                    weight.grad = grad
+            else:
+                for weight, grad in pairs:
+                    _add_gradient(weight, grad)
 
 
 class PlainParams(NamedTuple):

@@ -1,21 +1,11 @@
 /* Out of logits: log-probability and entropy of choices, the mean log-probability of all that can
    be chosen, and the gradients of these. */
+#include "categorical.h"
+
 #include <math.h>
-#include <stdint.h>
-#include "export.h"
 
 /* masked, as policy/actions/categorical.py does it: none of the choices */
 #define MASKED_BELOW -5.5e29f
-
-typedef struct {
-  int64_t rows, choices;
-  const float *logits;   /* [rows, choices] */
-  const int64_t *action; /* [rows], within the choices */
-  float *log_p;          /* [rows, choices]: of each choice, for the backward */
-  float *log_prob, *entropy, *mean; /* [rows]; mean may be null */
-  const float *dlog_prob, *dentropy, *dmean; /* each or null */
-  float *dlogits;
-} categorical_arguments;
 
 /* written so that a NaN is a choice, and shows */
 static int is_masked(float logit) { return logit <= MASKED_BELOW; }
@@ -36,10 +26,6 @@ static void mean_backward(int64_t n, const float *logits, const float *log_p, fl
     dx[j] += g * ((is_masked(logits[j]) ? 0 : 1.0f / (float)count) - expf(log_p[j]));
 }
 
-XL_API int xl_categorical_forward(const categorical_arguments *a);
-XL_API int xl_categorical_backward(const categorical_arguments *a);
-
-/* 1 if an action is none of the choices: then torch says which */
 int xl_categorical_forward(const categorical_arguments *a) {
   const int64_t n = a->choices;
   for (int64_t r = 0; r < a->rows; r++) {

@@ -3,24 +3,9 @@
    With r = exp(log_prob - old_log_prob) and normalised advantages A:
    loss = -mean(min(r A, clip(r) A)) + value_coef * mean(error^2) / 2 - entropy_coef * mean(entropy)
           - barrier_coef * mean(barrier) */
+#include "ppo_loss.h"
+
 #include <math.h>
-#include <stdint.h>
-#include "export.h"
-
-/* in the order of OPTIONS in ppo_loss.py */
-enum { CLIP, VALUE_COEF, ENTROPY_COEF, BARRIER_COEF, VALUE_CLIP, NORMALIZE, LEAST };
-/* in the order of PARTS there */
-enum { LOSS, POLICY, VALUE, ENTROPY, APPROX_KL, CLIP_FRACTION, BARRIER, NUM_PARTS };
-
-typedef struct {
-  int64_t count;
-  const float *log_prob, *entropy, *value, *barrier; /* [count], with gradients; no barrier: null */
-  const float *old_log_prob, *old_value, *advantage, *target;        /* [count] each */
-  const uint8_t *valid;                                              /* [count] or null: all */
-  const double *options;
-  float *dlog_prob, *dentropy, *dvalue, *dbarrier;
-  float *parts;
-} ppo_loss_arguments;
 
 typedef struct {
   double mean, divisor, share; /* of the advantages; one step's share in a mean */
@@ -76,8 +61,6 @@ static void value_step(const ppo_loss_arguments *a, const ppo_scale *s, int64_t 
   sums[VALUE] += 0.5 * square;
   a->dvalue[i] = (float)(s->share * a->options[VALUE_COEF] * slope);
 }
-
-XL_API int xl_ppo_loss(const ppo_loss_arguments *a);
 
 int xl_ppo_loss(const ppo_loss_arguments *a) {
   const double *o = a->options;

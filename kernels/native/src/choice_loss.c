@@ -1,0 +1,81 @@
+/* PPO's loss of one choice a step, from logits to their gradients: three passes in a call. Python
+   took longer between the three than they did (measured). */
+#include "arena.h"
+#include "categorical.h"
+#include "ppo_loss.h"
+
+typedef struct {
+  int64_t rows, choices, wants_barrier;
+  const float *logits;   /* [rows, choices] */
+  const int64_t *action; /* [rows] */
+  const float *value, *old_log_prob, *old_value, *advantage, *target; /* [rows] each */
+  const uint8_t *valid;  /* [rows] or null: all */
+  const double *options; /* of the loss */
+  float *dlogits, *dvalue, *parts;
+  char *work;
+} choice_loss_arguments;
+
+typedef struct {
+  float *log_p, *log_prob, *entropy, *mean, *dlog_prob, *dentropy, *dmean;
+} choice_loss_work;
+
+static choice_loss_work cut(const choice_loss_arguments *a, int64_t *bytes) {
+  arena from = {a->work, 0};
+  choice_loss_work w = {.log_p = take(&from, a->rows * a->choices)};
+  float **each[] = {&w.log_prob, &w.entropy, &w.dlog_prob, &w.dentropy};
+  for (int e = 0; e < 4; e++) *each[e] = take(&from, a->rows);
+  if (a->wants_barrier) w.mean = take(&from, a->rows), w.dmean = take(&from, a->rows);
+  *bytes = from.used;
+  return w;
+}
+
+XL_API int64_t xl_choice_loss_bytes(const choice_loss_arguments *a);
+XL_API int xl_choice_loss(const choice_loss_arguments *a);
+
+int64_t xl_choice_loss_bytes(const choice_loss_arguments *a) {
+  int64_t bytes;
+  cut(a, &bytes);
+  return bytes;
+}
+
+/* 1 if an action is none of the choices */
+int xl_choice_loss(const choice_loss_arguments *a) {
+  int64_t bytes;
+  const choice_loss_work w = cut(a, &bytes);
+  const categorical_arguments choices = {
+      .rows = a->rows,
+      .choices = a->choices,
+      .logits = a->logits,
+      .action = a->action,
+      .log_p = w.log_p,
+      .log_prob = w.log_prob,
+      .entropy = w.entropy,
+      .mean = w.mean,
+      .dlog_prob = w.dlog_prob,
+      .dentropy = w.dentropy,
+      .dmean = w.dmean,
+      .dlogits = a->dlogits,
+  };
+  const ppo_loss_arguments loss = {
+      .count = a->rows,
+      .log_prob = w.log_prob,
+      .entropy = w.entropy,
+      .value = a->value,
+      .barrier = w.mean,
+      .old_log_prob = a->old_log_prob,
+      .old_value = a->old_value,
+      .advantage = a->advantage,
+      .target = a->target,
+      .valid = a->valid,
+      .options = a->options,
+      .dlog_prob = w.dlog_prob,
+      .dentropy = w.dentropy,
+      .dvalue = a->dvalue,
+      .dbarrier = w.dmean,
+      .parts = a->parts,
+  };
+  if (xl_categorical_forward(&choices)) return 1;
+  xl_ppo_loss(&loss);
+  xl_categorical_backward(&choices);
+  return 0;
+}
