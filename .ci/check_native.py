@@ -36,6 +36,12 @@ _OF_POLICIES = (
     *("test_native_sequences_encoders", "encoders/test_linear_form"),
 )
 TESTS = ["tests/kernels/native", *(f"tests/policy/{name}.py" for name in _OF_POLICIES)]
+_OF_PYTHON = ("choose", "compilation", "library")  # how the code is compiled, found and chosen
+OMITTED = [
+    *(f"--ignore=tests/kernels/native/test_{name}.py" for name in _OF_PYTHON),
+    *("-k", "not opcheck and not op_of_compiled"),  # what torch asks of ops: as slow as all others
+]
+"""Of these, what would say nothing new under the sanitizers or with four lanes."""
 OTHER_COMPILERS = {"clang": None, "aarch64-linux-gnu-gcc": "aarch64"}
 """And the machine that they compile for, where it is another one."""
 
@@ -45,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--all", action="store_true", help="sanitizers on every target")
     parser.add_argument("--compiled", type=Path, help="what native_libraries.py has compiled")
-    parser.add_argument("tests", nargs="*", metavar="TEST", default=TESTS)
+    parser.add_argument("tests", nargs="*", metavar="TEST", default=[*TESTS, *OMITTED])
     arguments = parser.parse_args()
     targets = cpu_targets() if arguments.all else cpu_targets()[-1:]
     with tempfile.TemporaryDirectory() as folder:

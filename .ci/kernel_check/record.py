@@ -12,7 +12,7 @@ import triton
 
 from kernel_check.compilation import Build, Job
 
-SHARE = 10  # one in so many is compiled again, so that each had its turn after as many days
+SHARE = 20  # one in so many is compiled again, so that each had its turn after as many days
 _DAY = 24 * 60 * 60
 
 

@@ -87,15 +87,15 @@ def said_by_a_wrapper() -> Any:
 CASES = {Plain: False, Denies: False, Asks: True, wrapped: True, said_by_a_wrapper: True}
 
 
-def in_both(makes: Any, quick: Any) -> Any:
-    """Each in the same process, and in others: these take seconds to start, so one is quick."""
+def in_both(makes: Any) -> Any:
+    """Each in the same process, and in others, which take seconds to start."""
     slow = pytest.mark.slow
     pairs = [pytest.param(make, "sync") for make in makes]
-    pairs += [pytest.param(make, "async", marks=() if make is quick else slow) for make in makes]
+    pairs += [pytest.param(make, "async", marks=slow) for make in makes]
     return pytest.mark.parametrize(("make", "vectorization"), pairs)
 
 
-@in_both(CASES, quick=wrapped)
+@in_both(CASES)
 def test_every_environment_of_a_vector_is_asked(make: Any, vectorization: Any) -> None:
     env = make_vector_env(EnvConfig(num_envs=2, vectorization=vectorization), make)
     try:
@@ -129,7 +129,7 @@ def test_all_games_of_popgym_have_it_as_in_its_own_results(
 LIMITS = {Plain: None, Limited: 100, OtherName: 104, Nonsense: None}
 
 
-@in_both(LIMITS, quick=None)
+@in_both(LIMITS)
 def test_the_limit_of_a_game(make: Any, vectorization: Any) -> None:
     env = make_vector_env(EnvConfig(num_envs=2, vectorization=vectorization), make)
     try:

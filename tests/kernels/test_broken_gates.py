@@ -156,7 +156,7 @@ def _interpreted(monkeypatch):
     [(-INF, 9), *(pytest.param(v, t, marks=pytest.mark.slow) for v, t in FORGETS_ALL)],
 )
 @pytest.mark.usefixtures("_interpreted")
-@pytest.mark.each_value("triton")
+@pytest.mark.few(1, "triton")
 def test_gradients_behind_what_forgets_all_are_those_behind_a_reset(
     execution, forget_gate, value, at
 ):
@@ -170,7 +170,7 @@ def test_gradients_behind_what_forgets_all_are_those_behind_a_reset(
 @FORGET_GATES
 @pytest.mark.parametrize("at", [5, slice(0, 7)])
 @pytest.mark.usefixtures("_interpreted")
-@pytest.mark.each_value("triton")
+@pytest.mark.few(1, "triton")
 def test_gradients_of_what_writes_nothing_are_those_of_the_definition(execution, forget_gate, at):
     xs, reset, state = make(forget_gate)
     xs[3][:, at] = -INF
@@ -181,7 +181,7 @@ def test_gradients_of_what_writes_nothing_are_those_of_the_definition(execution,
 @FORGET_GATES
 @pytest.mark.parametrize("at", [0, 13])
 @pytest.mark.usefixtures("_interpreted")
-@pytest.mark.each_value("triton")
+@pytest.mark.few(1, "triton")
 def test_what_forgets_all_and_writes_nothing_leaves_a_fresh_row(execution, forget_gate, at):
     xs, reset, state = make(forget_gate)
     given, starts = [x.clone() for x in xs], reset.clone()

@@ -18,7 +18,8 @@ def mlstm_inputs():
     return randn(2, 5, 2, 4), randn(2, 5, 2, 4), randn(2, 5, 2, 3), randn(2, 5, 2), randn(2, 5, 2)
 
 
-@pytest.mark.parametrize("with_state", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow  # the next test does the same, smaller, every day
+@pytest.mark.parametrize("with_state", [False, True])
 def test_opcheck(with_state):
     state = [randn(2, 2, 4, 3), randn(2, 2, 4), randn(2, 2)] if with_state else [None] * 3
     torch.library.opcheck(chunkwise_op, (*mlstm_inputs(), RESET, *state, 2, "sigmoid"))

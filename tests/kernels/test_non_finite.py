@@ -202,7 +202,7 @@ def test_a_convolution_keeps_it_in_its_row_and_its_episode(execution):
 
 @executions("triton-steps")
 @CELLS
-@pytest.mark.each_value("triton")
+@pytest.mark.few(2, "triton")
 def test_a_state_that_is_not_finite_ends_at_a_reset(execution, name):
     parts = Cell(name, 1).state
     cell = Cell(name, 2 * len(parts) + 1)
@@ -216,7 +216,7 @@ def test_a_state_that_is_not_finite_ends_at_a_reset(execution, name):
 
 @executions("triton-steps")
 @CELLS
-@pytest.mark.each_value("triton")
+@pytest.mark.few(2, "triton")
 def test_a_gradient_that_is_not_finite_goes_back_to_its_reset_and_no_further(execution, name):
     cell = Cell(name, 2)
     cell.reset[0, 2] = True

@@ -98,7 +98,7 @@ def cases():
 
 
 @pytest.mark.parametrize(("backend", "name", "loss", "carried", "steps"), [*cases()])
-@pytest.mark.each_value("triton")
+@pytest.mark.few(3, "triton")
 def test_equal_those_of_the_equations(backend, name, loss, carried, steps):
     xs = inputs(name, DTYPES[backend], carried)
     got = second(LOSSES[loss](*run(name, backend, xs, steps)), xs)
@@ -164,7 +164,7 @@ def test_reach_the_leaves_by_backward(name):
 
 @pytest.mark.parametrize("name", ["mlstm", "slstm", "conv with silu"])
 @pytest.mark.parametrize("backend", DTYPES)
-@pytest.mark.each_value("triton")
+@pytest.mark.few(1, "triton")
 def test_third_derivatives_follow(backend, name):
     results = []
     for which in (backend, "reference"):
@@ -180,7 +180,7 @@ def test_third_derivatives_follow(backend, name):
 
 @pytest.mark.parametrize("name", FUNCTIONS)  # torch's own silu does change it
 @pytest.mark.parametrize("backend", ["torch", "triton"])
-@pytest.mark.each_value("triton")
+@pytest.mark.few(1, "triton")
 def test_create_graph_changes_no_gradient(name, backend):
     xs = inputs(name)
     kept, plain = (
@@ -205,7 +205,7 @@ def test_inputs_made_of_one_another_are_told_apart(backend):
 
 @pytest.mark.parametrize("name", ["mlstm", "slstm", "conv"])
 @pytest.mark.parametrize("backend", ["torch", "triton"])
-@pytest.mark.each_value("triton")
+@pytest.mark.few(1, "triton")
 def test_some_inputs_may_be_constants(name, backend):
     xs = [x.detach() for x in inputs(name, DTYPES[backend])]
     xs[1].requires_grad_()

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+SCENARIOS = ("over", "again", "next", "first")
+
 # A process of its own, because forking is safest where no thread was ever started, and an audit
 # hook stays for good. Python raises an audit event before each of the system calls named here, and
 # the process ends there, by os._exit, without any cleaning up.
@@ -20,7 +22,7 @@ SCRIPT = """
     from xlstm_rl.errors import CheckpointError
     from xlstm_rl.runs.folder import checkpoint_steps, latest_checkpoint
 
-    scenario, run = sys.argv[1], Path(sys.argv[2])
+    scenario, run, each = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     before, template = Path(sys.argv[2] + "-before"), Path(sys.argv[2] + "-template")
     agent = RecurrentPPO(
         "CartPole-v1", env={"num_envs": 2}, memory={"width": 8, "num_heads": 2},
@@ -74,7 +76,7 @@ SCRIPT = """
         new = 16
     shutil.copytree(run, template)
     found = set()
-    for death in range(1, 1000):
+    for death in range(1, 1000, each):
         shutil.rmtree(run, ignore_errors=True)  # it may have lost its name
         shutil.copytree(template, run)
         pid = os.fork()
@@ -103,17 +105,18 @@ SCRIPT = """
 
 
 @pytest.mark.parametrize(
-    "scenario",
-    ["over", *(pytest.param(name, marks=pytest.mark.slow) for name in ("again", "next", "first"))],
+    ("scenario", "each"),  # each of so many operations is one at which it dies
+    [
+        ("over", 3),
+        *(pytest.param(one, 1, marks=pytest.mark.slow) for one in SCENARIOS),
+    ],
 )
 def test_a_death_at_any_file_operation_leaves_the_old_or_the_new_checkpoint(
-    scenario: str, tmp_path: Path
+    scenario: str, each: int, tmp_path: Path
 ) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), scenario]
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(SCRIPT), scenario, str(tmp_path / "run")],
-        capture_output=True,
-        text=True,
-        timeout=300,
+        [*command, str(tmp_path / "run"), str(each)], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     assert "deaths:" in done.stdout
