@@ -49,9 +49,13 @@ typedef struct {
 } recurrent_saved;
 
 INLINE int64_t gate_width(const xl_recurrent_args *a) { return (a->gru ? 3 : 4) * a->H; }
+/* Whether the weights are packed for the products in time: then a row's sums are the same in any
+   group. Fewer steps read them where they lie, and there one or two rows add in another order. */
+INLINE int packs_hh(const xl_recurrent_args *a) { return a->T >= 4; }
 /* Environments of a group: no more than each thread has. One alone would read the weights for one. */
 INLINE int64_t recurrent_rows(const xl_recurrent_args *a) {
   const int64_t share = (a->B + a->workers - 1) / a->workers;
+  if (!packs_hh(a)) return RECURRENT_ROWS;
   return share < 2 ? 2 : share < RECURRENT_ROWS ? share : RECURRENT_ROWS;
 }
 INLINE int64_t recurrent_groups(const xl_recurrent_args *a) {

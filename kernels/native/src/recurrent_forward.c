@@ -23,7 +23,7 @@ static passes cut(const xl_recurrent_args *a, int64_t *bytes) {
   p.saved = cut_recurrent(a->saved ? &kept : &work, a);
   p.bias = take(&work, 4 * a->H);
   if (a->B * a->T >= FEW_ROWS) p.ih = take(&work, packed_size(gate_width(a), a->I));
-  if (a->T >= 4) p.hh = take(&work, packed_size(gate_width(a), a->H));
+  if (packs_hh(a)) p.hh = take(&work, packed_size(gate_width(a), a->H));
   p.groups = take(&work, recurrent_groups(a) * group_size(a));
   p.few = take(&work, a->workers * few_size(a));
   *bytes = work.used;

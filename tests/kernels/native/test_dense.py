@@ -82,9 +82,10 @@ def test_only_what_is_asked_for_has_a_gradient():
 
 # rows are shared among threads, and of gradients of weights columns where these are more
 @pytest.mark.parametrize("widths", [(40, 70, 3), (4, 128, 96), (128, 64, 2), (70, 300, 130)])
+@pytest.mark.parametrize("rows", [517, 30, 3, 1])
 @pytest.mark.parametrize("threads", [2, 3])
-def test_any_number_of_threads_gives_the_same_bits(threads, widths):
-    x, given = torch.randn(517, widths[0]), _layers(widths, ("tanh", "none"))
+def test_any_number_of_threads_gives_the_same_bits(threads, rows, widths):
+    x, given = torch.randn(rows, widths[0]), _layers(widths, ("tanh", "none"))
 
     def run():
         x32, layers = _leaves(x, given, torch.float32)
