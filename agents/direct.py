@@ -57,10 +57,9 @@ def direct_loss(
     Returns:
         None: torch has to do it.
     """
-    distribution = network.distribution
-    is_one_choice = is_own(distribution, Categorical, *_OWN)
-    terms_of = None if is_one_choice else _terms_of(distribution, wants_barrier)
-    if not is_one_choice and terms_of is None:
+    chooses = is_one_choice(network)
+    terms_of = None if chooses else _terms_of(network.distribution, wants_barrier)
+    if not chooses and terms_of is None:
         return None
     plain = plain_params(network, made, observation)
     if plain is None:
@@ -80,6 +79,11 @@ def direct_loss(
         return None
     loss, log, grads = found
     return DirectLoss(loss, log, partial(_back, made, plain, terms.backward, *grads))
+
+
+def is_one_choice(network: ActorCritic) -> bool:
+    """Whether an action is one choice, and a loss of it what `Categorical` says."""
+    return is_own(network.distribution, Categorical, *_OWN)
 
 
 def _terms_of(

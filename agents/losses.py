@@ -1,16 +1,28 @@
 """What the losses of the algorithms share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from xlstm_rl.distributed import ALONE, Moments, Ranks
 
+Log = Mapping[str, Tensor | float]
+"""The parts of a loss, by name."""
+
 
 def valid_mean(x: Tensor, valid: Tensor | None) -> Tensor:
     """Return the mean over valid steps, 0 where there are none; None: every step is valid."""
     return x.mean() if valid is None else x[valid].sum() / valid.sum().clamp(min=1)
+
+
+def mean_of(logs: Sequence[Log], name: str) -> float:
+    """Return the mean of a part of several losses, rounded as torch rounds it."""
+    values = [log[name] for log in logs]
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    if len(tensors) == len(values):  # asks a GPU once
+        return torch.stack(tensors).mean().item()
+    return torch.tensor([float(value) for value in values]).mean().item()
 
 
 def moments_of_all(

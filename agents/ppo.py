@@ -1,6 +1,7 @@
 """Recurrent PPO: the algorithm from top to bottom."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,22 +11,27 @@ from xlstm_rl.agents.base import RecurrentAgent
 from xlstm_rl.agents.config import PPOConfig
 from xlstm_rl.agents.direct import DirectLoss, direct_loss
 from xlstm_rl.agents.losses import (
+    Log,
     explained_variance,
+    mean_of,
     moments_of_all,
     normalized,
     valid_mean,
     with_log_barrier,
 )
+from xlstm_rl.agents.minibatch_program import Descent, MinibatchProgram, UpdatePrograms
 from xlstm_rl.agents.optimization import set_learning_rate
 from xlstm_rl.agents.optimizers import torch_optimizer
 from xlstm_rl.agents.sequences import Sequences
 from xlstm_rl.agents.step_baseline import without_common_error
 from xlstm_rl.collection.collector import Rollout
 from xlstm_rl.distributed import Moments
+from xlstm_rl.kernels.native.held import NotCoveredError
 from xlstm_rl.kernels.native.ppo_loss import clipped_loss
 from xlstm_rl.kernels.native.terms import Terms
 from xlstm_rl.policy.direct import DirectPass, loss_inputs, release_gradients
 from xlstm_rl.policy.encoders.observations import map_observation
+from xlstm_rl.policy.structure import is_own
 from xlstm_rl.returns import generalized_advantage
 
 
@@ -81,22 +87,24 @@ class RecurrentPPO(RecurrentAgent):
         with self._profile.part("advantages"):
             sequences = self._sequences(rollout)
         count = sequences.reset.shape[0]
-        logs: list[dict[str, Tensor]] = []
+        programs = UpdatePrograms(partial(self._program, sequences, now))
+        logs: list[Log] = []
         for number in range(config.epochs):
             self._ahead(number)
-            order = torch.randperm(count, generator=self.shuffle_generator).to(self.device)
-            rows = order.view(config.minibatches_of(count), -1)
-            epoch = [
-                self._minibatch(sequences.rows(index), now, moments)
-                for index, moments in zip(rows, self._moments(sequences, rows), strict=True)
+            order = torch.randperm(count, generator=self.shuffle_generator)
+            minibatches = order.view(config.minibatches_of(count), -1)
+            rows = minibatches.to(self.device)
+            moments = self._moments(sequences, rows)
+            epoch: list[Log] = [
+                programs.run(numbers, self._profile)
+                or self._minibatch(sequences.rows(rows[n]), now, moments[n])
+                for n, numbers in enumerate(minibatches.tolist())
             ]
             logs += epoch
-            kl = torch.stack([log["approx_kl"] for log in epoch]).mean()
-            if config.target_kl is not None and kl > config.target_kl:
+            if config.target_kl is not None and mean_of(epoch, "approx_kl") > config.target_kl:
                 break
-        means = {f"loss/{key}": torch.stack([log[key] for log in logs]).mean() for key in logs[0]}
         return {
-            **{key: value.item() for key, value in means.items()},
+            **{f"loss/{key}": mean_of(logs, key) for key in logs[0]},
             "loss/explained_variance": explained_variance(
                 sequences.value, sequences.target, sequences.valid, self.ranks
             ),
@@ -165,6 +173,24 @@ class RecurrentPPO(RecurrentAgent):
                 loss, log, backward = direct
         self._descend(loss, log, batch.valid, *([] if backward is None else [backward]))
         return log
+
+    def _program(
+        self, sequences: Sequences, now: Mapping[str, float], count: int
+    ) -> MinibatchProgram:
+        """Return what does all of `_minibatch` for so many sequences.
+
+        Raises:
+            NotCoveredError: something of it is not in C, or somebody's own.
+        """
+        own = is_own(self, RecurrentPPO, "_minibatch", "_direct", "_direct_pass", "_descend")
+        if self.ranks.size > 1 or not own:
+            raise NotCoveredError
+        config = self.algorithm
+        return MinibatchProgram(
+            *(self.policy.network, sequences, count, _options(sequences, now, config)),
+            config.log_barrier_coef > 0,
+            Descent(self.optimizer, self.parameters, config.max_grad_norm),
+        )
 
     def _direct(
         self, batch: Sequences, made: DirectPass, now: Mapping[str, float]

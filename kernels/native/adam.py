@@ -4,7 +4,7 @@ import ctypes
 import operator
 import weakref
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch.optim import optimizer as base
 from xlstm_rl.kernels.inplace import note_overwritten
 from xlstm_rl.kernels.native.arguments import run, struct
 from xlstm_rl.kernels.native.choose import takes_native
+from xlstm_rl.kernels.native.program import Call
 
 OPTIONS = ("learning_rate", "beta1", "beta2", "eps", "limit")
 """In the order of the C code."""
@@ -50,6 +51,39 @@ def clipped_adam_step(
         they were. None: it is another optimiser, has made no step yet, or a tensor is not what C
         takes it for: then nothing has happened.
     """
+    placed = placed_adam_step(optimizer, parameters, [one.grad for one in parameters], limit)
+    if placed is None:
+        return None
+    if not run(*placed.call):
+        note_overwritten(parameters)
+    return torch.tensor(placed.norm.value)
+
+
+class PlacedStep(NamedTuple):
+    """The call that takes a step, as `clipped_adam_step` does, until the next one is placed."""
+
+    call: Call
+    """Fails where the norm is not finite: then nothing has changed."""
+    norm: ctypes.c_float
+    """Of the gradients before."""
+    kept: Any
+    """What the call points to, too."""
+
+
+def placed_adam_step(
+    optimizer: Optimizer,
+    parameters: Sequence[Tensor],
+    gradients: Sequence[Tensor | None],
+    limit: float,
+) -> PlacedStep | None:
+    """Return the call of `clipped_adam_step`, which may be made again while nothing has moved.
+
+    Args:
+        optimizer: as there, and so are `parameters` and `limit`.
+        parameters: of it.
+        gradients: those of the parameters, which the caller keeps alive.
+        limit: the largest norm.
+    """
     if type(optimizer) is not Adam or len(optimizer.param_groups) != 1 or not parameters:
         return None
     if "step" in vars(optimizer):  # somebody's own, such as a scheduler's that counts
@@ -64,9 +98,9 @@ def clipped_adam_step(
     if len(parameters) != len(group["params"]):
         return None
     held = _held(optimizer, parameters)
-    if held is None or not held.take([weight.grad for weight in parameters]):
+    if held is None or not held.take(gradients):
         return None
-    return held.run([group["lr"], *group["betas"], group["eps"], limit])
+    return held.place([group["lr"], *group["betas"], group["eps"], limit])
 
 
 class _Held:
@@ -127,15 +161,13 @@ class _Held:
             self._gradients = addresses
         return True
 
-    def run(self, options: list[float]) -> Tensor:
-        """Take the step and return the norm before; of one that is not finite, nothing happens."""
-        norm = torch.empty(())
+    def place(self, options: list[float]) -> PlacedStep:
+        """Return the step of these options, and where it says the norm before."""
+        norm = ctypes.c_float()
         for number, value in enumerate(options):
             self._options[number] = value
-        self._arguments.norm = norm.data_ptr()
-        if not run("xl_adam", self._arguments):
-            note_overwritten(self.weights)
-        return norm
+        self._arguments.norm = ctypes.addressof(norm)
+        return PlacedStep(Call("xl_adam", self._arguments), norm, self)
 
 
 _kind_of = operator.attrgetter("dtype", "is_cpu")

@@ -52,6 +52,13 @@ def run(name: str, arguments: Any) -> int:
     return call(getattr(_library(), name), arguments)
 
 
+def address_of(name: str) -> int:
+    """Where a function of the library is, for a call out of C."""
+    address = ctypes.cast(getattr(_library(), name), ctypes.c_void_p).value
+    assert address is not None
+    return address
+
+
 def bytes_for(name: str, arguments: Any) -> int:
     """What a function of the library says about how many bytes a call will need."""
     function = getattr(_library(), name)

@@ -2,7 +2,7 @@
 
 import ctypes
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from xlstm_rl.kernels.native.arguments import bytes_for, pointer, run, struct
 from xlstm_rl.kernels.native.choose import takes_native
 from xlstm_rl.kernels.native.held import is_plain
 from xlstm_rl.kernels.native.ppo_loss import OPTIONS, PARTS, named_parts
+from xlstm_rl.kernels.native.program import Call
 from xlstm_rl.kernels.native.workspace import own_scratch
 
 _Arguments = struct(
@@ -20,6 +21,7 @@ _Arguments = struct(
     "dlogits dvalue parts work",
 )
 _Options = ctypes.c_double * len(OPTIONS)
+_Parts = ctypes.c_float * len(PARTS)
 
 
 class ChoiceLoss(NamedTuple):
@@ -29,6 +31,20 @@ class ChoiceLoss(NamedTuple):
     parts: dict[str, Tensor]
     dlogits: Tensor
     dvalue: Tensor
+
+
+class PlacedLoss(NamedTuple):
+    """The call that makes a loss, and where it does."""
+
+    call: Call
+    """Its `work` is null: it needs `work_bytes`."""
+    work_bytes: int
+    parts: Any
+    """Floats in the order of `PARTS`, read without torch: a cold operation of it costs 100 us."""
+    dlogits: Tensor
+    dvalue: Tensor
+    kept: tuple[Any, ...]
+    """What the call points to, too."""
 
 
 def choice_loss(
@@ -54,6 +70,26 @@ def choice_loss(
     Returns:
         ``None``: torch has to do it, or to say what is wrong.
     """
+    placed = placed_choice_loss(logits, action, value, old, valid, options, wants_barrier)
+    if placed is None:
+        return None
+    placed.call.arguments.work = own_scratch(placed.work_bytes)
+    if run(*placed.call):
+        return None
+    loss, *others = torch.tensor([*placed.parts]).unbind()
+    return ChoiceLoss(loss, named_parts(others, wants_barrier), placed.dlogits, placed.dvalue)
+
+
+def placed_choice_loss(
+    logits: Tensor,
+    action: Tensor,
+    value: Tensor,
+    old: tuple[Tensor, Tensor, Tensor, Tensor],
+    valid: Tensor | None,
+    options: tuple[float, ...],
+    wants_barrier: bool,
+) -> PlacedLoss | None:
+    """Return the call that `choice_loss` makes, of the same arguments; it fails where that does."""
     if torch.compiler.is_compiling() or not (logits.dim() and takes_native("auto", logits)):
         return None
     shape, choices = logits.shape[:-1], logits.shape[-1]
@@ -64,17 +100,15 @@ def choice_loss(
     if not (valid is None or is_plain(valid, shape, torch.bool)):
         return None
     dlogits, dvalue = torch.empty_like(logits), torch.empty_like(value)
-    parts, given, rows = torch.empty(len(PARTS)), _Options(*options), action.numel()
-    tensors = map(pointer, (logits, action, value, *old, valid))
-    made = map(pointer, (dlogits, dvalue, parts))
-    work = own_scratch(_work_bytes(rows, choices, wants_barrier))
+    parts, given, rows = _Parts(), _Options(*options), action.numel()
+    read = logits, action, value, *old, valid
     arguments = _Arguments(
-        *(rows, choices, wants_barrier), *tensors, ctypes.addressof(given), *made, work
+        *(rows, choices, wants_barrier, *map(pointer, read), ctypes.addressof(given)),
+        *(pointer(dlogits), pointer(dvalue), ctypes.addressof(parts)),
     )
-    if run("xl_choice_loss", arguments):
-        return None
-    loss, *others = parts.unbind()
-    return ChoiceLoss(loss, named_parts(others, wants_barrier), dlogits, dvalue)
+    size = _work_bytes(rows, choices, wants_barrier)
+    call = Call("xl_choice_loss", arguments)
+    return PlacedLoss(call, size, parts, dlogits, dvalue, (*read, given))
 
 
 @functools.lru_cache(maxsize=64)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from xlstm_rl.kernels.native.arguments import run, struct
 from xlstm_rl.kernels.native.held import HeldTensors
+from xlstm_rl.kernels.native.program import Call
 
 _Part = struct("joined_part", "inputs is_embedding", "weight bias dweight dbias")
 _Arguments = struct(
@@ -75,7 +76,12 @@ class JoinedWeights(nn.Module):
 
     def refresh(self) -> bool:
         """Take over the parts' weights as they are now; False: C cannot read one of them."""
-        return self.take() and not run("xl_joined_forward", self.arguments)
+        return self.take() and not run(*self.call)
+
+    @property
+    def call(self) -> Call:
+        """What copies the parts' weights, once `take` has been called."""
+        return Call("xl_joined_forward", self.arguments)
 
     def gradients(self, dweight: Tensor, dbias: Tensor) -> list[Tensor]:
         """Return those of the parts: weight and, if there is one, bias of each.
@@ -84,6 +90,12 @@ class JoinedWeights(nn.Module):
             dweight: ``[width, inputs]``.
             dbias: ``[width]``.
         """
+        found, call = self.placed_gradients(dweight, dbias)
+        run(*call)
+        return found
+
+    def placed_gradients(self, dweight: Tensor, dbias: Tensor) -> tuple[list[Tensor], Call]:
+        """Return where `gradients` will be, and the call that puts them there."""
         found: list[Tensor] = []
         for one, part in zip(self._parts, self._structs, strict=True):
             found.append(torch.empty_like(one.weight))
@@ -92,5 +104,4 @@ class JoinedWeights(nn.Module):
                 found.append(torch.empty_like(one.bias))
                 part.dbias = found[-1].data_ptr()
         self.arguments.dweight, self.arguments.dbias = dweight.data_ptr(), dbias.data_ptr()
-        run("xl_joined_backward", self.arguments)
-        return found
+        return found, Call("xl_joined_backward", self.arguments)

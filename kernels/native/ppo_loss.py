@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +11,8 @@ from torch.autograd.function import once_differentiable
 from xlstm_rl.kernels.native.arguments import pointer, run, struct
 from xlstm_rl.kernels.native.choose import takes_native
 from xlstm_rl.kernels.native.held import is_plain
+
+_T = TypeVar("_T")
 
 OPTIONS = (
     *("clip", "value_coef", "entropy_coef", "barrier_coef"),
@@ -82,7 +84,7 @@ def _fits(new: New, old: tuple[Tensor, ...], valid: Tensor | None) -> bool:
     return valid is None or is_plain(valid, shape, torch.bool)
 
 
-def named_parts(parts: Sequence[Tensor], has_barrier: bool) -> dict[str, Tensor]:
+def named_parts(parts: Sequence[_T], has_barrier: bool) -> dict[str, _T]:
     """Return the parts behind the loss itself by their names."""
     log = dict(zip(PARTS[1:], parts, strict=True))
     if not has_barrier:

@@ -19,6 +19,7 @@ from xlstm_rl.kernels.native import dense, mlstm_block, recurrent, slstm_block
 from xlstm_rl.kernels.native.arguments import bytes_for, run, struct
 from xlstm_rl.kernels.native.held import HeldTensors, NotCoveredError, is_plain
 from xlstm_rl.kernels.native.library import num_threads
+from xlstm_rl.kernels.native.program import Call
 from xlstm_rl.kernels.native.workspace import ALIGNMENT, aligned, allocate, own_scratch
 from xlstm_rl.kernels.recurrent.reference import Weights
 from xlstm_rl.kernels.slstm.block import SLSTMBlockOptions, SLSTMBlockWeights
@@ -40,8 +41,8 @@ class _Field(NamedTuple):
 class _Part(NamedTuple):
     """A call, and the call back."""
 
-    forward: tuple[str, Any]
-    backward: tuple[str, Any]
+    forward: Call
+    backward: Call
     x: _Field
     y: _Field
     dy: _Field
@@ -91,7 +92,8 @@ class SequenceChain:
         self._resets: list[_Field] = []
         self._grads: list[_Gradient] = []
         self._work: list[_Field] = []
-        self._work_bytes = 0
+        self.work_bytes = 0
+        """What all calls work in, one after the other."""
         self._buffers: list[Tensor] = []
         self._dx: Tensor | None = None  # of the input
         self._kept: list[Tensor] = []  # gradients that the next call may overwrite
@@ -226,8 +228,8 @@ class SequenceChain:
         """Add a part: its arguments, those that have its output, and the fields' names."""
         rows = self.B * self.T
         part = _Part(
-            (f"{name}_forward", both[0]),
-            (f"{name}_backward", both[-1]),
+            Call(f"{name}_forward", both[0]),
+            Call(f"{name}_backward", both[-1]),
             _Field(both, "x"),
             _Field(last, y),
             _Field(both[-1:], dy),
@@ -247,7 +249,7 @@ class SequenceChain:
 
     def _work_in(self, field: _Field, size: int) -> None:
         self._work.append(field)
-        self._work_bytes = max(self._work_bytes, size)
+        self.work_bytes = max(self.work_bytes, size)
 
     def _buffer(self, size: int) -> int:
         """Return the address of that many bytes, at the border of a cache line."""
@@ -268,6 +270,17 @@ class SequenceChain:
             The last output ``[B, T, D]``; ``None``: a tensor is not what C takes it for, or
             something is not finite.
         """
+        y = self.place(x, reset, state)
+        if y is None:
+            return None
+        self.work_at(own_scratch(self.work_bytes))
+        return None if any([run(*call) for call in self.forward_calls()]) else y
+
+    def place(self, x: Tensor, reset: Tensor | None, state: tuple[Tensor, ...]) -> Tensor | None:
+        """Point the calls to what they read, and return where the last output will be.
+
+        Arguments are those of `forward`; ``None``: one of them is not what C takes it for.
+        """
         lead = (self.B, self.T)
         if not (is_plain(x, (*lead, self._inputs)) and self._held.take()):
             return None
@@ -280,16 +293,17 @@ class SequenceChain:
             if not is_plain(tensor, place.shape):
                 return None
             place.field.point(tensor.data_ptr() + place.offset)
-        flags = None if reset is None else reset.data_ptr()
-        for field in self._resets:
-            field.point(flags)
+        self.resets_at(None if reset is None else reset.data_ptr())
         y = torch.empty(*lead, self._width)
         self._parts[0].x.point(x.data_ptr())
         self._parts[-1].y.point(y.data_ptr())
         # aliases: a graph that ends in x or y is not to live as long as this
         self._given = x.detach(), reset, state, y.detach()
-        self._take_work()
-        return None if any([run(*part.forward) for part in self._parts]) else y
+        return y
+
+    def forward_calls(self) -> list[Call]:
+        """Return the parts' calls, which need what `place` and `work_at` point to."""
+        return [part.forward for part in self._parts]
 
     def backward(
         self, dy: Tensor, overwrites: bool = False
@@ -306,12 +320,32 @@ class SequenceChain:
             one of them is not finite.
         """
         dy = dy.contiguous()
+        found = self.place_back(dy, overwrites)
+        self.work_at(own_scratch(self.work_bytes))
+        return None if any([run(*call) for call in self.backward_calls()]) else found
+
+    def place_back(self, dy: Tensor, overwrites: bool) -> tuple[Tensor | None, list[Tensor]]:
+        """Point the calls to a gradient, its numbers in a row, and return where theirs will be.
+
+        Arguments are those of `backward`; the caller keeps them alive.
+        """
         grads = self._room_for_gradients(overwrites)
         self._parts[-1].dy.point(dy.data_ptr())
-        self._take_work()
-        if any([run(*part.backward) for part in reversed(self._parts)]):
-            return None
         return self._dx, grads
+
+    def backward_calls(self) -> list[Call]:
+        """Return the calls of the way back, which need what `place_back` points to as well."""
+        return [part.backward for part in reversed(self._parts)]
+
+    def resets_at(self, address: int | None) -> None:
+        """Say where the flags of all parts are; ``None``: no episode starts."""
+        for field in self._resets:
+            field.point(address)
+
+    def work_at(self, address: int) -> None:
+        """Say where there are `work_bytes` to work in, at the border of a cache line."""
+        for field in self._work:
+            field.point(address)
 
     def release_gradients(self) -> None:
         """Leave the gradients that a call may overwrite to whoever has them."""
@@ -329,11 +363,6 @@ class SequenceChain:
                 setattr(arguments, name, grad.data_ptr())
         self._pointed = self._kept if overwrites else []
         return grads
-
-    def _take_work(self) -> None:
-        address = own_scratch(self._work_bytes)
-        for field in self._work:
-            field.point(address)
 
 
 def _demand(covered: bool) -> None:

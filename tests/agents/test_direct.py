@@ -12,12 +12,14 @@ from torch import Tensor
 from xlstm_rl import RecurrentPPO
 from xlstm_rl.agents import base, ppo
 from xlstm_rl.agents.direct import direct_loss
+from xlstm_rl.agents.minibatch_program import MinibatchProgram
 from xlstm_rl.errors import NonFiniteLossError
 from xlstm_rl.kernels.native.choose import LOADED
+from xlstm_rl.kernels.native.program import Program
 from xlstm_rl.kernels.native.sequence_chain import SequenceChain
 from xlstm_rl.policy.direct import direct_pass
 
-from .ways import GRAPH, STEPS, WAYS, C, agent_of, assert_same_bits
+from .ways import GRAPH, ONE, STEPS, WAYS, C, agent_of, assert_same_bits, no_program
 
 pytestmark = pytest.mark.skipif(not LOADED, reason="without the C library there is always a graph")
 
@@ -36,7 +38,7 @@ pytestmark = pytest.mark.skipif(not LOADED, reason="without the C library there 
 def test_the_bits_are_those_of_a_graph(
     memory: dict[str, Any], agent: dict[str, Any], critic: str
 ) -> None:
-    assert_same_bits(lambda: agent_of(memory=memory, agent=agent, policy={"critic": critic}), C)
+    assert_same_bits(lambda: agent_of(memory=memory, agent=agent, policy={"critic": critic}), ONE)
 
 
 SIDE_BY_SIDE: list[Any] = [
@@ -115,7 +117,10 @@ def test_what_is_not_finite_is_refused_as_it_is_with_a_graph(broken: str) -> Non
         agent = agent_of(agent={"minibatches": 1})
         with (
             agent,
-            mock.patch.object(ppo, "direct_loss", direct_loss if best == C else _none),
+            mock.patch.object(ppo, "direct_loss", direct_loss if best in (ONE, C) else _none),
+            mock.patch.object(
+                ppo, "MinibatchProgram", MinibatchProgram if best == ONE else no_program
+            ),
             mock.patch.object(base, "direct_pass", _none if best == GRAPH else direct_pass),
         ):
             agent.learn(64)
@@ -137,7 +142,7 @@ def test_what_is_not_finite_is_refused_as_it_is_with_a_graph(broken: str) -> Non
             said.append(str(error.value))
             for now, one in zip(agent.parameters, before, strict=True):
                 assert torch.equal(now.nan_to_num(7.0), one.nan_to_num(7.0))
-    assert said[0] == said[1] == said[2]
+    assert len({*said}) == 1 and len(said) == len(WAYS)
 
 
 def _none(*_: Any) -> None:
@@ -146,8 +151,52 @@ def _none(*_: Any) -> None:
 
 @pytest.mark.parametrize("critic", ["shared", "separate"])
 def test_a_gradient_that_c_refuses_is_that_of_the_modules(critic: str) -> None:
-    with mock.patch.object(SequenceChain, "backward", _none):
+    with (
+        mock.patch.object(SequenceChain, "backward", _none),
+        mock.patch.object(Program, "run", return_value=1),
+    ):
         assert_same_bits(lambda: agent_of(policy={"critic": critic}), C)
+
+
+@pytest.mark.parametrize("last", ["xl_choice_loss", "xl_dense_backward", "xl_adam"])
+def test_a_minibatch_whose_calls_fail_goes_the_ordinary_way(last: str) -> None:
+    run = Program.run
+
+    def fail(program: Program) -> int:
+        return 1 if program.calls[-1].name == last else run(program)
+
+    with mock.patch.object(Program, "run", fail):
+        assert_same_bits(agent_of, C)
+
+
+@pytest.mark.parametrize("critic", ["shared", "separate"])
+def test_parts_of_an_observation_are_read_by_calls_laid_out_once_too(
+    critic: str, any_spaces: Any
+) -> None:
+    parts = {"there": spaces.Box(-1, 1, (3,)), "which": spaces.Discrete(4)}
+
+    def env() -> Any:
+        return any_spaces(*copy.deepcopy((spaces.Dict(parts), spaces.Discrete(3))))
+
+    policy = {"critic": critic, "previous_action": True}
+    assert_same_bits(lambda: agent_of(env, policy=policy), ONE)
+
+
+def test_torch_hears_that_the_weights_are_others() -> None:
+    with agent_of() as agent:
+        agent.learn(64)
+        before = agent.parameters[0].square().sum()
+        agent.learn(64)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            before.backward()
+
+
+def test_the_network_is_nobodys_behind_an_update() -> None:
+    """Else a graph that somebody makes there would be torch's, and slower."""
+    with agent_of() as agent:
+        agent.learn(128)
+        network = agent.policy.network
+        assert network._native_sequences.lend(network, (2, 16)) is not None
 
 
 def test_a_minibatch_of_ones_own_is_asked() -> None:

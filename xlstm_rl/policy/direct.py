@@ -11,6 +11,7 @@ from xlstm_rl.normalization import Observation
 from xlstm_rl.policy.actions.categorical import LEAST_LOGIT
 from xlstm_rl.policy.actor_critic import ActorCritic
 from xlstm_rl.policy.auxiliary.inputs import ACTION_MASK
+from xlstm_rl.policy.native_chains import Lease
 from xlstm_rl.policy.native_sequences import WayBack
 from xlstm_rl.policy.structure import is_own
 
@@ -99,15 +100,34 @@ def direct_pass(
         None: it has to go that way, since something of torch's would hear of the gradients, or a
         part is not in C.
     """
-    if not is_own(network, ActorCritic, "for_loss"):
-        return None
-    if torch.is_anomaly_enabled():  # which looks at each node
+    if not _needs_no_graph(network):
         return None
     run = network._native_sequences.run(network, observation, tensors, reset, is_whole=True)
     if run is None:
         return None
     (outputs, value, features), _, way_back = run
     return DirectPass(outputs, value.squeeze(-1), features, way_back)
+
+
+def lend_chains(network: ActorCritic, lead: tuple[int, int]) -> Lease | None:
+    """Return the right to run what `direct_pass` runs, for B sequences of T steps.
+
+    Returns:
+        None: as there.
+    """
+    if not _needs_no_graph(network):
+        return None
+    return network._native_sequences.lend(network, lead, is_whole=True)
+
+
+def outputs_are_params(network: ActorCritic, observation: Observation) -> bool:
+    """Whether what the action head makes are the parameters of the distribution as they are."""
+    return (
+        network.exploration is None
+        and network.log_std is None
+        and is_own(network, ActorCritic, "_distribution_params")
+        and (isinstance(observation, Tensor) or ACTION_MASK not in observation)
+    )
 
 
 def plain_params(
@@ -173,6 +193,11 @@ def _add_gradient(weight: Tensor, grad: Tensor | None) -> None:
         weight.grad = grad
     elif grad is not None:
         weight.grad += grad
+
+
+def _needs_no_graph(network: ActorCritic) -> bool:
+    # anomaly detection looks at each node
+    return is_own(network, ActorCritic, "for_loss") and not torch.is_anomaly_enabled()
 
 
 def _is_own_leaf(network: ActorCritic, weight: Tensor) -> bool:

@@ -46,25 +46,28 @@ class NetworkChains:
         encoders = [encoder_layers(one.encoder) for one in self._trunks]
         self.is_whole = None not in encoders
         """Whether the encoders are in the chains."""
-        self._forms = [None if one is None else one[1] for one in encoders]
+        self.forms = [None if one is None else one[1] for one in encoders]
+        """What the encoder of each trunk does first, where that is one matrix made of several."""
         parts: list[nn.Module] = [network.action_head, network.value_head]
         parts += self._trunks if self.is_whole else [one.memory for one in self._trunks]
         # each once, also where two branches share it
         self.weights = [*dict.fromkeys(w for part in parts for w in part.parameters())]
-        self._split = len(network.trunk.memory.state_keys)
+        self.state_of_actor = len(network.trunk.memory.state_keys)
+        """How many tensors of a state are the actor's, which stand first."""
         self._lock = threading.Lock()
-        self._chains: tuple[SequenceChain | None, ...] = ()
+        self.chains: tuple[SequenceChain | None, ...] = ()
+        """Of actor, separate critic, action head and value head; empty: C does not know one."""
         try:
             if is_native(network, encoders=self.is_whole):
                 actor, critic = network.trunk, network.critic_trunk
-                self._chains = (
+                self.chains = (
                     self._trunk(actor, encoders[0]),
                     None if critic is None else self._trunk(critic, encoders[1]),
                     _head(network.action_head, network, size),
                     _head(network.value_head, network, size),
                 )
         except NotCoveredError:
-            self._chains = ()
+            self.chains = ()
 
     def _trunk(self, trunk: Any, encoder: Encoder | None) -> SequenceChain:
         if not self.is_whole:
@@ -79,7 +82,7 @@ class NetworkChains:
 
     def lend(self) -> "Lease | None":
         """Return the right to use the buffers; None: the ordinary way has to be gone."""
-        if not self._chains or self.structure.is_watched("forward"):
+        if not self.chains or self.structure.is_watched("forward"):
             return None
         if not all([weight.requires_grad for weight in self.weights]):
             return None
@@ -89,7 +92,7 @@ class NetworkChains:
         """Return what the chain of the actor reads, and that of a separate critic."""
         if self.is_whole:
             read = [
-                observation if form is None else form.features(observation) for form in self._forms
+                observation if form is None else form.features(observation) for form in self.forms
             ]
             vectors = [x for x in read if isinstance(x, Tensor) and x.dim() == 3]
             return tuple(vectors) if len(vectors) == len(read) else None
@@ -104,7 +107,7 @@ class NetworkChains:
         if not self.is_whole:
             return [*inputs]
         found = []
-        for trunk, form, x in zip(self._trunks, self._forms, inputs, strict=True):
+        for trunk, form, x in zip(self._trunks, self.forms, inputs, strict=True):
             found.append(trunk.encoder(x) if form is None else behind(form, trunk.encoder)(x))
         return found
 
@@ -112,13 +115,13 @@ class NetworkChains:
         self, inputs: tuple[Tensor, ...], tensors: StateTensors, reset: Tensor | None
     ) -> Found | None:
         """Return outputs `[B, T, n]`, values `[B, T, 1]` and the actor's features `[B, T, D]`."""
-        actor, critic, act, criticize = self._chains
+        actor, critic, act, criticize = self.chains
         assert actor is not None and act is not None and criticize is not None
-        if not all([form.refresh() for form in self._forms if form is not None]):
+        if not all([form.refresh() for form in self.forms if form is not None]):
             return None
-        features = seen = actor.forward(inputs[0], reset, tensors[: self._split])
+        features = seen = actor.forward(inputs[0], reset, tensors[: self.state_of_actor])
         if critic is not None:
-            seen = critic.forward(inputs[1], reset, tensors[self._split :])
+            seen = critic.forward(inputs[1], reset, tensors[self.state_of_actor :])
         if features is None or seen is None:
             return None
         outputs, value = act.forward(features), criticize.forward(seen)
@@ -136,7 +139,7 @@ class NetworkChains:
 
         With `overwrites` those of the weights last until the next call that says so, too.
         """
-        actor, critic, act, criticize = self._chains
+        actor, critic, act, criticize = self.chains
         grads: dict[int, Tensor] = {}
         to_inputs: list[Tensor | None] = []
         try:
@@ -149,7 +152,7 @@ class NetworkChains:
                 to_inputs.append(_back(critic, from_value, grads, overwrites))
         except _NotFiniteError:
             return None
-        for form in self._forms:
+        for form in self.forms:
             if form is not None and id(form.weight) in grads:
                 own = form.gradients(grads[id(form.weight)], grads[id(form.bias)])
                 _add(grads, form.own_weights(), own)
@@ -159,7 +162,7 @@ class NetworkChains:
 
     def release_gradients(self) -> None:
         """Leave the gradients that `backward` may overwrite to whoever has them."""
-        for chain in self._chains:
+        for chain in self.chains:
             if chain is not None:
                 chain.release_gradients()
 

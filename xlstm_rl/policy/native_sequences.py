@@ -85,20 +85,32 @@ class NativeSequences:
         Arguments are those of a call; with `is_whole`, None also where something of torch's has to
         hear of the gradients: encoders in front of the inputs, or hooks at weights.
         """
-        if not torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return None
         lead = _lead_of(observation)
-        if lead is None or watched_everywhere() or any([one.requires_grad for one in tensors]):
+        if lead is None or any([one.requires_grad for one in tensors]):
+            return None
+        lease = self.lend(network, lead, is_whole)
+        if lease is None:
+            return None
+        inputs = lease.built.inputs(observation)
+        found = None if inputs is None else lease.built.forward(inputs, tensors, reset)
+        if inputs is None or found is None:
+            return None
+        return found, inputs, WayBack(lease, inputs, tensors, reset)
+
+    def lend(self, network: Any, lead: tuple[int, int], is_whole: bool = False) -> Lease | None:
+        """Return the right to run the chains of B sequences of T steps; None: not now.
+
+        Args:
+            network: an `ActorCritic`.
+            lead: B and T.
+            is_whole: as for `run`.
+        """
+        if not torch.is_grad_enabled() or torch.compiler.is_compiling() or watched_everywhere():
             return None
         built = self._stands(network, lead)
         if built is None or (is_whole and not built.takes_gradients()):
             return None
-        lease = built.lend()
-        inputs = None if lease is None else built.inputs(observation)
-        found = None if inputs is None else built.forward(inputs, tensors, reset)
-        if lease is None or inputs is None or found is None:
-            return None
-        return found, inputs, WayBack(lease, inputs, tensors, reset)
+        return built.lend()
 
     def release_gradients(self) -> None:
         """Leave the gradients that a way back may overwrite to whoever has them."""

@@ -74,6 +74,7 @@ typedef struct {
   float *head_norm, *skip;
   float *lanes;     /* [3, 4, inner]: q, k, v, for S = 4 */
   float *qkv_bias;  /* [3, inner] */
+  float *gate;      /* [3 I, ldg]: turned, so that vectors run over the gates */
 } mlstm_prepared;
 
 INLINE mlstm_prepared cut_prepared(arena *from, const mlstm_block_arguments *a) {
@@ -85,6 +86,7 @@ INLINE mlstm_prepared cut_prepared(arena *from, const mlstm_block_arguments *a) 
   p.skip = take(from, inner);
   p.lanes = take(from, 12 * inner);
   p.qkv_bias = take(from, 3 * inner);
+  p.gate = take(from, 3 * a->I * sizes_of(a).ldg);
   return p;
 }
 
@@ -169,7 +171,8 @@ INLINE const float *conv_past(const mlstm_block_arguments *a, mlstm_scratch w, i
 /* The weights as vectors run over them. */
 void prepare_weights(const mlstm_block_arguments *a, mlstm_prepared p);
 /* The gate projection taken through q, k, v: gates = c fold_c + u fold_u + fold_bias. */
-void fold_gates(const mlstm_block_arguments *a, float *fold_c, float *fold_u, float *fold_bias);
+void fold_gates(const mlstm_block_arguments *a, mlstm_prepared p, float *fold_c, float *fold_u,
+                float *fold_bias);
 /* q and k out of c, v out of u, for n rows: each [n, ldi] of qkv [3, CHUNK, ldi]. */
 void make_qkv(const mlstm_block_arguments *a, mlstm_prepared p, int64_t n, const float *c,
               int64_t ldc, const float *u, int64_t ldu, float *qkv);

@@ -28,54 +28,53 @@ static void run_group(int index, int worker, void *context) {
 }
 
 static void add(int64_t n, float *to, const float *x) {
-  for (int64_t i = 0; i < n; i++) to[i] += x[i];
+  FOR_VECTORS(i, n, left) store_left(to + i, load_left(to + i, left) + load_left(x + i, left), left);
 }
 
 static void write(float *to, int64_t n, const float *from) {
   if (to) memcpy(to, from, (size_t)n * sizeof(float));
 }
 
-/* the weights of q, k, v and of the gates out of those of the folded gates */
-static void unfold_gates(const backward_pass *f) {
+/* the weights of q, k, v and of the gates out of those of the folded gates, for a share of the
+   blocks */
+static void unfold_gates(int index, int worker, void *context) {
+  (void)worker;
+  const backward_pass *f = context;
   const mlstm_block_arguments *a = f->a;
   const mlstm_sizes z = f->z;
-  const int64_t I = a->I, S = a->S, G = 2 * a->H;
+  const int64_t I = a->I, S = a->S, G = 2 * a->H, ldg = z.ldg;
   const small_grads g = f->grads[0];
   const mlstm_weights *w = &a->weights, *d = &a->dweights;
-  for (int64_t part = 0; part < 3; part++)
-    for (int64_t i = 0; i < I; i++) { /* row i of its block */
-      const int64_t at = part * I * S + i * S, block = i / S * S;
-      const float *fold = (part < 2 ? g.fold_c : g.fold_u) + i * z.ldg;
-      const float *from = a->S == 4 ? g.lanes + (part * 4 + i % 4) * z.inner + block : g.lanes + at;
-      for (int64_t o = 0; d->qkv && o < S; o++) {
-        float sum = from[o];
-        for (int64_t e = 0; e < G; e++) sum += fold[e] * w->gate[e * 3 * I + part * I + block + o];
-        d->qkv[at + o] = sum;
-      }
+  for (int64_t o = 3 * I / S * index / GROUPS * S; o < 3 * I / S * (index + 1) / GROUPS * S; o++) {
+    /* o: the output; its inputs are the rows i of its block */
+    const int64_t part = o / I, block = o % I / S * S;
+    const float *gate = f->p.gate + o * ldg, *bias = w->qkv_bias ? w->qkv_bias + o : 0;
+    const float *fold = (part < 2 ? g.fold_c : g.fold_u) + block * ldg;
+    const float *qkv = w->qkv + (part * I + block) * S + o % S;
+    for (int64_t e = 0; e < ldg; e += VW) {
+      vf sum = bias ? broadcast(*bias) * load(g.gates + e) : broadcast(0);
+      for (int64_t i = 0; i < S; i++) sum += broadcast(qkv[i * S]) * load(fold + i * ldg + e);
+      store(f->dgate + o * ldg + e, sum);
     }
-  for (int64_t e = 0; d->gate && e < G; e++) {
-    float *row = d->gate + e * 3 * I;
-    for (int64_t i = 0; i < 3 * I; i++) row[i] = w->qkv_bias ? w->qkv_bias[i] * g.gates[e] : 0;
-    for (int64_t part = 0; part < 3; part++)
-      for (int64_t i = 0; i < I; i++) {
-        const float d_fold = (part < 2 ? g.fold_c : g.fold_u)[i * z.ldg + e];
-        const float *qkv = w->qkv + (part * I + i) * S;
-        for (int64_t o = 0; o < S; o++) row[part * I + i / S * S + o] += qkv[o] * d_fold;
-      }
+    for (int64_t i = 0; d->qkv && i < S; i++) {
+      const int64_t at = (part * I + block + i) * S + o % S;
+      float sum = a->S == 4 ? g.lanes[(part * 4 + i) * z.inner + block + o % S] : g.lanes[at];
+      for (int64_t e = 0; e < G; e++) sum += fold[i * ldg + e] * gate[e];
+      d->qkv[at] = sum;
+    }
+    if (!d->qkv_bias) continue;
+    float sum = g.qkv_bias[part * z.inner + o % I];
+    for (int64_t e = 0; e < G; e++) sum += g.gates[e] * gate[e];
+    d->qkv_bias[o] = sum;
   }
-  for (int64_t part = 0; d->qkv_bias && part < 3; part++)
-    for (int64_t i = 0; i < I; i++) {
-      float sum = g.qkv_bias[part * z.inner + i];
-      for (int64_t e = 0; e < G; e++) sum += g.gates[e] * w->gate[e * 3 * I + part * I + i];
-      d->qkv_bias[part * I + i] = sum;
-    }
 }
 
 static void write_small_grads(const backward_pass *f) {
   const mlstm_block_arguments *a = f->a;
   const mlstm_weights *d = &a->dweights;
   const small_grads g = f->grads[0];
-  unfold_gates(f);
+  xl_parallel_for(GROUPS, unfold_gates, (void *)f);
+  if (d->gate) transpose(3 * a->I, 2 * a->H, f->dgate, f->z.ldg, d->gate, 3 * a->I);
   write(d->gate_bias, 2 * a->H, g.gates);
   write(d->head_norm, a->I, g.head_norm);
   write(d->skip, a->I, g.skip);
@@ -115,14 +114,16 @@ static void norm_group(int index, int worker, void *context) {
   (void)worker;
   const backward_pass *f = context;
   const mlstm_block_arguments *a = f->a;
-  const int64_t D = a->D, end = share_of(f->z.R, index + 1, GROUPS);
+  const int64_t D = a->D, from = share_of(f->z.R, index, GROUPS);
+  const int64_t end = share_of(f->z.R, index + 1, GROUPS);
   float *dnorm = f->dnorm + index * ROUND_UP(D, WIDEST);
   memset(dnorm, 0, (size_t)D * sizeof(float));
-  for (int64_t r = share_of(f->z.R, index, GROUPS); r < end; r++) {
+  for (int64_t r = from; r < end; r++) {
     memcpy(a->dx + r * D, a->dout + r * D, (size_t)D * sizeof(float));
     normalise_row_backward(D, a->x + r * D, a->weights.norm, f->s.mean[r], f->s.inverse[r],
                            f->dnormed + r * D, a->dx + r * D, dnorm);
   }
+  f->broken[index] = !all_finite((end - from) * D, a->dx + from * D);
 }
 
 static void run_before(int index, int worker, void *context) {
@@ -185,6 +186,8 @@ static int64_t cut_backward(backward_pass *f, char *base) {
   f->zeros = take(&from, z.ldi);
   for (int64_t e = 0; e < GROUPS; e++) f->grads[e] = cut_small_grads(&from, a);
   f->dnorm = take(&from, GROUPS * ROUND_UP(a->D, WIDEST));
+  f->dgate = take(&from, 3 * a->I * z.ldg);
+  f->broken = take_ints(&from, GROUPS);
   cut_backward_scratch(&scratch, a);
   f->scratch_each = scratch.used > gemm_bytes(a) ? scratch.used : gemm_bytes(a);
   f->scratch = take_bytes(&from, a->workers * f->scratch_each);
@@ -235,5 +238,7 @@ int xl_mlstm_block_backward(const mlstm_block_arguments *a) {
   add_rows(R, I, f.du + z.inner, z.ldu, d->up_bias ? d->up_bias + I : 0);
   xl_parallel_for((int)workers, weight_share, &f);
 
-  return !(all_finite(R * D, a->dx) && (!a->dbefore.m || all_finite(a->B * a->H, a->dbefore.m)));
+  int broken = a->dbefore.m && !all_finite(a->B * a->H, a->dbefore.m);
+  for (int64_t e = 0; e < GROUPS; e++) broken |= f.broken[e];
+  return broken;
 }

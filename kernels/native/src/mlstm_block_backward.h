@@ -69,6 +69,8 @@ typedef struct {
   int64_t groups;
   small_grads grads[GROUPS];
   float *dnorm;                  /* [GROUPS, D] */
+  float *dgate;                  /* [3 I, ldg]: turned, as `gate` is */
+  int32_t *broken;               /* [GROUPS]: some rows of dx are not finite */
   char *scratch;
   int64_t scratch_each;
 } backward_pass;

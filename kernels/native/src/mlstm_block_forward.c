@@ -15,6 +15,7 @@ typedef struct {
   mlstm_saved s;
   mlstm_prepared p;
   float *y, *zeros; /* [R, ldy], [inner] */
+  int32_t *broken;  /* [workers]: some rows that one of them made are not finite */
   int64_t ldy;
   char *scratch;
   int64_t scratch_each;
@@ -39,14 +40,15 @@ static void up_rows(const forward_pass *f, int64_t r0, int64_t r1, float *work) 
   }
 }
 
-/* down and the residual for those rows */
-static void down_rows(const forward_pass *f, int64_t r0, int64_t r1, float *work) {
+/* down and the residual for those rows, and whether they are finite */
+static void down_rows(const forward_pass *f, int64_t r0, int64_t r1, float *work, int32_t *broken) {
   const mlstm_block_arguments *a = f->a;
   const int64_t D = a->D;
   own_gemm(r1 - r0, D, a->I, (matrix){f->y + r0 * f->ldy, f->ldy, 0},
            (matrix){a->weights.down, a->I, 1}, a->out + r0 * D, D, a->x + r0 * D, D, work);
   for (int64_t r = r0; a->weights.down_bias && r < r1; r++)
     for (int64_t i = 0; i < D; i++) a->out[r * D + i] += a->weights.down_bias[i];
+  *broken = !all_finite((r1 - r0) * D, a->out + r0 * D);
 }
 
 INLINE void silu_at(vf p, int64_t at, float *c, float *gate) {
@@ -168,6 +170,9 @@ static void run_sequence(const forward_pass *f, int64_t b, char *scratch) {
     state_out(z.head, kept_C(z, f->s, X, z.N), kept_n(z, f->s, X, z.N), a->after.C + X * state,
               a->after.n + X * z.K);
     a->after.m[X] = f->s.runs[X].m == NOTHING ? 0 : (float)f->s.runs[X].m;
+    if (!(all_finite(state, a->after.C + X * state) && all_finite(z.K, a->after.n + X * z.K) &&
+          isfinite(a->after.m[X])))
+      f->s.runs[X].broken = 1;
   }
 }
 
@@ -193,7 +198,7 @@ static void run_one(int index, int worker, void *context) {
 static void run_down(int index, int worker, void *context) {
   const forward_pass *f = context;
   down_rows(f, share_of(f->z.R, index, f->a->workers), share_of(f->z.R, index + 1, f->a->workers),
-           gemm_scratch(f, worker));
+           gemm_scratch(f, worker), f->broken + index);
 }
 
 static void run_share(int index, int worker, void *context) {
@@ -202,7 +207,7 @@ static void run_share(int index, int worker, void *context) {
   const int64_t b0 = share_of(f->a->B, index, workers), b1 = share_of(f->a->B, index + 1, workers);
   up_rows(f, b0 * T, b1 * T, gemm_scratch(f, worker));
   for (int64_t b = b0; b < b1; b++) run_sequence(f, b, scratch_of(f, worker));
-  down_rows(f, b0 * T, b1 * T, gemm_scratch(f, worker));
+  down_rows(f, b0 * T, b1 * T, gemm_scratch(f, worker), f->broken + index);
 }
 
 static int64_t cut_forward(forward_pass *f, char *base) {
@@ -212,6 +217,7 @@ static int64_t cut_forward(forward_pass *f, char *base) {
   f->p = cut_prepared(&from, a);
   f->zeros = take(&from, f->z.inner);
   f->y = take(&from, f->z.R * f->ldy);
+  f->broken = take_ints(&from, a->workers);
   cut_scratch(&scratch, a);
   f->scratch_each = scratch.used > gemm_bytes(a) ? scratch.used : gemm_bytes(a);
   f->scratch = take_bytes(&from, a->workers * f->scratch_each);
@@ -243,7 +249,7 @@ int xl_mlstm_block_forward(const mlstm_block_arguments *a) {
 
   prepare_weights(a, f.p);
   memset(f.zeros, 0, (size_t)z.inner * sizeof(float));
-  fold_gates(a, f.s.fold_c, f.s.fold_u, f.s.fold_bias);
+  fold_gates(a, f.p, f.s.fold_c, f.s.fold_u, f.s.fold_bias);
   if (a->B % a->workers == 0) xl_parallel_for((int)a->workers, run_share, &f);
   else { /* few sequences, or shares that differ: the rows of products are shared more evenly */
     xl_parallel_for((int)a->workers, run_up, &f);
@@ -251,9 +257,8 @@ int xl_mlstm_block_forward(const mlstm_block_arguments *a) {
     xl_parallel_for((int)a->workers, run_down, &f);
   }
 
-  const int64_t X = a->B * a->H;
-  for (int64_t e = 0; e < X; e++)
-    if (f.s.runs[e].broken) return 1;
-  return !(all_finite(z.R * a->D, a->out) && all_finite(X * z.K * z.K, a->after.C) &&
-           all_finite(X * z.K, a->after.n) && all_finite(X, a->after.m));
+  int broken = 0;
+  for (int64_t e = 0; e < a->B * a->H; e++) broken |= f.s.runs[e].broken;
+  for (int64_t e = 0; e < a->workers; e++) broken |= f.broken[e];
+  return broken;
 }

@@ -3,7 +3,8 @@
 
 void prepare_weights(const mlstm_block_arguments *a, mlstm_prepared p) {
   const mlstm_weights *w = &a->weights;
-  const int64_t I = a->I, inner = sizes_of(a).inner, W = a->W, left = inner - I;
+  const mlstm_sizes z = sizes_of(a);
+  const int64_t I = a->I, inner = z.inner, W = a->W, left = inner - I;
   if (W) transpose(I, W, w->conv, W, p.taps, inner);
   for (int64_t k = 0; left && k < W; k++)
     memset(p.taps + k * inner + I, 0, (size_t)left * sizeof(float));
@@ -16,31 +17,37 @@ void prepare_weights(const mlstm_block_arguments *a, mlstm_prepared p) {
     memset(rows[e], 0, (size_t)inner * sizeof(float));
     if (from[e]) memcpy(rows[e], from[e], (size_t)I * sizeof(float));
   }
+  memset(p.gate, 0, (size_t)(3 * I * z.ldg) * sizeof(float));
+  transpose(2 * a->H, 3 * I, w->gate, 3 * I, p.gate, z.ldg);
   if (a->S != 4) return;
   memset(p.lanes, 0, (size_t)(12 * inner) * sizeof(float));
   for (int64_t e = 0; e < 3; e++)
     spread_lanes(I, w->qkv + e * 4 * I, p.lanes + e * 4 * inner, inner, 0);
 }
 
-void fold_gates(const mlstm_block_arguments *a, float *fold_c, float *fold_u, float *fold_bias) {
+void fold_gates(const mlstm_block_arguments *a, mlstm_prepared p, float *fold_c, float *fold_u,
+                float *fold_bias) {
   const mlstm_sizes z = sizes_of(a);
-  const int64_t I = a->I, S = a->S, G = 2 * a->H;
+  const int64_t I = a->I, S = a->S;
   const size_t bytes = (size_t)(z.inner * z.ldg) * sizeof(float);
   memset(fold_c, 0, bytes), memset(fold_u, 0, bytes);
-  memset(fold_bias, 0, (size_t)z.ldg * sizeof(float));
-  for (int64_t g = 0; g < G; g++) {
-    const float *gate = a->weights.gate + g * 3 * I;
-    fold_bias[g] = a->weights.gate_bias[g];
-    for (int64_t part = 0; part < 3; part++) {
-      float *fold = (part < 2 ? fold_c : fold_u) + g;
-      const float *w = a->weights.qkv + part * I * S, *to = gate + part * I;
-      for (int64_t i = 0; i < I; i++, w += S) { /* w: row i of its block */
-        float sum = 0;
-        for (int64_t o = 0; o < S; o++) sum += w[o] * to[i / S * S + o];
-        fold[i * z.ldg] += sum;
+  for (int64_t part = 0; part < 3; part++) {
+    const float *w = a->weights.qkv + part * I * S;
+    for (int64_t i = 0; i < I; i++, w += S) { /* w: row i of its block */
+      const float *to = p.gate + (part * I + i / S * S) * z.ldg;
+      float *fold = (part < 2 ? fold_c : fold_u) + i * z.ldg;
+      for (int64_t g = 0; g < z.ldg; g += VW) {
+        vf sum = broadcast(0);
+        for (int64_t o = 0; o < S; o++) sum += broadcast(w[o]) * load(to + o * z.ldg + g);
+        store(fold + g, load(fold + g) + sum);
       }
-      if (a->weights.qkv_bias) fold_bias[g] += dot(I, a->weights.qkv_bias + part * I, to);
     }
+  }
+  memset(fold_bias, 0, (size_t)z.ldg * sizeof(float));
+  for (int64_t g = 0; g < 2 * a->H; g++) {
+    fold_bias[g] = a->weights.gate_bias[g];
+    for (int64_t part = 0; a->weights.qkv_bias && part < 3; part++)
+      fold_bias[g] += dot(I, a->weights.qkv_bias + part * I, a->weights.gate + (3 * g + part) * I);
   }
 }
 

@@ -43,3 +43,10 @@ XL_API void run_nested(int outer, int inner, int *worker) {
 
 XL_API int threads_now(void);
 int threads_now(void) { return xl_num_threads(); }
+
+/* a call of a program: says on how many threads it runs */
+XL_API int note_threads(int *threads);
+int note_threads(int *threads) {
+    *threads = xl_num_threads();
+    return 0;
+}

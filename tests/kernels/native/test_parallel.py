@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from xlstm_rl.kernels.native import compilation, library
+from xlstm_rl.kernels.native import compilation, library, program
 
 HERE = Path(__file__).parent
 
@@ -17,7 +17,10 @@ HERE = Path(__file__).parent
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     path = tmp_path_factory.mktemp("pool") / "pool.so"
-    sources = [HERE / "pool.c", compilation.SOURCES / "parallel.c"]
+    sources = [
+        HERE / "pool.c",
+        *(compilation.SOURCES / f"{one}.c" for one in ("parallel", "program")),
+    ]
     sanitize = compilation.SANITIZE if "asan" in os.environ.get("LD_PRELOAD", "") else ()
     flags = (*compilation.FLAGS, *sanitize, f"-I{compilation.SOURCES}")
     command = [*compilation.find_compiler(), *flags, *map(str, sources)]
@@ -53,6 +56,23 @@ def test_each_index_runs_once_in_contiguous_ranges(pool: ctypes.CDLL, n: int, th
 def test_the_number_of_threads_is_kept_within_bounds(pool: ctypes.CDLL) -> None:
     for asked, given in ((0, 1), (-3, 1), (5, 5), (10**6, library.MAX_THREADS)):
         assert pool.xl_set_threads(asked) == given == pool.threads_now()
+
+
+def test_a_call_in_a_row_runs_on_no_more_threads_than_its_memory_is_laid_out_for(
+    pool: ctypes.CDLL,
+) -> None:
+    workers, seen = (2, 0, 1, 9), (ctypes.c_int * 4)()
+    calls = (program.CallStruct * len(workers))()
+    for n, (call, count) in enumerate(zip(calls, workers, strict=True)):
+        call.workers, call.arguments = (
+            count,
+            ctypes.addressof(seen) + n * ctypes.sizeof(seen._type_),
+        )
+        call.function = ctypes.cast(pool.note_threads, ctypes.c_void_p).value
+    whole = program.ProgramStruct(len(workers), ctypes.addressof(calls))
+    pool.xl_set_threads(3)
+    assert pool.xl_program(ctypes.byref(whole)) == 0
+    assert list(seen) == [2, 3, 1, 3]
 
 
 def test_more_threads_than_cores_work_and_fewer_again_after_them(pool: ctypes.CDLL) -> None:
