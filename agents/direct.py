@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from xlstm_rl.kernels.native.categorical import choice_pass
-from xlstm_rl.kernels.native.choice_loss import choice_loss
+from xlstm_rl.kernels.native.choice_loss import choice_loss, placed_choice_loss
 from xlstm_rl.kernels.native.gaussian import number_pass
-from xlstm_rl.kernels.native.ppo_loss import loss_and_gradients
+from xlstm_rl.kernels.native.number_loss import placed_number_loss
+from xlstm_rl.kernels.native.ppo_loss import PlacedLoss, loss_and_gradients
 from xlstm_rl.kernels.native.terms import LossPass
 from xlstm_rl.normalization import Observation
 from xlstm_rl.policy.actions.base import ActionDistribution
@@ -57,7 +58,7 @@ def direct_loss(
     Returns:
         None: torch has to do it.
     """
-    chooses = is_one_choice(network)
+    chooses = _is_one_choice(network)
     terms_of = None if chooses else _terms_of(network.distribution, wants_barrier)
     if not chooses and terms_of is None:
         return None
@@ -81,7 +82,40 @@ def direct_loss(
     return DirectLoss(loss, log, partial(_back, made, plain, terms.backward, *grads))
 
 
-def is_one_choice(network: ActorCritic) -> bool:
+def placed_loss(
+    network: ActorCritic,
+    outputs: Tensor,
+    action: Tensor,
+    value: Tensor,
+    old: tuple[Tensor, Tensor, Tensor, Tensor],
+    valid: Tensor | None,
+    options: tuple[float, ...],
+    wants_barrier: bool,
+) -> PlacedLoss | None:
+    """Return the call that makes PPO's loss of what a network says, the same bits as `direct_loss`.
+
+    Args:
+        network: whose loss; it `has_plain_params`.
+        outputs: of its action head `[N, T, n]`.
+        action: what was done.
+        value: `[N, T]`.
+        old: as for `loss_and_gradients`, and so are the next two.
+        valid: the steps that count.
+        options: of the loss.
+        wants_barrier: whether it has a log barrier.
+
+    Returns:
+        None: there is none, or torch has to do it.
+    """
+    distribution, rest = network.distribution, (action, value, old, valid, options)
+    if _is_one_choice(network):
+        return placed_choice_loss(outputs, *rest, wants_barrier)
+    if isinstance(distribution, DiagonalGaussian) and is_own(distribution, DiagonalGaussian, *_OWN):
+        return placed_number_loss(outputs, network.log_std, *rest, distribution.spread)
+    return None
+
+
+def _is_one_choice(network: ActorCritic) -> bool:
     """Whether an action is one choice, and a loss of it what `Categorical` says."""
     return is_own(network.distribution, Categorical, *_OWN)
 

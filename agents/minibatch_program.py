@@ -9,20 +9,21 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from xlstm_rl.agents.direct import is_one_choice
+from xlstm_rl.agents.direct import placed_loss
 from xlstm_rl.agents.sequences import Sequences
 from xlstm_rl.kernels.inplace import note_overwritten
 from xlstm_rl.kernels.native.adam import placed_adam_step
-from xlstm_rl.kernels.native.choice_loss import placed_choice_loss
 from xlstm_rl.kernels.native.held import NotCoveredError
 from xlstm_rl.kernels.native.ppo_loss import named_parts
 from xlstm_rl.kernels.native.program import Program, Rows
 from xlstm_rl.kernels.native.workspace import ALIGNMENT, aligned, allocate
+from xlstm_rl.memory import StateTensors
 from xlstm_rl.policy.actor_critic import ActorCritic
-from xlstm_rl.policy.direct import lend_chains, outputs_are_params
+from xlstm_rl.policy.direct import has_plain_params, lend_chains
 from xlstm_rl.policy.native_calls import NetworkCalls
 from xlstm_rl.profiling import Profile
 
@@ -59,33 +60,29 @@ class MinibatchProgram:
         wants_barrier: bool,
         descent: Descent,
     ) -> None:
-        observation, self._wants_barrier = sequences.observation, wants_barrier
-        if not (is_one_choice(network) and outputs_are_params(network, observation)):
+        observation, free = sequences.observation, network.log_std
+        if not has_plain_params(network, observation):
             raise NotCoveredError
         steps = sequences.reset.shape[1]
         lease = lend_chains(network, (count, steps)) if count and steps else None
         inputs = None if lease is None else lease.built.inputs(observation)
         if lease is None or inputs is None:
             raise NotCoveredError
-        valid = [] if sequences.valid is None else [sequences.valid]
-        own = [sequences.action, sequences.log_prob, sequences.value, sequences.advantage]
-        own += [sequences.target, sequences.reset]
-        given = [one.contiguous() for one in (*own, *valid, *inputs, *sequences.state)]
-        self._rows = rows = Rows(given, count)
-        action, *old, reset = rows.taken[: len(own)]
-        rest = rows.taken[len(own) :]
-        read, state = rest[len(valid) :][: len(inputs)], rest[len(valid) + len(inputs) :]
-        self._calls = calls = NetworkCalls(lease, read, tuple(state), reset)
-        log_prob, value, advantage, target = old
-        loss = placed_choice_loss(
-            *(calls.outputs, action, calls.value, (log_prob, value, advantage, target)),
-            *(rest[0] if valid else None, options, wants_barrier),
+        self._rows, taken = _take(sequences, inputs, count)
+        self._calls = calls = NetworkCalls(lease, taken.inputs, taken.state, taken.reset)
+        loss = placed_loss(
+            *(network, calls.outputs, taken.action, calls.value),
+            *((taken.log_prob, taken.value, taken.advantage, taken.target), taken.valid),
+            *(options, wants_barrier),
         )
         if loss is None:
             raise NotCoveredError
-        self._parts = loss.parts
-        back, grads = calls.backward(loss.dlogits, loss.dvalue)
+        self._loss = loss
+        back, grads = calls.backward(loss.doutputs, loss.dvalue)
         by_weight = {id(one): g for one, g in zip(lease.built.weights, grads, strict=True)}
+        self._dfree = None if free is None else torch.empty_like(free)
+        if free is not None and self._dfree is not None:
+            by_weight[id(free)] = self._dfree
         self._parameters = descent.parameters
         self._grads = [by_weight.get(id(one)) for one in self._parameters]
         if len(by_weight) != len(self._grads):
@@ -95,12 +92,11 @@ class MinibatchProgram:
         )
         if step is None:
             raise NotCoveredError
-        self._norm = step.norm
-        self._kept = loss, step  # calls point there
+        self._step = step
         self._work = allocate(max(calls.work_bytes, loss.work_bytes) + ALIGNMENT)
         calls.work_at(aligned(self._work))
         loss.call.arguments.work = aligned(self._work)
-        self._forward = Program([rows.call, *calls.forward, loss.call])
+        self._forward = Program([self._rows.call, *calls.forward, loss.call])
         self._backward, self._descend = Program(back), Program([step.call])
         self._starts = sequences.reset.any(1).tolist()
         self._is_told = False
@@ -115,18 +111,20 @@ class MinibatchProgram:
         with profile.part("forward"):
             self._rows.choose(numbers)
             self._calls.resets(any([self._starts[n] for n in numbers]))
-            if self._forward.run() or not math.isfinite(self._parts[0]):
+            if self._forward.run() or not math.isfinite(self._loss.parts[0]):
                 return None
         with profile.part("backward"):
             if self._backward.run():
                 return None
+            if self._dfree is not None and self._loss.dlog_std is not None:
+                torch.sum(self._loss.dlog_std, (0, 1), out=self._dfree)
         with profile.part("optimizer"):
             if self._descend.run():
                 return None
             if not self._is_told:
                 self._tell()
-        parts = named_parts(self._parts[1:], self._wants_barrier)
-        return {**parts, "grad_norm": self._norm.value}
+        parts = named_parts(self._loss.parts[1:], self._loss.has_barrier)
+        return {**parts, "grad_norm": self._step.norm.value}
 
     def _tell(self) -> None:
         """Show torch the gradients, and that the weights are others than before, once for all."""
@@ -134,6 +132,46 @@ class MinibatchProgram:
         note_overwritten(self._parameters)
         for weight, grad in zip(self._parameters, self._grads, strict=True):
             weight.grad = grad
+
+
+class _Taken(NamedTuple):
+    """What a minibatch is made of, where it stays."""
+
+    action: Tensor
+    log_prob: Tensor
+    value: Tensor
+    advantage: Tensor
+    target: Tensor
+    reset: Tensor
+    valid: Tensor | None
+    inputs: list[Tensor]
+    state: StateTensors
+
+
+def _take(sequences: Sequences, inputs: Sequence[Tensor], count: int) -> tuple[Rows, _Taken]:
+    """Return what takes a minibatch's rows, and where they are then.
+
+    Args:
+        sequences: of the update.
+        inputs: what the network reads of their observations.
+        count: sequences of a minibatch.
+
+    Raises:
+        NotCoveredError: C cannot read one of them.
+    """
+    own = [sequences.action, sequences.log_prob, sequences.value, sequences.advantage]
+    own += [sequences.target, sequences.reset]
+    valid = [] if sequences.valid is None else [sequences.valid]
+    parts: list[Sequence[Tensor]] = [own, valid, inputs, sequences.state]
+    rows = Rows([one.contiguous() for part in parts for one in part], count)
+    taken = iter(rows.taken)
+    (action, log_prob, value, advantage, target, reset), counts, read, state = (
+        [next(taken) for _ in part] for part in parts
+    )
+    return rows, _Taken(
+        *(action, log_prob, value, advantage, target, reset),
+        *(counts[0] if counts else None, read, tuple(state)),
+    )
 
 
 class UpdatePrograms:

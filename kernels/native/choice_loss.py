@@ -2,7 +2,7 @@
 
 import ctypes
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,7 +10,13 @@ from torch import Tensor
 from xlstm_rl.kernels.native.arguments import bytes_for, pointer, run, struct
 from xlstm_rl.kernels.native.choose import takes_native
 from xlstm_rl.kernels.native.held import is_plain
-from xlstm_rl.kernels.native.ppo_loss import OPTIONS, PARTS, named_parts
+from xlstm_rl.kernels.native.ppo_loss import (
+    Options,
+    Parts,
+    PlacedLoss,
+    named_parts,
+    old_fits,
+)
 from xlstm_rl.kernels.native.program import Call
 from xlstm_rl.kernels.native.workspace import own_scratch
 
@@ -20,8 +26,6 @@ _Arguments = struct(
     "logits action value old_log_prob old_value advantage target valid options "
     "dlogits dvalue parts work",
 )
-_Options = ctypes.c_double * len(OPTIONS)
-_Parts = ctypes.c_float * len(PARTS)
 
 
 class ChoiceLoss(NamedTuple):
@@ -31,20 +35,6 @@ class ChoiceLoss(NamedTuple):
     parts: dict[str, Tensor]
     dlogits: Tensor
     dvalue: Tensor
-
-
-class PlacedLoss(NamedTuple):
-    """The call that makes a loss, and where it does."""
-
-    call: Call
-    """Its `work` is null: it needs `work_bytes`."""
-    work_bytes: int
-    parts: Any
-    """Floats in the order of `PARTS`, read without torch: a cold operation of it costs 100 us."""
-    dlogits: Tensor
-    dvalue: Tensor
-    kept: tuple[Any, ...]
-    """What the call points to, too."""
 
 
 def choice_loss(
@@ -77,7 +67,7 @@ def choice_loss(
     if run(*placed.call):
         return None
     loss, *others = torch.tensor([*placed.parts]).unbind()
-    return ChoiceLoss(loss, named_parts(others, wants_barrier), placed.dlogits, placed.dvalue)
+    return ChoiceLoss(loss, named_parts(others, wants_barrier), placed.doutputs, placed.dvalue)
 
 
 def placed_choice_loss(
@@ -95,12 +85,10 @@ def placed_choice_loss(
     shape, choices = logits.shape[:-1], logits.shape[-1]
     if not (choices and is_plain(logits, logits.shape) and is_plain(action, shape, torch.int64)):
         return None
-    if not all([is_plain(one, shape) for one in (value, *old)]):
-        return None
-    if not (valid is None or is_plain(valid, shape, torch.bool)):
+    if not old_fits(shape, (value, *old), valid):
         return None
     dlogits, dvalue = torch.empty_like(logits), torch.empty_like(value)
-    parts, given, rows = _Parts(), _Options(*options), action.numel()
+    parts, given, rows = Parts(), Options(*options), action.numel()
     read = logits, action, value, *old, valid
     arguments = _Arguments(
         *(rows, choices, wants_barrier, *map(pointer, read), ctypes.addressof(given)),
@@ -108,7 +96,7 @@ def placed_choice_loss(
     )
     size = _work_bytes(rows, choices, wants_barrier)
     call = Call("xl_choice_loss", arguments)
-    return PlacedLoss(call, size, parts, dlogits, dvalue, (*read, given))
+    return PlacedLoss(call, size, wants_barrier, parts, dlogits, dvalue, None, (*read, given))
 
 
 @functools.lru_cache(maxsize=64)

@@ -100,7 +100,7 @@ def _backward(params: Tensor, action: Tensor, spread: Spread, *grads: Tensor | N
 def _run(name: str, params: Tensor, action: Tensor, spread: Spread, *others: Tensor | None) -> None:
     numbers = params.shape[-1] // 2
     arguments = _Arguments(math.prod(params.shape[:-1]), numbers, pointer(params), pointer(action))
-    options = _floats(spread)
+    options = floats(spread)
     arguments.options = ctypes.addressof(options)
     names = ("log_prob", "entropy", "dlog_prob", "dentropy", "dparams")
     for field, tensor in zip(names, others, strict=False):
@@ -109,5 +109,6 @@ def _run(name: str, params: Tensor, action: Tensor, spread: Spread, *others: Ten
 
 
 @functools.cache
-def _floats(spread: Spread) -> Any:
+def floats(spread: Spread) -> Any:
+    """Return them as C reads them."""
     return (ctypes.c_float * 3)(*spread)

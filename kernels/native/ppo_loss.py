@@ -1,8 +1,9 @@
 """PPO's loss and its gradients in one call: torch takes some forty operations for it."""
 
+import ctypes
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch.autograd.function import once_differentiable
 from xlstm_rl.kernels.native.arguments import pointer, run, struct
 from xlstm_rl.kernels.native.choose import takes_native
 from xlstm_rl.kernels.native.held import is_plain
+from xlstm_rl.kernels.native.program import Call
 
 _T = TypeVar("_T")
 
@@ -29,6 +31,29 @@ _Arguments = struct(
     "log_prob entropy value barrier old_log_prob old_value advantage target valid options "
     "dlog_prob dentropy dvalue dbarrier parts",
 )
+
+
+Options = ctypes.c_double * len(OPTIONS)
+Parts = ctypes.c_float * len(PARTS)
+"""Read without torch, of which a cold operation costs 100 us."""
+
+
+class PlacedLoss(NamedTuple):
+    """The call that makes a loss of what a network says, and its gradients, and where it does."""
+
+    call: Call
+    """Its `work` is null: it needs `work_bytes`."""
+    work_bytes: int
+    has_barrier: bool
+    parts: Any
+    """`Parts`."""
+    doutputs: Tensor
+    dvalue: Tensor
+    dlog_std: Tensor | None
+    """``[N, T, A]``, where the log standard deviations are those of all steps: its sum over these
+    is their gradient."""
+    kept: tuple[Any, ...]
+    """What the call points to, too."""
 
 
 New = tuple[Tensor, Tensor, Tensor, Tensor | None]
@@ -75,11 +100,13 @@ def loss_and_gradients(
 
 
 def _fits(new: New, old: tuple[Tensor, ...], valid: Tensor | None) -> bool:
-    if not takes_native("auto", new[0]):
-        return False
-    shape = new[0].shape
     given = new if new[3] is not None else new[:3]
-    if not all([is_plain(tensor, shape) for tensor in (*given, *old)]):
+    return takes_native("auto", new[0]) and old_fits(new[0].shape, (*given, *old), valid)
+
+
+def old_fits(shape: torch.Size, given: Sequence[Any], valid: Tensor | None) -> bool:
+    """Whether C can read what is given of each step, and which steps count."""
+    if not all([is_plain(tensor, shape) for tensor in given]):
         return False
     return valid is None or is_plain(valid, shape, torch.bool)
 

@@ -78,7 +78,7 @@ def test_the_bits_of_numbers_are_those_of_a_graph_too(
 ) -> None:
     policy = {"critic": critic, "action_distribution": std}
     sections: dict[str, Any] = {"memory": memory, "agent": agent, "policy": policy}
-    assert_same_bits(lambda: agent_of("Pendulum-v1", **sections), C)
+    assert_same_bits(lambda: agent_of("Pendulum-v1", **sections), ONE)
 
 
 def test_a_weight_in_two_places_has_the_sum_of_both_gradients() -> None:

@@ -120,11 +120,15 @@ def lend_chains(network: ActorCritic, lead: tuple[int, int]) -> Lease | None:
     return network._native_sequences.lend(network, lead, is_whole=True)
 
 
-def outputs_are_params(network: ActorCritic, observation: Observation) -> bool:
-    """Whether what the action head makes are the parameters of the distribution as they are."""
+def has_plain_params(network: ActorCritic, observation: Observation) -> bool:
+    """Whether a distribution's parameters are the outputs, and behind them its own, if any.
+
+    Its own are those that no observation changes, `network.log_std`.
+    """
+    free = network.log_std
     return (
         network.exploration is None
-        and network.log_std is None
+        and (free is None or _is_own_leaf(network, free))
         and is_own(network, ActorCritic, "_distribution_params")
         and (isinstance(observation, Tensor) or ACTION_MASK not in observation)
     )

@@ -1,23 +1,13 @@
 /* Out of means and log standard deviations: log-density and entropy of independent normals, summed
    over the numbers of an action, and the gradients of these. */
+#include "gaussian.h"
+
 #include <math.h>
-#include <stdint.h>
-#include "export.h"
 
 #define LOG_SQRT_2PI 0.91893853320467274178
 
 /* in the order of OPTIONS in gaussian.py */
 enum { SHIFT, LEAST, MOST };
-
-typedef struct {
-  int64_t rows, numbers;
-  const float *params; /* [rows, 2 numbers]: means, then log standard deviations */
-  const float *action; /* [rows, numbers] */
-  const float *options; /* what is added to the latter, and between what they are held */
-  float *log_prob, *entropy;         /* [rows] */
-  const float *dlog_prob, *dentropy; /* each or null */
-  float *dparams;
-} gaussian_arguments;
 
 typedef struct {
   float log_std, inverse; /* held between its limits, and 1 / std */
@@ -31,9 +21,6 @@ static spread spread_of(const gaussian_arguments *a, float given) {
   s.inverse = expf(-s.log_std);
   return s;
 }
-
-XL_API int xl_gaussian_forward(const gaussian_arguments *a);
-XL_API int xl_gaussian_backward(const gaussian_arguments *a);
 
 int xl_gaussian_forward(const gaussian_arguments *a) {
   const int64_t n = a->numbers;
