@@ -27,6 +27,10 @@ from xlstm_rl.policy.direct import has_plain_params, lend_chains
 from xlstm_rl.policy.native_calls import NetworkCalls
 from xlstm_rl.profiling import Profile
 
+MOST_CODES = 1 << 24
+"""Numbers that the observations of an update are coded as, where some are choices: 64 MiB. Of more,
+each minibatch codes its own."""
+
 
 class Descent(NamedTuple):
     """How a minibatch's gradient becomes a step."""
@@ -65,8 +69,10 @@ class MinibatchProgram:
             raise NotCoveredError
         steps = sequences.reset.shape[1]
         lease = lend_chains(network, (count, steps)) if count and steps else None
-        inputs = None if lease is None else lease.built.inputs(observation)
-        if lease is None or inputs is None:
+        if lease is None or sequences.reset.numel() * lease.built.num_codes > MOST_CODES:
+            raise NotCoveredError
+        inputs = lease.built.inputs(observation)
+        if inputs is None:
             raise NotCoveredError
         self._rows, taken = _take(sequences, inputs, count)
         self._calls = calls = NetworkCalls(lease, taken.inputs, taken.state, taken.reset)

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from xlstm_rl import RecurrentPPO
-from xlstm_rl.agents import base, ppo
+from xlstm_rl.agents import base, minibatch_program, ppo
 from xlstm_rl.agents.direct import direct_loss
 from xlstm_rl.agents.minibatch_program import MinibatchProgram
 from xlstm_rl.errors import NonFiniteLossError
@@ -180,6 +180,15 @@ def test_parts_of_an_observation_are_read_by_calls_laid_out_once_too(
 
     policy = {"critic": critic, "previous_action": True}
     assert_same_bits(lambda: agent_of(env, policy=policy), ONE)
+
+
+def test_codes_of_a_whole_update_that_are_many_are_made_by_each_minibatch() -> None:
+    def make() -> RecurrentPPO:
+        return agent_of(policy={"previous_action": True})
+
+    assert_same_bits(make, ONE)
+    with mock.patch.object(minibatch_program, "MOST_CODES", 16 * 4 * 6 - 1):  # vector and action
+        assert_same_bits(make, C)
 
 
 def test_torch_hears_that_the_weights_are_others() -> None:

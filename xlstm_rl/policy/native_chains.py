@@ -102,6 +102,11 @@ class NetworkChains:
             found.append(encoded.contiguous())
         return tuple(found)
 
+    @property
+    def num_codes(self) -> int:
+        """Numbers that `inputs` makes of a step beside what it is given."""
+        return sum(form.in_features for form in self.forms if form is not None)
+
     def encode(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Return what the encoders make of `inputs` in torch, for the memory of each trunk."""
         if not self.is_whole:
