@@ -60,6 +60,7 @@ work = {"default configuration, one rollout and update": default()[1]}
 work["the same, observations are choices"] = default("xlstm_rl/RepeatPrevious-v0")[1]
 gsde = {"std": "gsde"}
 name = "xlstm_rl/PendulumNoVel-v1"
+work["the same, Pendulum"] = default(name)[1]
 work["the same, Pendulum with gSDE"] = default(name, action_distribution=gsde)[1]
 agent, work["the same, with the previous action"] = default(previous_action=True)
 work["100 x actor, one environment, with it"] = actor(agent.policy, None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import warnings
@@ -21,9 +20,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from xlstm_rl.versions import installed_version
 
 from .fewer_cases import mark_what_is_left_out
+from .start_methods import forked, usual_start_method
 from .wandb_modes import wandb_disabled, wandb_offline
 
-__all__ = ["wandb_disabled", "wandb_offline"]  # fixtures of a file of their own
+__all__ = ["forked", "wandb_disabled", "wandb_offline"]  # fixtures of files of their own
 
 if not torch.cuda.is_available():
     # The Triton kernels are tested on every machine; read when a kernel's module is imported.
@@ -74,18 +74,6 @@ def pytest_configure(config: pytest.Config) -> None:
     ):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, usual)
-
-
-@pytest.fixture
-def forked() -> Iterator[None]:
-    """Processes that start at once, also where an import has asked for fresh interpreters."""
-    before = multiprocessing.get_start_method(allow_none=True)
-    multiprocessing.set_start_method("fork", force=True)
-    with warnings.catch_warnings():
-        # newer Pythons warn of every fork beside threads, such as those of other tests
-        warnings.filterwarnings("ignore", ".*multi-threaded.*fork", DeprecationWarning)
-        yield
-    multiprocessing.set_start_method(before, force=True)
 
 
 @pytest.fixture
@@ -290,3 +278,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu") is not None:
             item.add_marker(skip)
+
+
+def pytest_collection_finish() -> None:
+    """Take back what an import of TorchRL's has asked for in the whole process."""
+    usual_start_method()

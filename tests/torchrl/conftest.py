@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +16,8 @@ from torchrl.modules import utils
 
 from xlstm_rl import XLSTMModule
 from xlstm_rl.versions import installed_version
+
+from ..start_methods import usual_start_method
 
 IS_OLD = installed_version("torchrl") < (0, 14)
 
@@ -33,6 +37,14 @@ MultiSyncCollector = (
     getattr(collectors, "MultiSyncCollector", None) or collectors.MultiSyncDataCollector
 )
 get_env_transforms_from_module = getattr(utils, "get_env_transforms_from_module", _older_transforms)
+
+
+@pytest.fixture(autouse=True)
+def _started_afresh() -> Iterator[None]:
+    """Processes start as they do where TorchRL is imported."""
+    multiprocessing.set_start_method("spawn", force=True)
+    yield
+    usual_start_method()
 
 
 MEMORIES = {
