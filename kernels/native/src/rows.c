@@ -34,7 +34,8 @@ static void take_row(int row, int worker, void *context) {
   (void)worker;
   const rows_arguments *a = context;
   for (const row_tensor *t = a->each; t < a->each + a->tensors; t++)
-    memcpy(t->to + row * t->bytes, t->from + a->index[row] * t->bytes, (size_t)t->bytes);
+    if (t->bytes) /* an empty tensor lies nowhere */
+      memcpy(t->to + row * t->bytes, t->from + a->index[row] * t->bytes, (size_t)t->bytes);
 }
 
 /* 1 if there is no such row: then none is taken */
