@@ -4,11 +4,13 @@
 
 In a round each agent collects 128 steps and trains on them, 4 epochs of 4 minibatches. Counted is
 wall time, of the update alone: another process on either core counts against two threads. So each
-line has the ratio of medians, and that of the fastest fifth of the rounds.
+line has the ratio of medians, and that of the fastest fifth of the rounds. On Linux it also has the
+share of all cores' time that others had meanwhile: processes, and the host of a virtual machine.
 """
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import time
@@ -60,6 +62,30 @@ class Updates:
         self.agent.learn(self._rollout)
 
 
+class Others:
+    """What others had of the cores' time since it was made."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter(), self._seconds()
+
+    def share(self) -> float | None:
+        """Return their share; None: the system does not say."""
+        (began, before), now = self._began, self._seconds()
+        if before is None or now is None:
+            return None
+        wall = time.perf_counter() - began
+        return max(0.0, now - before) / (wall * (os.cpu_count() or 1))
+
+    def _seconds(self) -> float | None:
+        try:
+            first = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
+        except OSError:
+            return None
+        user, nice, system, _, _, irq, softirq, steal = map(int, first)
+        busy = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+        return busy - time.process_time()
+
+
 def fastest(seconds: list[float]) -> float:
     """Return the mean of the fastest fifth."""
     return statistics.mean(sorted(seconds)[: max(1, len(seconds) // 5)])
@@ -76,12 +102,15 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     print(f"milliseconds of an update; {asked.num_envs} environments, width {asked.width}")
-    print(f"{'':18}{'1 thread':>9}{'2':>8}{'ratio':>7}   fastest{'1':>8}{'2':>8}{'ratio':>7}")
+    print(
+        f"{'':18}{'1 thread':>9}{'2':>8}{'ratio':>7}   fastest{'1':>8}{'2':>8}{'ratio':>7}  others"
+    )
     rows = {}
     for name in asked.memories:
         for critic in asked.critics:
             memory = {"width": asked.width, **MEMORIES[name]}
             made = [Updates(count, asked.num_envs, memory, critic) for count in COUNTS]
+            others = Others()
             for _ in range(asked.rounds + 1):
                 for one in made:
                     one.turn()
@@ -90,8 +119,9 @@ def main() -> None:
             for of in (statistics.median, fastest):
                 a, b = of(one), of(two)
                 line += f"{1e3 * a:9.1f}{1e3 * b:8.1f}{a / b:7.2f}" + " " * 9
-            print(line.rstrip(), flush=True)
-            rows[f"{name}, {critic}"] = {"one": one, "two": two}
+            share = others.share()
+            print(line.rstrip() + ("" if share is None else f"{share:8.0%}"), flush=True)
+            rows[f"{name}, {critic}"] = {"one": one, "two": two, "others": share}
     if asked.out:
         head = {"machine": platform.processor() or platform.machine(), "torch": torch.__version__}
         sizes = {"num_envs": asked.num_envs, "width": asked.width}
