@@ -21,6 +21,7 @@ from xlstm_rl.versions import installed_version
 
 from .fewer_cases import mark_what_is_left_out
 from .start_methods import forked, usual_start_method
+from .unchanged_kernels import mark_what_is_unchanged
 from .wandb_modes import wandb_disabled, wandb_offline
 
 __all__ = ["forked", "wandb_disabled", "wandb_offline"]  # fixtures of files of their own
@@ -272,6 +273,7 @@ def _one_thread_and_a_fixed_seed() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what a run leaves out; where there is no GPU, `-m gpu` says so instead of failing."""
     mark_what_is_left_out(items)
+    mark_what_is_unchanged(items)
     if torch.cuda.is_available():
         return
     skip = pytest.mark.skip(reason="needs a CUDA device: torch.cuda.is_available() is false here")
