@@ -177,6 +177,8 @@ def run_command(words: list[str], monkeypatch: pytest.MonkeyPatch, for_real: boo
         _check_extras(args)
     elif name.endswith(".py"):
         _ask_script(program, args, monkeypatch)
+    elif name.startswith("tests."):  # a module of the tests, without options
+        assert (ROOT / name.replace(".", "/")).with_suffix(".py").is_file() and not args
     elif program == ".ci/run":
         assert os.access(ROOT / program, os.X_OK) and not args
     else:
