@@ -11,7 +11,9 @@ from . import unchanged_kernels as unchanged
 
 IDS = [f"tests/kernels/triton/test_mlstm.py::test_a[{n}]" for n in range(20)]
 IDS += [f"tests/kernels/test_inplace.py::test_b[triton-{n}]" for n in range(20)]
+IDS += [f"tests/memory/test_inplace.py::test_b[ms-triton-{n}]" for n in range(20)]
 OTHERS = ["tests/kernels/test_inplace.py::test_b[torch-1]", "tests/test_triton.py::test_c"]
+OTHERS += [f"tests/policy/test_d.py::test_of_sources_in_no_record[triton-{n}]" for n in range(20)]
 
 
 class _Item:
@@ -68,12 +70,21 @@ def test_all_run_when_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_kernel_that_changes_is_another_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("kernels/mlstm.py", "tests/kernels/test_mlstm.py", "kernels/native/adam.py"):
+    changed = (
+        "kernels/mlstm.py",
+        "xlstm_rl/memory/stack.py",
+        "tests/kernels/a.py",
+        "tests/memory/b.py",
+    )
+    kept = "kernels/native/adam.py"
+    for name in (*changed, kept):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("1")
     monkeypatch.setattr(unchanged, "ROOT", tmp_path)
-    states = [unchanged.state()]
-    for name in ("kernels/mlstm.py", "tests/kernels/test_mlstm.py", "kernels/native/adam.py"):
+    states = [unchanged.state()["sources"]]
+    for name in changed:
         (tmp_path / name).write_text("2")
-        states.append(unchanged.state())
-    assert states[0] != states[1] != states[2] == states[3]
+        states.append(unchanged.state()["sources"])
+    assert len({*states}) == len(states)
+    (tmp_path / kept).write_text("2")
+    assert unchanged.state()["sources"] == states[-1]

@@ -22,6 +22,9 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = ROOT / "tests" / "kernels" / "triton" / "passed.json"
 SHARE = 4
+TESTS = "tests/kernels", "tests/memory"
+SOURCES = "kernels", "xlstm_rl/memory", *TESTS
+"""What such a case runs, but for C code."""
 _ALL = "XLSTM_RL_ALL_KERNELS"
 
 
@@ -37,13 +40,15 @@ def mark_what_is_unchanged(items: list[pytest.Item], today: date | None = None) 
 
 def is_interpreted(nodeid: str) -> bool:
     """Whether a test runs Triton's kernels: it stands beside them, or its case is named so."""
+    if not nodeid.startswith(tuple(f"{folder}/" for folder in TESTS)):
+        return False  # what it runs is not in the record
     return nodeid.startswith("tests/kernels/triton/") or "triton" in nodeid.partition("[")[2]
 
 
 def state() -> dict[str, str]:
     """Return the hash of what these tests run, and the versions of what runs it."""
     digest = hashlib.sha256()
-    for folder in ("kernels", "tests/kernels"):
+    for folder in SOURCES:
         for path in sorted((ROOT / folder).rglob("*.py")):
             name = path.relative_to(ROOT).as_posix()
             if "/native/" not in name:
