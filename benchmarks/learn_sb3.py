@@ -151,7 +151,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("case", choices=NAMES)
     parser.add_argument("--settings", choices=ZOO, default="bullet", help="which of RL-Zoo's")
-    parser.add_argument("--seeds", type=int, default=2, help="0, 1 and so on")
+    parser.add_argument("--seed", type=int, default=0, help="the first one")
+    parser.add_argument("--seeds", type=int, default=2, help="how many, from the first one on")
     parser.add_argument("--total-steps", type=int, help="default: the budget of the case")
     args = parser.parse_args()
     if args.seeds < 1:
@@ -159,7 +160,7 @@ def main() -> int:
     torch.set_num_threads(1)
     command = shlex.join(["python", "benchmarks/learn_sb3.py", *sys.argv[1:]])
     rows = []
-    for seed in range(args.seeds):
+    for seed in range(args.seed, args.seed + args.seeds):
         rows.append(
             train(args.case, args.settings, seed, args.total_steps or ALL[args.case].total_steps)
         )
