@@ -7,18 +7,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from xlstm_rl.agents.loss_data import LossData
 from xlstm_rl.kernels.native.categorical import choice_pass
 from xlstm_rl.kernels.native.choice_loss import choice_loss, placed_choice_loss
 from xlstm_rl.kernels.native.gaussian import number_pass
 from xlstm_rl.kernels.native.number_loss import placed_number_loss
 from xlstm_rl.kernels.native.ppo_loss import PlacedLoss, loss_and_gradients
 from xlstm_rl.kernels.native.terms import LossPass
-from xlstm_rl.normalization import Observation
 from xlstm_rl.policy.actions.base import ActionDistribution
 from xlstm_rl.policy.actions.categorical import Categorical, MultiCategorical, summed
 from xlstm_rl.policy.actions.gaussian import DiagonalGaussian
 from xlstm_rl.policy.actor_critic import ActorCritic
-from xlstm_rl.policy.direct import DirectPass, PlainParams, plain_params
+from xlstm_rl.policy.direct import DirectPass, PlainParams, has_plain_params, plain_params
 from xlstm_rl.policy.structure import is_own
 
 _OWN = ("loss_terms", "log_prob_and_entropy", "mean_log_prob")
@@ -30,39 +30,27 @@ class DirectLoss(NamedTuple):
 
     loss: Tensor
     log: dict[str, Tensor]
-    backward: Callable[[Tensor], None]
+    backward: Callable[[Tensor], None] | None
+    """None: torch differentiates it, and its graph reaches to the weights."""
 
 
-def direct_loss(
-    network: ActorCritic,
-    made: DirectPass,
-    observation: Observation,
-    action: Tensor,
-    old: tuple[Tensor, Tensor, Tensor, Tensor],
-    valid: Tensor | None,
-    options: tuple[float, ...],
-    wants_barrier: bool,
-) -> DirectLoss | None:
+def direct_loss(network: ActorCritic, made: DirectPass, data: LossData) -> DirectLoss | None:
     """Return PPO's loss of sequences `[N, T]`, the same bits as those of torch's graph.
 
     Args:
         network: whose loss.
         made: what it made of them.
-        observation: what it read.
-        action: what was done.
-        old: as for `loss_and_gradients`, and so are the next two.
-        valid: the steps that count.
-        options: of the loss.
-        wants_barrier: whether it has a log barrier.
+        data: of these sequences.
 
     Returns:
         None: torch has to do it.
     """
+    _, action, old, valid, options, wants_barrier = data
     chooses = _is_one_choice(network)
     terms_of = None if chooses else _terms_of(network.distribution, wants_barrier)
     if not chooses and terms_of is None:
         return None
-    plain = plain_params(network, made, observation)
+    plain = plain_params(network, made, data.observation)
     if plain is None:
         return None
     if terms_of is None:
@@ -82,36 +70,22 @@ def direct_loss(
     return DirectLoss(loss, log, partial(_back, made, plain, terms.backward, *grads))
 
 
-def placed_loss(
-    network: ActorCritic,
-    outputs: Tensor,
-    action: Tensor,
-    value: Tensor,
-    old: tuple[Tensor, Tensor, Tensor, Tensor],
-    valid: Tensor | None,
-    options: tuple[float, ...],
-    wants_barrier: bool,
-) -> PlacedLoss | None:
+def placed_loss(network: ActorCritic, made: DirectPass, data: LossData) -> PlacedLoss | None:
     """Return the call that makes PPO's loss of what a network says, the same bits as `direct_loss`.
 
-    Args:
-        network: whose loss; it `has_plain_params`.
-        outputs: of its action head `[N, T, n]`.
-        action: what was done.
-        value: `[N, T]`.
-        old: as for `loss_and_gradients`, and so are the next two.
-        valid: the steps that count.
-        options: of the loss.
-        wants_barrier: whether it has a log barrier.
+    Arguments are those of `direct_loss`.
 
     Returns:
         None: there is none, or torch has to do it.
     """
-    distribution, rest = network.distribution, (action, value, old, valid, options)
+    if not has_plain_params(network, data.observation):
+        return None
+    distribution = network.distribution
+    rest = data.action, made.value, data.old, data.valid, data.options
     if _is_one_choice(network):
-        return placed_choice_loss(outputs, *rest, wants_barrier)
+        return placed_choice_loss(made.outputs, *rest, data.wants_barrier)
     if isinstance(distribution, DiagonalGaussian) and is_own(distribution, DiagonalGaussian, *_OWN):
-        return placed_number_loss(outputs, network.log_std, *rest, distribution.spread)
+        return placed_number_loss(made.outputs, network.log_std, *rest, distribution.spread)
     return None
 
 

@@ -5,26 +5,28 @@ the other. What Python does between the calls of a minibatch is a sixth of its t
 with two threads one of them waits for it.
 """
 
-import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from xlstm_rl.agents.direct import placed_loss
+from xlstm_rl.agents.direct import DirectLoss
+from xlstm_rl.agents.losses import Log
+from xlstm_rl.agents.minibatch_losses import LossInC, LossInTorch
 from xlstm_rl.agents.sequences import Sequences
 from xlstm_rl.kernels.inplace import note_overwritten
 from xlstm_rl.kernels.native.adam import placed_adam_step
 from xlstm_rl.kernels.native.held import NotCoveredError
-from xlstm_rl.kernels.native.ppo_loss import named_parts
+from xlstm_rl.kernels.native.ppo_loss import PlacedLoss
 from xlstm_rl.kernels.native.program import Program, Rows
 from xlstm_rl.kernels.native.workspace import ALIGNMENT, aligned, allocate
-from xlstm_rl.memory import StateTensors
 from xlstm_rl.policy.actor_critic import ActorCritic
-from xlstm_rl.policy.direct import has_plain_params, lend_chains
+from xlstm_rl.policy.auxiliary.inputs import ACTION_MASK
+from xlstm_rl.policy.direct import DirectPass, lend_chains
 from xlstm_rl.policy.native_calls import NetworkCalls
+from xlstm_rl.policy.structure import is_own
 from xlstm_rl.profiling import Profile
 
 MOST_CODES = 1 << 24
@@ -40,6 +42,16 @@ class Descent(NamedTuple):
     max_grad_norm: float
 
 
+class Loss(NamedTuple):
+    """What is made of what a network says of a minibatch."""
+
+    place: Callable[[Sequences, DirectPass], PlacedLoss | None]
+    """Returns the call that makes it; None: it is no call."""
+
+    make: Callable[[Sequences, DirectPass], DirectLoss]
+    """Returns the loss itself."""
+
+
 class MinibatchProgram:
     """Gradient steps on minibatches of an update: as long as it lives, nothing else may change.
 
@@ -47,67 +59,57 @@ class MinibatchProgram:
         network: what learns.
         sequences: of the update.
         count: sequences of a minibatch.
-        options: of the loss, in the order of `xlstm_rl.kernels.native.ppo_loss.OPTIONS`.
-        wants_barrier: whether the loss has a log barrier.
+        loss: of a minibatch. Of an observation it is told the action mask alone.
         descent: what takes the steps.
 
     Raises:
-        NotCoveredError: C does not know all of it.
+        NotCoveredError: C does not know all of the network or of the step.
     """
 
     def __init__(
-        self,
-        network: ActorCritic,
-        sequences: Sequences,
-        count: int,
-        options: tuple[float, ...],
-        wants_barrier: bool,
-        descent: Descent,
+        self, network: ActorCritic, sequences: Sequences, count: int, loss: Loss, descent: Descent
     ) -> None:
-        observation, free = sequences.observation, network.log_std
-        if not has_plain_params(network, observation):
-            raise NotCoveredError
         steps = sequences.reset.shape[1]
-        lease = lend_chains(network, (count, steps)) if count and steps else None
+        own = is_own(network, ActorCritic, "_distribution_params")
+        lease = lend_chains(network, (count, steps)) if own and count and steps else None
         if lease is None or sequences.reset.numel() * lease.built.num_codes > MOST_CODES:
             raise NotCoveredError
-        inputs = lease.built.inputs(observation)
+        inputs = lease.built.inputs(sequences.observation)
         if inputs is None:
             raise NotCoveredError
-        self._rows, taken = _take(sequences, inputs, count)
-        self._calls = calls = NetworkCalls(lease, taken.inputs, taken.state, taken.reset)
-        loss = placed_loss(
-            *(network, calls.outputs, taken.action, calls.value),
-            *((taken.log_prob, taken.value, taken.advantage, taken.target), taken.valid),
-            *(options, wants_barrier),
-        )
-        if loss is None:
-            raise NotCoveredError
-        self._loss = loss
-        back, grads = calls.backward(loss.doutputs, loss.dvalue)
-        by_weight = {id(one): g for one, g in zip(lease.built.weights, grads, strict=True)}
-        self._dfree = None if free is None else torch.empty_like(free)
-        if free is not None and self._dfree is not None:
-            by_weight[id(free)] = self._dfree
+        self._rows, batch, taken = _take(sequences, inputs, count)
+        self._calls = calls = NetworkCalls(lease, taken, batch.state, batch.reset)
+        made = DirectPass(calls.outputs, calls.value, calls.features, _no_way_back)
         self._parameters = descent.parameters
-        self._grads = [by_weight.get(id(one)) for one in self._parameters]
-        if len(by_weight) != len(self._grads):
+        known = {*map(id, lease.built.weights)}
+        rest = [one for one in self._parameters if id(one) not in known]
+        placed = loss.place(batch, made)
+        self._loss = (
+            LossInTorch(partial(loss.make, batch), made, rest)
+            if placed is None
+            else LossInC(placed, rest)
+        )
+        back, grads = calls.backward(self._loss.doutputs, self._loss.dvalue)
+        by_weight = {id(one): g for one, g in zip(lease.built.weights, grads, strict=True)}
+        by_weight |= {id(one): g for one, g in zip(rest, self._loss.drest, strict=True)}
+        if len(by_weight) != len(self._parameters):
             raise NotCoveredError
+        self._grads = [by_weight[id(one)] for one in self._parameters]
         step = placed_adam_step(
             descent.optimizer, self._parameters, self._grads, descent.max_grad_norm
         )
         if step is None:
             raise NotCoveredError
         self._step = step
-        self._work = allocate(max(calls.work_bytes, loss.work_bytes) + ALIGNMENT)
+        self._work = allocate(max(calls.work_bytes, self._loss.work_bytes) + ALIGNMENT)
         calls.work_at(aligned(self._work))
-        loss.call.arguments.work = aligned(self._work)
-        self._forward = Program([self._rows.call, *calls.forward, loss.call])
+        self._loss.work_at(aligned(self._work))
+        self._forward = Program([self._rows.call, *calls.forward, *self._loss.calls])
         self._backward, self._descend = Program(back), Program([step.call])
         self._starts = sequences.reset.any(1).tolist()
         self._is_told = False
 
-    def run(self, numbers: list[int], profile: Profile) -> dict[str, float] | None:
+    def run(self, numbers: list[int], profile: Profile) -> Log | None:
         """Take a step on the sequences `[count]` with these numbers.
 
         Returns:
@@ -117,20 +119,17 @@ class MinibatchProgram:
         with profile.part("forward"):
             self._rows.choose(numbers)
             self._calls.resets(any([self._starts[n] for n in numbers]))
-            if self._forward.run() or not math.isfinite(self._loss.parts[0]):
+            if self._forward.run() or not self._loss.forward():
                 return None
         with profile.part("backward"):
-            if self._backward.run():
+            if not self._loss.backward() or self._backward.run():
                 return None
-            if self._dfree is not None and self._loss.dlog_std is not None:
-                torch.sum(self._loss.dlog_std, (0, 1), out=self._dfree)
         with profile.part("optimizer"):
             if self._descend.run():
                 return None
             if not self._is_told:
                 self._tell()
-        parts = named_parts(self._loss.parts[1:], self._loss.has_barrier)
-        return {**parts, "grad_norm": self._step.norm.value}
+        return {**self._loss.parts, "grad_norm": self._step.norm.value}
 
     def _tell(self) -> None:
         """Show torch the gradients, and that the weights are others than before, once for all."""
@@ -140,21 +139,9 @@ class MinibatchProgram:
             weight.grad = grad
 
 
-class _Taken(NamedTuple):
-    """What a minibatch is made of, where it stays."""
-
-    action: Tensor
-    log_prob: Tensor
-    value: Tensor
-    advantage: Tensor
-    target: Tensor
-    reset: Tensor
-    valid: Tensor | None
-    inputs: list[Tensor]
-    state: StateTensors
-
-
-def _take(sequences: Sequences, inputs: Sequence[Tensor], count: int) -> tuple[Rows, _Taken]:
+def _take(
+    sequences: Sequences, inputs: Sequence[Tensor], count: int
+) -> tuple[Rows, Sequences, list[Tensor]]:
     """Return what takes a minibatch's rows, and where they are then.
 
     Args:
@@ -162,22 +149,32 @@ def _take(sequences: Sequences, inputs: Sequence[Tensor], count: int) -> tuple[R
         inputs: what the network reads of their observations.
         count: sequences of a minibatch.
 
+    Returns:
+        The second are the sequences without their observations, but for the action mask. The
+        last are the inputs.
+
     Raises:
         NotCoveredError: C cannot read one of them.
     """
     own = [sequences.action, sequences.log_prob, sequences.value, sequences.advantage]
     own += [sequences.target, sequences.reset]
     valid = [] if sequences.valid is None else [sequences.valid]
-    parts: list[Sequence[Tensor]] = [own, valid, inputs, sequences.state]
+    seen = sequences.observation
+    masks = [] if isinstance(seen, Tensor) or ACTION_MASK not in seen else [seen[ACTION_MASK]]
+    parts: list[Sequence[Tensor]] = [own, valid, masks, inputs, sequences.state]
     rows = Rows([one.contiguous() for part in parts for one in part], count)
     taken = iter(rows.taken)
-    (action, log_prob, value, advantage, target, reset), counts, read, state = (
-        [next(taken) for _ in part] for part in parts
+    columns, counts, mask, read, state = ([next(taken) for _ in part] for part in parts)
+    action, log_prob, value, advantage, target, reset = columns
+    batch = Sequences(
+        *({ACTION_MASK: mask[0]} if mask else {}, action, log_prob, value, advantage, target),
+        *(reset, counts[0] if counts else None, tuple(state), sequences.least_scale),
     )
-    return rows, _Taken(
-        *(action, log_prob, value, advantage, target, reset),
-        *(counts[0] if counts else None, read, tuple(state)),
-    )
+    return rows, batch, read
+
+
+def _no_way_back(*_: Tensor | None) -> None:
+    raise AssertionError("a laid out network goes back by its calls")
 
 
 class UpdatePrograms:
@@ -194,7 +191,7 @@ class UpdatePrograms:
         self._make: Callable[[int], MinibatchProgram] | None = make
         self._program: MinibatchProgram | None = None
 
-    def run(self, numbers: list[int], profile: Profile) -> dict[str, float] | None:
+    def run(self, numbers: list[int], profile: Profile) -> Log | None:
         """As `MinibatchProgram.run`; None: this minibatch has to go the ordinary way."""
         if self._make is None:
             return None

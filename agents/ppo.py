@@ -9,7 +9,8 @@ from torch.optim import Adam, Optimizer
 
 from xlstm_rl.agents.base import RecurrentAgent
 from xlstm_rl.agents.config import PPOConfig
-from xlstm_rl.agents.direct import DirectLoss, direct_loss
+from xlstm_rl.agents.direct import DirectLoss, direct_loss, placed_loss
+from xlstm_rl.agents.loss_data import LossData
 from xlstm_rl.agents.losses import (
     Log,
     explained_variance,
@@ -19,7 +20,7 @@ from xlstm_rl.agents.losses import (
     valid_mean,
     with_log_barrier,
 )
-from xlstm_rl.agents.minibatch_program import Descent, MinibatchProgram, UpdatePrograms
+from xlstm_rl.agents.minibatch_program import Descent, Loss, MinibatchProgram, UpdatePrograms
 from xlstm_rl.agents.optimization import set_learning_rate
 from xlstm_rl.agents.optimizers import torch_optimizer
 from xlstm_rl.agents.sequences import Sequences
@@ -27,7 +28,7 @@ from xlstm_rl.agents.step_baseline import without_common_error
 from xlstm_rl.collection.collector import Rollout
 from xlstm_rl.distributed import Moments
 from xlstm_rl.kernels.native.held import NotCoveredError
-from xlstm_rl.kernels.native.ppo_loss import clipped_loss
+from xlstm_rl.kernels.native.ppo_loss import PlacedLoss, clipped_loss
 from xlstm_rl.kernels.native.terms import Terms
 from xlstm_rl.policy.direct import DirectPass, loss_inputs, release_gradients
 from xlstm_rl.policy.encoders.observations import map_observation
@@ -159,18 +160,10 @@ class RecurrentPPO(RecurrentAgent):
         self, batch: Sequences, now: Mapping[str, float], moments: Moments | None
     ) -> dict[str, Tensor]:
         """Take one gradient step on sequences `[N, T]`."""
-        config, network = self.algorithm, self.policy.network
         with self._profile.part("forward"):
-            seen = batch.observation, batch.state, batch.reset if bool(batch.reset.any()) else None
-            made = self._direct_pass(*seen)
-            direct = None if made is None else self._direct(batch, made, now)
-            if direct is None:
-                params, value, backward = loss_inputs(network, *seen, made)
-                wants_barrier = config.log_barrier_coef > 0
-                terms = network.distribution.loss_terms(params, batch.action, wants_barrier)
-                loss, log = whole_loss(batch, terms, value, now, config, moments)
-            else:
-                loss, log, backward = direct
+            reset = batch.reset if bool(batch.reset.any()) else None
+            made = self._direct_pass(batch.observation, batch.state, reset)
+            loss, log, backward = self._loss(now, moments, batch, made)
         self._descend(loss, log, batch.valid, *([] if backward is None else [backward]))
         return log
 
@@ -180,30 +173,43 @@ class RecurrentPPO(RecurrentAgent):
         """Return what does all of `_minibatch` for so many sequences.
 
         Raises:
-            NotCoveredError: something of it is not in C, or somebody's own.
+            NotCoveredError: the network or the step is not in C, or something is somebody's own.
         """
-        own = is_own(self, RecurrentPPO, "_minibatch", "_direct", "_direct_pass", "_descend")
+        own = is_own(self, RecurrentPPO, "_minibatch", "_direct_pass", "_descend")
         if self.ranks.size > 1 or not own:
             raise NotCoveredError
-        config = self.algorithm
+        loss = Loss(partial(self._placed_loss, now), partial(self._loss, now, None))
         return MinibatchProgram(
-            *(self.policy.network, sequences, count, _options(sequences, now, config)),
-            config.log_barrier_coef > 0,
-            Descent(self.optimizer, self.parameters, config.max_grad_norm),
+            *(self.policy.network, sequences, count, loss),
+            Descent(self.optimizer, self.parameters, self.algorithm.max_grad_norm),
         )
 
-    def _direct(
-        self, batch: Sequences, made: DirectPass, now: Mapping[str, float]
-    ) -> DirectLoss | None:
-        """Return the loss in no graph of torch's; None: it has to be in one."""
-        if self.ranks.size > 1:
-            return None
-        config = self.algorithm
-        return direct_loss(
-            *(self.policy.network, made, batch.observation, batch.action),
-            *(_old(batch), batch.valid),
-            *(_options(batch, now, config), config.log_barrier_coef > 0),
-        )
+    def _placed_loss(
+        self, now: Mapping[str, float], batch: Sequences, made: DirectPass
+    ) -> PlacedLoss | None:
+        """Return the call that makes the loss of a minibatch; None: `_loss` has to."""
+        return placed_loss(self.policy.network, made, LossData.of(batch, now, self.algorithm))
+
+    def _loss(
+        self,
+        now: Mapping[str, float],
+        moments: Moments | None,
+        batch: Sequences,
+        made: DirectPass | None,
+    ) -> DirectLoss:
+        """Return the loss of a minibatch: in a graph of torch's, where C does not make it.
+
+        `made` is what `_direct_pass` made; None: the network runs here, in that graph.
+        """
+        network, config = self.policy.network, self.algorithm
+        if made is not None and self.ranks.size == 1:
+            direct = direct_loss(network, made, LossData.of(batch, now, config))
+            if direct is not None:
+                return direct
+        seen = batch.observation, batch.state, batch.reset if bool(batch.reset.any()) else None
+        params, value, backward = loss_inputs(network, *seen, made)
+        terms = network.distribution.loss_terms(params, batch.action, config.log_barrier_coef > 0)
+        return DirectLoss(*whole_loss(batch, terms, value, now, config, moments), backward)
 
 
 def whole_loss(
@@ -238,21 +244,8 @@ def _native_loss(
 ) -> tuple[Tensor, dict[str, Tensor]] | None:
     """Do all of it in C, for one process; None: torch has to."""
     log_prob, entropy, barrier = terms
-    new = log_prob, entropy, value, barrier
-    return clipped_loss(new, _old(batch), batch.valid, _options(batch, now, config))
-
-
-def _old(batch: Sequences) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return what the loss in C is told of the policy that acted."""
-    return batch.log_prob, batch.value, batch.advantage, batch.target
-
-
-def _options(batch: Sequences, now: Mapping[str, float], config: PPOConfig) -> tuple[float, ...]:
-    """Return the options of the loss in C, in its order."""
-    value_clip = -1.0 if config.value_clip is None else config.value_clip
-    least = 0.0 if batch.least_scale is None else batch.least_scale.item()
-    coefs = config.value_coef, now["entropy_coef"], now["log_barrier_coef"]
-    return now["clip"], *coefs, value_clip, config.normalize_advantage, least
+    data = LossData.of(batch, now, config)
+    return clipped_loss((log_prob, entropy, value, barrier), data.old, data.valid, data.options)
 
 
 def ppo_loss(

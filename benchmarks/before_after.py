@@ -19,8 +19,8 @@ from pathlib import Path
 
 # What both checkouts know. Prints one line {name: seconds of CPU} for every line that it reads.
 WORKER = """
-import json, sys, time
-import numpy as np, torch
+import json, re, sys, time
+import gymnasium, numpy as np, torch
 from xlstm_rl import RecurrentPPO
 torch.set_num_threads(1)
 
@@ -38,6 +38,29 @@ def default(env="xlstm_rl/CartPoleNoVel-v1", **policy):
         agent={"rollout_steps": 128},
     )
     return agent, lambda: agent.learn(2048)
+
+class Chooses(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+    action_space = gymnasium.spaces.MultiDiscrete([3, 4])
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.left = 50
+        return self.observation_space.sample(), self.info()
+
+    def step(self, action):
+        self.left -= 1
+        reward = float(np.sum(action))
+        return self.observation_space.sample(), reward, not self.left, False, self.info()
+
+    def info(self):
+        return {}
+
+class Masked(Chooses):
+    action_space = gymnasium.spaces.Discrete(4)
+
+    def info(self):
+        return {"action_mask": np.array([1, 1, 0, self.left % 2], np.int8)}
 
 def act(policy):
     obs, state = np.zeros((16, 2), np.float32), None
@@ -62,6 +85,10 @@ gsde = {"std": "gsde"}
 name = "xlstm_rl/PendulumNoVel-v1"
 work["the same, Pendulum"] = default(name)[1]
 work["the same, Pendulum with gSDE"] = default(name, action_distribution=gsde)[1]
+tanh = {"bounds": "tanh"}
+work["the same, Pendulum between tanh bounds"] = default(name, action_distribution=tanh)[1]
+work["the same, two choices a step"] = default(Chooses)[1]
+work["the same, a choice behind a mask"] = default(Masked, action_mask="info")[1]
 agent, work["the same, with the previous action"] = default(previous_action=True)
 work["100 x actor, one environment, with it"] = actor(agent.policy, None)
 for pattern in "m", "s":
@@ -69,6 +96,7 @@ for pattern in "m", "s":
     work["100 x act, 16 environments, " + pattern] = act(agent.policy)
     work["100 x actor, 16 environments, " + pattern] = actor(agent.policy, 16)
     work["100 x actor, one environment, " + pattern] = actor(agent.policy, None)
+work = {name: run for name, run in work.items() if re.search(sys.argv[1], name)}
 for run in work.values():
     run()
 print("ready", flush=True)
@@ -85,9 +113,9 @@ for line in sys.stdin:
 class Contender:
     """A process that works in one checkout when asked."""
 
-    def __init__(self, checkout: Path) -> None:
+    def __init__(self, checkout: Path, only: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", WORKER],
+            [sys.executable, "-W", "ignore", "-c", WORKER, only],
             env={**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"},
             cwd=checkout,
             stdin=subprocess.PIPE,
@@ -117,9 +145,12 @@ def main() -> None:
     parser.add_argument("before", type=Path)
     parser.add_argument("after", type=Path)
     parser.add_argument("--turns", type=int, default=20, help="turns of each checkout")
+    parser.add_argument("--only", default="", help="regular expression: work of these names")
     parser.add_argument("--out", type=Path, help="also write the figures to this JSON file")
     arguments = parser.parse_args()
-    before, after = (Contender(path.resolve()) for path in (arguments.before, arguments.after))
+    before, after = (
+        Contender(path.resolve(), arguments.only) for path in (arguments.before, arguments.after)
+    )
     turns = []
     for turn in range(arguments.turns):
         if turn % 2:  # nobody is always first

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from xlstm_rl import RecurrentPPO
 from xlstm_rl.agents import base, minibatch_program, ppo
-from xlstm_rl.agents.direct import direct_loss
+from xlstm_rl.agents.direct import direct_loss, placed_loss
 from xlstm_rl.agents.minibatch_program import MinibatchProgram
 from xlstm_rl.errors import NonFiniteLossError
 from xlstm_rl.kernels.native.choose import LOADED
@@ -19,7 +19,18 @@ from xlstm_rl.kernels.native.program import Program
 from xlstm_rl.kernels.native.sequence_chain import SequenceChain
 from xlstm_rl.policy.direct import direct_pass
 
-from .ways import GRAPH, ONE, STEPS, WAYS, C, agent_of, assert_same_bits, no_program
+from .ways import (
+    GRAPH,
+    MIXED,
+    ONE,
+    STEPS,
+    WAYS,
+    C,
+    agent_of,
+    assert_same_bits,
+    no_loss,
+    no_program,
+)
 
 pytestmark = pytest.mark.skipif(not LOADED, reason="without the C library there is always a graph")
 
@@ -56,7 +67,29 @@ def test_the_bits_of_choices_side_by_side_are_those_of_a_graph_too(
     def env() -> Any:
         return any_spaces(*copy.deepcopy((spaces.Box(-1, 1, (3,)), space)))
 
-    assert_same_bits(lambda: agent_of(env), C)
+    assert_same_bits(lambda: agent_of(env), ONE)
+
+
+@pytest.mark.parametrize("where", ["info", "observation"])
+@pytest.mark.parametrize(
+    ("space", "mask"),
+    [
+        (spaces.Discrete(4), spaces.MultiBinary(4)),
+        (SIDE_BY_SIDE[0], spaces.Tuple([spaces.MultiBinary(3)] * 2)),
+    ],
+    ids=str,
+)
+def test_the_bits_of_masked_choices_are_those_of_a_graph_too(
+    space: Any, mask: Any, where: str, any_spaces: Any
+) -> None:
+    seen = spaces.Dict(x=spaces.Box(-1, 1, (3,)))
+    if where == "observation":
+        seen["action_mask"] = mask
+
+    def env() -> Any:
+        return any_spaces(*copy.deepcopy((seen, space)), mask_in=where)
+
+    assert_same_bits(lambda: agent_of(env, policy={"action_mask": where}), ONE)
 
 
 FREE: dict[str, Any] = {}
@@ -117,11 +150,13 @@ def test_what_is_not_finite_is_refused_as_it_is_with_a_graph(broken: str) -> Non
         agent = agent_of(agent={"minibatches": 1})
         with (
             agent,
-            mock.patch.object(ppo, "direct_loss", direct_loss if best in (ONE, C) else _none),
+            mock.patch.object(ppo, "direct_loss", direct_loss if best in (ONE, C) else no_loss),
             mock.patch.object(
-                ppo, "MinibatchProgram", MinibatchProgram if best == ONE else no_program
+                *(ppo, "MinibatchProgram"),
+                MinibatchProgram if best in (ONE, MIXED) else no_program,
             ),
-            mock.patch.object(base, "direct_pass", _none if best == GRAPH else direct_pass),
+            mock.patch.object(ppo, "placed_loss", placed_loss if best == ONE else no_loss),
+            mock.patch.object(base, "direct_pass", no_loss if best == GRAPH else direct_pass),
         ):
             agent.learn(64)
             rollout = agent._make_collector().collect()
@@ -145,14 +180,10 @@ def test_what_is_not_finite_is_refused_as_it_is_with_a_graph(broken: str) -> Non
     assert len({*said}) == 1 and len(said) == len(WAYS)
 
 
-def _none(*_: Any) -> None:
-    return None
-
-
 @pytest.mark.parametrize("critic", ["shared", "separate"])
 def test_a_gradient_that_c_refuses_is_that_of_the_modules(critic: str) -> None:
     with (
-        mock.patch.object(SequenceChain, "backward", _none),
+        mock.patch.object(SequenceChain, "backward", no_loss),
         mock.patch.object(Program, "run", return_value=1),
     ):
         assert_same_bits(lambda: agent_of(policy={"critic": critic}), C)

@@ -16,7 +16,7 @@ from xlstm_rl.kernels.native.choose import LOADED
 from xlstm_rl.kernels.native.sequence_chain import SequenceChain
 from xlstm_rl.policy.actions.categorical import Categorical
 
-from .ways import GRAPH, SHORT, C, Change, agent_of, assert_same_bits, changed, trained
+from .ways import GRAPH, MIXED, SHORT, C, Change, agent_of, assert_same_bits, changed, trained
 
 pytestmark = pytest.mark.skipif(not LOADED, reason="without the C library there is always a graph")
 
@@ -64,14 +64,19 @@ def _own_density(agent: RecurrentPPO) -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "best"),
     [
-        *(_hook_of_log_std, _hook_behind_log_std, _freeze_log_std, _make_log_std_of_another),
-        _own_density,
+        (_hook_of_log_std, SHORT),
+        (_hook_behind_log_std, SHORT),
+        (_freeze_log_std, SHORT),
+        (_make_log_std_of_another, MIXED),
+        (_own_density, MIXED),
     ],
 )
-def test_what_could_tell_the_difference_of_numbers_has_a_graph_of_the_loss(change: Change) -> None:
-    assert_same_bits(lambda: changed(agent_of("Pendulum-v1"), change), SHORT)
+def test_what_could_tell_the_difference_of_numbers_has_a_graph_of_the_loss(
+    change: Change, best: str
+) -> None:
+    assert_same_bits(lambda: changed(agent_of("Pendulum-v1"), change), best)
 
 
 def _hook(agent: RecurrentPPO) -> None:
@@ -134,9 +139,11 @@ def _params_of_all(agent: RecurrentPPO) -> None:
     network._distribution_params = params
 
 
-@pytest.mark.parametrize("change", [_own_terms, _terms_of_one, _params_of_all])
-def test_a_loss_of_ones_own_has_a_graph_of_it_alone(change: Change) -> None:
-    assert_same_bits(lambda: changed(agent_of(), change), SHORT)
+@pytest.mark.parametrize(
+    ("change", "best"), [(_own_terms, MIXED), (_terms_of_one, MIXED), (_params_of_all, SHORT)]
+)
+def test_a_loss_of_ones_own_has_a_graph_of_it_alone(change: Change, best: str) -> None:
+    assert_same_bits(lambda: changed(agent_of(), change), best)
 
 
 CHANGES = [_hook, _hook_behind, _module_hook, _backward_hook, _freeze, _own_outputs, _own_step]
@@ -188,7 +195,14 @@ def test_other_families_have_a_graph_of_the_loss(
 ) -> None:
     made = env if isinstance(env, str) else _env_of(env, any_spaces)
     policy = {"critic": critic, "action_distribution": options}
-    assert_same_bits(lambda: agent_of(made, policy=policy, agent={"segment_steps": 8}), SHORT)
+    assert_same_bits(lambda: agent_of(made, policy=policy, agent={"segment_steps": 8}), MIXED)
+
+
+def test_masks_of_other_families_have_a_graph_of_the_loss(any_spaces: Any) -> None:
+    def env() -> Any:
+        return any_spaces(*copy.deepcopy((spaces.Box(-1, 1, (3,)), PARTS)), mask_in="info")
+
+    assert_same_bits(lambda: agent_of(env, policy={"action_mask": "info"}), MIXED)
 
 
 def test_what_is_not_all_of_c_runs_its_network_once() -> None:
@@ -201,7 +215,7 @@ def test_what_is_not_all_of_c_runs_its_network_once() -> None:
 
     policy = {"action_distribution": {"bounds": "tanh"}}
     with mock.patch.object(SequenceChain, "forward", count):
-        ways, _ = trained(C, agent_of("Pendulum-v1", policy=policy))
+        ways, _ = trained(SHORT, agent_of("Pendulum-v1", policy=policy))
     assert ways == {SHORT}
     assert len(counted) == 3 * 3 * 2 * 2  # updates, epochs, minibatches: the memory and two heads
 

@@ -1,6 +1,7 @@
 """A network whose gradients go straight to its weights: where all is C, torch needs no graph."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -28,29 +29,9 @@ class DirectPass(NamedTuple):
     features: Tensor
     """What the actor's memory made, `[B, T, D]`."""
 
-    way_back: WayBack
-
-    def backward(
-        self, doutputs: Tensor | None, dvalue: Tensor | None, dfeatures: Tensor | None = None
-    ) -> None:
-        """Add the gradients of the weights to their `.grad`, as torch does; once.
-
-        Where no weight has a gradient yet, the new ones last until the next such call, but for
-        `release_gradients` between them.
-        """
-        with torch.no_grad():
-            way_back = self.way_back
-            grads = (doutputs, None if dvalue is None else dvalue.unsqueeze(-1), dfeatures)
-            # a gradient that is there may be the one of the call before
-            overwrites = not any([weight.grad is not None for weight in way_back.weights])
-            found = way_back(grads, (False,) * len(way_back.inputs), overwrites)
-            pairs = zip(way_back.weights, found[len(way_back.inputs) :], strict=True)
-            if overwrites:  # each stands there once, and has none
-                for weight, grad in pairs:
-                    weight.grad = grad
-            else:
-                for weight, grad in pairs:
-                    _add_gradient(weight, grad)
+    backward: Callable[..., None]
+    """Takes the gradients of these three, once; None, and of the last one nothing: there is none.
+    Those of the weights are added to their `.grad`, as torch does."""
 
 
 class PlainParams(NamedTuple):
@@ -106,7 +87,7 @@ def direct_pass(
     if run is None:
         return None
     (outputs, value, features), _, way_back = run
-    return DirectPass(outputs, value.squeeze(-1), features, way_back)
+    return DirectPass(outputs, value.squeeze(-1), features, partial(_to_weights, way_back))
 
 
 def lend_chains(network: ActorCritic, lead: tuple[int, int]) -> Lease | None:
@@ -190,6 +171,31 @@ def loss_inputs(
 def release_gradients(network: ActorCritic) -> None:
     """Leave the gradients that the weights have now to whoever keeps them."""
     network._native_sequences.release_gradients()
+
+
+def _to_weights(
+    way_back: WayBack,
+    doutputs: Tensor | None,
+    dvalue: Tensor | None,
+    dfeatures: Tensor | None = None,
+) -> None:
+    """Add the gradients of the weights to their `.grad`.
+
+    Where no weight has a gradient yet, the new ones last until the next such call, but for
+    `release_gradients` between them.
+    """
+    with torch.no_grad():
+        grads = (doutputs, None if dvalue is None else dvalue.unsqueeze(-1), dfeatures)
+        # a gradient that is there may be the one of the call before
+        overwrites = not any([weight.grad is not None for weight in way_back.weights])
+        found = way_back(grads, (False,) * len(way_back.inputs), overwrites)
+        pairs = zip(way_back.weights, found[len(way_back.inputs) :], strict=True)
+        if overwrites:  # each stands there once, and has none
+            for weight, grad in pairs:
+                weight.grad = grad
+        else:
+            for weight, grad in pairs:
+                _add_gradient(weight, grad)
 
 
 def _add_gradient(weight: Tensor, grad: Tensor | None) -> None:

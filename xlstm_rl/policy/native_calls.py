@@ -36,10 +36,11 @@ class NetworkCalls:
         self._forms = [one for one in built.forms if one is not None]
         if not all([one.take() for one in self._forms]):
             raise NotCoveredError
-        features = seen = _placed(actor.place(inputs[0], reset, tensors[:split]))
+        self.features = seen = _placed(actor.place(inputs[0], reset, tensors[:split]))
+        """What the actor's memory made, `[B, T, D]`."""
         if critic is not None:
             seen = _placed(critic.place(inputs[1], reset, tensors[split:]))
-        self.outputs = _placed(act.place(features, None, ()))
+        self.outputs = _placed(act.place(self.features, None, ()))
         """Of the action head, `[B, T, num_outputs]`."""
         self.value = _placed(criticize.place(seen, None, ())).squeeze(-1)
         """`[B, T]`."""
