@@ -6,10 +6,15 @@ In a round each agent collects 128 steps and trains on them, 4 epochs of 4 minib
 wall time, of the update alone: another process on either core counts against two threads. So each
 line has the ratio of medians, and that of the fastest fifth of the rounds. On Linux it also has the
 share of all cores' time that others had meanwhile: processes, and the host of a virtual machine.
+
+`two` is what two cores do here if nothing is shared: twice the time of an update alone, over its
+time while another process trains the same agent on a thread of its own. Cores that share a cache,
+a memory or a clock have less than 2, and two threads cannot have more.
 """
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import statistics
@@ -62,10 +67,53 @@ class Updates:
         self.agent.learn(self._rollout)
 
 
+class Beside:
+    """A process that trains an agent while it is told to."""
+
+    def __init__(self, *options: Any) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self._goes, self._idles = spawn.Event(), spawn.Event()
+        self._seconds = spawn.Value("d", 0.0)
+        given = (self._goes, self._idles, self._seconds, options)
+        self._process = spawn.Process(target=_train_when_told, args=given, daemon=True)
+        self._process.start()
+        self._idles.wait()
+
+    def __enter__(self) -> None:
+        self._idles.clear()
+        self._goes.set()
+
+    def __exit__(self, *_: object) -> None:
+        self._goes.clear()
+        self._idles.wait()
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time that it has taken."""
+        return float(self._seconds.value)
+
+    def end(self) -> None:
+        """Stop it."""
+        self._process.terminate()
+        self._process.join()
+
+
+def _train_when_told(goes: Any, idles: Any, seconds: Any, options: tuple[Any, ...]) -> None:
+    torch.set_num_threads(1)
+    updates = Updates(1, *options)
+    updates.turn()
+    while True:
+        seconds.value = time.process_time()
+        if not goes.is_set():
+            idles.set()
+            goes.wait()
+        updates.turn()
+
+
 class Others:
     """What others had of the cores' time since it was made."""
 
-    def __init__(self) -> None:
+    def __init__(self, beside: Beside) -> None:
+        self._beside = beside
         self._began = time.perf_counter(), self._seconds()
 
     def share(self) -> float | None:
@@ -83,7 +131,7 @@ class Others:
             return None
         user, nice, system, _, _, irq, softirq, steal = map(int, first)
         busy = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
-        return busy - time.process_time()
+        return busy - time.process_time() - self._beside.cpu_seconds()
 
 
 def fastest(seconds: list[float]) -> float:
@@ -103,25 +151,32 @@ def main() -> None:
     torch.set_num_threads(1)
     print(f"milliseconds of an update; {asked.num_envs} environments, width {asked.width}")
     print(
-        f"{'':18}{'1 thread':>9}{'2':>8}{'ratio':>7}   fastest{'1':>8}{'2':>8}{'ratio':>7}  others"
+        f"{'':18}{'1 thread':>9}{'2':>8}{'ratio':>7}{'two':>6}   fastest{'1':>8}{'2':>8}"
+        f"{'ratio':>7}{'two':>6}  others"
     )
     rows = {}
     for name in asked.memories:
         for critic in asked.critics:
             memory = {"width": asked.width, **MEMORIES[name]}
             made = [Updates(count, asked.num_envs, memory, critic) for count in COUNTS]
-            others = Others()
+            both = Updates(1, asked.num_envs, memory, critic)
+            beside = Beside(asked.num_envs, memory, critic)
+            others = Others(beside)
             for _ in range(asked.rounds + 1):
-                for one in made:
-                    one.turn()
-            one, two = (each.seconds[1:] for each in made)  # the first also allocates
+                for each in made:
+                    each.turn()
+                with beside:
+                    both.turn()
+            share = others.share()
+            beside.end()
+            # the first also allocates
+            one, two, shared = (each.seconds[1:] for each in (*made, both))
             line = f"{name + ', ' + critic:18}"
             for of in (statistics.median, fastest):
-                a, b = of(one), of(two)
-                line += f"{1e3 * a:9.1f}{1e3 * b:8.1f}{a / b:7.2f}" + " " * 9
-            share = others.share()
+                a, b, c = of(one), of(two), of(shared)
+                line += f"{1e3 * a:9.1f}{1e3 * b:8.1f}{a / b:7.2f}{2 * a / c:6.2f}" + " " * 9
             print(line.rstrip() + ("" if share is None else f"{share:8.0%}"), flush=True)
-            rows[f"{name}, {critic}"] = {"one": one, "two": two, "others": share}
+            rows[f"{name}, {critic}"] = {"one": one, "two": two, "beside": shared, "others": share}
     if asked.out:
         head = {"machine": platform.processor() or platform.machine(), "torch": torch.__version__}
         sizes = {"num_envs": asked.num_envs, "width": asked.width}
