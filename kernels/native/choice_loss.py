@@ -1,104 +1,78 @@
-"""PPO's loss of one choice a step and its gradients, from logits on, in one call."""
+"""PPO's loss of choices and its gradients, from a network's outputs on, in one call."""
 
 import ctypes
 import functools
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from xlstm_rl.kernels.native.arguments import bytes_for, pointer, run, struct
-from xlstm_rl.kernels.native.choose import takes_native
+from xlstm_rl.kernels.native.arguments import bytes_for, pointer, struct
+from xlstm_rl.kernels.native.categorical import Counts, choices_fit, held_counts
 from xlstm_rl.kernels.native.held import is_plain
-from xlstm_rl.kernels.native.ppo_loss import (
-    Options,
-    Parts,
-    PlacedLoss,
-    named_parts,
-    old_fits,
-)
+from xlstm_rl.kernels.native.ppo_loss import Options, Parts, PlacedLoss, old_fits
 from xlstm_rl.kernels.native.program import Call
-from xlstm_rl.kernels.native.workspace import own_scratch
 
 _Arguments = struct(
     "choice_loss_arguments",
-    "rows choices wants_barrier",
-    "logits action value old_log_prob old_value advantage target valid options "
-    "dlogits dvalue parts work",
+    "rows choices numbers wants_barrier",
+    "counts outputs open action value old_log_prob old_value advantage target valid options "
+    "doutputs dvalue parts work",
 )
 
 
-class ChoiceLoss(NamedTuple):
-    """A loss, its parts, and its gradients."""
-
-    loss: Tensor
-    parts: dict[str, Tensor]
-    dlogits: Tensor
-    dvalue: Tensor
-
-
-def choice_loss(
-    logits: Tensor,
+def placed_choice_loss(
+    outputs: Tensor,
     action: Tensor,
     value: Tensor,
     old: tuple[Tensor, Tensor, Tensor, Tensor],
     valid: Tensor | None,
     options: tuple[float, ...],
     wants_barrier: bool,
-) -> ChoiceLoss | None:
-    """Return what `choice_pass` and `loss_and_gradients` do one after the other, to the bit.
+    counts: Counts = None,
+    mask: Tensor | None = None,
+) -> PlacedLoss | None:
+    """Return the call that does what `choice_terms` and `clipped_loss` do, to the bit.
+
+    It fails where an action is none of the choices.
 
     Args:
-        logits: ``[N, T, n]``, which belong to no graph.
-        action: int64 ``[N, T]``.
+        outputs: ``[N, T, n]``, logits but for the mask, which belong to no graph.
+        action: int64 ``[N, T]``, or with `counts` ``[N, T, K]``.
         value: ``[N, T]``.
-        old: as for `loss_and_gradients`, and so are the next two.
+        old: as for `clipped_loss`, and so are the next two.
         valid: the steps that count.
         options: of the loss.
         wants_barrier: whether it has a log barrier.
+        counts: choices of each number, as for `choice_terms`.
+        mask: what can be chosen, ``[N, T, n]``; ``None``: all.
 
     Returns:
         ``None``: torch has to do it, or to say what is wrong.
     """
-    placed = placed_choice_loss(logits, action, value, old, valid, options, wants_barrier)
-    if placed is None:
+    if not choices_fit(outputs, action, counts):
         return None
-    placed.call.arguments.work = own_scratch(placed.work_bytes)
-    if run(*placed.call):
-        return None
-    loss, *others = torch.tensor([*placed.parts]).unbind()
-    return ChoiceLoss(loss, named_parts(others, wants_barrier), placed.doutputs, placed.dvalue)
-
-
-def placed_choice_loss(
-    logits: Tensor,
-    action: Tensor,
-    value: Tensor,
-    old: tuple[Tensor, Tensor, Tensor, Tensor],
-    valid: Tensor | None,
-    options: tuple[float, ...],
-    wants_barrier: bool,
-) -> PlacedLoss | None:
-    """Return the call that `choice_loss` makes, of the same arguments; it fails where that does."""
-    if torch.compiler.is_compiling() or not (logits.dim() and takes_native("auto", logits)):
-        return None
-    shape, choices = logits.shape[:-1], logits.shape[-1]
-    if not (choices and is_plain(logits, logits.shape) and is_plain(action, shape, torch.int64)):
-        return None
+    shape, choices = outputs.shape[:-1], outputs.shape[-1]
     if not old_fits(shape, (value, *old), valid):
         return None
-    dlogits, dvalue = torch.empty_like(logits), torch.empty_like(value)
-    parts, given, rows = Parts(), Options(*options), action.numel()
-    read = logits, action, value, *old, valid
+    if not (mask is None or is_plain(mask, outputs.shape, torch.bool)):
+        return None
+    doutputs, dvalue = torch.empty_like(outputs), torch.empty_like(value)
+    parts, given, rows, held = Parts(), Options(*options), value.numel(), held_counts(counts)
+    read = outputs, mask, action, value, *old, valid
+    sizes = rows, choices, 1 if counts is None else len(counts), wants_barrier
     arguments = _Arguments(
-        *(rows, choices, wants_barrier, *map(pointer, read), ctypes.addressof(given)),
-        *(pointer(dlogits), pointer(dvalue), ctypes.addressof(parts)),
+        *(*sizes, None if held is None else ctypes.addressof(held), *map(pointer, read)),
+        *(ctypes.addressof(given), pointer(doutputs), pointer(dvalue), ctypes.addressof(parts)),
     )
-    size = _work_bytes(rows, choices, wants_barrier)
-    call = Call("xl_choice_loss", arguments)
-    return PlacedLoss(call, size, wants_barrier, parts, dlogits, dvalue, None, (*read, given))
+    work_bytes = _work_bytes(*sizes, mask is not None)
+    return PlacedLoss(
+        *(Call("xl_choice_loss", arguments), work_bytes, wants_barrier, parts, doutputs, dvalue),
+        *(None, (*read, given, held)),
+    )
 
 
 @functools.lru_cache(maxsize=64)
-def _work_bytes(rows: int, choices: int, wants_barrier: bool) -> int:
-    return bytes_for("xl_choice_loss_bytes", _Arguments(rows, choices, wants_barrier))
+def _work_bytes(rows: int, choices: int, numbers: int, barrier: bool, has_mask: bool) -> int:
+    # the mask is only asked whether it is null
+    arguments = _Arguments(rows, choices, numbers, barrier, None, None, 1 if has_mask else None)
+    return bytes_for("xl_choice_loss_bytes", arguments)

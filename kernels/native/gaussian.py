@@ -3,7 +3,6 @@
 import ctypes
 import functools
 import math
-from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +12,6 @@ from xlstm_rl.kernels.autograd import Grads, differentiable, keep, wants_gradien
 from xlstm_rl.kernels.native.arguments import contiguous, pointer, run, struct
 from xlstm_rl.kernels.native.choose import takes_native
 from xlstm_rl.kernels.native.held import is_plain
-from xlstm_rl.kernels.native.terms import LossPass
 
 Spread = tuple[float, float, float]
 """What is added to the log standard deviations, and between what they are held then.
@@ -44,14 +42,6 @@ def number_terms(params: Tensor, action: Tensor, spread: Spread) -> tuple[Tensor
         return None
     found: tuple[Tensor, Tensor] = _Gaussian.apply(params, action, spread)  # type: ignore[no-untyped-call]
     return found
-
-
-def number_pass(params: Tensor, action: Tensor, spread: Spread) -> LossPass | None:
-    """As `number_terms`, of parameters that belong to no graph."""
-    if not _fits(params, action):
-        return None
-    terms = _forward(params, action, spread)
-    return LossPass((*terms, None), partial(_backward, params, action, spread))
 
 
 def equations(params: Tensor, action: Tensor, spread: Spread) -> tuple[Tensor, Tensor]:
@@ -92,7 +82,7 @@ def _forward(params: Tensor, action: Tensor, spread: Spread) -> tuple[Tensor, Te
 
 def _backward(params: Tensor, action: Tensor, spread: Spread, *grads: Tensor | None) -> Tensor:
     found = torch.empty_like(params)
-    held = [contiguous(grad) for grad in grads[:2]]  # there is a third one where others have one
+    held = [contiguous(grad) for grad in grads]
     _run("backward", params, action, spread, None, None, *held, found)
     return found
 

@@ -31,14 +31,14 @@ def placed_number_loss(
     options: tuple[float, ...],
     spread: Spread,
 ) -> PlacedLoss | None:
-    """Return the call that does what `number_pass` and `loss_and_gradients` do, to the bit.
+    """Return the call that does what `number_terms` and `clipped_loss` do, to the bit.
 
     Args:
         outputs: means ``[N, T, A]``, or with log standard deviations behind them ``[N, T, 2A]``.
         log_std: those of all steps ``[A]``; ``None``: they are among the outputs.
         action: ``[N, T, A]``.
         value: ``[N, T]``.
-        old: as for `loss_and_gradients`, and so are the next two.
+        old: as for `clipped_loss`, and so are the next two.
         valid: the steps that count.
         options: of the loss.
         spread: of the log standard deviations.

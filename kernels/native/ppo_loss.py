@@ -13,6 +13,7 @@ from xlstm_rl.kernels.native.arguments import pointer, run, struct
 from xlstm_rl.kernels.native.choose import takes_native
 from xlstm_rl.kernels.native.held import is_plain
 from xlstm_rl.kernels.native.program import Call
+from xlstm_rl.kernels.native.workspace import own_scratch
 
 _T = TypeVar("_T")
 
@@ -86,17 +87,13 @@ def clipped_loss(
     return loss, named_parts(parts, new[3] is not None)
 
 
-def loss_and_gradients(
-    new: New,
-    old: tuple[Tensor, Tensor, Tensor, Tensor],
-    valid: Tensor | None,
-    options: tuple[float, ...],
-) -> tuple[Tensor, dict[str, Tensor], New] | None:
-    """As `clipped_loss`, without a graph of torch's: with the gradients of what is new."""
-    if not _fits(new, old, valid):
+def run_once(placed: PlacedLoss) -> tuple[Tensor, dict[str, Tensor]] | None:
+    """Make a loss that is one call now, and return it with its parts; ``None``: the call fails."""
+    placed.call.arguments.work = own_scratch(placed.work_bytes)
+    if run(*placed.call):
         return None
-    (loss, *parts), grads = _run(new, old, valid, options)
-    return loss, named_parts(parts, new[3] is not None), grads
+    loss, *parts = torch.tensor([*placed.parts]).unbind()
+    return loss, named_parts(parts, placed.has_barrier)
 
 
 def _fits(new: New, old: tuple[Tensor, ...], valid: Tensor | None) -> bool:

@@ -70,8 +70,6 @@ def trained(best: str, agent: RecurrentAgent) -> tuple[set[str], list[Any]]:
             found = super().run(*args)
             if found is None:
                 del ways[-1]
-            elif ways[-1] == C:  # its loss, between the calls
-                ways[-1] = ONE
             return found
 
     def keep(_: int, metrics: Any) -> None:

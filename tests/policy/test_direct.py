@@ -15,8 +15,8 @@ from xlstm_rl.policy.config import PolicyConfig
 from xlstm_rl.policy.direct import (
     DirectPass,
     direct_pass,
+    has_plain_params,
     loss_inputs,
-    plain_params,
     release_gradients,
 )
 
@@ -52,16 +52,8 @@ def passed(network: ActorCritic, batch: Any) -> DirectPass:
     return found
 
 
-def plainly(network: ActorCritic, batch: Any) -> None:
-    """Differentiate a loss in no graph."""
-    made = passed(network, batch)
-    plain = plain_params(network, made, batch[0])
-    assert plain is not None and not plain.params.requires_grad and not made.value.requires_grad
-    made.backward(plain.backward(-plain.params.sin()), 2 * made.value)
-
-
 def shortly(network: ActorCritic, batch: Any) -> None:
-    """Differentiate the same loss, in a graph that begins at what the network made."""
+    """Differentiate a loss, in a graph that begins at what the network made."""
     params, value, backward = loss_inputs(network, *batch, passed(network, batch))
     assert backward is not None
     backward(params.cos().sum() + value.square().sum())
@@ -91,7 +83,7 @@ NUMBERS = spaces.Box(-1, 1, (2,))
 def test_the_bits_are_those_of_the_graph_and_add_up(memory: Any, critic: Any, actions: Any) -> None:
     network = network_of(memory, actions, critic=critic)
     batches = [batch_for(network, B) for B in (3, 2)]
-    ways = [gradients(network, batches, way) for way in (wholly, plainly, shortly)]
+    ways = [gradients(network, batches, way) for way in (wholly, shortly)]
     for grads in zip(*ways, strict=True):
         assert all(one is not None and torch.equal(one, grads[0]) for one in grads)
 
@@ -108,9 +100,8 @@ def test_of_choices_of_parts_and_of_what_stands_beside_them(seen: str, critic: A
     with torch.no_grad():
         network.action_head.output.bias[0] = -1e30  # below the least that an open choice counts
     batch: Any = (observed(space, policy, 3, 17), network.initial_tensors(3), None)
-    ways = [gradients(network, [batch], way) for way in (wholly, plainly, shortly)]
-    for one in ways[1:]:
-        assert all(map(torch.equal, one, ways[0]))
+    ways = [gradients(network, [batch], way) for way in (wholly, shortly)]
+    assert all(map(torch.equal, *ways))
 
 
 def test_images_have_a_graph() -> None:
@@ -257,10 +248,9 @@ def _freeze_std(network: ActorCritic) -> None:
 def test_parameters_that_torch_makes_have_a_graph(options: Any, change: Any) -> None:
     network = network_of({"width": 16}, NUMBERS, action_distribution=options)
     batch = batch_for(network)
+    assert has_plain_params(network) == (network.exploration is None)
     change(network)
-    made = passed(network, batch)
-    assert plain_params(network, made, batch[0]) is None
-    del made
+    assert not has_plain_params(network)
     ways = [gradients(network, [batch], way) for way in (wholly, shortly)]
     for a, b in zip(*ways, strict=True):
         assert (a is None) == (b is None) and (a is None or torch.equal(a, b))

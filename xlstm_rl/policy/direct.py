@@ -9,9 +9,7 @@ from torch import Tensor
 
 from xlstm_rl.memory import StateTensors
 from xlstm_rl.normalization import Observation
-from xlstm_rl.policy.actions.categorical import LEAST_LOGIT
 from xlstm_rl.policy.actor_critic import ActorCritic
-from xlstm_rl.policy.auxiliary.inputs import ACTION_MASK
 from xlstm_rl.policy.native_chains import Lease
 from xlstm_rl.policy.native_sequences import WayBack
 from xlstm_rl.policy.structure import is_own
@@ -32,31 +30,6 @@ class DirectPass(NamedTuple):
     backward: Callable[..., None]
     """Takes the gradients of these three, once; None, and of the last one nothing: there is none.
     Those of the weights are added to their `.grad`, as torch does."""
-
-
-class PlainParams(NamedTuple):
-    """Parameters of a distribution in no graph, and the way back to what the network made."""
-
-    params: Tensor
-    """`[B, T, num_params]`."""
-
-    free: Tensor | None
-    """The last parameters, which no observation changes, `[num_free]`."""
-
-    stopped: Tensor | None
-    """Where a mask hides an output, which then has no gradient, `[B, T, num_outputs]`."""
-
-    def backward(self, dparams: Tensor) -> Tensor:
-        """Return the gradient of the outputs, and add that of the free ones to their `.grad`."""
-        doutputs = dparams
-        with torch.no_grad():
-            if self.free is not None:
-                num_outputs = dparams.shape[-1] - len(self.free)
-                doutputs = dparams[..., :num_outputs]
-                _add_gradient(self.free, dparams[..., num_outputs:].sum_to_size(self.free.shape))
-            if self.stopped is not None:
-                doutputs = doutputs.masked_fill(self.stopped, 0.0)
-        return doutputs
 
 
 class LossInputs(NamedTuple):
@@ -101,39 +74,18 @@ def lend_chains(network: ActorCritic, lead: tuple[int, int]) -> Lease | None:
     return network._native_sequences.lend(network, lead, is_whole=True)
 
 
-def has_plain_params(network: ActorCritic, observation: Observation) -> bool:
+def has_plain_params(network: ActorCritic) -> bool:
     """Whether a distribution's parameters are the outputs, and behind them its own, if any.
 
-    Its own are those that no observation changes, `network.log_std`.
+    Its own are those that no observation changes, `network.log_std`. Of choices an action mask
+    stands over the outputs.
     """
     free = network.log_std
     return (
         network.exploration is None
         and (free is None or _is_own_leaf(network, free))
         and is_own(network, ActorCritic, "_distribution_params")
-        and (isinstance(observation, Tensor) or ACTION_MASK not in observation)
     )
-
-
-def plain_params(
-    network: ActorCritic, made: DirectPass, observation: Observation
-) -> PlainParams | None:
-    """Return the parameters of the distribution.
-
-    Returns:
-        None: what makes them is torch's to differentiate.
-    """
-    free = network.log_std
-    if network.exploration is not None or not (free is None or _is_own_leaf(network, free)):
-        return None
-    if not is_own(network, ActorCritic, "_distribution_params"):
-        return None
-    with torch.no_grad():
-        params = network._distribution_params(made.outputs, observation, made.features)
-        stopped = None
-        if not isinstance(observation, Tensor) and ACTION_MASK in observation:
-            stopped = ~observation[ACTION_MASK] | (made.outputs < LEAST_LOGIT)
-    return PlainParams(params, free, stopped)
 
 
 def loss_inputs(
@@ -195,10 +147,11 @@ def _to_weights(
                 weight.grad = grad
         else:
             for weight, grad in pairs:
-                _add_gradient(weight, grad)
+                add_gradient(weight, grad)
 
 
-def _add_gradient(weight: Tensor, grad: Tensor | None) -> None:
+def add_gradient(weight: Tensor, grad: Tensor | None) -> None:
+    """Add to a weight's `.grad`, as torch does."""
     if weight.grad is None:
         weight.grad = grad
     elif grad is not None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from xlstm_rl.kernels.native.choose import LOADED
-from xlstm_rl.kernels.native.gaussian import Spread, equations, number_pass, number_terms
+from xlstm_rl.kernels.native.gaussian import Spread, equations, number_terms
 
 pytestmark = pytest.mark.skipif(not LOADED, reason="without the C library torch does it")
 
@@ -95,20 +95,6 @@ def test_second_derivatives() -> None:
     torch.testing.assert_close(*curves, rtol=1e-4, atol=1e-5)
 
 
-def test_without_a_graph_the_bits_are_the_same() -> None:
-    params, action = draw(4, 7)
-    mine = params.clone().requires_grad_()
-    with_graph, without = number_terms(mine, action, FREE), number_pass(params, action, FREE)
-    assert with_graph is not None
-    assert without is not None
-    assert without.terms[2] is None
-    for a, b in zip(with_graph, without.terms[:2], strict=True):
-        assert torch.equal(a, b)
-    grads = torch.rand(4, 7), torch.rand(4, 7)
-    (expected,) = torch.autograd.grad(with_graph, mine, grads)
-    assert torch.equal(without.backward(*grads, None), expected)
-
-
 def test_what_c_cannot_read_is_left_to_torch() -> None:
     params, action = draw(4)
     wanting = params.requires_grad_()
@@ -124,4 +110,3 @@ def test_what_c_cannot_read_is_left_to_torch() -> None:
         (wanting[0, :1], action[0, :0]),
     ):
         assert number_terms(x, y, FREE) is None
-        assert number_pass(x.detach(), y, FREE) is None

@@ -1,4 +1,4 @@
-"""PPO's loss of numbers in one call: to the bit what the calls one after the other give."""
+"""PPO's loss of numbers in one call: to the bit what a graph gives."""
 
 from typing import Any
 
@@ -7,11 +7,9 @@ import torch
 from torch import Tensor
 
 from xlstm_rl.kernels.native.choose import LOADED
-from xlstm_rl.kernels.native.gaussian import number_pass
+from xlstm_rl.kernels.native.gaussian import number_terms
 from xlstm_rl.kernels.native.number_loss import placed_number_loss
-from xlstm_rl.kernels.native.ppo_loss import PlacedLoss, loss_and_gradients
-from xlstm_rl.kernels.native.program import Program
-from xlstm_rl.kernels.native.workspace import own_scratch
+from xlstm_rl.kernels.native.ppo_loss import PlacedLoss, clipped_loss, run_once
 
 pytestmark = pytest.mark.skipif(not LOADED, reason="needs the native library")
 
@@ -33,9 +31,7 @@ def _given(numbers: int, free: bool, **changes: Any) -> dict[str, Any]:
 
 
 def _run(placed: PlacedLoss | None) -> PlacedLoss:
-    assert placed is not None
-    placed.call.arguments.work = own_scratch(placed.work_bytes)
-    assert Program([placed.call]).run() == 0
+    assert placed is not None and run_once(placed) is not None
     return placed
 
 
@@ -51,29 +47,28 @@ def _run(placed: PlacedLoss | None) -> PlacedLoss:
     ids=["plain", "some steps", "value clip"],
 )
 @pytest.mark.each_value
-def test_the_bits_are_those_of_the_calls_one_after_the_other(
-    changes: dict[str, Any], numbers: int, free: bool
-) -> None:
+def test_the_bits_are_those_of_a_graph(changes: dict[str, Any], numbers: int, free: bool) -> None:
     given = _given(numbers, free, **changes)
     placed = _run(placed_number_loss(**given))
-    outputs, log_std = given["outputs"], given["log_std"]
+    outputs, log_std, size = given["outputs"], given["log_std"], given["outputs"].shape[-1]
     params = outputs
     if log_std is not None:
         params = torch.cat((outputs, log_std.expand(N, T, -1)), -1)
-    found = number_pass(params, given["action"], given["spread"])
-    assert found is not None
-    new = (*found.terms[:2], given["value"], None)
-    done = loss_and_gradients(new, given["old"], given["valid"], given["options"])
+    params, value = (one.clone().requires_grad_() for one in (params, given["value"]))
+    terms = number_terms(params, given["action"], given["spread"])
+    assert terms is not None
+    done = clipped_loss((*terms, value, None), given["old"], given["valid"], given["options"])
     assert done is not None
-    loss, parts, (dlog_prob, dentropy, dvalue, _) = done
-    dparams = found.backward(dlog_prob, dentropy, None)
-    assert torch.tensor([*placed.parts])[:-1].equal(torch.stack([loss, *parts.values()]))
+    loss, parts = done
+    loss.backward()
+    assert params.grad is not None
+    assert torch.tensor([*placed.parts])[:-1].equal(torch.stack([loss.detach(), *parts.values()]))
     assert not placed.has_barrier and placed.parts[-1] == 0
-    assert torch.equal(placed.doutputs, dparams[..., : outputs.shape[-1]])
-    assert torch.equal(placed.dvalue, dvalue)
+    assert torch.equal(placed.doutputs, params.grad[..., :size])
+    assert value.grad is not None and torch.equal(placed.dvalue, value.grad)
     if free:
         assert placed.dlog_std is not None
-        assert torch.equal(placed.dlog_std, dparams[..., numbers:])
+        assert torch.equal(placed.dlog_std, params.grad[..., numbers:])
     else:
         assert placed.dlog_std is None
 

@@ -147,6 +147,7 @@ class MultiCategorical(ActionDistribution):
         self.num_params = self.num_features = sum(counts)
         self.action_shape = (len(counts),)
         self.env_shape, self.env_dtype = shape or self.action_shape, dtype
+        self.counts = tuple(counts)
         self._equal = len(set(counts)) == 1
         widest, place, at = max(counts), [], 0
         for count in counts:  # behind the last logit stands one that is masked, for the padding
@@ -168,10 +169,6 @@ class MultiCategorical(ActionDistribution):
         padded: Tensor = nn.functional.pad(above, (0, 1), value=_PADDING_LOGIT)
         return padded[..., self.place]
 
-    def in_a_row(self, logits: Tensor) -> Tensor:
-        """Return what `logits` made `[..., K, widest]` of, without the padding."""
-        return logits.flatten(-2) if self._equal else logits[..., self.number, self.choices]
-
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw actions `[..., K]`, as `Categorical` does."""
         logits = self.logits(params)
@@ -184,13 +181,20 @@ class MultiCategorical(ActionDistribution):
 
     def log_prob_and_entropy(self, params: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Return joint log-probability and entropy of choices `[..., K]`: sums over the K."""
-        return summed(_terms(self.logits(params), action, False))[:2]
+        return self._terms(params, action, False)[:2]
 
     def loss_terms(self, params: Tensor, action: Tensor, wants_mean: bool) -> Terms:
         """Return both, and `mean_log_prob` if it is asked for."""
         if not is_own(self, MultiCategorical, *_PARTS):
             return super().loss_terms(params, action, wants_mean)
-        return summed(_terms(self.logits(params), action, wants_mean))
+        return self._terms(params, action, wants_mean)
+
+    def _terms(self, params: Tensor, action: Tensor, wants_mean: bool) -> Terms:
+        """Return what a loss asks of all K together: in C where it can be."""
+        found = None
+        if is_own(self, MultiCategorical, "logits"):
+            found = choice_terms(params, action, wants_mean, self.counts)
+        return _summed(_terms(self.logits(params), action, wants_mean)) if found is None else found
 
     def mean_log_prob(self, params: Tensor) -> Tensor:
         """Return the sum over the K of such means."""
@@ -233,7 +237,7 @@ def _terms(logits: Tensor, action: Tensor, wants_mean: bool) -> Terms:
     return found
 
 
-def summed(terms: Terms) -> Terms:
+def _summed(terms: Terms) -> Terms:
     """Return what a loss asks of choices side by side, the last dimension of its terms."""
     log_prob, entropy, mean = terms
     return log_prob.sum(-1), entropy.sum(-1), None if mean is None else mean.sum(-1)
