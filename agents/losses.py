@@ -22,7 +22,8 @@ def mean_of(logs: Sequence[Log], name: str) -> float:
     tensors = [value for value in values if isinstance(value, Tensor)]
     if len(tensors) == len(values):  # asks a GPU once
         return torch.stack(tensors).mean().item()
-    return torch.tensor([float(value) for value in values]).mean().item()
+    numbers = [float(value) for value in values]
+    return torch.tensor(numbers, dtype=torch.float32, device="cpu").mean().item()
 
 
 def moments_of_all(

@@ -14,10 +14,10 @@ from torch.optim import Optimizer
 
 from xlstm_rl.agents.direct import DirectLoss
 from xlstm_rl.agents.losses import Log
-from xlstm_rl.agents.minibatch_losses import LossInC, LossInTorch
+from xlstm_rl.agents.minibatch_losses import LossInC, LossInTorch, MinibatchLoss
 from xlstm_rl.agents.sequences import Sequences
 from xlstm_rl.kernels.inplace import note_overwritten
-from xlstm_rl.kernels.native.adam import placed_adam_step
+from xlstm_rl.kernels.native.adam import placed_adam_step, steps_in_c
 from xlstm_rl.kernels.native.held import NotCoveredError
 from xlstm_rl.kernels.native.ppo_loss import PlacedLoss
 from xlstm_rl.kernels.native.program import Program, Rows
@@ -69,9 +69,11 @@ class MinibatchProgram:
     def __init__(
         self, network: ActorCritic, sequences: Sequences, count: int, loss: Loss, descent: Descent
     ) -> None:
-        steps = sequences.reset.shape[1]
-        own = is_own(network, ActorCritic, "_distribution_params")
-        lease = lend_chains(network, (count, steps)) if own and count and steps else None
+        self._network = network
+        count_and_steps = count, sequences.reset.shape[1]
+        knows = steps_in_c(descent.optimizer, descent.parameters)
+        knows = knows and is_own(network, ActorCritic, "_distribution_params")
+        lease = lend_chains(network, count_and_steps) if knows and all(count_and_steps) else None
         if lease is None or sequences.reset.numel() * lease.built.num_codes > MOST_CODES:
             raise NotCoveredError
         inputs = lease.built.inputs(sequences.observation)
@@ -79,20 +81,15 @@ class MinibatchProgram:
             raise NotCoveredError
         self._rows, batch, taken = _take(sequences, inputs, count)
         self._calls = calls = NetworkCalls(lease, taken, batch.state, batch.reset)
-        made = DirectPass(calls.outputs, calls.value, calls.features, _no_way_back)
-        self._parameters = descent.parameters
-        known = {*map(id, lease.built.weights)}
+        weights: list[nn.Parameter] = [*lease.built.weights]
+        known, self._parameters = {*map(id, weights)}, descent.parameters
         rest = [one for one in self._parameters if id(one) not in known]
-        placed = loss.place(batch, made)
-        self._loss = (
-            LossInTorch(partial(loss.make, batch), made, rest)
-            if placed is None
-            else LossInC(placed, rest)
-        )
+        made = DirectPass(calls.outputs, calls.value, calls.features, _no_way_back)
+        self._loss = self._made_loss(loss, batch, made, weights, rest)
         back, grads = calls.backward(self._loss.doutputs, self._loss.dvalue)
-        by_weight = {id(one): g for one, g in zip(lease.built.weights, grads, strict=True)}
-        by_weight |= {id(one): g for one, g in zip(rest, self._loss.drest, strict=True)}
-        if len(by_weight) != len(self._parameters):
+        pairs = zip((*weights, *rest), (*grads, *self._loss.drest), strict=True)
+        by_weight = {id(weight): grad for weight, grad in pairs}
+        if by_weight.keys() != {*map(id, self._parameters)}:
             raise NotCoveredError
         self._grads = [by_weight[id(one)] for one in self._parameters]
         step = placed_adam_step(
@@ -109,6 +106,19 @@ class MinibatchProgram:
         self._starts = sequences.reset.any(1).tolist()
         self._is_told = False
 
+    def _made_loss(
+        self,
+        loss: Loss,
+        batch: Sequences,
+        made: DirectPass,
+        weights: Sequence[nn.Parameter],
+        rest: Sequence[nn.Parameter],
+    ) -> MinibatchLoss:
+        placed = loss.place(batch, made)
+        if placed is not None:
+            return LossInC(placed, rest, self._network.log_std)
+        return LossInTorch(partial(loss.make, batch), made, weights, rest, self._rows.taken)
+
     def run(self, numbers: list[int], profile: Profile) -> Log | None:
         """Take a step on the sequences `[count]` with these numbers.
 
@@ -116,6 +126,12 @@ class MinibatchProgram:
             The loss's parts and the gradient's norm, as `gradient_step` has them. None: something
             is not finite, or not as expected; no step was taken.
         """
+        log = self._run(numbers, profile)
+        if log is None:
+            self._loss.undo()
+        return log
+
+    def _run(self, numbers: list[int], profile: Profile) -> Log | None:
         with profile.part("forward"):
             self._rows.choose(numbers)
             self._calls.resets(any([self._starts[n] for n in numbers]))
@@ -127,14 +143,16 @@ class MinibatchProgram:
         with profile.part("optimizer"):
             if self._descend.run():
                 return None
-            if not self._is_told:
-                self._tell()
-        return {**self._loss.parts, "grad_norm": self._step.norm.value}
+            self._tell()
+        return {**self._loss.take_parts(), "grad_norm": self._step.norm.value}
 
     def _tell(self) -> None:
-        """Show torch the gradients, and that the weights are others than before, once for all."""
+        """Show torch the gradients, and once that the weights are others than before."""
+        if self._is_told and isinstance(self._loss, LossInC):
+            return
+        if not self._is_told:
+            note_overwritten(self._parameters)
         self._is_told = True
-        note_overwritten(self._parameters)
         for weight, grad in zip(self._parameters, self._grads, strict=True):
             weight.grad = grad
 
@@ -180,25 +198,29 @@ def _no_way_back(*_: Tensor | None) -> None:
 class UpdatePrograms:
     """The program of an update, made when a minibatch can have it.
 
-    The first step of Adam is torch's, which makes its averages. Where a program has failed once,
-    torch takes the minibatch, to do it or to say what is wrong, and all that come behind it.
+    The first step of Adam is torch's, which makes its averages. Where there is no program, or it
+    has failed once, torch takes the minibatch, to do it or to say what is wrong, and all that come
+    behind it.
 
     Args:
         make: returns the program for minibatches of so many sequences.
+        optimizer: what takes the steps.
     """
 
-    def __init__(self, make: Callable[[int], MinibatchProgram]) -> None:
+    def __init__(self, make: Callable[[int], MinibatchProgram], optimizer: Optimizer) -> None:
         self._make: Callable[[int], MinibatchProgram] | None = make
         self._program: MinibatchProgram | None = None
+        self._optimizer = optimizer
 
     def run(self, numbers: list[int], profile: Profile) -> Log | None:
         """As `MinibatchProgram.run`; None: this minibatch has to go the ordinary way."""
-        if self._make is None:
+        if self._make is None or not self._optimizer.state:
             return None
         if self._program is None:
             try:
                 self._program = self._make(len(numbers))
             except NotCoveredError:
+                self._make = None
                 return None
         log = self._program.run(numbers, profile)
         if log is None:

@@ -35,6 +35,9 @@ from xlstm_rl.policy.encoders.observations import map_observation
 from xlstm_rl.policy.structure import is_own
 from xlstm_rl.returns import generalized_advantage
 
+_OF_MINIBATCH = ("_minibatch", "_moments", "_loss", "_placed_loss", "_direct_pass", "_descend")
+"""What an algorithm of somebody's own may do otherwise."""
+
 
 class RecurrentPPO(RecurrentAgent):
     """Proximal policy optimisation on whole rollout sequences.
@@ -88,7 +91,7 @@ class RecurrentPPO(RecurrentAgent):
         with self._profile.part("advantages"):
             sequences = self._sequences(rollout)
         count = sequences.reset.shape[0]
-        programs = UpdatePrograms(partial(self._program, sequences, now))
+        programs = UpdatePrograms(partial(self._program, sequences, now), self.optimizer)
         logs: list[Log] = []
         for number in range(config.epochs):
             self._ahead(number)
@@ -175,7 +178,7 @@ class RecurrentPPO(RecurrentAgent):
         Raises:
             NotCoveredError: the network or the step is not in C, or something is somebody's own.
         """
-        own = is_own(self, RecurrentPPO, "_minibatch", "_direct_pass", "_descend")
+        own = is_own(self, RecurrentPPO, *_OF_MINIBATCH) and type(sequences) is Sequences
         if self.ranks.size > 1 or not own:
             raise NotCoveredError
         loss = Loss(partial(self._placed_loss, now), partial(self._loss, now, None))
@@ -202,7 +205,7 @@ class RecurrentPPO(RecurrentAgent):
         `made` is what `_direct_pass` made; None: the network runs here, in that graph.
         """
         network, config = self.policy.network, self.algorithm
-        if made is not None and self.ranks.size == 1:
+        if made is not None and moments is None and self.ranks.size == 1:
             direct = direct_loss(network, made, LossData.of(batch, now, config))
             if direct is not None:
                 return direct

@@ -4,7 +4,7 @@ import ctypes
 import operator
 import weakref
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch.optim import Adam, Optimizer
 from torch.optim import optimizer as base
 
 from xlstm_rl.kernels.inplace import note_overwritten
-from xlstm_rl.kernels.native.arguments import run, struct
+from xlstm_rl.kernels.native.arguments import run, struct, tensor_of
 from xlstm_rl.kernels.native.choose import takes_native
 from xlstm_rl.kernels.native.program import Call
 
@@ -56,7 +56,7 @@ def clipped_adam_step(
         return None
     if not run(*placed.call):
         note_overwritten(parameters)
-    return torch.tensor(placed.norm.value)
+    return tensor_of(placed.norm.value)
 
 
 class PlacedStep(NamedTuple):
@@ -84,23 +84,29 @@ def placed_adam_step(
         gradients: those of the parameters, which the caller keeps alive.
         limit: the largest norm.
     """
-    if type(optimizer) is not Adam or len(optimizer.param_groups) != 1 or not parameters:
-        return None
-    if "step" in vars(optimizer):  # somebody's own, such as a scheduler's that counts
+    if not steps_in_c(optimizer, parameters):
         return None
     (group,) = optimizer.param_groups
-    if any(group.get(name, value) != value for name, value in _PLAIN.items()):
-        return None
-    if not (isinstance(group["lr"], float) and takes_native("auto", parameters[0])):
-        return None
-    if any((*_hooks(optimizer), *map(_is_array, group["betas"]))):
-        return None
-    if len(parameters) != len(group["params"]):
-        return None
     held = _held(optimizer, parameters)
     if held is None or not held.take(gradients):
         return None
     return held.place([group["lr"], *group["betas"], group["eps"], limit])
+
+
+def steps_in_c(optimizer: Optimizer, parameters: Sequence[Tensor]) -> TypeGuard[Adam]:
+    """Whether C takes the steps of an optimiser, once that has averages."""
+    if type(optimizer) is not Adam or len(optimizer.param_groups) != 1 or not parameters:
+        return False
+    if "step" in vars(optimizer):  # somebody's own, such as a scheduler's that counts
+        return False
+    (group,) = optimizer.param_groups
+    if any(group.get(name, value) != value for name, value in _PLAIN.items()):
+        return False
+    if not (isinstance(group["lr"], float) and takes_native("auto", parameters[0])):
+        return False
+    if any((*_hooks(optimizer), *map(_is_array, group["betas"]))):
+        return False
+    return len(parameters) == len(group["params"])
 
 
 class _Held:

@@ -59,6 +59,16 @@ def address_of(name: str) -> int:
     return address
 
 
+def empty(*shape: int) -> Tensor:
+    """Return memory for numbers of C, whatever type and device torch makes tensors of by itself."""
+    return torch.empty(shape, dtype=torch.float32, device="cpu")
+
+
+def tensor_of(values: Any) -> Tensor:
+    """Return numbers of C as a tensor, likewise."""
+    return torch.tensor(values, dtype=torch.float32, device="cpu")
+
+
 def bytes_for(name: str, arguments: Any) -> int:
     """What a function of the library says about how many bytes a call will need."""
     function = getattr(_library(), name)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from xlstm_rl.kernels.autograd import Grads, differentiable, keep, wants_gradient
-from xlstm_rl.kernels.native.arguments import contiguous, pointer, run, struct
+from xlstm_rl.kernels.native.arguments import contiguous, empty, pointer, run, struct
 from xlstm_rl.kernels.native.choose import takes_native
 from xlstm_rl.kernels.native.held import is_plain
 from xlstm_rl.kernels.native.terms import Terms
@@ -108,9 +108,9 @@ class _Categorical(torch.autograd.Function):
         ctx: Any, logits: Tensor, action: Tensor, wants_mean: bool, counts: Counts
     ) -> Terms:
         log_p = torch.empty_like(logits)
-        entropies = torch.empty(action.shape)
-        log_prob, entropy = torch.empty(logits.shape[:-1]), torch.empty(logits.shape[:-1])
-        mean = torch.empty(logits.shape[:-1]) if wants_mean else None
+        entropies = empty(*action.shape)
+        log_prob, entropy = empty(*logits.shape[:-1]), empty(*logits.shape[:-1])
+        mean = empty(*logits.shape[:-1]) if wants_mean else None
         if _run("forward", counts, logits, action, log_p, entropies, log_prob, entropy, mean):
             raise _OutOfRangeError
         keep(ctx, (logits, action, wants_mean, counts), 2, log_p, entropies)

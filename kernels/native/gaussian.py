@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from xlstm_rl.kernels.autograd import Grads, differentiable, keep, wants_gradient
-from xlstm_rl.kernels.native.arguments import contiguous, pointer, run, struct
+from xlstm_rl.kernels.native.arguments import contiguous, empty, pointer, run, struct
 from xlstm_rl.kernels.native.choose import takes_native
 from xlstm_rl.kernels.native.held import is_plain
 
@@ -75,7 +75,7 @@ class _Gaussian(torch.autograd.Function):
 
 
 def _forward(params: Tensor, action: Tensor, spread: Spread) -> tuple[Tensor, Tensor]:
-    terms = torch.empty(params.shape[:-1]), torch.empty(params.shape[:-1])
+    terms = empty(*params.shape[:-1]), empty(*params.shape[:-1])
     _run("forward", params, action, spread, *terms)
     return terms
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from xlstm_rl.kernels.native.arguments import run, struct
+from xlstm_rl.kernels.native.arguments import empty, run, struct
 from xlstm_rl.kernels.native.held import HeldTensors
 from xlstm_rl.kernels.native.program import Call
 
@@ -54,7 +54,7 @@ class JoinedWeights(nn.Module):
         sizes = [len(one.weight) if one.is_embedding else one.weight.shape[1] for one in parts]
         width = parts[0].weight.shape[1 if parts[0].is_embedding else 0]
         with torch.inference_mode(False):  # or else it could be written in that mode alone
-            copies = torch.zeros(width, sum(sizes)), torch.zeros(width)
+            copies = empty(width, sum(sizes)).zero_(), empty(width).zero_()
         for name, copy in zip(("weight", "bias"), copies, strict=True):
             self.register_buffer(name, copy, persistent=False)
         self._held = HeldTensors(module)

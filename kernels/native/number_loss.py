@@ -6,7 +6,7 @@ import functools
 import torch
 from torch import Tensor
 
-from xlstm_rl.kernels.native.arguments import bytes_for, pointer, struct
+from xlstm_rl.kernels.native.arguments import bytes_for, empty, pointer, struct
 from xlstm_rl.kernels.native.choose import takes_native
 from xlstm_rl.kernels.native.gaussian import Spread, floats
 from xlstm_rl.kernels.native.held import is_plain
@@ -57,7 +57,7 @@ def placed_number_loss(
     if not old_fits(shape, (value, *old), valid):
         return None
     doutputs, dvalue = torch.empty_like(outputs), torch.empty_like(value)
-    dparams = None if log_std is None else torch.empty(*shape, 2 * numbers)
+    dparams = None if log_std is None else empty(*shape, 2 * numbers)
     parts, given, rows = Parts(), Options(*options), value.numel()
     held, read = floats(spread), (value, *old, valid)
     arguments = _Arguments(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from xlstm_rl.kernels.inplace import note_overwritten
 from xlstm_rl.kernels.mlstm.block import MLSTMBlockOptions, MLSTMBlockWeights
 from xlstm_rl.kernels.native import mlstm_block, mlstm_block_step, slstm_block
-from xlstm_rl.kernels.native.arguments import bytes_for, run, struct
+from xlstm_rl.kernels.native.arguments import bytes_for, empty, run, struct
 from xlstm_rl.kernels.native.held import HeldTensors, is_plain
 from xlstm_rl.kernels.native.joined import JoinedWeights
 from xlstm_rl.kernels.native.library import num_threads
@@ -111,7 +111,7 @@ class StepChain:
         if features:
             self._beside = part, ((self.rows, features), (self.rows, 1))
             self._resets.append(part)
-        bound = torch.tensor([clip], dtype=torch.float64)
+        bound = torch.tensor([clip], dtype=torch.float64, device="cpu")
         self._buffers.append(bound)
         part.clip = bound.data_ptr()
         self._held.hold(part, "center", center, self._input[1])
@@ -206,7 +206,7 @@ class StepChain:
 
     def _buffer(self, floats: int) -> int:
         """Return the address of new memory, at the border of a cache line."""
-        self._buffers.append(torch.empty(floats + _LINE))
+        self._buffers.append(empty(floats + _LINE))
         return -(-self._buffers[-1].data_ptr() // (4 * _LINE)) * 4 * _LINE
 
     def run(
@@ -304,7 +304,7 @@ class StepChain:
             if last_alone and n < len(self._outputs):
                 address = own
             else:
-                made.append(torch.empty(self.rows, width, dtype=torch.float32))
+                made.append(empty(self.rows, width))
                 address = made[-1].data_ptr()
             setattr(part, field, address)
             addresses.append(address)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from xlstm_rl.kernels.native.arguments import pointer, run, struct
+from xlstm_rl.kernels.native.arguments import empty, pointer, run, struct, tensor_of
 from xlstm_rl.kernels.native.choose import takes_native
 from xlstm_rl.kernels.native.held import is_plain
 from xlstm_rl.kernels.native.program import Call
@@ -56,6 +56,10 @@ class PlacedLoss(NamedTuple):
     kept: tuple[Any, ...]
     """What the call points to, too."""
 
+    def work_at(self, address: int) -> None:
+        """Say where there are `work_bytes`."""
+        self.call.arguments.work = address
+
 
 New = tuple[Tensor, Tensor, Tensor, Tensor | None]
 """Log-probabilities, entropies, values and mean log-probabilities of all choices ``[N, T]``.
@@ -89,10 +93,10 @@ def clipped_loss(
 
 def run_once(placed: PlacedLoss) -> tuple[Tensor, dict[str, Tensor]] | None:
     """Make a loss that is one call now, and return it with its parts; ``None``: the call fails."""
-    placed.call.arguments.work = own_scratch(placed.work_bytes)
+    placed.work_at(own_scratch(placed.work_bytes))
     if run(*placed.call):
         return None
-    loss, *parts = torch.tensor([*placed.parts]).unbind()
+    loss, *parts = tensor_of([*placed.parts]).unbind()
     return loss, named_parts(parts, placed.has_barrier)
 
 
@@ -120,8 +124,8 @@ def _run(
     new: New, old: tuple[Tensor, ...], valid: Tensor | None, options: tuple[float, ...]
 ) -> tuple[tuple[Tensor, ...], New]:
     """Return all parts, and the gradients of what is new."""
-    given = torch.tensor(options, dtype=torch.float64)
-    parts = torch.empty(len(PARTS))
+    given = torch.tensor(options, dtype=torch.float64, device="cpu")
+    parts = empty(len(PARTS))
     like = partial(torch.empty_like, new[0])
     grads = like(), like(), like(), None if new[3] is None else like()
     tensors = (*new, *old, valid, given, *grads, parts)

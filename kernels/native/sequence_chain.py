@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from xlstm_rl.kernels.mlstm.block import MLSTMBlockOptions, MLSTMBlockWeights
 from xlstm_rl.kernels.native import dense, mlstm_block, recurrent, slstm_block
-from xlstm_rl.kernels.native.arguments import bytes_for, run, struct
+from xlstm_rl.kernels.native.arguments import bytes_for, empty, run, struct
 from xlstm_rl.kernels.native.held import HeldTensors, NotCoveredError, is_plain
 from xlstm_rl.kernels.native.library import num_threads
 from xlstm_rl.kernels.native.program import Call
@@ -178,7 +178,7 @@ class SequenceChain:
     def recurrent(self, weights: Weights, layer: int, num_layers: int, num_states: int) -> None:
         """Add a layer of an LSTM (2 states) or a GRU (1), whose states are `[B, layers, H]`."""
         B, H = self.B, weights[1].shape[1]
-        x, states = self._like_input(), (torch.empty(B, H),) * num_states
+        x, states = self._like_input(), (empty(B, H),) * num_states
         _demand(recurrent.covers(x, None, states, weights))
         sizes = (B, self.T, self._width, H, num_states == 1, self.workers, num_layers * H)
         both = recurrent.Forward(*sizes), recurrent.Backward(*sizes)
@@ -197,7 +197,7 @@ class SequenceChain:
         self._append("xl_recurrent", both, both, "y", "dy", H)
 
     def _like_input(self) -> Tensor:
-        return torch.empty(self.B, self.T, self._width)
+        return empty(self.B, self.T, self._width)
 
     def _hold(
         self, arguments: tuple[Any, ...], field: str, weight: Tensor | None, back: Any, dfield: str
@@ -294,7 +294,7 @@ class SequenceChain:
                 return None
             place.field.point(tensor.data_ptr() + place.offset)
         self.resets_at(None if reset is None else reset.data_ptr())
-        y = torch.empty(*lead, self._width)
+        y = empty(*lead, self._width)
         self._parts[0].x.point(x.data_ptr())
         self._parts[-1].y.point(y.data_ptr())
         # aliases: a graph that ends in x or y is not to live as long as this

@@ -94,7 +94,7 @@ def lend_floats(size: int) -> Tensor:
 def allocate(size: int) -> Tensor:
     """New bytes, in huge pages where the system has them: 7 % of a block's time (measured)."""
     if size < _HUGE_PAGE or not hasattr(mmap, "MADV_HUGEPAGE"):
-        return torch.empty(size, dtype=torch.uint8)
+        return torch.empty(size, dtype=torch.uint8, device="cpu")
     # private: a forked child gets a copy, as of all other memory
     private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     pages = mmap.mmap(-1, -(-size // _HUGE_PAGE) * _HUGE_PAGE, private)
