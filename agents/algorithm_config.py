@@ -9,6 +9,7 @@ from xlstm_rl.options.fields import Count, Fraction, Positive, PositiveOrZero
 from xlstm_rl.options.section import refuse_unused
 
 Minibatches = Count | Literal["auto"]
+TargetKL = Positive | Literal["auto"] | None
 
 _USUAL_MINIBATCHES = 4
 
@@ -70,8 +71,9 @@ class PPOConfig(AlgorithmConfig):
     value_clip: Positive | None = None
     """Clip range of the value's change per update; None: no clipping."""
 
-    target_kl: Positive | None = None
-    """Stop the epochs of an update once the approximate KL divergence exceeds this."""
+    target_kl: TargetKL = "auto"
+    """Stop the epochs of an update once the approximate KL divergence exceeds this; None: never.
+    auto: 0.02 where a part of an action is a number (Box), whose noise fades too early else."""
 
     scheduled = (*AlgorithmConfig.scheduled, "clip")
 
@@ -91,6 +93,17 @@ class PPOConfig(AlgorithmConfig):
                 f"agent.segment_steps={segment} does not divide agent.rollout_steps="
                 f"{self.rollout_steps}: use a divisor of {self.rollout_steps}"
             )
+
+    @property
+    def kl_limit(self) -> float | None:
+        """What ends an update; an agent's configuration has no `auto` in its place.
+
+        Raises:
+            ValueError: it is not known before the actions are.
+        """
+        if isinstance(self.target_kl, str):
+            raise ValueError("agent.target_kl=auto: known once there is an action space")
+        return self.target_kl
 
     def sequence_steps(self) -> int:
         """Length of a training sequence: a whole rollout, or a segment of it."""

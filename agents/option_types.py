@@ -131,7 +131,7 @@ class PPOOptions(TypedDict, total=False):
     clip_end: float
     clip_schedule: str
     value_clip: float | None
-    target_kl: float | None
+    target_kl: float | Literal["auto"] | None
 
 
 class A2COptions(TypedDict, total=False):

@@ -105,7 +105,7 @@ class RecurrentPPO(RecurrentAgent):
                 for n, numbers in enumerate(minibatches.tolist())
             ]
             logs += epoch
-            if config.target_kl is not None and mean_of(epoch, "approx_kl") > config.target_kl:
+            if config.kl_limit is not None and mean_of(epoch, "approx_kl") > config.kl_limit:
                 break
         return {
             **{f"loss/{key}": mean_of(logs, key) for key in logs[0]},

@@ -13,7 +13,8 @@ from gymnasium import spaces
 
 from xlstm_rl import RecurrentA2C, RecurrentPPO
 from xlstm_rl.agents import TrainConfig
-from xlstm_rl.agents.automatic import ENTROPY_COEF
+from xlstm_rl.agents.automatic import ENTROPY_COEF, TARGET_KL
+from xlstm_rl.agents.algorithm_config import PPOConfig
 from xlstm_rl.agents.base_config import AlgorithmConfig
 from xlstm_rl.comparing.sizes import PolicySizes
 from xlstm_rl.config import ConfigError, load_yaml, parse_config
@@ -250,6 +251,30 @@ def _with_another_number(options: dict[str, Any]) -> dict[str, Any]:
     return dict([*rest, (name, other)])
 
 
+@pytest.mark.parametrize(("actions", "bonus"), ACTIONS.values(), ids=ACTIONS)
+def test_updates_end_early_where_an_action_is_a_number(
+    actions: Any, bonus: float, tmp_path: Path
+) -> None:
+    run, make = str(tmp_path / "run"), partial(Acts, actions)
+    options: Any = {"env": {"num_envs": 2}, "logger": "none"}
+    expected = None if bonus else TARGET_KL
+    with RecurrentPPO(make, **options, agent={"rollout_steps": 8}, run_dir=run) as one:
+        one.learn(16)
+        assert one.algorithm.target_kl == one.algorithm.kl_limit == expected
+    assert load_yaml(tmp_path / "run" / "config.yaml")["agent"]["target_kl"] == expected
+    for asked in (None, 0.1):
+        with RecurrentPPO(make, **options, agent={"target_kl": asked}) as one:
+            assert one.algorithm.kl_limit == asked
+
+
+def test_a_target_kl_is_given_by_word_too() -> None:
+    for word, value in (("none", None), ("auto", "auto"), ("0.03", 0.03)):
+        agent: Any = parse_config(TrainConfig, ["--agent.target-kl", word]).agent
+        assert agent.target_kl == value
+    with pytest.raises(ConfigError, match="target_kl"):
+        parse_config(TrainConfig, ["--agent.target-kl", "0"])
+
+
 def test_a_schedule_of_a_bonus_that_is_none_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"entropy_coef_end=0\.5.*numbers \(Box\): give agent\.e"):
         RecurrentPPO("Pendulum-v1", agent={"entropy_coef_end": 0.5}, logger="none")
@@ -261,6 +286,8 @@ def test_a_loss_of_ones_own_asks_for_the_number() -> None:
     with pytest.raises(ValueError, match=r"entropy_coef=auto: known once"):
         _ = AlgorithmConfig(algo="ppo").entropy_bonus
     assert AlgorithmConfig(algo="ppo", entropy_coef=0.5).entropy_bonus == 0.5
+    with pytest.raises(ValueError, match=r"target_kl=auto: known once"):
+        _ = PPOConfig().kl_limit
 
 
 def test_actors_play_with_it_too() -> None:
