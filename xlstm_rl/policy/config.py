@@ -34,7 +34,7 @@ class DistributionConfig(Section):
 class GaussianOptions(DistributionConfig):
     """Independent normals, for spaces of numbers (Box)."""
 
-    former = {"initial_log_std": (0.0, -0.7)}  # noqa: RUF012
+    former = {"initial_log_std": (0.0, -0.7, -1.2)}  # noqa: RUF012
 
     std: Literal["free", "state", "gsde"] = "free"
     """Standard deviation: `free` parameters, or from the `state`; `gsde`: of noise that is a
@@ -44,8 +44,8 @@ class GaussianOptions(DistributionConfig):
     """Steps after which gsde draws a new function; 0: once a rollout."""
 
     initial_log_std: float | Literal["auto"] = "auto"
-    """Starting log standard deviation, in units of half the action range. auto: -0.7, which is a
-    half; with gsde, which is for rewards that have to be found, 0."""
+    """Starting log standard deviation, in units of half the action range. auto: -1.2, which is
+    .3; with gsde, which is for rewards that have to be found, 0."""
 
     bounds: Literal["clip", "tanh"] = "clip"
     """How actions keep their bounds: samples beyond one are clipped on their way to the
@@ -61,7 +61,7 @@ class GaussianOptions(DistributionConfig):
     def start_log_std(self) -> float:
         """The starting log standard deviation, a number in the place of `auto`."""
         if isinstance(self.initial_log_std, str):
-            return 0.0 if self.std == "gsde" else -0.7
+            return 0.0 if self.std == "gsde" else -1.2
         return self.initial_log_std
 
 
