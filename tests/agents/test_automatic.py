@@ -13,8 +13,8 @@ from gymnasium import spaces
 
 from xlstm_rl import RecurrentA2C, RecurrentPPO
 from xlstm_rl.agents import TrainConfig
-from xlstm_rl.agents.automatic import ENTROPY_COEF, TARGET_KL
 from xlstm_rl.agents.algorithm_config import PPOConfig
+from xlstm_rl.agents.automatic import ENTROPY_COEF, TARGET_KL
 from xlstm_rl.agents.base_config import AlgorithmConfig
 from xlstm_rl.comparing.sizes import PolicySizes
 from xlstm_rl.config import ConfigError, load_yaml, parse_config
