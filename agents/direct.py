@@ -59,7 +59,7 @@ def placed_loss(network: ActorCritic, made: DirectPass, data: LossData) -> Place
     distribution, seen = network.distribution, data.observation
     mask = None if isinstance(seen, Tensor) else seen.get(ACTION_MASK)
     rest = data.action, made.value, data.old, data.valid, data.options
-    if isinstance(distribution, Categorical) and is_own(distribution, Categorical, *_OWN):
+    if is_own(distribution, Categorical, *_OWN):
         return placed_choice_loss(made.outputs, *rest, data.wants_barrier, None, mask)
     if isinstance(distribution, MultiCategorical):
         if not is_own(distribution, MultiCategorical, *_OWN, "logits"):

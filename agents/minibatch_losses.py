@@ -100,8 +100,9 @@ class LossInC:
 class LossInTorch:
     """A loss that torch makes of what the network says, in a graph that begins there.
 
-    A distribution of somebody's own may be asked for it: what it keeps, and the noise that it
-    draws, are as in the ordinary way.
+    A distribution of somebody's own may be asked for it. The noise that it draws is as in the
+    ordinary way. What it keeps of a minibatch is not: the next one has its numbers in the same
+    place, and torch refuses to go back through a graph of them.
 
     Args:
         make: returns the loss of what a network made; it is asked again for each minibatch.

@@ -263,8 +263,13 @@ def test_updates_end_early_where_an_action_is_a_number(
         assert one.algorithm.target_kl == one.algorithm.kl_limit == expected
     assert load_yaml(tmp_path / "run" / "config.yaml")["agent"]["target_kl"] == expected
     for asked in (None, 0.1):
-        with RecurrentPPO(make, **options, agent={"target_kl": asked}) as one:
+        own = str(tmp_path / str(asked))
+        agent = {"rollout_steps": 8, "target_kl": asked}
+        with RecurrentPPO(make, **options, agent=agent, run_dir=own) as one:
+            one.learn(16)
             assert one.algorithm.kl_limit == asked
+        with RecurrentPPO.load(own, make) as again:  # as a run of before there was `auto`
+            assert again.algorithm.kl_limit == asked
 
 
 def test_a_target_kl_is_given_by_word_too() -> None:
