@@ -77,10 +77,14 @@ class Job:
             return None
 
     def is_done(self) -> bool:
-        """Return whether it is trained and evaluated as this job asks for."""
+        """Return whether it is trained and evaluated as this job asks for.
+
+        Whoever removes the run folder wants it trained anew, whatever its result says.
+        """
         result = self.result()
         return (
             result is not None
+            and (self.folder / CONFIG_FILE).is_file()
             and result.status == DONE
             and dict(result.evaluation) == dict(self.evaluation)
         )

@@ -28,6 +28,8 @@ class Running:
     job: Job
     process: "subprocess.Popen[bytes]"
     log: IO[bytes]
+    log_start: int
+    """Where in the log its own lines begin: earlier attempts stand before it."""
     began: float = field(default_factory=time.monotonic)
 
 
@@ -90,6 +92,7 @@ def _started(job: Job) -> Running:
     job.result_file.unlink(missing_ok=True)
     threads = str(job.config.get("threads") or os.cpu_count() or 1)
     log = job.log_file.open("ab")
+    log_start = log.tell()
     try:
         process = subprocess.Popen(
             [sys.executable, "-m", "xlstm_rl.comparing.worker"],
@@ -105,19 +108,32 @@ def _started(job: Job) -> Running:
     assert process.stdin is not None
     with suppress(BrokenPipeError), process.stdin as pipe:  # it died at once: its status says so
         pipe.write(job.dumps().encode())
-    return Running(job, process, log)
+    return Running(job, process, log, log_start)
 
 
 def _ended(one: Running) -> Result:
+    """Return the result that the process wrote, or why there is none.
+
+    A process may have written it and then end otherwise than well: simulators do, at exit.
+    """
     code = one.process.returncode
     result = one.job.result()
-    if code == 0 and result is not None:
+    if result is not None:
         return result
     if code < 0:
-        return _failed(one.job, f"its process was killed by {signal.Signals(-code).name}")
+        return _failed(one.job, f"its process was killed by {_signal(-code)}")
+    if code > 128:
+        return _failed(one.job, f"its process was stopped by {_signal(code - 128)}")
     if code == 0:
         return _failed(one.job, "its result cannot be read")
-    return _failed(one.job, _last_line(one.job.log_file) or f"its process ended with {code}")
+    return _failed(one.job, _last_line(one) or f"its process ended with {code}")
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _failed(job: Job, why: str) -> Result:
@@ -127,9 +143,11 @@ def _failed(job: Job, why: str) -> Result:
     return result
 
 
-def _last_line(path: Path) -> str:
+def _last_line(one: Running) -> str:
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        with one.job.log_file.open("rb") as file:
+            file.seek(one.log_start)
+            lines = file.read().decode(errors="replace").strip().splitlines()
     except OSError:
         return ""
     return lines[-1][:300] if lines else ""

@@ -3,20 +3,21 @@
 `python -m xlstm_rl.comparing.worker` reads its job as JSON from standard input.
 """
 
-import shutil
+import ctypes
 import signal
 import sys
-from pathlib import Path
+from contextlib import suppress
 
-from xlstm_rl.agents import RecurrentAgent, TrainConfig, agent_class, make_agent
-from xlstm_rl.comparing.job import DONE, Job, Result
+from xlstm_rl.agents import RecurrentAgent, TrainConfig, make_agent
+from xlstm_rl.comparing.half_run import half_run
+from xlstm_rl.comparing.job import DONE, FAILED, Job, Result
 from xlstm_rl.config import ConfigError, config_from_dict
 from xlstm_rl.config.errors import one_line
-from xlstm_rl.errors import CheckpointError
 from xlstm_rl.evaluation import evaluate
 from xlstm_rl.runs.checkpoint import load_policy
-from xlstm_rl.runs.folder import CONFIG_FILE, latest_checkpoint
 from xlstm_rl.runs.signals import Stopped, stopped_once
+
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 def work(job: Job) -> Result:
@@ -36,7 +37,7 @@ def work(job: Job) -> Result:
 def _train(job: Job) -> int:
     """Train a run to its end and return the steps that it has."""
     config = config_from_dict(TrainConfig, job.config)
-    agent = _half_run(config, job.folder)
+    agent = half_run(config, job.folder)
     if agent is None:
         agent = make_agent(config)
     with agent, stopped_once():
@@ -44,19 +45,6 @@ def _train(job: Job) -> int:
         if _is_to_go_on(agent):
             agent.learn()
         return agent.steps_done
-
-
-def _half_run(config: TrainConfig, folder: Path) -> RecurrentAgent | None:
-    """Return the agent of a run that stood still, to go on; None: begin afresh."""
-    if not (folder / CONFIG_FILE).is_file():
-        return None
-    try:
-        latest_checkpoint(folder)
-        return agent_class(config).load(folder, trust_code=True)
-    except CheckpointError as error:
-        print(f"begins afresh: {error}", file=sys.stderr)
-        shutil.rmtree(folder)
-        return None
 
 
 def _is_to_go_on(agent: RecurrentAgent) -> bool:
@@ -67,7 +55,8 @@ def _is_to_go_on(agent: RecurrentAgent) -> bool:
 
 
 def main() -> int:
-    """Run the job that stands on standard input; what fails is the last line of the log."""
+    """Run the job that stands on standard input; what fails stands in the result and the log."""
+    _end_with_parent()
     job = Job.loads(sys.stdin.read())
     try:
         work(job)
@@ -76,9 +65,18 @@ def main() -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except Exception as error:
-        print(f"{type(error).__name__}: {one_line(error)}", file=sys.stderr)
+        why = f"{type(error).__name__}: {one_line(error)}"
+        print(why, file=sys.stderr)
+        with suppress(OSError):  # a full disk: it is in the log all the same
+            Result(FAILED, why).write(job)
         return 1
     return 0
+
+
+def _end_with_parent() -> None:
+    """Ask Linux to end this process, which saves its run, when the comparison is killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 if __name__ == "__main__":
