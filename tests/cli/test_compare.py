@@ -197,6 +197,12 @@ def test_options_of_an_algorithm_of_another_module_are_read(
     assert job.config["agent"]["loudness"] == 5
 
 
+def test_the_configuration_of_a_run_is_compared_in_other_folders(place: Path) -> None:
+    Path("config.yaml").write_text("run_dir: runs/mine\nmemory: {kind: mlp}\n")
+    (job,) = prepare(["--config", "config.yaml", "--seeds", "1", "--out", "out"]).jobs
+    assert Path(job.config["run_dir"]) == job.folder == Path("out/config/mlp/seed0")
+
+
 def test_bad_options_are_one_line_and_make_nothing(
     refused: Callable[..., str], place: Path
 ) -> None:
@@ -208,6 +214,9 @@ def test_bad_options_are_one_line_and_make_nothing(
     assert "--agent.loudness: no such" in refused("compare", "--agent.loudness", "1", "--out", "o")
     assert "--seeds" in refused("compare", "--seeds", "0", "--out", "out")
     assert "--run-dir" in refused("compare", "--run-dir", "there", "--out", "out")
+    assert "finite" in refused("compare", "--threshold", "nan", "--out", "out")
+    twice = ["--memories", "mlp", "gru:width=8", "--match", "parameters"]
+    assert "leave one of the two out" in refused("compare", *twice, "--out", "out")
     several = ["--config", "parity", "tmaze", "--threshold", "1"]
     assert "--threshold" in refused("compare", *several, "--out", "out")
     assert not list(place.iterdir())

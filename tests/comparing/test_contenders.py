@@ -37,6 +37,8 @@ def test_a_memory_of_the_configurations_kind_keeps_its_options_and_another_its_w
         (["lstm", "gru,lstm"], "given twice"),
         (["lstm:width=3,width=4"], "width is given twice"),
         (["lstm:kind=gru"], "no option 'kind'"),
+        (["gru:width"], "expected gru:option=value, got no value for 'width'"),
+        (["xlstm:"], "expected xlstm:option=value"),
     ],
 )
 def test_what_is_no_memory_is_refused_in_one_line(words: list[str], told: str) -> None:

@@ -51,5 +51,7 @@ def test_one_run_has_no_interval() -> None:
 def test_runs_that_never_came_to_the_threshold_count_as_the_latest() -> None:
     assert median_reached([300.0, None, 100.0]) == 300.0
     assert median_reached([None, 100.0, None]) is None
-    assert median_reached([100.0, 300.0]) == 300.0
+    assert median_reached([100.0, 300.0]) == 200.0
+    assert median_reached([100.0, 300.0, None, 200.0]) == 250.0
+    assert median_reached([100.0, None]) is None
     assert median_reached([]) is None

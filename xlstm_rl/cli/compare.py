@@ -1,5 +1,6 @@
 """`xlstm-rl compare`."""
 
+import math
 import signal
 import sys
 from collections.abc import Sequence
@@ -117,6 +118,8 @@ def prepare(args: Sequence[str]) -> Prepared:
     own_memories = [configured(case.config.memory.kind for case in cases)]
     contenders = read_contenders(options.memories) or own_memories
     given = options.threshold
+    if given is not None and not math.isfinite(given):
+        raise ConfigError(f"--threshold {given:g}: expected a finite number")
     if given is not None and len(cases) > 1:
         raise ConfigError(f"--threshold {given:g}: expected one configuration, got {len(cases)}")
     first = cases[0].config.seed
@@ -141,6 +144,8 @@ def _apart(args: Sequence[str]) -> tuple[list[str], list[str]]:
     own: list[str] = []
     training: list[str] = []
     for one in settings_from_args(CompareOptions, args):
+        if one.path == ("run_dir",):
+            raise ConfigError("--run-dir: leave it out, every run gets a folder in --out")
         # what is not known here may be an option of a kind that is imported when it is read
         (training if one.path[0] in shared else own).extend(_words(one))
     return own, training
@@ -164,9 +169,8 @@ def _cases(names: Sequence[str], training: Sequence[str]) -> list[tuple[str, Tra
 
 
 def _logged(config: TrainConfig) -> TrainConfig:
-    """Keep the metrics of runs, which the table is made of."""
-    if config.run_dir is not None:
-        raise ConfigError("--run-dir: leave it out, every run gets a folder in --out")
+    """Keep the metrics of runs, which the table is made of, in no folder of another run."""
+    config = replace(config, run_dir=None)  # a run's own configuration names its folder
     if config.logger.kind != "none":
         return config
     from xlstm_rl.runs.loggers.config import LoggerConfig

@@ -89,7 +89,12 @@ def read_contenders(words: Sequence[str]) -> list[Contender]:
 
 def _read(parts: Sequence[str]) -> Contender:
     text = ",".join(parts)
-    kind, first = parts[0], []
+    kind, first = parts[0].strip(), []
+    before, colon, behind = kind.partition(":")
+    if colon and "=" not in kind and before in MEMORIES.classes:
+        raise ConfigError(
+            f"--memories {text}: expected {before}:option=value, got no value for {behind!r}"
+        )
     if "=" in parts[0]:
         head, _, value = parts[0].partition("=")
         kind, colon, name = head.rpartition(":")

@@ -59,6 +59,11 @@ def make_jobs(
         for contender in contenders:
             memory = contender.memory(case.config.memory)
             if match is not None and target is not None:
+                if "width" in contender.options:
+                    raise ConfigError(
+                        f"--memories {contender.text}: its width follows from --match {match}: "
+                        "leave one of the two out"
+                    )
                 width = _matched(case, contender, sizes, target)
                 memory = contender.memory(case.config.memory, width)
             config = sizes.resolved(replace(case.config, memory=memory))

@@ -125,7 +125,7 @@ class Report:
         return page(", ".join(dict.fromkeys(row.case for row in self.rows)), parts)
 
     def figure(self) -> "Figure | None":
-        """Return the learning curves, a panel for each case; None: no run finished an episode."""
+        """Return the learning curves, a panel for each case; None: there is none to draw."""
         from matplotlib.figure import Figure
 
         cases = dict.fromkeys(row.case for row in self.rows)
@@ -151,10 +151,13 @@ class Report:
         return list(dict.fromkeys(row.memory for row in self.rows))
 
     def _curves(self, case: str, memory: str) -> list[Curve]:
+        """Return those of the runs that are in the table's numbers."""
         return [
             one.curve
             for one in self.outcomes
-            if (one.job.case, one.job.memory) == (case, memory) and one.curve is not None
+            if (one.job.case, one.job.memory) == (case, memory)
+            and one.is_done
+            and one.curve is not None
         ]
 
 

@@ -4,6 +4,7 @@ Numbers equal those of the package `rliable`: `aggregate_iqm`, `probability_of_i
 its stratified percentile bootstrap to the noise of the draws.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -82,12 +83,13 @@ def mean_improvement(pairs: Sequence[tuple[Numbers, Numbers]]) -> tuple[float, I
 
 
 def median_reached(steps: Sequence[float | None]) -> float | None:
-    """Return the median of the steps after which runs reached something; None: most did not.
+    """Return the median of the steps after which runs reached something.
+
+    None: half of them or more did not.
 
     Runs that never did (None) count as later than all others, so that they are not left out.
     """
-    ordered = sorted(float("inf") if one is None else one for one in steps)
-    if not ordered:
+    if not steps:
         return None
-    middle = ordered[len(ordered) // 2]  # of an even number the later of the two
-    return None if middle == float("inf") else middle
+    middle = float(np.median([math.inf if one is None else one for one in steps]))
+    return None if middle == math.inf else middle

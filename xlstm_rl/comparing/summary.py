@@ -99,7 +99,8 @@ class Row:
     """How many runs came to the threshold."""
 
     steps_to_threshold: float | None = None
-    """The median over the runs, those that never did the latest; None: most did not."""
+    """The median over the runs, those that never did the latest; None: half or more did
+    not."""
 
     seconds: float = math.nan
     speed: float = math.nan
