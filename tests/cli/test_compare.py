@@ -217,6 +217,7 @@ def test_bad_options_are_one_line_and_make_nothing(
     assert "finite" in refused("compare", "--threshold", "nan", "--out", "out")
     twice = ["--memories", "mlp", "gru:width=8", "--match", "parameters"]
     assert "leave one of the two out" in refused("compare", *twice, "--out", "out")
+    assert "device='cuda:99'" in refused("compare", "--device", "cuda:99", "--out", "out")
     several = ["--config", "parity", "tmaze", "--threshold", "1"]
     assert "--threshold" in refused("compare", *several, "--out", "out")
     assert not list(place.iterdir())

@@ -35,6 +35,7 @@ def test_a_memory_of_the_configurations_kind_keeps_its_options_and_another_its_w
         (["lstm:pattern=ms"], "lstm has no option 'pattern'; it has num_blocks, width"),
         (["lstm", "width=3"], "an option without a memory"),
         (["lstm", "gru,lstm"], "given twice"),
+        (["lstm:width=3", "lstm: width = 3"], "given twice"),
         (["lstm:width=3,width=4"], "width is given twice"),
         (["lstm:kind=gru"], "no option 'kind'"),
         (["gru:width"], "expected gru:option=value, got no value for 'width'"),

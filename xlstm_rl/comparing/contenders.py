@@ -88,8 +88,9 @@ def read_contenders(words: Sequence[str]) -> list[Contender]:
 
 
 def _read(parts: Sequence[str]) -> Contender:
-    text = ",".join(parts)
-    kind, first = parts[0].strip(), []
+    parts = [re.sub(r"\s*([:=])\s*", r"\1", part.strip()) for part in parts]
+    text = ",".join(parts)  # one memory has one name, however it is spaced
+    kind, first = parts[0], []
     before, colon, behind = kind.partition(":")
     if colon and "=" not in kind and before in MEMORIES.classes:
         raise ConfigError(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from xlstm_rl.agents.config import TrainConfig
+from xlstm_rl.agents.device import resolve_device
 from xlstm_rl.comparing.contenders import Contender
 from xlstm_rl.comparing.job import Job
 from xlstm_rl.comparing.sizes import PolicySizes, matching_width
@@ -46,11 +47,12 @@ def make_jobs(
             weights as with the first one.
 
     Raises:
-        ConfigError: an option does not fit a memory, an environment cannot be made, or another run
-            stands in the folder of one.
+        ConfigError: an option does not fit a memory, there is no such device, an environment
+            cannot be made, or another run stands in the folder of one.
     """
     jobs = []
     for case in cases:
+        resolve_device(case.config.device)  # refused here, not in each of the processes
         try:
             sizes = PolicySizes(case.config.env)
         except ValueError as error:
