@@ -109,8 +109,17 @@ def make_actors(agent: "AgentSetup", seed: int) -> ActorPool:
     return ActorPool(place, task, count, agent.policy, agent.steps_done)
 
 
-def playing_state(collector: Collector | ActorPool | None) -> dict[str, Any]:
-    """Return the state of what plays, for a checkpoint; that of actors stays with them."""
+def playing_state(
+    collector: Collector | ActorPool | None, is_untrained: bool = False
+) -> dict[str, Any]:
+    """Return the state of what plays, for a checkpoint; that of actors stays with them.
+
+    Args:
+        collector: what plays.
+        is_untrained: its last rollout was not trained on: to go on behind it would leave that out.
+    """
     if isinstance(collector, ActorPool):
         return {"problem": PLAYED_APART}
+    if is_untrained and collector is not None and not collector.is_cut_off:
+        return {"problem": "the run was saved before its last rollout was trained on"}
     return collector_state(collector)

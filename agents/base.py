@@ -2,6 +2,7 @@
 
 import time
 from abc import abstractmethod
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -62,7 +63,7 @@ class RecurrentAgent(SavingAgent):
         (100,000 unless it was made with another number), or to the end of this call where that is
         later. So ten calls of `learn(10_000)` equal one call of `learn(100_000)`, and a shorter
         training that is to reach the end of its schedules says so: `total_steps=` where the agent
-        is made, or `horizon=` here. All calls until `close` log to the same place.
+        is made, or `horizon=` there or here. All calls until `close` log to the same place.
 
         Args:
             total_steps: environment steps, summed over the environments; None: the
@@ -72,7 +73,8 @@ class RecurrentAgent(SavingAgent):
             callbacks: one or several `xlstm_rl.callbacks.Callback`, or functions such as
                 `on_update`, which is called behind them.
             progress: show a bar, in a terminal or a notebook.
-            horizon: the number of steps done at which schedules reach their end, for this call.
+            horizon: the number of steps done at which schedules reach their end, for this call;
+                None: the configuration's, if it has one.
             profile: measures where the time goes; None: nothing is measured.
 
         Raises:
@@ -91,7 +93,7 @@ class RecurrentAgent(SavingAgent):
         calls = CallbackCalls(self, own, callbacks, on_update)
         with (
             learning_threads(self.config.threads, self.policy.network),
-            self._run.training(self._budget.asked, self._horizon(horizon)),
+            self._run.training(self._budget.asked, self._horizon()),
             Interruption() as interruption,
             self._logging_the_rest(),
             self._saved_on_error(interruption),
@@ -104,25 +106,29 @@ class RecurrentAgent(SavingAgent):
             for _ in range(rollouts if continues else 0):
                 interruption.begin_update()
                 began = time.perf_counter()
+                self._is_untrained = True
                 rollout = self._collector.collect(self._profile)
                 self.ranks.share_episodes(rollout)
                 continues = calls.rollout_end(rollout)
                 self._prepare(rollout)
                 metrics = self.update(rollout, self._budget.progress(self.steps_done))
                 self.steps_done += self._budget.rollout
+                self._is_untrained = False
                 self._episodes.add(rollout)
                 elapsed = max(time.perf_counter() - began, _CLOCK_TICK)
                 speed = {"time/sps": self._budget.rollout / elapsed}
                 profiled = self._profile.rollout(self._budget.rollout, elapsed)
                 metrics = {**self._episodes.metrics(), **metrics, **speed, **rollout.metrics}
                 metrics |= profiled
+                number = self.steps_done // self._budget.rollout
+                self._row.expect(self.steps_done, ChainMap(self._own_values, metrics), number)
                 try:
                     continues = calls.update(self.steps_done, metrics) and continues
                 finally:  # what was trained has its row, also where a callback raises
                     with self._profile.part("logging"):
                         step, row = self.steps_done, metrics | self._own_values
                         self._own_values = {}
-                        if self._row.add(step, row, step // self._budget.rollout):
+                        if self._row.add(step, row, number):
                             log_histograms(self._run, step, self.policy, rollout, self._watch)
                             self._log_row()
                         self._save_if_due()
@@ -199,11 +205,9 @@ class RecurrentAgent(SavingAgent):
             return self.config.total_steps
         return self._origin.steps_to_go(self.config.total_steps, self.steps_done, self._budget)
 
-    def _horizon(self, horizon: int | None) -> int | None:
+    def _horizon(self) -> int | None:
         """Return what the configuration of this training says of its schedules."""
-        asked, config = self._budget.asked, self.config
-        end = horizon or config.horizon or max(config.total_steps, asked)
-        return None if end == asked else int(end)
+        return None if self._budget.end == self._budget.asked else self._budget.end
 
     def _prepare(self, rollout: Rollout) -> None:
         """Scale the rewards and bring the running statistics up to date, after collecting."""

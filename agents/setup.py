@@ -58,6 +58,7 @@ class AgentSetup(ABC):
         seed: of the initial weights, the environments and the sampled actions.
         total_steps: environment steps of the whole training, over which schedules run, however many
             calls of `learn` it is parted into; None: the configuration's default.
+        horizon: environment steps after which schedules reach their end; None: `total_steps`.
         device: `auto`, `cpu`, `cuda`, ...
         threads: CPU threads torch may use for the initial weights and while learning; 0: torch's
             own choice.
@@ -82,6 +83,7 @@ class AgentSetup(ABC):
         *,
         seed: int = 0,
         total_steps: int | None = None,
+        horizon: int | None = None,
         device: str = "auto",
         threads: int = 1,
         run_dir: str | None = None,
@@ -97,6 +99,7 @@ class AgentSetup(ABC):
         """Make an agent; its class says what the arguments are."""
         top: dict[str, Any] = {
             "seed": seed,
+            "horizon": horizon,
             "device": device,
             "threads": threads,
             "run_dir": run_dir,
@@ -176,11 +179,14 @@ class AgentSetup(ABC):
         self.steps_done = 0
         self._budget = StepBudget(
             config.agent.rollout_length * self.env.num_envs * self.ranks.size,
-            config.horizon or config.total_steps,
+            config.total_steps,
+            config.horizon,
         )
         self._collector: Collector | ActorPool | None = None
         self._episodes = RecentEpisodes()
         self._origin: Origin | None = None
+        self._is_untrained = False
+        """A rollout was begun, and is not trained on yet."""
         self._own_values: dict[str, float] = {}
         self._row = MetricRow(config.agent.log_interval)
         self._watch = MemoryWatch()
@@ -229,7 +235,7 @@ class AgentSetup(ABC):
         self._origin = origin
         own = origin.own_state(self.ranks)
         self.steps_done = int(state["steps_done"])
-        self._budget.load_state(self.steps_done, state["budget"])
+        self._budget.load_state(self.steps_done, state["budget"], state["config"])
         self._episodes.load_state(state["recent_episodes"])
         if "metric_row" in state:  # not in what version 0.2 wrote
             self._row.load_state(state["metric_row"])
@@ -280,5 +286,5 @@ class AgentSetup(ABC):
                 "shuffling": self.shuffle_generator.get_state(),
                 "global": streams_state(),
             },
-            "collector": playing_state(self._collector),
+            "collector": playing_state(self._collector, self._is_untrained),
         }

@@ -1,5 +1,6 @@
 """One row of metrics for several updates, so that short updates do not wait for logging."""
 
+import copy
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -25,6 +26,14 @@ class MetricRow:
         self._before: frozenset[str] | None = None
         self._values: dict[str, list[float]] = {}
         self._step = self._until = 0
+        self._expected: tuple[int, Mapping[str, Any], int] | None = None
+
+    def expect(self, step: int, metrics: Mapping[str, Any], update: int) -> None:
+        """Tell what will be added next: what is saved from now on counts it, and its row as taken.
+
+        Callbacks save between the end of an update and its row. `metrics` may still grow.
+        """
+        self._expected = step, metrics, update
 
     def add(self, step: int, metrics: Mapping[str, Any], update: int) -> bool:
         """Take the metrics of an update, and return whether the row is due.
@@ -37,6 +46,7 @@ class MetricRow:
             metrics: numbers, or tensors of one element.
             update: the update's number.
         """
+        self._expected = None
         self._step = step
         for name, value in metrics.items():
             self._values.setdefault(name, []).append(float(value))
@@ -58,6 +68,14 @@ class MetricRow:
 
     def state(self) -> dict[str, Any]:
         """Return what a resumed run needs, so that its rows cover the same updates."""
+        if self._expected is not None:
+            behind = copy.copy(self)
+            behind._values = {name: [*values] for name, values in self._values.items()}
+            if behind.add(*self._expected):
+                behind.take()
+            if behind._before is not None:  # callbacks behind the one that saves may add their own
+                behind._before |= self._before or frozenset()
+            return behind.state()
         return {
             "step": self._step,
             "until": self._until,
