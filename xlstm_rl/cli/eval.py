@@ -54,7 +54,8 @@ class EvalOptions:
     """Seed of the episodes, which are none of training's."""
 
     max_episode_steps: int | None = None
-    """Truncate episodes after so many steps; none: the limit of training, or the registered one."""
+    """Truncate episodes after so many steps, counted below training's wrappers; none: the limit of
+    training, or the registered one."""
 
     stochastic: bool = False
     """Sample actions instead of taking the most probable one."""
