@@ -5,11 +5,11 @@ from typing import ClassVar, Literal
 
 from xlstm_rl.agents.actor_options import check_targets
 from xlstm_rl.agents.base_config import AlgorithmConfig, Bonus, register_algorithm
-from xlstm_rl.options.fields import Count, Fraction, Positive, PositiveOrZero
+from xlstm_rl.options.fields import Count, Fraction, Limit, Positive, PositiveOrZero
 from xlstm_rl.options.section import refuse_unused
 
 Minibatches = Count | Literal["auto"]
-TargetKL = Positive | Literal["auto"] | None
+TargetKL = Limit | Literal["auto"] | None
 
 _USUAL_MINIBATCHES = 4
 
@@ -59,7 +59,7 @@ class PPOConfig(AlgorithmConfig):
     adam_eps: Positive = 1e-5
     """Epsilon of `optimizer` adam."""
 
-    clip: Positive = 0.2
+    clip: Limit = 0.2
     """Clip range of the probability ratio at the start."""
 
     clip_end: Fraction = 1.0
@@ -68,7 +68,7 @@ class PPOConfig(AlgorithmConfig):
     clip_schedule: str = "linear"
     """How it gets there, as `learning_rate_schedule`."""
 
-    value_clip: Positive | None = None
+    value_clip: Limit | None = None
     """Clip range of the value's change per update; None: no clipping."""
 
     target_kl: TargetKL = "auto"
@@ -172,10 +172,10 @@ class A2CConfig(AlgorithmConfig):
     arXiv:1802.01561), with `gae_lambda` as its lambda; equal to gae while the policy that acted
     is the policy that learns."""
 
-    rho_bar: Positive = 1.0
+    rho_bar: Limit = 1.0
     """V-trace: importance weights of single steps are clipped here."""
 
-    c_bar: Positive = 1.0
+    c_bar: Limit = 1.0
     """V-trace: importance weights of what follows a step are clipped here."""
 
     optimizer: str = "adam"

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from xlstm_rl.agents.actor_options import ActorPlan, check_actors
 from xlstm_rl.options.arguments import did_you_mean
-from xlstm_rl.options.fields import Count, CountOrZero, Fraction, Positive, PositiveOrZero
+from xlstm_rl.options.fields import Count, CountOrZero, Fraction, Limit, Positive, PositiveOrZero
 from xlstm_rl.options.kinds import Registry
 from xlstm_rl.options.section import Section, refuse_unused
 
@@ -87,7 +87,7 @@ class AlgorithmConfig(Section):
     log_barrier_coef_schedule: str = "linear"
     """How it gets there, as `learning_rate_schedule`."""
 
-    max_grad_norm: Positive = 0.5
+    max_grad_norm: Limit = 0.5
     """Gradients are scaled down to this global norm."""
 
     normalize_advantage: bool = True

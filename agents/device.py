@@ -27,13 +27,19 @@ def resolve_device(name: str, index: int | None = None) -> torch.device:
         name = f"cuda:{index}"
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros((), device=device).item()  # of `meta` there is no number to be had
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(
-            f"device={name!r} cannot be used here ({reason}): try auto, or cpu"
+            f"device={name!r} cannot be used here ({reason}): expected {', '.join(_devices())}"
         ) from error
     return device
+
+
+def _devices() -> list[str]:
+    """What `resolve_device` takes here."""
+    found = ["auto", "cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    return [*found, "mps"] if torch.backends.mps.is_available() else found
 
 
 @contextmanager

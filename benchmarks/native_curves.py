@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xlstm_rl.config import load_yaml
-from xlstm_rl.runs.plotting import read_curve
+from xlstm_rl.runs.curves import read_curve
 
 CONFIGS = ("cartpole_novel", "parity", "associative_recall")
 BACKENDS = {"native": "1", "torch": "0"}

@@ -67,7 +67,8 @@ class EnvConfig(Section):
     """Arguments of the environment, such as `length 32` of MemoryChain."""
 
     max_episode_steps: Count | None = None
-    """Truncate episodes after this many steps; None keeps the limit the id was registered with."""
+    """Truncate episodes after this many steps; None keeps the limit the id was registered with.
+    They are counted below `env.wrappers`: of a wrapper that repeats actions, each repeat."""
 
     wrappers: dict[str, Any] = field(default_factory=dict)
     """Wrappers by name with their arguments, the first one innermost, such as

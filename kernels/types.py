@@ -28,6 +28,11 @@ LEAST_LOG_FORGET = -1e5
 gate lies, and the running sums of log forget gates keep their digits."""
 
 
+def never_forgets_all(log_f: Tensor) -> bool:
+    """Whether no log forget gate of the mLSTM is NaN or below `LEAST_LOG_FORGET`."""
+    return log_f.numel() == 0 or log_f.min().item() >= LEAST_LOG_FORGET  # no rows, no minimum
+
+
 def exp_bound(dtype: torch.dtype) -> float:
     """The largest ``x`` for which neither ``exp(x)`` nor ``exp(-x)`` leaves the normal numbers."""
     return _EXP_BOUNDS[dtype]

@@ -2,9 +2,10 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from xlstm_rl.config import ConfigError
-from xlstm_rl.files import replacing
+from xlstm_rl.files import replacing, torch_file
 from xlstm_rl.runs.loggers import LoggerConfig, make_logger
 from xlstm_rl.runs.plotting import plot_runs
 
@@ -79,3 +80,17 @@ def test_metrics_survive_an_interrupt_while_a_column_is_added(
     logger.log(2, {"a": 1.0, "b": 2.0})
     logger.close()
     assert [line[-3:] for line in path.read_text().splitlines()] == ["a,b", ".0,", "2.0"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full: Linux")
+@pytest.mark.parametrize("numbers", [1, 100_000])
+def test_a_full_disk_is_named_whatever_torch_says_of_it(numbers: int) -> None:
+    tensors = [torch.zeros(numbers)] * 2
+    with pytest.raises(OSError, match="No space left on device"), torch_file("/dev/full") as file:
+        torch.save(tensors, file)
+
+
+def test_other_errors_of_torch_stay_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="of its own"), torch_file(tmp_path / "x") as file:
+        file.write(b"half")
+        raise RuntimeError("of its own")

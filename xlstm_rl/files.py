@@ -1,10 +1,12 @@
 """Files that are whole at every moment, and numbers in files that may not be."""
 
+import io
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
 
 _DIGITS = 18  # of a number of 64 bits
 
@@ -40,3 +42,33 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(draft, final)
     finally:
         draft.unlink(missing_ok=True)
+
+
+class _Writer(io.BufferedWriter):
+    """A file to write to that remembers why it could not be written."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+
+@contextmanager
+def torch_file(path: str | Path) -> Iterator[BinaryIO]:
+    """A new file for `torch.save` and the like, tensor after tensor, without a copy of the whole.
+
+    Raises:
+        OSError: it cannot be written, by a full disk for one. Torch's own writers say where in the
+            file they are then, and not why.
+    """
+    with _Writer(io.FileIO(path, "w")) as file:
+        try:
+            yield file
+        except RuntimeError:
+            if file.error is None:
+                raise
+            raise file.error from None

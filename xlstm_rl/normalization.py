@@ -139,9 +139,10 @@ class ObservationNormalizer(KeepsPrecision):
         if self.kind == "image":
             return observation
         batch = observation.shape[: observation.ndim - len(self.observation_shape)]
+        size = math.prod(self.observation_shape)  # -1 could be any, of a batch of no rows
         if self.kind == "multi_discrete":
-            return observation.long().reshape(*batch, -1) - self.starts
-        return observation.to(self.number_dtype).reshape(*batch, -1)
+            return observation.long().reshape(*batch, size) - self.starts
+        return observation.to(self.number_dtype).reshape(*batch, size)
 
     def normalize(self, flat: Tensor) -> Tensor:
         """Shift, scale and clip what `flatten` returned, in the dtype of the weights."""

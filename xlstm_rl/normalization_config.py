@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from xlstm_rl.options.fields import Positive
+from xlstm_rl.options.fields import Limit
 from xlstm_rl.options.section import Section, refuse_unused
 
 
@@ -18,10 +18,10 @@ class NormalizationConfig(Section):
     reward: bool = True
     """Divide rewards by the running standard deviation of the discounted return."""
 
-    clip_observation: Positive = 10.0
+    clip_observation: Limit = 10.0
     """Normalised observations are clipped to plus and minus this."""
 
-    clip_reward: Positive = 10.0
+    clip_reward: Limit = 10.0
     """Normalised rewards are clipped to plus and minus this."""
 
     def __post_init__(self) -> None:

@@ -166,7 +166,9 @@ def _cell_inputs(
     if w.qkv_bias is not None:
         qkv = qkv + w.qkv_bias.to(qkv.dtype)  # differs under autocast
     i, f = F.linear(qkv, w.gate, w.gate_bias).chunk(2, -1)
-    return _CellInputs(qkv.view(*lead, 3, heads, -1).unbind(-3), (i, f), c, z, conv_state)
+    # written out: of a batch of no rows -1 could be any size
+    qkv = qkv.view(*lead, 3, heads, u.shape[-1] // heads)
+    return _CellInputs(qkv.unbind(-3), (i, f), c, z, conv_state)
 
 
 def _run(

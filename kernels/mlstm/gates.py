@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xlstm_rl.kernels.types import LEAST_LOG_FORGET, compute_dtype, exp_bound
+from xlstm_rl.kernels.types import LEAST_LOG_FORGET, compute_dtype, exp_bound, never_forgets_all
 
 _NOTHING = -1e300
 """The m of a row in which nothing was written: -inf, but such that differences are numbers."""
@@ -79,7 +79,7 @@ def find_starts(f: Tensor, reset: Tensor | None) -> Tensor | None:
 
     At a reset, and where a forget gate forgets all; log sigmoid(f) is f that far below 0.
     """
-    if f.device.type == "cpu" and f.min().item() >= LEAST_LOG_FORGET:
+    if f.device.type == "cpu" and never_forgets_all(f):
         return None if reset is None else reset[..., None]
     forgotten = f < LEAST_LOG_FORGET
     return forgotten if reset is None else forgotten | reset[..., None]

@@ -14,6 +14,7 @@ from xlstm_rl.kernels.types import (
     any_reset,
     compute_dtype,
     exp_bound,
+    never_forgets_all,
     restart,
 )
 
@@ -82,4 +83,4 @@ def _is_plain(log_f: Tensor, m: Tensor, new_m: Tensor) -> bool:
     """
     if m.device.type != "cpu" or torch.compiler.is_compiling():
         return False
-    return math.isfinite((new_m / m).sum().item()) and log_f.min().item() >= LEAST_LOG_FORGET
+    return math.isfinite((new_m / m).sum().item()) and never_forgets_all(log_f)

@@ -275,7 +275,7 @@ def test_configurations_saved_before_there_was_a_choice_load() -> None:
         ({"rho_bar": 0.0}, "agent.rho_bar=0.0: expected a number > 0"),
         ({"c_bar": -1.0}, "agent.c_bar=-1.0: expected a number > 0"),
         ({"rmsprop_alpha": 1.5}, "agent.rmsprop_alpha=1.5: expected a number from 0 to 1"),
-        ({"optimizer_eps": 0.0}, "agent.optimizer_eps=0.0: expected a number > 0"),
+        ({"optimizer_eps": 0.0}, "agent.optimizer_eps=0.0: expected a finite number > 0"),
         ({"rollout_steps": 0}, "agent.rollout_steps=0: expected an integer >= 1"),
     ],
 )

@@ -130,7 +130,7 @@ def test_it_falls_to_its_end() -> None:
 @pytest.mark.parametrize(
     "options, says",
     [
-        ({"log_barrier_coef": -0.1}, "a number >= 0"),
+        ({"log_barrier_coef": -0.1}, "a finite number >= 0"),
         ({"log_barrier_coef": 0.0, "log_barrier_coef_end": 0.5}, "agent.log_barrier_coef is 0"),
         ({"log_barrier_coef": 0.1, "log_barrier_coef_schedule": "quadratic"}, "quadratic"),
     ],

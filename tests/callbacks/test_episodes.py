@@ -148,3 +148,34 @@ def test_the_command_line_takes_keywords(tmp_path: Path) -> None:
         assert file.readline() == "step,time,environment,return,length,success,a,b\n"
     with pytest.raises(ConfigError, match=r"env\.info_keywords: expected a list"):
         RecurrentA2C("CartPole-v1", env={"info_keywords": 3})
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("autoreset", ["same_step", "next_step", "disabled"])
+def test_a_keyword_that_no_episode_has_is_named_once(
+    autoreset: str, vectorization: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keywords = ["numbr", "name", "coverage"]
+    options = {"autoreset": autoreset, "vectorization": vectorization, "info_keywords": keywords}
+    agent = agent_of(tmp_path / "run", **options)
+    agent.learn(20).learn(20)
+    agent.close()
+    told = [line for line in capsys.readouterr().err.splitlines() if "keywords" in line]
+    assert told == [
+        "xlstm_rl: env.info_keywords: the info at the end of an episode has no number under numbr "
+        "(did you mean number?), name; it has coverage, is_success, name, number"
+    ]
+
+
+def test_a_keyword_that_a_vector_on_tensors_does_not_have_is_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    agent = RecurrentA2C(
+        "xlstm_rl/MemoryChain-v0",
+        env={"num_envs": 3, "kwargs": {"length": 4, "tensors": True}, "info_keywords": ["never"]},
+        logger={"kind": "none"},
+        memory={"width": 8, "num_heads": 2},
+    )
+    agent.learn(1)
+    told = [line for line in capsys.readouterr().err.splitlines() if "keywords" in line]
+    assert len(told) == 1 and "no number under never; it has " in told[0]

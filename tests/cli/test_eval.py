@@ -8,9 +8,11 @@ from typing import Any
 import gymnasium
 import pytest
 
+import xlstm_rl
 from xlstm_rl import RecurrentPPO
 from xlstm_rl.cli import eval as eval_command
 from xlstm_rl.cli import main
+from xlstm_rl.errors import EnvError
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +148,54 @@ def test_a_mistake_in_the_last_run_is_found_before_the_first_is_played(
     assert "no such folder" in refused("eval", str(run), str(tmp_path / "missing"))
     assert not (run / "eval.json").exists()
     assert "give one of the two" in refused("eval", str(run), "--both", "--stochastic")
+
+
+@pytest.mark.parametrize("mistake", ["code", "spaces", "damaged"])
+def test_so_is_one_that_shows_when_the_last_run_is_loaded_or_its_environment_made(
+    mistake: str, refused: Callable[..., str], run: Path, other: Path
+) -> None:
+    (run / "eval.json").unlink(missing_ok=True)
+    description = next(other.glob("checkpoints/*/policy.yaml"))
+    if mistake == "damaged":
+        description.with_name("policy.safetensors").write_bytes(b"")
+    else:
+        env_id = {"code": "somewhere:Else-v0", "spaces": "Pendulum-v1"}[mistake]
+        text = description.read_text()
+        assert text.count("id: CartPole-v1") == 1
+        description.write_text(text.replace("id: CartPole-v1", f"id: {env_id}"))
+    said = {"code": "--trust-code", "spaces": "does not fit", "damaged": "policy.safetensors"}
+    assert said[mistake] in refused("eval", str(run), str(other), "--episodes", "1")
+    assert not (run / "eval.json").exists()
+
+
+@pytest.mark.parametrize("words", [[], ["--json"], ["--both"]])
+def test_what_was_played_is_printed_though_a_later_run_fails(
+    words: list[str],
+    run: Path,
+    other: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail_later(*args: Any, **options: Any) -> Any:
+        played.append(1)
+        if len(played) > 1 + ("--both" in words):
+            raise EnvError("broken")
+        return evaluate(*args, **options)
+
+    (other / "eval.json").unlink(missing_ok=True)  # copied with the run
+    played: list[int] = []
+    evaluate = xlstm_rl.evaluate
+    monkeypatch.setattr(xlstm_rl, "evaluate", fail_later)
+    assert main(["eval", str(run), str(other), "--episodes", "2", *words]) == 1
+    output = capsys.readouterr()
+    assert output.err == "xlstm-rl eval: failed: EnvError: broken (--debug shows where)\n"
+    if words == ["--json"]:
+        assert [Path(one["checkpoint"]).parents[1] for one in json.loads(output.out)] == [run]
+    else:
+        _, _, *lines = output.out.splitlines()
+        assert [line.split("  ")[0] for line in lines] == [str(run)] * (1 + len(words))
+    assert (run / "eval.json").exists()
+    assert not (other / "eval.json").exists()
 
 
 def test_a_folder_that_cannot_be_written_costs_no_result(

@@ -166,6 +166,21 @@ def test_a_limit_holds_for_ids_callables_ready_environments_and_configurations()
             evaluate(policy, max_episode_steps=wrong)  # type: ignore[arg-type]
 
 
+class Twice(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Takes each action twice."""
+
+    def step(self, action: Any) -> Any:
+        first = self.env.step(action)
+        return first if first[2] or first[3] else self.env.step(action)
+
+
+def test_a_limit_counts_below_training_s_wrappers_and_above_those_of_a_ready_environment() -> None:
+    policy = _agent("Pendulum-v1", num_envs=1, wrappers={f"{__name__}:Twice": {}}).policy
+    ready = Twice(gymnasium.make("Pendulum-v1"))
+    assert evaluate(policy, episodes=1, max_episode_steps=8).lengths == [4]
+    assert evaluate(policy, ready, episodes=1, max_episode_steps=8).lengths == [8]
+
+
 def test_the_arguments_of_training_hold_for_the_same_id_written_otherwise() -> None:
     chain = "xlstm_rl/MemoryChain-v0"
     policy = _agent(chain, kwargs={"length": 9}).policy

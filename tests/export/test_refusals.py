@@ -3,7 +3,9 @@
 import errno
 import re
 import sys
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from torch import nn
 from xlstm_rl import versions
 from xlstm_rl.cli.main import main
 from xlstm_rl.errors import ExportError
-from xlstm_rl.export import export_policy, pt2
+from xlstm_rl.export import FORMATS, export_policy, pt2
 from xlstm_rl.export import policy as module
 from xlstm_rl.memory.baselines import GRUMemory
 
@@ -223,3 +225,17 @@ def test_the_command_writes_checks_and_refuses(tmp_path, capsys):
     assert main(["export", str(tmp_path / "none"), "--out", str(tmp_path / "x.onnx")]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "none" in line
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full: Linux")
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_full_disk_is_called_full(small, tmp_path, monkeypatch, format):
+    def write_there(step, path, *others, **options):
+        path.symlink_to("/dev/full")
+        write(step, path, *others, **options)
+
+    writer = import_module(f"xlstm_rl.export.{format}")
+    write = writer.write
+    monkeypatch.setattr(writer, "write", write_there)
+    with pytest.raises(ExportError, match=r"cannot be written: No space left on device$"):
+        export_policy(small, tmp_path / f"x.{format}", format)

@@ -144,15 +144,19 @@ def test_nothing_is_seen_before_it_happens(memory: Memory) -> None:
     assert_close(y[:, :11], y_changed[:, :11], 1e-12)
 
 
-def test_gradients_of_the_steps_equal_those_of_the_sequence(memory: Memory) -> None:
-    x, reset = random_inputs(memory)
+@pytest.mark.parametrize("state_before", ["used", "fresh"])
+@pytest.mark.parametrize("T", [T, 1])
+def test_gradients_of_the_steps_equal_those_of_the_sequence(
+    memory: Memory, state_before: str, T: int
+) -> None:
+    x, reset = (given[:, :T] for given in random_inputs(memory))
     direction = torch.randn_like(x)
+    # linear, so that what is zero in the state has a gradient too
+    slopes = [torch.randn_like(memory.initial_state(len(x))[key]) for key in memory.state_keys]
 
     def gradients(stepwise: bool) -> list[Tensor]:
         inputs = x.clone().requires_grad_()
-        tensors = tuple(
-            tensor.clone().requires_grad_() for tensor in memory.unpack_state(used_state_once)
-        )
+        tensors = tuple(tensor.clone().requires_grad_() for tensor in memory.unpack_state(before))
         if stepwise:
             outputs, state = [], tensors
             for t in range(T):
@@ -161,12 +165,14 @@ def test_gradients_of_the_steps_equal_those_of_the_sequence(memory: Memory) -> N
             y = torch.stack(outputs, 1)
         else:
             y, state = memory.forward_tensors(inputs, tensors, reset)
-        loss = (y * direction).sum() + sum(tensor.square().sum() for tensor in state)
+        loss = (y * direction).sum()
+        for tensor, slope in zip(state, slopes, strict=True):
+            loss = loss + tensor.square().sum() + (tensor * slope).sum()
         return list(
             torch.autograd.grad(loss, [inputs, *tensors, *memory.parameters()], allow_unused=True)
         )
 
-    used_state_once = used_state(memory)
+    before = used_state(memory) if state_before == "used" else memory.initial_state(len(x))
     for stepwise, whole in zip(gradients(True), gradients(False), strict=True):
         if stepwise is None or whole is None:
             assert all(g is None or not g.any() for g in (stepwise, whole))

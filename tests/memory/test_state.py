@@ -150,3 +150,19 @@ class TestErrors:
         tensors = stack.initial_tensors(2)
         with pytest.raises(ValueError, match="has batch 1, expected 2"):
             stack.pack_state((*tensors[:-1], tensors[-1][:1]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("with_grad", [True, False])
+def test_a_batch_of_no_rows_gives_outputs_and_a_state_of_no_rows(
+    memory: Memory, dtype: torch.dtype, with_grad: bool
+) -> None:
+    memory.to(dtype)
+    x, reset = torch.zeros(0, 5, memory.width, dtype=dtype), torch.zeros(0, 5, dtype=torch.bool)
+    with torch.set_grad_enabled(with_grad):
+        out, state = memory(x, None, reset)
+        alone, after = memory.step(x[:, 0], state, reset[:, 0])
+    assert out.shape == x.shape
+    assert alone.shape == x[:, 0].shape
+    for key in memory.state_keys:
+        assert state[key].shape == after[key].shape == memory.initial_state(0)[key].shape

@@ -178,6 +178,30 @@ def test_a_folder_of_runs_stands_for_the_runs_in_it_each_once(tmp_path: Path) ->
         find_runs([tmp_path, tmp_path / "empty"])
 
 
+@pytest.mark.parametrize("rows", ["1,\n2,nan\n", ""])
+def test_runs_inside_a_folder_that_have_no_value_yet_are_left_out(
+    rows: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    make_run(runs / "a", "1,1\n")
+    for name in ("young", "younger"):
+        make_run(runs / name, rows)
+    out = tmp_path / "figure.svg"
+    assert plot_runs([runs], out) == out
+    assert capsys.readouterr().err == (
+        f"xlstm-rl plot: left out, without episode/return yet: {runs}/young, {runs}/younger\n"
+    )
+    out.unlink()
+    with pytest.raises(ConfigError, match=r"young/metrics\.csv: has no episode/return yet"):
+        plot_runs([runs, runs / "young"], out)
+    (runs / "a" / "metrics.csv").write_text(f"step,episode/return\n{rows}")
+    with pytest.raises(ConfigError, match=r"none of the 3 runs in it .* has episode/return yet"):
+        plot_runs([runs], out)
+    assert not out.exists()
+    assert capsys.readouterr().err == ""
+
+
 def test_another_metric_is_drawn_and_a_misspelt_one_is_refused(tmp_path: Path) -> None:
     make_run(tmp_path / "a", "1,2\n2,3\n")
     (tmp_path / "a" / "metrics.csv").write_text("step,loss/entropy\n1,0.5\n2,0.25\n")

@@ -17,6 +17,7 @@ from xlstm_rl.errors import TrainingError
 from xlstm_rl.runs import run as run_module
 from xlstm_rl.runs.folder import checkpoint_steps
 from xlstm_rl.runs.loggers import Logger
+from xlstm_rl.runs.trainer_state import TRAINER_FILE
 
 
 def make(run: Path, **others: Any) -> RecurrentPPO:
@@ -82,6 +83,23 @@ def test_a_disk_that_stays_full_costs_what_follows_the_last_checkpoint(tmp_path:
     assert load_yaml(tmp_path / "run" / "config.yaml")["total_steps"] == 160
     with RecurrentPPO.load(tmp_path / "run") as agent:
         assert agent.learn().steps_done == 160
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full: Linux")
+def test_a_disk_that_is_full_at_the_last_file_of_a_checkpoint_is_called_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write(folder: Path, policy: Any, state: Any) -> None:
+        (folder / TRAINER_FILE).symlink_to("/dev/full")
+        write_checkpoint(folder, policy, state)
+
+    write_checkpoint = run_module.write_checkpoint
+    with make(tmp_path / "run", checkpoint={"every_steps": 0}) as agent:
+        agent.learn(32)
+        monkeypatch.setattr(run_module, "write_checkpoint", write)
+        assert not agent.checkpoint()
+    told = capsys.readouterr().err
+    assert "cannot be written: No space left on device; the last one is that of step 32" in told
 
 
 @pytest.mark.parametrize("kind", ["PeriodicCheckpoint", "a function"])

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from xlstm_rl.terminal import terminal_width, wrapped
 
 if TYPE_CHECKING:
     from xlstm_rl.evaluation import EvaluationResult
+    from xlstm_rl.policy import Policy
 
     Played = tuple[dict[str, Any], EvaluationResult]
     """What is written down of an evaluation, and the evaluation."""
@@ -53,7 +54,8 @@ class EvalOptions:
     """Seed of the episodes, which are none of training's."""
 
     max_episode_steps: int | None = None
-    """Truncate episodes after so many steps; none: the limit of training, or the registered one."""
+    """Truncate episodes after so many steps, counted below training's wrappers; none: the limit of
+    training, or the registered one."""
 
     stochastic: bool = False
     """Sample actions instead of taking the most probable one."""
@@ -82,47 +84,78 @@ def run(args: Sequence[str]) -> int:
     options = read_options(EvalOptions, args, "eval")
     if options.both and options.stochastic:
         raise ConfigError("--both with --stochastic: give one of the two")
-    # A mistake in the last run is found before hours go into the first.
     checkpoints = [latest_checkpoint(local_folder(name)) for name in options.run]
     modes = (True, False) if options.both else (not options.stochastic,)
-    played: list[Played] = []
+    many = len(checkpoints) * len(modes) > 1
+    played: list[tuple[str, Played]] = []
     unwritten: list[str] = []
-    for number, checkpoint in enumerate(checkpoints):
-        if len(checkpoints) > 1 and sys.stderr.isatty():
-            say(f"{options.run[number]} ({number + 1} of {len(checkpoints)})", sys.stderr)
-        # Video writers and environments print; --json promises to print nothing but the result.
-        with refusing_bad_input(), redirect_stdout(sys.stderr):
-            found = _evaluate(options, number, checkpoint, modes)
-        played += found
-        try:
-            with replacing(run_of(checkpoint) / "eval.json") as draft:
-                draft.write_text(f"{_as_json(found)}\n", encoding="utf-8")
-        except OSError as error:
-            unwritten.append(f"{run_of(checkpoint) / 'eval.json'}: {error.strerror}")
-    if options.json:
-        print(_as_json(played))
-    elif len(played) > 1:
-        print(_table(options, played))
-    else:
-        print(wrapped(f"{played[0][0]['env']}: {played[0][1]}", terminal_width()))
+    with refusing_bad_input(), redirect_stdout(sys.stderr):
+        policies = _load(options, checkpoints)
+    try:
+        for number, (checkpoint, policy) in enumerate(zip(checkpoints, policies, strict=True)):
+            name = options.run[number]
+            if len(checkpoints) > 1 and sys.stderr.isatty():
+                say(f"{name} ({number + 1} of {len(checkpoints)})", sys.stderr)
+            found: list[Played] = []
+            # Video writers and environments print; --json promises to print nothing but the result.
+            with refusing_bad_input(), redirect_stdout(sys.stderr):
+                for one in _evaluate(options, number, checkpoint, policy, modes):
+                    found.append(one)
+                    played.append((name, one))
+            try:
+                with replacing(run_of(checkpoint) / "eval.json") as draft:
+                    draft.write_text(f"{_as_json(found, len(modes) > 1)}\n", encoding="utf-8")
+            except OSError as error:
+                unwritten.append(f"{run_of(checkpoint) / 'eval.json'}: {error.strerror}")
+    finally:  # hours may have gone into them before a later one fails
+        if played:
+            _print(options, played, many)
     if unwritten:
         raise ConfigError(f"cannot be written: {'; '.join(unwritten)}")
     return 0
 
 
-def _as_json(played: "list[Played]") -> str:
+def _load(options: EvalOptions, checkpoints: Sequence[Path]) -> "list[Policy]":
+    """Load every policy, and make each environment once where several are to be played.
+
+    So a mistake in the last run is found before hours go into the first.
+    """
+    from xlstm_rl import load_policy  # not needed for the help
+    from xlstm_rl.evaluation.environments import find_source
+    from xlstm_rl.evaluation.fitting import check_fits
+
+    policies = [load_policy(one, trust_code=options.trust_code) for one in checkpoints]
+    if len(policies) > 1:
+        for policy in policies:
+            check_fits(policy, find_source(policy, options.env.id, options.max_episode_steps))
+    return policies
+
+
+def _print(options: EvalOptions, played: "list[tuple[str, Played]]", many: bool) -> None:
+    if options.json:
+        print(_as_json([one for _, one in played], many))
+    elif many:
+        print(_table(options, played))
+    else:
+        report, result = played[0][1]
+        print(wrapped(f"{report['env']}: {result}", terminal_width()))
+
+
+def _as_json(played: "list[Played]", many: bool) -> str:
     reports = [report for report, _ in played]
-    return json.dumps(reports[0] if len(reports) == 1 else reports)
+    return json.dumps(reports if many else reports[0])
 
 
 def _evaluate(
-    options: EvalOptions, number: int, checkpoint: Path, modes: tuple[bool, ...]
-) -> "list[Played]":
-    from xlstm_rl import evaluate, load_policy  # not needed for the help
+    options: EvalOptions,
+    number: int,
+    checkpoint: Path,
+    policy: "Policy",
+    modes: tuple[bool, ...],
+) -> "Iterator[Played]":
+    from xlstm_rl import evaluate  # not needed for the help
     from xlstm_rl.evaluation.wandb_report import log_evaluation
 
-    policy = load_policy(checkpoint, trust_code=options.trust_code)
-    played = []
     for deterministic in modes:
         result = evaluate(
             policy,
@@ -152,8 +185,7 @@ def _evaluate(
             "lengths": result.lengths,
             "checkpoint": str(checkpoint),
         }
-        played.append((report, result))
-    return played
+        yield report, result
 
 
 def _video_folder(options: EvalOptions, number: int, deterministic: bool) -> Path | None:
@@ -168,12 +200,11 @@ def _video_folder(options: EvalOptions, number: int, deterministic: bool) -> Pat
     return folder
 
 
-def _table(options: EvalOptions, played: "list[Played]") -> str:
-    names = [name for name in options.run for _ in range(len(played) // len(options.run))]
-    envs = {str(report["env"]) for report, _ in played}
+def _table(options: EvalOptions, played: "list[tuple[str, Played]]") -> str:
+    envs = {str(report["env"]) for _, (report, _) in played}
     head = ["run", "actions", "return", "95 % interval", "success", "length"]
     rows = []
-    for name, (report, result) in zip(names, played, strict=True):
+    for name, (report, result) in played:
         ends, success = result.interval(), result.success_rate
         rows.append(
             [

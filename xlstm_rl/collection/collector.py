@@ -13,6 +13,7 @@ from xlstm_rl.collection.episodes import EpisodeCounter
 from xlstm_rl.collection.finite import FinalNumbers, FiniteCheck
 from xlstm_rl.collection.infos import SUCCESS
 from xlstm_rl.collection.insertion import FinalInput
+from xlstm_rl.collection.keywords import KeywordCheck
 from xlstm_rl.collection.masks import mask_infos, read_masks, tell_of_unread_masks
 from xlstm_rl.collection.rollout import Rollout as Rollout
 from xlstm_rl.collection.rollout_buffer import RolloutBuffer, batch_first
@@ -65,6 +66,7 @@ class Collector:
         self.env = env
         self._adapter = make_env_adapter(env, policy)
         self._adapter.keywords = tuple(info_keywords)
+        self._keyword_check = KeywordCheck(info_keywords)
         self._num_envs = env.num_envs
         # held, because a module looks its parts up in a dict at every access
         self._auxiliary, self._normalizer = policy.auxiliary, policy.normalizer
@@ -183,7 +185,9 @@ class Collector:
         found = {} if success is None else {SUCCESS: success}
         found |= {key: self._adapter.on_host(values) for key, values in buffer.said.items()}
         ends = self._episodes.ends
-        return {key: [float(values[end]) for end in ends] for key, values in found.items()}
+        said = {key: [float(values[end]) for end in ends] for key, values in found.items()}
+        self._keyword_check.look(said, len(ends), self._adapter.keys_at_end)
+        return said
 
     def _step(
         self, t: int, buffer: RolloutBuffer, finals: list[FinalNumbers], profile: Profile

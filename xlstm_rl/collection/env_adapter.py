@@ -26,6 +26,7 @@ from xlstm_rl.collection.infos import (
     Info,
     broken_episodes,
     final_observations,
+    keys_of_last_step,
     number_of,
     numbers_at_end,
     only_rows,
@@ -119,6 +120,8 @@ class VectorEnvAdapter:
         self.first_info: Info = {}
         self.keywords: tuple[str, ...] = ()
         """Keys of the info of an episode's last step whose numbers are read."""
+        self.keys_at_end: set[str] = set()
+        """Those that were there, where any are read."""
         self.steps = 0
 
     def reset(self, seed: int | list[int] | None = None) -> RawObservation:
@@ -186,6 +189,8 @@ class VectorEnvAdapter:
         if ended.any():
             transition.broken = broken_episodes(info, ended)
             transition.success = successes(info, ended, self._merges_infos)
+            if self.keywords:
+                self.keys_at_end |= keys_of_last_step(info)
             for key in self.keywords:
                 values = numbers_at_end(info, ended, key, number_of, self._merges_infos)
                 if values is not None:

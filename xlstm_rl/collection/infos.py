@@ -175,6 +175,19 @@ def of_last_step(info: Info, key: str) -> Info:
     return final if isinstance(final, dict) and key in final else info
 
 
+def keys_of_last_step(info: Info) -> set[str]:
+    """Return under which keys anything is said of an episode's last step, without masks."""
+    final = info.get("final_info")
+    if isinstance(final, list | np.ndarray):
+        found = {key for one in final if isinstance(one, Mapping) for key in one}
+    elif isinstance(final, dict):
+        found = set(final)
+    else:
+        found = set(info) - set(_FINAL_NAMES)
+    names = {key for key in found if isinstance(key, str)}
+    return {key for key in names if not (key[:1] == "_" and key[1:] in names) and key != BROKEN}
+
+
 def success_of(value: Any) -> float:
     """Return what one episode said of its success, from 0 to 1; NaN where that is not plain.
 

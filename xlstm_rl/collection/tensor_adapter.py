@@ -9,7 +9,14 @@ from torch import Tensor
 
 from xlstm_rl.collection.choices import ChoiceCheck
 from xlstm_rl.collection.env_adapter import RawObservation, Transition, VectorEnvAdapter
-from xlstm_rl.collection.infos import SUCCESS, Info, final_name, of_last_step, read_info
+from xlstm_rl.collection.infos import (
+    SUCCESS,
+    Info,
+    final_name,
+    keys_of_last_step,
+    of_last_step,
+    read_info,
+)
 from xlstm_rl.config import ConfigError
 from xlstm_rl.envs.spaces.leaves import Leaf, observation_kind
 from xlstm_rl.errors import EnvError
@@ -63,6 +70,8 @@ class TensorVectorEnvAdapter(VectorEnvAdapter):
             infos=[info],
             success=self._said_at_end(info, ended, SUCCESS),
         )
+        if self.keywords:  # of every step: nobody asks whether an episode ended in it
+            self.keys_at_end |= keys_of_last_step(info)
         for key in self.keywords:
             values = self._said_at_end(info, ended, key)
             if values is not None:

@@ -113,7 +113,8 @@ def evaluate(
         deterministic: take the most probable action instead of a sample.
         video_dir: where to write a video of every episode (needs the extra `video`).
         max_episode_steps: truncate episodes after so many steps, instead of training's or the
-            registered limit; None: that limit.
+            registered limit; None: that limit. They are counted below `env.wrappers`, as
+            `gymnasium.make` does, and of a ready environment above what it is wrapped in.
         on_step: called after every step of every episode with an `EvaluationStep`: observation,
             action, reward, info and the memory's state.
         edit_state: called before every step with the state, batch size `[B]`, and the numbers of

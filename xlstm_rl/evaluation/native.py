@@ -1,7 +1,7 @@
 """Plays episodes in an environment's own vector form, many in one call."""
 
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -56,7 +56,25 @@ def play_natively(
         EnvError: the environment answered what cannot be used.
         ValueError: it cannot be made, or its spaces are not the policy's.
     """
-    count = min(episodes, _MAX_ROWS)
+    with _opened(policy, config, min(episodes, _MAX_ROWS)) as env:
+        if env is None:
+            return None
+        return _Rows(policy, env, episodes, seed, deterministic, edit_state).play()
+
+
+def fits_natively(policy: Policy, config: EnvConfig) -> bool:
+    """Make the vector form once and return whether `play_natively` would play in it.
+
+    Raises:
+        ValueError: it cannot be made, or its spaces are not the policy's.
+    """
+    with _opened(policy, config, 1) as env:
+        return env is not None
+
+
+@contextmanager
+def _opened(policy: Policy, config: EnvConfig, count: int) -> Iterator[Any | None]:
+    """The vector form of `count` environments; None: it answers tensors and nothing else."""
     kwargs = dict(config.kwargs)
     if "tensors" in kwargs:
         kwargs["tensors"] = False  # who is over is asked at each step, on the host
@@ -65,9 +83,10 @@ def play_natively(
     )
     with closing(make_vector_env(config)) as env:
         if getattr(env, "tensors", False):
-            return None
+            yield None
+            return
         check_spaces(policy, env.single_observation_space, env.single_action_space)
-        return _Rows(policy, env, episodes, seed, deterministic, edit_state).play()
+        yield env
 
 
 class _Rows:

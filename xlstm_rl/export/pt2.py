@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from xlstm_rl.export.step import ExportedStep
+from xlstm_rl.files import torch_file
 
 METADATA = "xlstm_rl.json"
 
@@ -21,7 +22,7 @@ def write(step: ExportedStep, path: Path, description: dict[str, Any]) -> None:
         warnings.simplefilter("ignore")  # of torch's own future
         program = torch.export.export(step, example, dynamic_shapes=shapes)
         extra = {METADATA: json.dumps(description)}
-        with path.open("wb") as file:  # of a name without .pt2 torch would warn
+        with torch_file(path) as file:  # of a name without .pt2 torch would warn
             torch.export.save(program, file, extra_files=extra)
 
 

@@ -1,6 +1,7 @@
 """What a field of the configuration may hold, said in its annotation, and values that become it."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,14 +18,19 @@ class Range:
 
     words: str
     holds: Callable[[Any], bool]
+    may_be_infinite: bool = False
 
 
 Count = Annotated[int, Range("an integer >= 1", lambda x: x >= 1)]
 CountOrZero = Annotated[int, Range("an integer >= 0", lambda x: x >= 0)]
 Seed = Annotated[int, Range("an integer from 0 to 2^63 - 1", lambda x: 0 <= x < 2**63)]
-Positive = Annotated[float, Range("a number > 0", lambda x: x > 0)]
-PositiveOrZero = Annotated[float, Range("a number >= 0", lambda x: x >= 0)]
+Positive = Annotated[float, Range("a finite number > 0", lambda x: x > 0)]
+PositiveOrZero = Annotated[float, Range("a finite number >= 0", lambda x: x >= 0)]
+Limit = Annotated[float, Range("a number > 0, or inf", lambda x: x > 0, may_be_infinite=True)]
+"""What something is cut to; infinity: nothing is."""
 Fraction = Annotated[float, Range("a number from 0 to 1", lambda x: 0 <= x <= 1)]
+
+_FINITE = Range("a finite number", lambda _: True)
 
 _WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "a string"}
 _WORDS |= {Path: "a path", NoneType: "none"}
@@ -178,18 +184,27 @@ def _number(value: Any) -> Any:
 def check_range(value: Any, kind: Any) -> None:
     """Refuse a value of the right type that lies outside the type's range.
 
+    A number is finite, unless a range says that it need not be: what an infinite one is multiplied
+    with is lost.
+
     Raises:
         ValueError: Says what was expected.
     """
     options = members(kind)
     if value is None or value in _choices(kind):
         return
+    is_finite = not isinstance(value, float) or math.isfinite(value)
+    ranges: list[Range] = []
     for one in options if len(options) > 1 else (kind,):
         if isinstance(value, str) and bare(one) is not str:
             continue
-        for extra in one.__metadata__ if get_origin(one) is Annotated else ():
-            if isinstance(extra, Range) and not extra.holds(value):
-                raise ValueError(f"expected {extra.words}{' or none' * (NoneType in options)}")
+        extras = one.__metadata__ if get_origin(one) is Annotated else ()
+        ranges += [extra for extra in extras if isinstance(extra, Range)]
+    if not is_finite and not ranges:
+        ranges = [_FINITE]
+    for found in ranges:
+        if not found.holds(value) or not (is_finite or found.may_be_infinite):
+            raise ValueError(f"expected {found.words}{' or none' * (NoneType in options)}")
 
 
 def _choices(kind: Any) -> list[Any]:

@@ -74,11 +74,44 @@ def find_runs(paths: Sequence[str | Path]) -> list[Path]:
     return [path for path in found if unique.pop(path.resolve(), None) is not None]
 
 
+class NoValueYetError(ConfigError):
+    """A run that has none of a metric so far, and may have later."""
+
+
+def read_curves(paths: Sequence[str | Path], metric: str) -> tuple[list[Curve], list[Path]]:
+    """Read one metric of all runs that the paths stand for.
+
+    Returns:
+        The curves, and the runs inside of a folder that have no value yet: a folder of runs is
+        looked at while the last of them begin.
+
+    Raises:
+        ConfigError: as `find_runs` and `read_curve`; so is a run that was itself named and has no
+            value, and where none has one.
+    """
+    named = {user_path(path).resolve() for path in paths}
+    curves, without = [], []
+    for run in find_runs(paths):
+        try:
+            curves.append(read_curve(run, metric))
+        except NoValueYetError:
+            if run.resolve() in named:
+                raise
+            without.append(run)
+    if not curves:
+        where = ", ".join(map(str, paths))
+        raise NoValueYetError(
+            f"{where}: none of the {len(without)} runs in it or below has {metric} yet; wait until "
+            "one has, or name another --metric"
+        )
+    return curves, without
+
+
 def read_curve(run: str | Path, metric: str = "episode/return") -> Curve:
     """Read one metric of a run, leaving out the updates that do not have it.
 
     Raises:
-        ConfigError: The folder has no metrics, or none of this one.
+        ConfigError: The folder has no metrics, or none of this one; `NoValueYetError`: not yet.
     """
     folder = user_path(run)
     path = folder / METRICS_FILE
@@ -103,7 +136,7 @@ def read_curve(run: str | Path, metric: str = "episode/return") -> Curve:
     points = [point for point in points if math.isfinite(point[1])]
     if not points:
         why = "; the run finished no episode" if metric.startswith("episode/") else ""
-        raise ConfigError(f"{path}: has no {metric} yet{why}")
+        raise NoValueYetError(f"{path}: has no {metric} yet{why}")
     steps, values = np.array(points).T
     return Curve(folder, steps, values, _experiment(folder))
 

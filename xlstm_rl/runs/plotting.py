@@ -14,11 +14,11 @@ from xlstm_rl.runs.curves import (
     LONGEST_LABEL,
     Curve,
     band,
-    find_runs,
     group_by_label,
-    read_curve,
+    read_curves,
     smoothed,
 )
+from xlstm_rl.terminal import tell
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +45,8 @@ def plot_runs(
     themselves are drawn thin while there are few.
 
     Args:
-        runs: run folders, or folders of them.
+        runs: run folders, or folders of them; a run inside of a folder that has no value of the
+            metric yet is left out, with a line.
         out: the figure: a name that ends in .png, .svg, .pdf or .html.
         metric: a column of metrics.csv.
         smooth: each value becomes the mean of so many updates around it.
@@ -57,7 +58,10 @@ def plot_runs(
     if path.suffix.lower() not in FORMATS:
         raise ConfigError(f"--out {out}: expected a name that ends in {', '.join(FORMATS)}")
     smooth = check_whole("smooth", smooth, 1, ConfigError)
-    curves = [read_curve(run, metric) for run in find_runs(runs)]
+    curves, without = read_curves(runs, metric)
+    if without:
+        names = ", ".join(map(str, without))
+        tell(f"xlstm-rl plot: left out, without {metric} yet: {names}")
     curves = [replace(curve, values=smoothed(curve.values, smooth)) for curve in curves]
     figure = _draw(curves, metric)
     try:

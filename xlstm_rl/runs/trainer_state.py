@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from xlstm_rl.errors import CheckpointError
+from xlstm_rl.files import torch_file
 
 TRAINER_FILE = "trainer.pt"
 _FORMAT = "xlstm_rl trainer 2"
@@ -33,7 +34,8 @@ def write_trainer_state(folder: Path, state: Mapping[str, Any], beside: list[str
         beside: the other files of the checkpoint, by whose hashes a mixed one is found out.
     """
     hashes = {name: file_hash(folder / name) for name in beside}
-    torch.save({"format": _FORMAT, "files": hashes, **state}, folder / TRAINER_FILE)
+    with torch_file(folder / TRAINER_FILE) as file:
+        torch.save({"format": _FORMAT, "files": hashes, **state}, file)
 
 
 def read_trainer_state(checkpoint: Path) -> dict[str, Any]:

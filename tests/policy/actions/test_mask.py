@@ -194,3 +194,10 @@ def test_an_environment_without_a_way_out_is_named_with_its_step(silent: bool) -
         agent.learn(100)
     with pytest.raises(EnvError, match=f"environment of episode 0 at step 3: {what}"):
         evaluate(agent.policy, lambda: Stuck(silent), episodes=1)
+
+
+def test_a_mask_of_no_environments_has_no_rows() -> None:
+    bits = np.zeros((0, 2), np.int8)
+    assert _reader(spaces.MultiBinary(2)).read(bits, 0).shape == (0, 4)
+    wheels = (np.zeros((0, 2)), np.zeros((0, 3)))
+    assert _reader(WHEELS).read(wheels, 0).shape == (0, 5)

@@ -78,6 +78,8 @@ class ActionDistribution(KeepsPrecision, ABC):
 
         A row is what its generator would give it alone, whatever stands beside it.
         """
+        if len(params) == 0:  # `split` would give one part of no rows
+            return self.sample(params)
         rows = zip(params.split(1), generators, strict=True)
         return torch.cat([self.sample(row, generator) for row, generator in rows])
 

@@ -222,7 +222,7 @@ class MultiCategorical(ActionDistribution):
     def from_env(self, action: Tensor) -> Tensor:
         """Return choices `[..., K]`, each counted from 0."""
         batch = action.shape[: action.ndim - len(self.env_shape)]
-        return action.long().reshape(*batch, -1) - self.starts
+        return action.long().reshape(*batch, *self.action_shape) - self.starts
 
     def features(self, action: Tensor) -> Tensor:
         """Return the one-hot codes side by side `[..., sum of counts]`."""

@@ -1,5 +1,6 @@
 """From an action space to its distribution; the joint one of a Dict or Tuple."""
 
+import math
 from abc import ABC
 from itertools import accumulate, pairwise
 from typing import Any
@@ -67,8 +68,9 @@ class JointDistribution(ActionDistribution):
         return found
 
     def _join(self, actions: list[Tensor], params: Tensor) -> Tensor:
-        batch = params.shape[:-1]
-        return torch.cat([one.reshape(*batch, -1).to(params.dtype) for one in actions], -1)
+        pairs = zip(self._parts, actions, strict=True)
+        flat = [_as_vector(one, part.action_shape) for part, one in pairs]
+        return torch.cat([one.to(params.dtype) for one in flat], -1)
 
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw actions `[..., A]`, leaf after leaf."""
@@ -121,14 +123,18 @@ class JointDistribution(ActionDistribution):
         found = []
         for leaf, part in zip(space_leaves(self.space), self._parts, strict=True):
             one = part.from_env(take(action, leaf.path))
-            batch = one.shape[: one.ndim - len(part.action_shape)]
-            found.append(one.reshape(*batch, -1).float())
+            found.append(_as_vector(one, part.action_shape).float())
         return torch.cat(found, -1)
 
     def features(self, action: Tensor) -> Tensor:
         """Return the leaves' features side by side."""
         leaves = zip(self._parts, self._split(action), strict=True)
         return torch.cat([part.features(one) for part, one in leaves], -1)
+
+
+def _as_vector(action: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return actions `[..., *shape]` as `[..., A]`; of no rows -1 could be any size."""
+    return action.reshape(*action.shape[: action.ndim - len(shape)], math.prod(shape))
 
 
 def _slices(sizes: list[int], start: int = 0) -> list[slice]:

@@ -145,7 +145,8 @@ class DiagonalGaussian(ActionDistribution):
 
     def from_env(self, action: Tensor) -> Tensor:
         """Return actions `[..., *shape]` of the environment in the policy's units, `[..., A]`."""
-        flat = action.reshape(*action.shape[: action.ndim - len(self.env_shape)], -1)
+        batch = action.shape[: action.ndim - len(self.env_shape)]
+        flat = action.reshape(*batch, *self.action_shape)
         units = (flat.to(self.center.dtype) - self.center) / self.scale
         return units.to(self.action_dtype)
 

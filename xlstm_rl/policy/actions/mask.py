@@ -1,5 +1,6 @@
 """Action masks, as environments give them, as flags of the network's outputs."""
 
+import math
 from collections.abc import Mapping
 from itertools import accumulate
 from typing import Any
@@ -141,8 +142,8 @@ def _bits(leaf: Leaf, part: Any, rows: int) -> Flags:
             f"expected integers {[rows, *shape]} for {leaf.space}: 0 and 1 for "
             "bits that must be so, 2 for free ones"
         )
-    bits = bits.reshape(rows, -1)
-    return np.stack((bits != 1, bits != 0), -1).reshape(rows, -1)
+    bits = _by_row(bits, rows)
+    return _by_row(np.stack((bits != 1, bits != 0), -1), rows)
 
 
 def _of(leaf: Leaf) -> str:
@@ -153,7 +154,12 @@ def _in_rows(mask: Any, rows: int) -> Array:
     """Return arrays in nested tuples, each with the environments in front, side by side."""
     if isinstance(mask, tuple | list):
         return np.concatenate([_in_rows(one, rows) for one in mask], 1)
-    return np.asarray(mask).reshape(rows, -1)
+    return _by_row(np.asarray(mask), rows)
+
+
+def _by_row(array: Array, rows: int) -> Array:
+    """Return an array as `[rows, ...]` of two axes; of no rows -1 could be any size."""
+    return array.reshape(rows, array.size // rows if rows else math.prod(array.shape[1:]))
 
 
 def _batch_of_one(mask: Any) -> Any:

@@ -67,7 +67,7 @@ class ImageEncoder(nn.Module):
         weight = next(self.projection.parameters())
         features = self.convolutions(images.to(weight.dtype) * self.scale)
         out: Tensor = self.projection(features)
-        return out.reshape(*batch, -1)
+        return out.reshape(*batch, out.shape[-1])
 
 
 def _is_channels_last(shape: tuple[int, ...], config: PolicyConfig) -> bool:
