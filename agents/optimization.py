@@ -13,6 +13,7 @@ from xlstm_rl.distributed import ALONE, Ranks
 from xlstm_rl.errors import NonFiniteLossError
 from xlstm_rl.kernels.native.adam import clipped_adam_step
 from xlstm_rl.profiling import NO_PROFILE, Profile
+from xlstm_rl.seeding import torch_stream_restored
 from xlstm_rl.terminal import tell
 
 
@@ -110,10 +111,9 @@ def _state_of_a_first_step(optimizer: Optimizer) -> list[dict[str, Any]]:
     Which averages there are, and of what shape, follows from its arguments and the weights' shapes
     in ways of each class's own. Of one that cannot be tried, nothing is returned for any weight.
     """
-    devices = {weight.device for weight in _weights(optimizer) if weight.device.type == "cuda"}
     try:
         # Copied without hooks; somebody's own optimiser may draw numbers.
-        with torch.random.fork_rng([*devices]):
+        with torch_stream_restored(*(weight.device for weight in _weights(optimizer))):
             trial = copy.deepcopy(optimizer)
             for weight in _weights(trial):  # those that are frozen now may have been trained
                 weight.grad = torch.zeros_like(weight)

@@ -43,7 +43,7 @@ from xlstm_rl.runs.loggers import LoggerConfig
 from xlstm_rl.runs.metric_row import MetricRow
 from xlstm_rl.runs.run import Run
 from xlstm_rl.runs.trust import trust_configuration
-from xlstm_rl.seeding import reset_seed, spawn_seed, streams_state
+from xlstm_rl.seeding import reset_seed, spawn_seed, streams_state, torch_stream_restored
 
 Given: TypeAlias = Mapping[str, Any] | None
 """A section whose keys nobody has looked at, or none."""
@@ -147,8 +147,8 @@ class AgentSetup(ABC):
 
     def _make_parts(self, config: TrainConfig, trained_on: TrainedOn) -> None:
         """Make what an agent is, beside its environments."""
-        with torch.random.fork_rng(devices=[]), torch_threads(config.threads):
-            # the generator that is forked here; torch.manual_seed would seed those of the GPUs too
+        with torch_stream_restored(), torch_threads(config.threads):
+            # the generator that is restored; torch.manual_seed would seed those of the GPUs too
             torch.default_generator.manual_seed(spawn_seed(config.seed, "weights"))
             self.policy = Policy(
                 self.env.single_observation_space,
