@@ -31,7 +31,8 @@ class AdvantageScale:
         if not self.decay:
             return None
         deviation = _deviation(advantage, valid, ranks)
-        before = torch.zeros_like(deviation) if self.least is None else self.least * self.decay
+        held = torch.zeros_like(deviation) if self.least is None else self.least.to(deviation)
+        before = held * self.decay
         # An advantage that is not finite ends the update with an error, not what follows it.
         usable = deviation.isfinite() & (deviation > before)
         self.least = torch.where(usable, deviation, before)
@@ -43,7 +44,8 @@ class AdvantageScale:
 
     def load_state(self, least: float, device: torch.device) -> None:
         """Go on from what `state` returned."""
-        self.least = torch.tensor(float(least), device=device)
+        # the next rollout's dtype is not known here; in this one no divisor is rounded
+        self.least = torch.tensor(float(least), dtype=torch.float64, device=device)
 
 
 def _deviation(advantage: Tensor, valid: Tensor | None, ranks: Ranks) -> Tensor:

@@ -135,3 +135,16 @@ def test_a_checkpoint_holds_it(tmp_path: Any) -> None:
     agent.save(tmp_path / "run")
     loaded = RecurrentPPO.load(tmp_path / "run")
     assert loaded.advantage_scale.state() == agent.advantage_scale.state()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_loaded_goes_on_to_the_bit(dtype: torch.dtype) -> None:
+    first, second = (torch.randn(4, 8, dtype=dtype) / n for n in (1, 100))
+    whole, before, after = (AdvantageScale(0.99) for _ in range(3))
+    for scale in (whole, before):
+        scale.take(first, None)
+    after.load_state(before.state(), torch.device("cpu"))
+    assert after.state() == before.state()
+    expected, found = whole.take(second, None), after.take(second, None)
+    assert found is not None and expected is not None
+    assert found.dtype == expected.dtype == dtype and torch.equal(found, expected)

@@ -122,7 +122,7 @@ class JointDistribution(ActionDistribution):
         for leaf, part in zip(space_leaves(self.space), self._parts, strict=True):
             one = part.from_env(take(action, leaf.path))
             batch = one.shape[: one.ndim - len(part.action_shape)]
-            found.append(one.reshape(*batch, -1).float())
+            found.append(one.reshape(*batch, -1).to(self.params_dtype))
         return torch.cat(found, -1)
 
     def features(self, action: Tensor) -> Tensor:
