@@ -16,6 +16,7 @@ from xlstm_rl.agents.advantage_scale import AdvantageScale
 from xlstm_rl.agents.arguments import Environment, read_config
 from xlstm_rl.agents.automatic import resolved
 from xlstm_rl.agents.config import AlgorithmConfig, CheckpointConfig, TrainConfig
+from xlstm_rl.agents.copying import Copying
 from xlstm_rl.agents.device import resolve_device, torch_threads
 from xlstm_rl.agents.episode_metrics import RecentEpisodes
 from xlstm_rl.agents.optimization import load_optimizer
@@ -49,7 +50,7 @@ Given: TypeAlias = Mapping[str, Any] | None
 """A section whose keys nobody has looked at, or none."""
 
 
-class AgentSetup(ABC):
+class AgentSetup(Copying, ABC):
     """The parts of an agent, made from arguments or from a configuration.
 
     Args:
