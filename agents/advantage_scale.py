@@ -1,10 +1,16 @@
 """What advantages are divided by at least, where they are normalised."""
 
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
+
 import torch
 from torch import Tensor
 
 from xlstm_rl.agents.losses import moments_of_all
 from xlstm_rl.distributed import ALONE, Ranks
+
+_Update = TypeVar("_Update", bound=Callable[..., Any])
 
 
 class AdvantageScale:
@@ -31,7 +37,8 @@ class AdvantageScale:
         if not self.decay:
             return None
         deviation = _deviation(advantage, valid, ranks)
-        before = torch.zeros_like(deviation) if self.least is None else self.least * self.decay
+        held = torch.zeros_like(deviation) if self.least is None else self.least.to(deviation)
+        before = held * self.decay
         # An advantage that is not finite ends the update with an error, not what follows it.
         usable = deviation.isfinite() & (deviation > before)
         self.least = torch.where(usable, deviation, before)
@@ -43,7 +50,28 @@ class AdvantageScale:
 
     def load_state(self, least: float, device: torch.device) -> None:
         """Go on from what `state` returned."""
-        self.least = torch.tensor(float(least), device=device)
+        # the next rollout's dtype is not known here; in this one no divisor is rounded
+        self.least = torch.tensor(float(least), dtype=torch.float64, device=device)
+
+
+def scale_kept_on_error(update: _Update) -> _Update:
+    """Let the `update` of an agent that raises leave the agent's `advantage_scale` as it was.
+
+    The rollout of an update that failed taught nothing. An outlier that made its loss infinite
+    would stand in the divisor, and later updates would teach nothing either.
+    """
+
+    @wraps(update)
+    def wrapped(agent: Any, *args: Any, **kwargs: Any) -> Any:
+        scale = agent.advantage_scale
+        before = scale.least
+        try:
+            return update(agent, *args, **kwargs)
+        except BaseException:
+            scale.least = before
+            raise
+
+    return cast(_Update, wrapped)
 
 
 def _deviation(advantage: Tensor, valid: Tensor | None, ranks: Ranks) -> Tensor:

@@ -1,5 +1,6 @@
 """Gradient steps: the step itself, its size, and the paper's RMSprop."""
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from xlstm_rl.distributed import ALONE, Ranks
 from xlstm_rl.errors import NonFiniteLossError
 from xlstm_rl.kernels.native.adam import clipped_adam_step
 from xlstm_rl.profiling import NO_PROFILE, Profile
+from xlstm_rl.seeding import torch_stream_restored
 from xlstm_rl.terminal import tell
 
 
@@ -55,23 +57,83 @@ def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
 def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
     """Give an optimiser the averages of another of its kind, and leave it its own options.
 
-    One of another kind, or for other weights, has none that it could use: it starts fresh,
-    which one line says.
+    One of another kind, or with arguments that need other averages, has none that it could use: it
+    starts fresh, which one line says.
+
+    Args:
+        optimizer: one that was just made.
+        state: what `state_dict` of the other one returned.
+
+    Raises:
+        ValueError: the state is for other weights; the optimiser is as it was.
     """
     own, groups = optimizer.state_dict()["param_groups"], state["param_groups"]
     if [set(one) for one in groups] != [set(one) for one in own]:
-        tell("agent.optimizer is another one than before: its state starts fresh")
+        _tell_of_a_fresh_start()
         return
     if [one["params"] for one in groups] != [one["params"] for one in own]:
         raise ValueError("the optimiser's state is for other weights")
-    optimizer.load_state_dict({"state": state["state"], "param_groups": own})
-    for weight, values in optimizer.state.items():
+    numbers = [number for group in own for number in group["params"]]
+    weights = dict(zip(numbers, _weights(optimizer), strict=True))
+    needed = dict(zip(numbers, _state_of_a_first_step(optimizer), strict=True))
+    saved = state["state"]
+    if any(isinstance(number, int) and number not in weights for number in saved):
+        raise ValueError("the optimiser's state is for other weights")
+    # of a weight that never had a gradient there is nothing: its averages start when it has one
+    kept = {number: saved[number] for number in numbers if saved.get(number)}
+    if any(needed[number].keys() - values.keys() for number, values in kept.items()):
+        _tell_of_a_fresh_start()
+        return
+    for number, values in kept.items():
         for name, value in values.items():
-            if isinstance(value, Tensor) and value.ndim and value.shape != weight.shape:
-                raise ValueError(
-                    f"{name} of the optimiser has shape {list(value.shape)}, its weight has "
-                    f"{list(weight.shape)}"
-                )
+            if isinstance(value, Tensor):
+                _check_shape(name, value, weights[number], needed[number].get(name))
+    optimizer.load_state_dict({"state": saved, "param_groups": own})
+    for number, values in kept.items():  # torch has cast them all to the dtype of their weight
+        for name, like in needed[number].items():
+            if isinstance(like, Tensor) and isinstance(values[name], Tensor):
+                loaded = optimizer.state[weights[number]]
+                if loaded[name].dtype != like.dtype:
+                    loaded[name] = values[name].to(loaded[name].device, like.dtype, copy=True)
+
+
+def _tell_of_a_fresh_start() -> None:
+    tell("agent.optimizer is another one than before: its state starts fresh")
+
+
+def _weights(optimizer: Optimizer) -> list[Tensor]:
+    return [weight for group in optimizer.param_groups for weight in group["params"]]
+
+
+def _state_of_a_first_step(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """Return what an optimiser keeps of each weight after one step, by trying it on copies.
+
+    Which averages there are, and of what shape, follows from its arguments and the weights' shapes
+    in ways of each class's own. Of one that cannot be tried, nothing is returned for any weight.
+    """
+    try:
+        # Copied without hooks; somebody's own optimiser may draw numbers.
+        with torch_stream_restored(*(weight.device for weight in _weights(optimizer))):
+            trial = copy.deepcopy(optimizer)
+            for weight in _weights(trial):  # those that are frozen now may have been trained
+                weight.grad = torch.zeros_like(weight)
+            trial.step()
+            return [dict(trial.state.get(weight, {})) for weight in _weights(trial)]
+    except Exception:  # somebody's own, or one that wants what this device has not: left to itself
+        return [{} for _ in _weights(optimizer)]
+
+
+def _check_shape(name: str, value: Tensor, weight: Tensor, like: Any) -> None:
+    """Refuse a tensor of an optimiser's state that its weight cannot have.
+
+    `like` is what a first step made under that name, if it made anything.
+    """
+    expected = like.shape if isinstance(like, Tensor) else weight.shape if value.ndim else ()
+    if value.shape != expected:
+        raise ValueError(
+            f"{name} of the optimiser has shape {list(value.shape)}, expected {list(expected)} "
+            f"for its weight of shape {list(weight.shape)}"
+        )
 
 
 def gradient_step(

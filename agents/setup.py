@@ -16,6 +16,7 @@ from xlstm_rl.agents.advantage_scale import AdvantageScale
 from xlstm_rl.agents.arguments import Environment, read_config
 from xlstm_rl.agents.automatic import resolved
 from xlstm_rl.agents.config import AlgorithmConfig, CheckpointConfig, TrainConfig
+from xlstm_rl.agents.copying import Copying
 from xlstm_rl.agents.device import resolve_device, torch_threads
 from xlstm_rl.agents.episode_metrics import RecentEpisodes
 from xlstm_rl.agents.optimization import load_optimizer
@@ -43,13 +44,13 @@ from xlstm_rl.runs.loggers import LoggerConfig
 from xlstm_rl.runs.metric_row import MetricRow
 from xlstm_rl.runs.run import Run
 from xlstm_rl.runs.trust import trust_configuration
-from xlstm_rl.seeding import reset_seed, spawn_seed, streams_state
+from xlstm_rl.seeding import reset_seed, spawn_seed, streams_state, torch_stream_restored
 
 Given: TypeAlias = Mapping[str, Any] | None
 """A section whose keys nobody has looked at, or none."""
 
 
-class AgentSetup(ABC):
+class AgentSetup(Copying, ABC):
     """The parts of an agent, made from arguments or from a configuration.
 
     Args:
@@ -150,8 +151,8 @@ class AgentSetup(ABC):
 
     def _make_parts(self, config: TrainConfig, trained_on: TrainedOn) -> None:
         """Make what an agent is, beside its environments."""
-        with torch.random.fork_rng(devices=[]), torch_threads(config.threads):
-            # the generator that is forked here; torch.manual_seed would seed those of the GPUs too
+        with torch_stream_restored(), torch_threads(config.threads):
+            # the generator that is restored; torch.manual_seed would seed those of the GPUs too
             torch.default_generator.manual_seed(spawn_seed(config.seed, "weights"))
             self.policy = Policy(
                 self.env.single_observation_space,

@@ -4,7 +4,9 @@ A run's seed and neighbouring seeds share nothing, and neither do the purposes o
 from `numpy.random.SeedSequence`, which mixes seed, purpose and index into unrelated numbers.
 """
 
+import os
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, get_args
@@ -32,6 +34,19 @@ Purpose = Literal[
 _PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 _BITS = 31
 """Some environments keep their seed in a signed 32-bit integer."""
+
+_streams_lock = threading.RLock()
+"""Held by who has begun a global stream anew: another thread would begin or save it in between."""
+
+
+def _unlock_in_child() -> None:
+    """Give a forked process a lock of its own: the thread that may hold it is not there."""
+    global _streams_lock
+    _streams_lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock_in_child)
 
 _TAKE_A_LIST = (SyncVectorEnv.reset, AsyncVectorEnv.reset, EnvPoolVectorEnv.reset)
 
@@ -71,14 +86,29 @@ def reset_seed(env: VectorEnv[Any, Any, Any], seed: int, first: int = 0) -> int 
 
 
 @contextmanager
+def torch_stream_restored(*devices: torch.device) -> Iterator[None]:
+    """Let torch's global stream afterwards stand where it stands now.
+
+    Threads that come here, or to `global_streams`, wait for each other: what one of them begins at
+    a seed no other one begins, draws from or restores meanwhile.
+
+    Args:
+        devices: whose stream is restored too, where it is a GPU.
+    """
+    gpus = {device for device in devices if device.type == "cuda"}
+    with _streams_lock, torch.random.fork_rng([*gpus]):
+        yield
+
+
+@contextmanager
 def global_streams(seed: int, device: torch.device) -> Iterator[None]:
     """Begin Python's, NumPy's and torch's global streams at a seed, and restore them afterwards.
 
     Some environments draw from them: what is played inside then follows from the seed, and what
-    runs outside does not notice.
+    runs outside does not notice. Threads wait for each other, as in `torch_stream_restored`.
     """
-    before, numpy_before = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with torch_stream_restored(device):
+        before, numpy_before = random.getstate(), np.random.get_state()
         random.seed(seed)
         np.random.seed(seed)
         torch.default_generator.manual_seed(seed)
@@ -93,26 +123,28 @@ def global_streams(seed: int, device: torch.device) -> Iterator[None]:
 
 def streams_state() -> dict[str, Any]:
     """Return where the global streams of Python, NumPy and torch stand, as plain values."""
-    numpy_state: Any = np.random.get_state(legacy=False)
-    key = torch.from_numpy(numpy_state["state"]["key"].astype(np.int64))
-    on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
-    return {
-        "python": random.getstate(),
-        "numpy": {**numpy_state, "state": {**numpy_state["state"], "key": key}},
-        "torch": torch.default_generator.get_state(),
-        "cuda": torch.cuda.get_rng_state_all() if on_gpu else [],
-    }
+    with _streams_lock:
+        numpy_state: Any = np.random.get_state(legacy=False)
+        key = torch.from_numpy(numpy_state["state"]["key"].astype(np.int64))
+        on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
+        return {
+            "python": random.getstate(),
+            "numpy": {**numpy_state, "state": {**numpy_state["state"], "key": key}},
+            "torch": torch.default_generator.get_state(),
+            "cuda": torch.cuda.get_rng_state_all() if on_gpu else [],
+        }
 
 
 def load_streams(state: dict[str, Any]) -> None:
     """Let the global streams go on where `streams_state` found them."""
-    random.setstate(state["python"])
     inner = state["numpy"]["state"]
     key = inner["key"].numpy().astype(np.uint32)
-    np.random.set_state({**state["numpy"], "state": {**inner, "key": key}})
-    torch.default_generator.set_state(state["torch"])
-    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    with _streams_lock:
+        random.setstate(state["python"])
+        np.random.set_state({**state["numpy"], "state": {**inner, "key": key}})
+        torch.default_generator.set_state(state["torch"])
+        if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(state["cuda"])
 
 
 def _takes_a_list(env: VectorEnv[Any, Any, Any]) -> bool:

@@ -9,10 +9,11 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from xlstm_rl import RecurrentA2C, RecurrentPPO
+from xlstm_rl import Callback, RecurrentA2C, RecurrentPPO
 from xlstm_rl.agents.advantage_scale import AdvantageScale
 from xlstm_rl.agents.config import A2CConfig, PPOConfig
 from xlstm_rl.agents.losses import normalized
+from xlstm_rl.errors import NonFiniteLossError
 
 ADVANTAGE = torch.tensor([[-1.0, 1.0, -1.0], [1.0, -1.0, 1.0]])
 DEVIATION = math.sqrt(6 / 5)
@@ -135,3 +136,52 @@ def test_a_checkpoint_holds_it(tmp_path: Any) -> None:
     agent.save(tmp_path / "run")
     loaded = RecurrentPPO.load(tmp_path / "run")
     assert loaded.advantage_scale.state() == agent.advantage_scale.state()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_loaded_goes_on_to_the_bit(dtype: torch.dtype) -> None:
+    first, second = (torch.randn(4, 8, dtype=dtype) / n for n in (1, 100))
+    whole, before, after = (AdvantageScale(0.99) for _ in range(3))
+    for scale in (whole, before):
+        scale.take(first, None)
+    after.load_state(before.state(), torch.device("cpu"))
+    assert after.state() == before.state()
+    expected, found = whole.take(second, None), after.take(second, None)
+    assert found is not None and expected is not None
+    assert found.dtype == expected.dtype == dtype and torch.equal(found, expected)
+
+
+class Outlier(Callback):
+    """Puts a reward beyond all others into one rollout."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.count = number, 0
+
+    def on_rollout_end(self, rollout: Any) -> None:
+        self.count += 1
+        if self.count == self.number:
+            rollout.data["reward"][1, 3] = 1e30
+
+
+@pytest.mark.parametrize("algo", [RecurrentPPO, RecurrentA2C])
+@pytest.mark.parametrize("number", [1, 3])
+def test_an_update_that_fails_leaves_it_as_it_was(algo: Any, number: int) -> None:
+    agent = algo(
+        "CartPole-v1",
+        env={"num_envs": 4},
+        memory={"kind": "gru", "width": 8},
+        agent={"rollout_steps": 8, "normalize_advantage": True, "advantage_scale_decay": 0.99},
+        normalization={"reward": False},
+        logger={"kind": "none"},
+    )
+    states = [0.0]
+    with pytest.raises(NonFiniteLossError):
+        agent.learn(
+            32 * 5,
+            on_update=lambda *_: states.append(agent.advantage_scale.state()),
+            callbacks=Outlier(number),
+        )
+    assert len(states) == number
+    assert agent.advantage_scale.state() == states[-1]
+    agent.learn(32)
+    assert 0 < agent.advantage_scale.state() < 1e3

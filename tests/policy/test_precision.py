@@ -218,3 +218,61 @@ def test_a_double_agent_trains_after_a_cast(tmp_path: Path) -> None:
     agent.learn(64)
     assert _dtypes(agent.policy) == {torch.float64}
     assert _dtypes(load_policy(agent.save(tmp_path / "run"))) == {torch.float64}
+
+
+BOX = spaces.Box(np.array([-0.1, 0.3]), np.array([0.7, 1000.1]), dtype=np.float64)
+
+
+@pytest.mark.parametrize("bounds", ["clip", "tanh"])
+@pytest.mark.parametrize("space", [BOX, ACTION], ids=["Box", "Dict"])
+def test_a_double_policy_evaluates_the_actions_that_it_took(
+    make_policy: Make, space: Any, bounds: str
+) -> None:
+    narrow = {"action_bounds": bounds, "action_std": "free"}
+    policy = make_policy(action=space, config=narrow).double()
+    with torch.no_grad():
+        policy.network.log_std.fill_(-14.0)  # float32 has not the digits for it
+    obs = np.stack([policy.observation_space.sample() for _ in range(4)])
+    action, _ = policy.act(obs, deterministic=False)
+    with_time = map_leaves(lambda x: x[:, None], action)
+    found = policy.evaluate_actions(obs[:, None], with_time)
+    read = policy.read_sequences(obs[:, None], with_time)
+    assert read.action.dtype == found.log_prob.dtype == torch.float64
+    back = policy.network.distribution.to_env(read.action)
+    for mine, theirs in zip(_leaves(back), _leaves(with_time), strict=True):
+        np.testing.assert_allclose(mine.numpy(), theirs, rtol=1e-14)
+    params, _, _ = policy.network(read.observation, read.tensors, None)
+    numbers = params[..., -4:] if space is BOX else _arm(policy, params)
+    mean, log_std = numbers.chunk(2, -1)
+    arm = read.action[..., :2]
+    assert ((arm - mean) / log_std.exp()).abs().max() < 5  # as sampled: within 5 deviations
+
+
+def _leaves(value: Any) -> list[Any]:
+    return [value[key] for key in sorted(value)] if isinstance(value, dict) else [value]
+
+
+def _arm(policy: Policy, params: torch.Tensor) -> torch.Tensor:
+    return policy.network.distribution._params(params)[0]  # type: ignore[no-any-return,operator]
+
+
+def test_an_action_near_a_bound_keeps_its_digits_in_double(make_policy: Make) -> None:
+    policy = make_policy(
+        action=spaces.Box(-1, 1, (3,), np.float64), config={"action_bounds": "tanh"}
+    )
+    unsquashed = torch.tensor([[0.5, 12.0, -15.0]], dtype=torch.float64)
+    action = policy.double().network.distribution.to_env(unsquashed)
+    found = policy.network.distribution.from_env(action)
+    torch.testing.assert_close(found, unsquashed, rtol=1e-3, atol=0)
+    at_bound = policy.network.distribution.from_env(torch.ones(1, 3, dtype=torch.float64))
+    assert bool(at_bound.isfinite().all())
+
+
+@pytest.mark.parametrize("cast", ["float", "half", "bfloat16"])
+def test_other_policies_read_actions_as_float32(make_policy: Make, cast: str) -> None:
+    policy = getattr(make_policy(action=BOX), cast)()
+    low, high = torch.tensor(BOX.low), torch.tensor(BOX.high)
+    action = low + (high - low) * torch.rand(64, 2, dtype=torch.float64)
+    found = policy.network.distribution.from_env(action)
+    expected = ((action - (low / 2 + high / 2)) / (high / 2 - low / 2)).float()
+    assert found.dtype == torch.float32 and torch.equal(found, expected)

@@ -12,6 +12,7 @@ from xlstm_rl.envs.spaces.leaves import map_leaves, row_of
 from xlstm_rl.memory import StateTensors
 from xlstm_rl.normalization import Observation
 from xlstm_rl.options.arguments import check_whole
+from xlstm_rl.policy.actions.mask import batch_of_one
 from xlstm_rl.policy.arrays import to_numpy
 from xlstm_rl.policy.auxiliary.reader import AuxiliaryValues, is_set
 from xlstm_rl.policy.encoders.observations import map_observation
@@ -109,7 +110,7 @@ class Actor:
             raw = map_observation(lambda one: one.unsqueeze(0), raw)
         flags = self.policy.read_reset(reset, self._batch_size)
         if action_mask is not None and not self.num_envs:
-            action_mask = map_leaves(lambda one: None if one is None else one[None], action_mask)
+            action_mask = batch_of_one(action_mask)
         fresh = self._fresh or is_set(flags)
         self._follow_policy()
         auxiliary = self.policy.auxiliary_reader.read(

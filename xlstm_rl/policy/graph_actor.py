@@ -13,6 +13,7 @@ from xlstm_rl.normalization import Observation
 from xlstm_rl.policy.actor import Actor
 from xlstm_rl.policy.auxiliary.reader import AuxiliaryValues
 from xlstm_rl.policy.policy_module import PolicyModule
+from xlstm_rl.seeding import torch_stream_restored
 
 _WARM_UP_STEPS = 3  # they compile kernels and take cuBLAS's workspace: no work for a capture
 
@@ -55,7 +56,7 @@ class CudaGraph:
         with torch.cuda.device(self._device), torch.autocast("cuda", enabled=False):
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream), torch.random.fork_rng([self._device]):
+            with torch.cuda.stream(stream), torch_stream_restored(self._device):
                 for _ in range(_WARM_UP_STEPS):
                     run()
             torch.cuda.current_stream().wait_stream(stream)

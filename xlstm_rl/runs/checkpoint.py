@@ -32,6 +32,7 @@ from xlstm_rl.runs.loggers.wandb_artifacts import local_folder
 from xlstm_rl.runs.trainer_state import file_hash, write_trainer_state
 from xlstm_rl.runs.trust import refuse_foreign_code
 from xlstm_rl.runs.weights import network_dtype, plain_weights, todays_weights
+from xlstm_rl.seeding import torch_stream_restored
 
 _DESCRIPTION = "policy.yaml"
 _FORMAT = "xlstm_rl policy 1"
@@ -154,7 +155,7 @@ def _build(folder: Path, found: Mapping[str, Any], weights: Mapping[str, torch.T
             )
             refuse_absurd_sizes(found, folder)
             # Initial weights are drawn only to be overwritten; the user's random state is kept.
-            with torch.random.fork_rng(devices=[]):
+            with torch_stream_restored():
                 _refuse_more_weights_than_saved(make, weights, folder)
                 return make()
     except CheckpointError:

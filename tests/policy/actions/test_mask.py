@@ -12,6 +12,7 @@ from torch.distributions import Categorical
 
 from xlstm_rl import RecurrentPPO, evaluate
 from xlstm_rl.collection.collector import Collector
+from xlstm_rl.envs.spaces.leaves import map_leaves, row_of
 from xlstm_rl.errors import EnvError
 from xlstm_rl.memory import MemoryConfig
 from xlstm_rl.normalization import NormalizationConfig
@@ -142,6 +143,85 @@ def test_actors_take_masks_of_one_environment_and_of_many(any_spaces: Any) -> No
     flags[:, :2] = False
     batch, _ = policy.act(np.zeros((2, 3)), deterministic=False, action_mask=flags)
     assert batch["gear"].tolist() == [4, 4]
+
+
+def _lists(mask: Any) -> Any:
+    """Return a mask with lists for its arrays."""
+    if isinstance(mask, dict):
+        return {key: _lists(part) for key, part in mask.items()}
+    if isinstance(mask, tuple):
+        return tuple(map(_lists, mask))
+    return mask.tolist() if isinstance(mask, np.ndarray) else mask
+
+
+_FORMS = {
+    "arrays": lambda mask: mask,
+    "lists": _lists,
+    "lists in lists": lambda mask: list(_lists(mask)) if isinstance(mask, tuple) else _lists(mask),
+    "tensors": lambda mask: map_leaves(
+        lambda one: None if one is None else torch.from_numpy(one), mask
+    ),
+}
+
+
+@pytest.mark.parametrize("form", _FORMS)
+@pytest.mark.parametrize(
+    ("action", "mask"),
+    [
+        (CHOICE, np.array([1, 0, 1])),
+        (WHEELS, (np.array([1, 0]), np.array([0, 1, 1]))),
+        (WHEELS, np.array([1, 0, 0, 1, 1])),
+        (spaces.MultiDiscrete([2, 2]), (np.array([1, 0]), np.array([0, 1]))),
+        (spaces.MultiDiscrete([1, 1]), (np.array([1]), np.array([1]))),
+        (spaces.MultiBinary(3), np.array([0, 1, 2])),
+        (spaces.MultiBinary((2, 3)), np.array([[0, 1, 2], [2, 2, 1]])),
+        (
+            NESTED,
+            {
+                "gear": np.array([0, 1, 1]),
+                "rest": (np.array([1, 2]), None, (np.array([1, 0]), np.array([0, 1, 0]))),
+            },
+        ),
+        (NESTED, {"rest": (np.array([1, 0]), None, np.array([1, 0, 0, 1, 0]))}),
+    ],
+    ids=str,
+)
+def test_lists_and_tensors_are_read_as_arrays_are(action: Any, mask: Any, form: str) -> None:
+    policy, obs = _policy(action), np.zeros(3, np.float32)
+    expected, given = policy.actor()(obs, True, action_mask=mask), _FORMS[form](mask)
+    found = policy.actor()(obs, True, action_mask=given)
+    assert str(found) == str(expected)
+    several = np.empty(2, dtype=object)
+    several[0], several[1] = given, mask
+    actions = policy.actor(num_envs=2)(np.zeros((2, 3), np.float32), True, action_mask=several)
+    assert str(row_of(actions, 0)) == str(row_of(actions, 1)) == str(expected)
+
+
+def test_a_batch_of_masks_may_be_lists() -> None:
+    policy, obs = _policy(), np.zeros((2, 3), np.float32)
+    for form in ([[0, 0, 1], [1, 0, 0]], ((0, 0, 1), (1, 0, 0)), [torch.eye(3)[2], [1, 0, 0]]):
+        assert policy.act(obs, action_mask=form)[0].tolist() == [4, 2]
+    wheels = _policy(WHEELS)
+    for each in ([[[1, 0], [0, 1]], [[0, 0, 1], [1, 0, 0]]], [[1, 0, 0, 0, 1], [0, 1, 1, 0, 0]]):
+        assert wheels.act(obs, action_mask=each)[0].tolist() == [[0, 2], [1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        ([1, 0], r"shape \[2\], expected \[3\] for Discrete\(3, start=2\)"),
+        ([[1, 0, 1], [1, 1]], r"shape \[5\], expected \[3\]"),
+        ("101", r"shape \[\], expected \[3\]"),
+    ],
+)
+def test_lists_that_do_not_fit_are_refused_by_actors(mask: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        _policy().actor()(np.zeros(3, np.float32), True, action_mask=mask)
+    with pytest.raises(ValueError, match=r"no array, expected one of shape \[2, 3\]"):
+        _policy().act(np.zeros((2, 3)), action_mask=[1, 0, 1])
+    three = np.array([None] * 3)
+    with pytest.raises(ValueError, match="has 3 entries, expected 2: one for each environment"):
+        _policy().act(np.zeros((2, 3)), action_mask=three)
 
 
 def test_acting_refuses_a_mask_that_is_missing_empty_or_not_expected() -> None:

@@ -46,6 +46,11 @@ class ActionDistribution(KeepsPrecision, ABC):
     sample is drawn by itself."""
 
     @property
+    def params_dtype(self) -> torch.dtype:
+        """The dtype of the parameters: that of the weights, float32 at least."""
+        return torch.promote_types(self.cast_like.dtype, torch.float32)
+
+    @property
     def num_outputs(self) -> int:
         """How many of the parameters, the first ones, come from the network."""
         return self.num_params - self.num_free

@@ -123,7 +123,7 @@ class JointDistribution(ActionDistribution):
         found = []
         for leaf, part in zip(space_leaves(self.space), self._parts, strict=True):
             one = part.from_env(take(action, leaf.path))
-            found.append(_as_vector(one, part.action_shape).float())
+            found.append(_as_vector(one, part.action_shape).to(self.params_dtype))
         return torch.cat(found, -1)
 
     def features(self, action: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ LOG_STD_RANGE = (-10.0, 3.0)  # of a network's outputs, which nothing else would
 FREE_LOG_STD_RANGE = (-40.0, 40.0)  # beyond it densities and samples leave float32
 _NODES = 32
 _INSIDE = 1.0 - 2.0**-23  # the largest number that a tanh in float32 leaves finite
+_INSIDE_OF_DOUBLE = 1.0 - 2.0**-52
 _NO_BOUND = 1e18
 """Bounds from here on count as none: half of such a range is not a usable unit of action."""
 
@@ -147,8 +148,8 @@ class DiagonalGaussian(ActionDistribution):
         """Return actions `[..., *shape]` of the environment in the policy's units, `[..., A]`."""
         batch = action.shape[: action.ndim - len(self.env_shape)]
         flat = action.reshape(*batch, *self.action_shape)
-        units = (flat.to(self.center.dtype) - self.center) / self.scale
-        return units.to(self.action_dtype)
+        dtype = torch.promote_types(self.center.dtype, self.params_dtype)
+        return ((flat.to(dtype) - self.center) / self.scale).to(self.params_dtype)
 
     def features(self, action: Tensor) -> Tensor:
         """Return actions `[..., A]` with those beyond a bound at the bound."""
@@ -211,7 +212,10 @@ class SquashedGaussian(DiagonalGaussian):
     def from_env(self, action: Tensor) -> Tensor:
         """Return what the tanh made these actions of; one at a bound counts as just inside."""
         units = super().from_env(action)
-        inside = units.clamp(-_INSIDE, _INSIDE).atanh()
+        # what an environment took in fewer digits says no more of how near to a bound it was
+        exact = units.dtype == self.env_dtype == torch.float64
+        limit = _INSIDE_OF_DOUBLE if exact else _INSIDE
+        inside = units.clamp(-limit, limit).atanh()
         return torch.where(self.squashed, inside, units)
 
     def features(self, action: Tensor) -> Tensor:

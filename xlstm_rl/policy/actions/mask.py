@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import accumulate
 from typing import Any
 
@@ -9,6 +10,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
+from torch import Tensor
 
 from xlstm_rl.envs.spaces.leaves import Leaf, space_leaves
 from xlstm_rl.policy.actions.base import ActionDistribution
@@ -64,7 +66,7 @@ class ActionMask:
         Raises:
             ValueError: a shape does not fit the action space.
         """
-        parts = [_leaf_flags(leaf, width, mask, rows) for leaf, width in self._leaves]
+        parts = [_leaf_flags(leaf, width, mask, (rows,)) for leaf, width in self._leaves]
         return np.concatenate(parts, 1)
 
     def read_one(self, mask: Any) -> Flags:
@@ -73,7 +75,8 @@ class ActionMask:
         Raises:
             ValueError: a shape does not fit the action space.
         """
-        return self.read(_batch_of_one(mask), 1)
+        parts = [_leaf_flags(leaf, width, mask, ()) for leaf, width in self._leaves]
+        return np.concatenate(parts)[None]
 
     def all_false(self, flags: Flags) -> tuple[int, str] | None:
         """Return the first environment without an allowed action, and for which leaf, or None."""
@@ -84,22 +87,41 @@ class ActionMask:
         return row, self._names[group]
 
 
-def _leaf_flags(leaf: Leaf, width: int, mask: Any, rows: int, depth: int = 0) -> Flags:
-    """Return the flags `[rows, width]` of a leaf; `depth`: how far down its path `mask` is."""
+def batch_of_one(mask: Any) -> Any:
+    """Return the mask of one environment, as it gives it, as what `ActionMask.read` takes."""
+    if isinstance(mask, Tensor):
+        return mask.unsqueeze(0)
+    batch = np.empty(1, dtype=object)  # not an array of it: where an axis goes, each leaf knows
+    batch[0] = mask
+    return batch
+
+
+def _leaf_flags(leaf: Leaf, width: int, mask: Any, lead: tuple[int, ...], depth: int = 0) -> Flags:
+    """Return the flags `[*lead, width]` of a leaf.
+
+    `lead` is `(rows,)`, or `()` for the mask of one environment; `depth`: how far down its path
+    `mask` is.
+    """
     if isinstance(mask, np.ndarray) and mask.dtype == object:
-        each = [_leaf_flags(leaf, width, _batch_of_one(one), 1, depth) for one in mask]
-        return np.concatenate(each)
+        if lead and len(mask) != lead[0]:
+            raise ValueError(
+                f"the action mask{_of(leaf)} has {len(mask)} entries, expected {lead[0]}: one for "
+                "each environment"
+            )
+        if lead:
+            return np.stack([_leaf_flags(leaf, width, one, (), depth) for one in mask])
+        mask = mask.tolist()
     if mask is None:
-        return np.ones((rows, width), dtype=np.bool_)
+        return np.ones((*lead, width), dtype=np.bool_)
     if depth < len(leaf.path):
-        return _leaf_flags(leaf, width, _part(leaf, mask, depth), rows, depth + 1)
+        return _leaf_flags(leaf, width, _part(leaf, mask, depth), lead, depth + 1)
     if isinstance(leaf.space, spaces.MultiBinary):
-        return _bits(leaf, mask, rows)
-    flags = _in_rows(mask, rows) if isinstance(mask, tuple | list) else np.asarray(mask)
-    if flags.shape != (rows, width) or _choices(leaf.space) is None:
+        return _bits(leaf, mask, lead)
+    flags = _one_array(leaf, width, mask, lead)
+    if flags.shape != (*lead, width) or _choices(leaf.space) is None:
         raise ValueError(
             f"the action mask{_of(leaf)} has shape {list(flags.shape)}, expected "
-            f"{[rows, width]} for {leaf.space}: one flag for each choice, and none for numbers"
+            f"{[*lead, width]} for {leaf.space}: one flag for each choice, and none for numbers"
         )
     found: Flags = flags != 0
     if flags.dtype.kind == "f" and (flags[found] != 1).any():
@@ -134,37 +156,61 @@ def _choices(space: gymnasium.Space[Any]) -> list[int] | None:
     return None
 
 
-def _bits(leaf: Leaf, part: Any, rows: int) -> Flags:
-    bits, shape = np.asarray(part), tuple(leaf.space.shape or ())
-    if bits.shape != (rows, *shape) or bits.dtype == bool or not np.isin(bits, (0, 1, 2)).all():
+def _bits(leaf: Leaf, part: Any, lead: tuple[int, ...]) -> Flags:
+    bits, shape = np.asarray(part), (*lead, *(leaf.space.shape or ()))
+    if bits.shape != shape or bits.dtype == bool or not np.isin(bits, (0, 1, 2)).all():
         raise ValueError(
             f"the action mask{_of(leaf)} has shape {list(bits.shape)} and dtype {bits.dtype}, "
-            f"expected integers {[rows, *shape]} for {leaf.space}: 0 and 1 for "
+            f"expected integers {list(shape)} for {leaf.space}: 0 and 1 for "
             "bits that must be so, 2 for free ones"
         )
-    bits = _by_row(bits, rows)
-    return _by_row(np.stack((bits != 1, bits != 0), -1), rows)
+    bits = _by_row(bits, lead)
+    return _by_row(np.stack((bits != 1, bits != 0), -1), lead)
 
 
 def _of(leaf: Leaf) -> str:
     return f" of {leaf.name!r}" if leaf.path else ""
 
 
-def _in_rows(mask: Any, rows: int) -> Array:
+def _one_array(leaf: Leaf, width: int, mask: Any, lead: tuple[int, ...]) -> Array:
+    """Return a leaf's mask as one array: lists of plain numbers are one, tuples of arrays too."""
+    if not isinstance(mask, tuple | list):
+        return np.asarray(mask)
+    whole = _array_of(mask)
+    if whole is not None and whole.shape == (*lead, width):
+        return whole
+    try:
+        return _side_by_side(mask, lead)
+    except ValueError as error:
+        raise ValueError(
+            f"the action mask{_of(leaf)} is in lists or tuples that make no array, expected one "
+            f"of shape {[*lead, width]} for {leaf.space}: one flag for each choice"
+        ) from error
+
+
+def _side_by_side(mask: Any, lead: tuple[int, ...]) -> Array:
     """Return arrays in nested tuples, each with the environments in front, side by side."""
     if isinstance(mask, tuple | list):
-        return np.concatenate([_in_rows(one, rows) for one in mask], 1)
-    return _by_row(np.asarray(mask), rows)
+        return np.concatenate([_part_of_row(one, lead) for one in mask], -1)
+    return _by_row(np.asarray(mask), lead)
 
 
-def _by_row(array: Array, rows: int) -> Array:
-    """Return an array as `[rows, ...]` of two axes; of no rows -1 could be any size."""
-    return array.reshape(rows, array.size // rows if rows else math.prod(array.shape[1:]))
+def _by_row(array: Array, lead: tuple[int, ...]) -> Array:
+    """Return an array as `[*lead, ...]` with one axis more; of no rows -1 could be any size."""
+    rows = math.prod(lead)
+    return array.reshape(*lead, array.size // rows if rows else math.prod(array.shape[1:]))
 
 
-def _batch_of_one(mask: Any) -> Any:
-    if isinstance(mask, dict):
-        return {key: _batch_of_one(part) for key, part in mask.items()}
+def _part_of_row(mask: Any, lead: tuple[int, ...]) -> Array:
     if isinstance(mask, tuple | list):
-        return tuple(_batch_of_one(part) for part in mask)
-    return None if mask is None else np.asarray(mask)[None]
+        whole = _array_of(mask)
+        if whole is not None and whole.shape[:-1] == lead:  # one entry's flags
+            return whole
+    return _side_by_side(mask, lead)
+
+
+def _array_of(mask: Any) -> Array | None:
+    """Return lists of one length each as an array."""
+    with suppress(ValueError):  # of several lengths: those of a MultiDiscrete's entries
+        return np.asarray(mask)
+    return None

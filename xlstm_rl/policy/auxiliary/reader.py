@@ -1,12 +1,14 @@
 """Reads what stands beside an observation: the last reward, and the action mask."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
+import numpy as np
 import torch
 from torch import Tensor
 
-from xlstm_rl.envs.spaces.leaves import build, map_leaves, space_leaves
+from xlstm_rl.envs.spaces.leaves import build, space_leaves
 from xlstm_rl.normalization import Observation
 from xlstm_rl.policy.actions.mask import ActionMask
 from xlstm_rl.policy.arrays import as_tensor
@@ -120,7 +122,7 @@ class AuxiliaryReader:
         if isinstance(mask, Tensor) and mask.dtype == torch.bool and tuple(mask.shape) == shape:
             flags = mask.numpy()
         else:
-            flags = self.mask.read(map_leaves(_as_array, mask), batch_size)
+            flags = self.mask.read(_on_cpu(mask), batch_size)
         nothing = self.mask.all_false(flags)
         if nothing is not None:
             raise ValueError(
@@ -129,8 +131,20 @@ class AuxiliaryReader:
         return torch.from_numpy(flags).to(device)
 
 
-def _as_array(mask: Any) -> Any:
-    return mask.detach().cpu().numpy() if isinstance(mask, Tensor) else mask
+def _on_cpu(mask: Any) -> Any:
+    """Return a mask with arrays for tensors, wherever in it they are."""
+    if isinstance(mask, Tensor):
+        return mask.detach().cpu().numpy()
+    if isinstance(mask, Mapping):
+        return {key: _on_cpu(part) for key, part in mask.items()}
+    if isinstance(mask, tuple | list):
+        return [_on_cpu(part) for part in mask]
+    if isinstance(mask, np.ndarray) and mask.dtype == object:
+        found = np.empty(len(mask), dtype=object)
+        for row, one in enumerate(mask):
+            found[row] = _on_cpu(one)
+        return found
+    return mask
 
 
 def is_set(flags: Tensor | None) -> bool:
