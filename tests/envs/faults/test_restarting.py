@@ -63,7 +63,12 @@ FAULTS: dict[str, tuple[Any, Fault, dict[str, Any], str]] = {
     "large reward": (VECTOR, _paid(-1e39), {}, r"its reward is -1e\+39"),
     "no reward": (VECTOR, _paid(None), {}, "its reward is None, expected a number"),
     "mask": (VECTOR, _told({"action_mask": np.zeros(2, np.int8)}), INFO, "allows no action"),
-    "mask's shape": (VECTOR, _told({"action_mask": np.ones(3, np.int8)}), INFO, r"shape \[3\], expected \[2\]"),
+    "mask's shape": (
+        VECTOR,
+        _told({"action_mask": np.ones(3, np.int8)}),
+        INFO,
+        r"shape \[3\], expected \[2\]",
+    ),
     "no mask": (VECTOR, _told({}), INFO, "info has no 'action_mask'"),
     "mask in the observation": (
         MASKED,
