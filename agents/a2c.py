@@ -7,7 +7,6 @@ from tensordict import TensorDict
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from xlstm_rl.agents.advantage_scale import scale_kept_on_error
 from xlstm_rl.agents.base import RecurrentAgent
 from xlstm_rl.agents.config import A2CConfig
 from xlstm_rl.agents.losses import (
@@ -64,7 +63,6 @@ class RecurrentA2C(RecurrentAgent):
             self.parameters, config.learning_rate, config.rmsprop_alpha, config.optimizer_eps
         )
 
-    @scale_kept_on_error
     def update(self, rollout: Rollout, progress: float) -> dict[str, float]:
         """Improve the policy on one rollout.
 

@@ -1,16 +1,13 @@
 """What advantages are divided by at least, where they are normalised."""
 
-from collections.abc import Callable
-from functools import wraps
-from typing import Any, TypeVar, cast
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from xlstm_rl.agents.losses import moments_of_all
 from xlstm_rl.distributed import ALONE, Ranks
-
-_Update = TypeVar("_Update", bound=Callable[..., Any])
 
 
 class AdvantageScale:
@@ -53,25 +50,19 @@ class AdvantageScale:
         # the next rollout's dtype is not known here; in this one no divisor is rounded
         self.least = torch.tensor(float(least), dtype=torch.float64, device=device)
 
+    @contextmanager
+    def kept_on_error(self) -> Iterator[None]:
+        """Let a block that raises leave it as it was.
 
-def scale_kept_on_error(update: _Update) -> _Update:
-    """Let the `update` of an agent that raises leave the agent's `advantage_scale` as it was.
-
-    The rollout of an update that failed taught nothing. An outlier that made its loss infinite
-    would stand in the divisor, and later updates would teach nothing either.
-    """
-
-    @wraps(update)
-    def wrapped(agent: Any, *args: Any, **kwargs: Any) -> Any:
-        scale = agent.advantage_scale
-        before = scale.least
+        The rollout of an update that failed taught nothing. An outlier that made its loss infinite
+        would stand in the divisor, and later updates would teach nothing either.
+        """
+        before = self.least
         try:
-            return update(agent, *args, **kwargs)
+            yield
         except BaseException:
-            scale.least = before
+            self.least = before
             raise
-
-    return cast(_Update, wrapped)
 
 
 def _deviation(advantage: Tensor, valid: Tensor | None, ranks: Ranks) -> Tensor:

@@ -111,7 +111,8 @@ class RecurrentAgent(SavingAgent):
                 self.ranks.share_episodes(rollout)
                 continues = calls.rollout_end(rollout)
                 self._prepare(rollout)
-                metrics = self.update(rollout, self._budget.progress(self.steps_done))
+                with self.advantage_scale.kept_on_error():
+                    metrics = self.update(rollout, self._budget.progress(self.steps_done))
                 self.steps_done += self._budget.rollout
                 self._is_untrained = False
                 self._episodes.add(rollout)

@@ -28,7 +28,7 @@ def resolve_device(name: str, index: int | None = None) -> torch.device:
     try:
         device = torch.device(name)
         torch.zeros((), device=device).item()  # of `meta` there is no number to be had
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(
             f"device={name!r} cannot be used here ({reason}): expected {', '.join(_devices())}"

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from xlstm_rl.agents.advantage_scale import scale_kept_on_error
 from xlstm_rl.agents.base import RecurrentAgent
 from xlstm_rl.agents.config import PPOConfig
 from xlstm_rl.agents.direct import DirectLoss, direct_loss, placed_loss
@@ -74,7 +73,6 @@ class RecurrentPPO(RecurrentAgent):
             return torch_optimizer(config.optimizer, kwargs, self.parameters, rate)
         return Adam(self.parameters, config.learning_rate, eps=config.adam_eps, fused=True)
 
-    @scale_kept_on_error
     def update(self, rollout: Rollout, progress: float) -> dict[str, float]:
         """Improve the policy on one rollout.
 
